@@ -1,0 +1,112 @@
+"""The processes that work on one job together, and what they have to agree on.
+
+The environment of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) or of srun (SLURM_PROCID,
+SLURM_NTASKS, SLURM_LOCALID) says who takes part; without either the job is one process. Processes talk through gloo on
+CPUs and through NCCL on GPUs.
+"""
+
+import contextlib
+import datetime
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+from data_shards.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """One process's view of the group. rank: 0 to world_size - 1; local_rank: the same within its machine."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one process that prints and writes."""
+        return self.rank == 0
+
+    def span(self, count: int) -> tuple[int, int]:
+        """This process's contiguous slice [start, stop) of `count` items; the slices of all ranks tile them."""
+        return count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
+
+    def sum_(self, values: torch.Tensor) -> torch.Tensor:
+        """Replaces `values` by their sum over all processes and returns them."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """True on every process where it is true on one."""
+        return bool(self.sum_(torch.tensor([float(flag)], device=self.device)).item() > 0)
+
+    def barrier(self) -> None:
+        """Waits until every process is here."""
+        self.sum_(torch.zeros(1, device=self.device))
+
+
+def single(device: str | torch.device = "cpu") -> Ranks:
+    """A job of one process."""
+    return Ranks(rank=0, world_size=1, local_rank=0, device=torch.device(device))
+
+
+def _environment() -> tuple[int, int, int]:
+    """Rank, world size and local rank as the launcher gave them."""
+    for rank, world, local in (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")):
+        # An interactive shell inside an allocation also carries SLURM_PROCID; only srun sets the step's id.
+        if rank in os.environ and (rank == "RANK" or "SLURM_STEP_ID" in os.environ):
+            return int(os.environ[rank]), int(os.environ.get(world, "1")), int(os.environ.get(local, "0"))
+    return 0, 1, 0
+
+
+@contextlib.contextmanager
+def process_group(device: str = "cpu", *, timeout_seconds: float = 1800) -> Iterator[Ranks]:
+    """Joins the group that the launcher started, and leaves it at the end of the block.
+
+    device: "cpu" or "cuda"; on "cuda" a process takes the GPU of its local rank.
+    timeout_seconds: how long a process waits for the others in one collective before it ends with an error.
+    Raises InputError where CUDA is asked for and absent, or where the group's address is missing or taken.
+    """
+    rank, world_size, local_rank = _environment()
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError("device: cuda is asked for, but this machine has no CUDA device; use device cpu")
+        chosen = torch.device("cuda", local_rank % torch.cuda.device_count())
+        torch.cuda.set_device(chosen)
+    elif device == "cpu":
+        chosen = torch.device("cpu")
+    else:
+        raise InputError(f"device: {device!r} is unknown; use cpu or cuda")
+    ranks = Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=chosen)
+    if world_size == 1 or dist.is_initialized():
+        yield ranks
+        return
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise InputError(f"{name}: not set, though {world_size} processes were started; start them with torchrun")
+    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank))
+    if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ["MASTER_ADDR"] in ("localhost", "127.0.0.1", "::1"):
+        # gloo resolves the host's own name, which need not be an address of this machine.
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    try:
+        dist.init_process_group(
+            backend="nccl" if device == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout_seconds)
+        )
+    except dist.DistNetworkError as error:
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise InputError(f"MASTER_PORT: cannot meet at {address} ({error}); choose a free port") from error
+    try:
+        yield ranks
+    except BaseException as error:
+        # The other processes wait in a collective for this one; the name of the guilty rank must reach the log.
+        print(f"rank {rank} on {socket.gethostname()} ends: {type(error).__name__}", file=sys.stderr, flush=True)
+        raise
+    else:
+        dist.destroy_process_group()
