@@ -1,0 +1,62 @@
+"""The protocol of a number: everything one must know to compare it with another, printed and stored beside it.
+
+Each kind of measurement extends `Protocol` by its own fields (the extractor of a distance, the importance samples of a
+likelihood). Two numbers may be put side by side, and two parts merged, only where their records are equal.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What every measurement of a trained model shares."""
+
+    run: str
+    """Name of the run, as in its configuration."""
+    weights: str
+    """"final", or "stage1" for the end of stage 1."""
+    checkpoint: str
+    """SHA-256 of the measured weights, so that a run trained further is not mistaken for this one."""
+    data: str
+    """Hash of the shards' manifest."""
+    split: str
+    """Split of the data that the number is about: the images scored, or the reference of a distance."""
+    n: int
+    """Number of images that enter, at least 1."""
+    image_shape: tuple[int, int, int]
+    """C, H, W of the images that the model saw."""
+    pixels: Mapping[str, Any] = field(default_factory=dict)
+    """How those pixels were made from the source (crop, size, filter, encoding), as the manifest records it."""
+    pixel_scale: str = "[0, 1]"
+    """Range of the pixel values; a likelihood moves by -d log s when pixels are scaled by s."""
+    seed: int = 0
+    """Seed of all noise drawn, 0 or more."""
+
+    def record(self) -> dict[str, Any]:
+        """The fields as JSON stores them."""
+        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return content
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that differ between different protocols."""
+        return fingerprint(self.record())
+
+
+def fingerprint(record: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of a protocol record, whatever the order of its fields."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """The fields in which two records differ, with both values, for an error message. Empty where they agree."""
+    missing = "(absent)"
+    return "; ".join(
+        f"{name} is {theirs.get(name, missing)!r} instead of {ours.get(name, missing)!r}"
+        for name in sorted({*ours, *theirs})
+        if ours.get(name, missing) != theirs.get(name, missing)
+    )
