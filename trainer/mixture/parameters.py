@@ -1,0 +1,138 @@
+"""The parameters of a mixture, in float64, with symmetric matrices packed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from data_shards.errors import InputError
+from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack
+
+LOG_2PI = math.log(2 * math.pi)
+# Components whose D x D matrices are held unpacked at one time.
+_BLOCK_NUMBERS = 4_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """weights: (K,), summing to 1; means: (K, D); covariances: full (K, P), tied (1, P), diag (K, D), spherical (K, 1)."""
+
+    covariance_type: str
+    weights: Tensor
+    means: Tensor
+    covariances: Tensor
+
+    @property
+    def dim(self) -> int:
+        """D, the number of dimensions."""
+        return self.means.shape[1]
+
+    @property
+    def n_components(self) -> int:
+        """K, the number of components."""
+        return self.means.shape[0]
+
+    def moved(self, scale: float, shift: Tensor) -> "Parameters":
+        """The mixture of scale * z + shift, where this is the mixture of z."""
+        return replace(self, means=self.means * scale + shift, covariances=self.covariances * scale**2)
+
+    def inflated(self, factor: float) -> "Parameters":
+        """The same with every covariance multiplied by `factor`."""
+        return replace(self, covariances=self.covariances * factor)
+
+    def to(self, device: str | torch.device) -> "Parameters":
+        """The same on another device."""
+        tensors = {name: getattr(self, name).to(device) for name in ("weights", "means", "covariances")}
+        return replace(self, **tensors)
+
+    def variances(self) -> Tensor:
+        """The diagonals of the covariances: (K, D), or (1, D) for tied."""
+        if self.covariance_type in ("full", "tied"):
+            return self.covariances[:, diagonal_index(self.dim).to(self.covariances.device)]
+        return self.covariances.expand(-1, self.dim)
+
+    def blocks(self) -> Iterator[slice]:
+        """Slices of components small enough for their matrices to be held unpacked."""
+        size = max(1, _BLOCK_NUMBERS // self.dim**2)
+        for start in range(0, self.n_components, size):
+            yield slice(start, min(start + size, self.n_components))
+
+    def matrices(self, block: slice) -> Tensor:
+        """Covariance matrices (b, D, D) of full or tied components; (1, D, D) for tied."""
+        return unpack(self.covariances if self.covariance_type == "tied" else self.covariances[block], self.dim)
+
+    def cholesky(self, block: slice) -> Tensor:
+        """Lower Cholesky factors (b, D, D) of full or tied components. Raises InputError where one is singular."""
+        factors, info = torch.linalg.cholesky_ex(self.matrices(block))
+        if info.any():
+            index = block.start + int(info.nonzero()[0, 0])
+            raise InputError(f"reg_covar: the covariance of component {index} is not positive definite; use a larger one")
+        return factors
+
+    def expanded_covariances(self) -> Tensor:
+        """Covariances in scikit-learn's shapes: full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
+        if self.covariance_type == "full":
+            return unpack(self.covariances, self.dim)
+        if self.covariance_type == "tied":
+            return unpack(self.covariances[0], self.dim)
+        return self.covariances if self.covariance_type == "diag" else self.covariances[:, 0]
+
+    def n_free_numbers(self) -> int:
+        """Free numbers of the model, as BIC counts them."""
+        k, dim = self.n_components, self.dim
+        covariance = {"full": k * packed_size(dim), "tied": packed_size(dim), "diag": k * dim, "spherical": k}
+        return covariance[self.covariance_type] + k * dim + k - 1
+
+    def eigenvalue_range(self) -> tuple[float, float]:
+        """Smallest and largest eigenvalue of all covariances, in squared units of the data."""
+        if self.covariance_type in ("diag", "spherical"):
+            return float(self.covariances.min()), float(self.covariances.max())
+        blocks = [slice(0, 1)] if self.covariance_type == "tied" else list(self.blocks())
+        values = [torch.linalg.eigvalsh(self.matrices(block)) for block in blocks]
+        return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+
+
+def pack_covariances(covariance_type: str, covariances: Tensor) -> Tensor:
+    """scikit-learn's shapes to those of `Parameters.covariances`."""
+    if covariance_type == "full":
+        return pack(covariances)
+    if covariance_type == "tied":
+        return pack(covariances)[None]
+    return covariances if covariance_type == "diag" else covariances[:, None]
+
+
+def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
+    """The rows that turn features into log w_k + log N(x; mu_k, Sigma_k): (K, columns). For tied, all but the common
+
+    term -x^T Sigma^-1 x / 2, which `common_precision` gives. Computed in float64 and rounded once.
+    """
+    kind, dim, means = parameters.covariance_type, parameters.dim, parameters.means
+    log_weights = parameters.weights.log()
+    if kind in ("diag", "spherical"):
+        precision = 1 / parameters.covariances  # (K, D) or (K, 1)
+        log_det = -precision.log().expand(-1, dim).sum(1)
+        constant = log_weights - 0.5 * (dim * LOG_2PI + log_det + (means.square() * precision).sum(1))
+        return torch.cat([constant[:, None], means * precision, -0.5 * precision], 1).to(dtype)
+    columns = 1 + dim + (packed_size(dim) if kind == "full" else 0)
+    rows = torch.empty(parameters.n_components, columns, dtype=dtype, device=means.device)
+    # Each off-diagonal product x_i x_j stands once in phi and twice in the quadratic form.
+    factor = torch.full((packed_size(dim),), -1.0, dtype=torch.float64, device=means.device)
+    factor[diagonal_index(dim).to(means.device)] = -0.5
+    for block in parameters.blocks():
+        cholesky = parameters.cholesky(block)
+        log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # (b,)
+        precision = torch.cholesky_inverse(cholesky)  # (b, D, D)
+        linear = (precision @ means[block, :, None])[..., 0]  # (b, D)
+        constant = log_weights[block] - 0.5 * (dim * LOG_2PI + log_det + (means[block] * linear).sum(1))
+        rows[block, 0] = constant.to(dtype)
+        rows[block, 1 : 1 + dim] = linear.to(dtype)
+        if kind == "full":
+            rows[block, 1 + dim :] = (pack(precision) * factor).to(dtype)
+    return rows
+
+
+def common_precision(parameters: Parameters) -> Tensor:
+    """The precision matrix (D, D) that all components of a tied mixture share."""
+    return torch.cholesky_inverse(parameters.cholesky(slice(0, 1)))[0]

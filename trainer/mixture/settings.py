@@ -1,0 +1,68 @@
+"""What a mixture fit may be told."""
+
+from dataclasses import dataclass
+
+from data_shards.errors import InputError
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+SEEDINGS = ("random", "k-means++")
+PRODUCTS = ("auto", "float32", "float64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one fit. The defaults serve many components with few points each."""
+
+    n_components: int = 1
+    """Number of components K, from 1 to the number of points."""
+    covariance_type: str = "full"
+    """full: a D x D matrix each; tied: one matrix for all; diag: D variances each; spherical: one variance each."""
+    reg_covar: float = 1e-6
+    """Ridge added to every variance, in squared units of the data, at least 0."""
+    tol: float = 1e-4
+    """The fit ends when an iteration raises the log-likelihood a point by less than this part of its size; above 0."""
+    max_iter: int = 50
+    """Largest number of EM iterations, annealed ones included, at least 0; 0 leaves the k-means start."""
+    init_params: str = "random"
+    """Seeds of k-means: random points, or k-means++ (3 times as long for a slightly better start)."""
+    kmeans_iter: int = 20
+    """Iterations of k-means, at least 0."""
+    prior_strength: float | None = None
+    """nu, the number of pseudo-points that pull a covariance toward the pooled one, at least 0; 0 is maximum likelihood.
+    None is 2 D during EM; the closing estimate then takes the best on held-out points."""
+    annealing_iter: int = 10
+    """Iterations over which the inverse temperature rises geometrically to 1, at least 0; 0 is plain EM."""
+    annealing_start: float = 0.02
+    """The first inverse temperature, in (0, 1]."""
+    inflation: float | None = None
+    """Factor on all covariances after the fit, above 0. None takes the best on held-out points."""
+    validation_fraction: float = 0.1
+    """Part of the points that chooses prior_strength and inflation where none are held out by the caller, in (0, 1)."""
+    products: str = "auto"
+    """Number format of the E- and M-step's products: float32, float64, or auto (float32 where it is safe)."""
+    random_state: int = 0
+    """Seed of the k-means start and of the choice of validation points."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("n_components", 1), ("max_iter", 0), ("kmeans_iter", 0), ("annealing_iter", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name}: {getattr(self, name)} is too small; use {low} or more")
+        for name, allowed in (
+            ("covariance_type", COVARIANCE_TYPES),
+            ("init_params", SEEDINGS),
+            ("products", PRODUCTS),
+        ):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}: {getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}")
+        if not self.reg_covar >= 0:
+            raise InputError(f"reg_covar: {self.reg_covar} is negative; use 0 or more")
+        if not self.tol > 0:
+            raise InputError(f"tol: {self.tol} is not above 0")
+        if self.prior_strength is not None and not self.prior_strength >= 0:
+            raise InputError(f"prior_strength: {self.prior_strength} is negative; use 0 or more, or None")
+        if not 0 < self.annealing_start <= 1:
+            raise InputError(f"annealing_start: {self.annealing_start} is outside (0, 1]")
+        if self.inflation is not None and not self.inflation > 0:
+            raise InputError(f"inflation: {self.inflation} is not above 0")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"validation_fraction: {self.validation_fraction} is outside (0, 1)")

@@ -1,0 +1,76 @@
+"""Normalisation layers, among them batch norm whose statistics are those of the global batch on any device."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """The sum of a tensor over all processes. Its gradient is the sum of the gradients of all processes."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of `values` over the processes of the group, through which gradients flow to every process."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return _SumOverRanks.apply(values)
+    return values
+
+
+class GlobalBatchNorm(nn.Module):
+    """Batch norm of (B, C, H, W) over the images of all processes, whatever each one's share, also none.
+
+    torch's own SyncBatchNorm is for GPUs only; with this one a run is the same on any number of CPU processes.
+    """
+
+    running_mean: Tensor
+    running_variance: Tensor
+
+    def __init__(self, channels: int, *, momentum: float = 0.1, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.momentum, self.eps = momentum, eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_variance", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises x, (B, C, H, W), by the global batch in training and by the running moments in evaluation."""
+        if not self.training:
+            return self._scale(x, self.running_mean, self.running_variance)
+        count = x.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])
+        sums = sum_over_ranks(torch.cat([x.sum((0, 2, 3)).float(), count.float()]))  # (C + 1,)
+        total = sums[-1]
+        mean = sums[:-1] / total  # (C,)
+        # Two passes, for the variance as the difference of two large sums loses digits.
+        centred = x - mean.to(x.dtype)[:, None, None]
+        variance = sum_over_ranks(centred.square().sum((0, 2, 3)).float()) / total  # (C,)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_variance.lerp_(variance * total / (total - 1), self.momentum)
+        return self._scale(x, mean, variance)
+
+    def _scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        factor = self.weight * torch.rsqrt(variance + self.eps)  # (C,)
+        shift = self.bias - mean * factor
+        return x * factor.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+
+
+def norm_layer(kind: str, channels: int) -> nn.Module:
+    """The layer of model.norm: none, batch or group (groups of at least 8 channels)."""
+    if kind == "batch":
+        return GlobalBatchNorm(channels)
+    if kind == "group":
+        return nn.GroupNorm(min(32, channels // 8), channels)
+    return nn.Identity()
