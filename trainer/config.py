@@ -1,4 +1,4 @@
-"""The configuration of a run: a YAML file, changed field by field on the command line, checked before anything starts."""
+"""The configuration of a run: a YAML file, changed field by field on the command line, checked before the start."""
 
 import dataclasses
 import re

@@ -23,11 +23,11 @@ _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
 
 
 class Latents(NamedTuple):
-    """Posteriors of N images. mean, std: (N, D) float32, std above 0; index: (N,) int64, the image's place in its split."""
+    """Posteriors of N images. mean, std: (N, D) float32, std above 0; index: (N,) int64, places in the split."""
 
     mean: Tensor
     std: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not used on rows of tensors
 
 
 def latents_folder(run: str | Path, split: str, *, weights: str = "final") -> Path:

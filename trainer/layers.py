@@ -35,9 +35,8 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(channels, channels, 3, padding=1),
         )
         # Starting as the identity keeps deep stacks trainable without norm.
-        last = self.branch[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in self.branch[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.branch(x)
@@ -59,7 +58,7 @@ def encoder_features(image_shape: tuple[int, int, int], config: ModelConfig) -> 
     channels, height, width = image_shape
     layers: list[nn.Module] = []
     for wider in config.encoder_channels:
-        # Padding that halves the size exactly, rounding up, for odd and even kernels.
+        # This padding halves an even size exactly, for odd and even kernels.
         layers.append(
             nn.Conv2d(
                 channels, wider, config.kernel, stride=2, padding=(config.kernel - 1) // 2, bias=config.norm == "none"

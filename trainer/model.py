@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from trainer.layers import decoder_features, encoder_features
 from trainer.sections import ModelConfig
 
-# exp(-6) to exp(4): beyond these a standard deviation of q(z|x) is noise of the optimiser, and its square overflows.
-_LOG_STD_RANGE = (-6.0, 4.0)
+# exp(-8) to exp(4): beyond these a standard deviation of q(z|x) is noise of the optimiser, and its square overflows.
+_LOG_STD_RANGE = (-8.0, 4.0)
 
 
 class Posterior(NamedTuple):
@@ -22,7 +22,7 @@ class Posterior(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """p(x|z) = N(mean, variance). mean: (B, C, H, W) in [0, 1]; variance above 0: (1,) in stage 1, else (B, C, H, W)."""
+    """p(x|z) = N(mean, variance). mean: (B, C, H, W) in [0, 1]; variance, above 0: (1,) in stage 1, then as mean."""
 
     mean: Tensor
     variance: Tensor
@@ -72,9 +72,9 @@ class SigmaVAE(nn.Module):
         """
         above_floor = max(self.dataset_variance - floor, 0.01 * floor)
         head = nn.Conv2d(self.to_mean.in_channels, self.image_shape[0], 3, padding=1).to(self.log_variance.device)
-        nn.init.zeros_(head.weight)
         # The bias that softplus maps to above_floor; expm1 keeps the digits of small variances.
-        nn.init.constant_(head.bias, math.log(math.expm1(above_floor)))
+        bias = torch.full_like(self.to_mean.bias, math.log(math.expm1(above_floor)))
+        head.load_state_dict({"weight": torch.zeros_like(head.weight), "bias": bias})
         self.to_variance = head
         self.variance_floor.fill_(floor)
         self.log_variance.requires_grad_(False)

@@ -57,8 +57,13 @@ class GlobalBatchNorm(nn.Module):
         centred = x - mean.to(x.dtype)[:, None, None]
         variance = sum_over_ranks(centred.square().sum((0, 2, 3)).float()) / total  # (C,)
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_variance.lerp_(variance * total / (total - 1), self.momentum)
+            # One batch that is not finite is left out of the update, and must not stay in the moments either.
+            good = torch.isfinite(mean) & torch.isfinite(variance)
+            unbiased = variance * total / (total - 1)
+            self.running_mean.copy_(torch.where(good, self.running_mean.lerp(mean, self.momentum), self.running_mean))
+            self.running_variance.copy_(
+                torch.where(good, self.running_variance.lerp(unbiased, self.momentum), self.running_variance)
+            )
         return self._scale(x, mean, variance)
 
     def _scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -47,6 +47,13 @@ class Ranks:
         """True on every process where it is true on one."""
         return bool(self.sum_(torch.tensor([float(flag)], device=self.device)).item() > 0)
 
+    def equal(self, number: int) -> bool:
+        """True where `number`, below 2^62, is the same on every process."""
+        extremes = torch.tensor([number, -number], dtype=torch.int64, device=self.device)
+        if self.world_size > 1:
+            dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        return bool(extremes[0] == -extremes[1])
+
     def barrier(self) -> None:
         """Waits until every process is here."""
         self.sum_(torch.zeros(1, device=self.device))

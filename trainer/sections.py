@@ -88,7 +88,7 @@ class ObjectiveConfig:
     name: Literal["sigma_vae", "fixed", "vae", "beta_vae", "dip_vae_i", "dip_vae_ii", "wae_mmd"] = "sigma_vae"
     """sigma_vae learns sigma^2 and has two stages; vae is sigma^2 = 0.5, beta_vae 1, fixed takes `sigma2`."""
     sigma2: float | None = None
-    """Variance of the likelihood for `fixed`, dip_vae and wae_mmd, above 0; the last two take 0.5 where it is not given."""
+    """Variance of the likelihood for `fixed`, dip_vae and wae_mmd, above 0; the last two have 0.5 by default."""
     dip_off_diagonal: float = 10.0
     """Weight of the squared off-diagonal covariances of DIP-VAE; the diagonal's is 10 times it (I) or equal (II)."""
     wae_weight: float = 10.0
@@ -114,7 +114,7 @@ class VarianceConfig:
     """The variance of the likelihood, which balances reconstruction and prior."""
 
     update: Literal["adam", "closed_form", "epoch"] = "closed_form"
-    """adam: gradients on log sigma^2; closed_form: equation 9 on each global batch, smoothed; epoch: over each epoch."""
+    """adam: gradients on log sigma^2; closed_form: equation 9 on the global batch, smoothed; epoch: over the epoch."""
     initial: float = 1.0
     """sigma^2 before the first update, in squared pixel units of the [0, 1] scale; above 0."""
     smoothing: float = 0.01

@@ -1,0 +1,27 @@
+"""python -m trainer --config trainer/configs/celeba.yaml [--any.field value]
+
+torchrun --standalone --nproc-per-node 2 -m trainer --config ...    two processes on one machine
+srun python -m trainer --config ...                                 one task a rank
+"""
+
+import os
+import sys
+
+from data_shards.errors import InputError, command
+from trainer.config import parse
+from trainer.loop import train
+
+
+def main() -> None:
+    try:
+        config = parse(sys.argv[1:])
+    except InputError:
+        # Every process reads the same mistake; one of them tells it.
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
+            sys.exit(2)
+        raise
+    train(config)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

@@ -1,0 +1,68 @@
+"""What a run tells: metrics.jsonl, TensorBoard, and a bar on the terminal."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from data_shards.atomic import write_text
+from data_shards.progress import Progress
+
+
+def read_events(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, oldest first; a last line that was cut off by a crash is left out."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+class RunLog:
+    """Writes the events of the first process; the others' calls do nothing.
+
+    images: where the run goes on from. Lines about later images are dropped, for they will be written again.
+    """
+
+    def __init__(self, run: Path, *, images: int, total: int, tensorboard: bool, main: bool) -> None:
+        self.main, self.path = main, run / "metrics.jsonl"
+        self._board: SummaryWriter | None = None
+        self._bar = Progress("stage 1", total, show=main)
+        self._bar.__enter__()
+        if not main:
+            return
+        kept = [event for event in read_events(run) if event["images"] <= images]
+        write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
+        if tensorboard:
+            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=images + 1 if images else None)
+
+    def event(self, kind: str, images: int, **facts: Any) -> None:
+        """Appends a line to metrics.jsonl, and its numbers to TensorBoard. What is not finite is written as null."""
+        if not self.main:
+            return
+        clean = {name: _finite(value) for name, value in facts.items()}
+        with self.path.open("a") as file:
+            file.write(json.dumps({"event": kind, "images": images, **clean}) + "\n")
+            file.flush()
+            if kind != "train":
+                os.fsync(file.fileno())
+        if self._board is not None:
+            for name, value in clean.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{kind}/{name}", value, images)
+
+    def progress(self, images: int, total: int, stage: int, **facts: object) -> None:
+        """Moves the bar. total: images at which the run ends at the latest."""
+        self._bar.title, self._bar.total = f"stage {stage}", total
+        self._bar.update(images, **facts)
+
+    def close(self) -> None:
+        """Ends the bar and flushes TensorBoard."""
+        self._bar.__exit__(None, None, None)
+        if self._board is not None:
+            self._board.close()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,27 @@
+"""Noise that belongs to the sample, not to the process that happens to draw it (contract 3 of the design).
+
+The noise of a global batch is a function of (seed, purpose, position) alone. Every process draws all of it, which is
+little (B x D numbers), and keeps its slice; so training is the same on any number of processes.
+"""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def derived_seed(seed: int, purpose: str, position: int) -> int:
+    """A 63-bit seed that depends on all three and is unrelated for neighbours."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{position}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def global_noise(seed: int, purpose: str, position: int, count: int, width: int) -> Tensor:
+    """Standard normal noise (count, width) on the CPU for the global batch that starts at `position`."""
+    generator = torch.Generator().manual_seed(derived_seed(seed, purpose, position))
+    return torch.randn(count, width, generator=generator)
+
+
+def rank_slice(count: int, rank: int, world_size: int) -> slice:
+    """The rows of a global batch of `count` that belong to `rank`."""
+    return slice(count * rank // world_size, count * (rank + 1) // world_size)

@@ -1,0 +1,45 @@
+"""Requests to stop: a signal, a file named STOP in the run folder, or the end of the time that the run was given."""
+
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+
+# Looking for a file on a shared disk costs more than a step of a small model.
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class StopRequest:
+    """Notices that this process was asked to stop. Whether all stop is for the ranks to agree on."""
+
+    def __init__(self, run: Path, walltime_minutes: float) -> None:
+        self.stop_file = run / "STOP"
+        self.deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
+        self._next_look = 0.0
+        self._signal = ""
+        self._former: dict[int, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in (signal.SIGTERM, signal.SIGUSR2):
+            self._former[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, former in self._former.items():
+            signal.signal(number, former)  # type: ignore[arg-type]
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signal = signal.Signals(number).name
+
+    def reason(self) -> str:
+        """Why this process wants to stop: "SIGTERM", "SIGUSR2", "STOP" or "walltime"; empty where it does not."""
+        if self._signal:
+            return self._signal
+        now = time.monotonic()
+        if self.deadline is not None and now >= self.deadline:
+            return "walltime"
+        if now >= self._next_look:
+            self._next_look = now + _SECONDS_BETWEEN_LOOKS
+            if self.stop_file.exists():
+                return "STOP"
+        return ""
