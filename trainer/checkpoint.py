@@ -135,5 +135,5 @@ def fingerprint(tensors: dict[str, Tensor]) -> int:
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(tensors.items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return int.from_bytes(digest.digest(), "little") >> 2

@@ -38,7 +38,7 @@ def kl_to_prior(mean: Tensor, std: Tensor) -> Tensor:
 
 
 # Equation 9 for one batch: the mean over images, pixels and posterior samples.
-def closed_form_variance(square_error: Tensor, pixels: float) -> Tensor:
+def closed_form_variance(square_error: Tensor, pixels: Tensor | float) -> Tensor:
     """sigma*^2 from the summed square error over `pixels` pixel values. Returns a tensor of square_error's shape."""
     return square_error / pixels
 

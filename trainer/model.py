@@ -73,7 +73,7 @@ class SigmaVAE(nn.Module):
         above_floor = max(self.dataset_variance - floor, 0.01 * floor)
         head = nn.Conv2d(self.to_mean.in_channels, self.image_shape[0], 3, padding=1).to(self.log_variance.device)
         # The bias that softplus maps to above_floor; expm1 keeps the digits of small variances.
-        bias = torch.full_like(self.to_mean.bias, math.log(math.expm1(above_floor)))
+        bias = self.log_variance.new_full((self.image_shape[0],), math.log(math.expm1(above_floor)))
         head.load_state_dict({"weight": torch.zeros_like(head.weight), "bias": bias})
         self.to_variance = head
         self.variance_floor.fill_(floor)

@@ -75,7 +75,7 @@ def load_adam_state(adam: torch.optim.Optimizer, objective: Objective, tensors: 
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy on the parameter's device and in its layout: the fused kernel walks through memory, not through indices."""
+    """A copy on the parameter's device in its layout: the fused kernel walks through memory, not through indices."""
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)  # the step count
     return torch.empty_like(parameter).copy_(value)

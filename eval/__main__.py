@@ -1,0 +1,42 @@
+"""python -m eval COMMAND --run RUN: measures a trained run; `python -m eval COMMAND --help` tells the options."""
+
+import argparse
+import importlib
+import sys
+
+from data_shards.errors import InputError, command
+
+# Each is a module eval/NAME_command.py with add_arguments(parser) and run(arguments).
+COMMANDS = {
+    "encode": "posterior means and deviations of all images, for the mixture",
+    "fid": "Frechet distance of samples or reconstructions to real images",
+    "likelihood": "ELBO, importance-weighted likelihood, bits per dimension, KL(q_hat || p)",
+    "uncertainty": "variance maps of reconstructions and samples, and whether they can be trusted",
+    "report": "one self-contained page with everything measured so far",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main() -> None:
+    parser = _Parser(prog="python -m eval", description="Measures a trained run.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    chosen = sys.argv[1] if len(sys.argv) > 1 else ""
+    for name, explained in COMMANDS.items():
+        one = commands.add_parser(name, help=explained, description=explained)
+        if name == chosen:
+            # Only the chosen command's module is imported: some take seconds to load.
+            module = importlib.import_module(f"eval.{name}_command")
+            module.add_arguments(one)
+            one.set_defaults(run_command=module.run)
+    arguments = parser.parse_args()
+    arguments.run_command(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
