@@ -1,0 +1,1 @@
+"""Networks that turn images into feature vectors, and exactly how the images reach them."""
