@@ -1,6 +1,13 @@
 SHELL := /bin/bash
-PYTHON ?= python3
+.SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+SHARDS ?= shards/fashion-mnist
+RUN ?= runs/demo
+# One thread a process: two processes of one thread beat one of two on two cores.
+TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2
 
 help:
 	@echo "make demo   everything on Fashion-MNIST: install, shards, two stages on two processes, mixture, evaluation, report"
@@ -9,8 +16,29 @@ help:
 # The stamp is written last, so an installation that was cut off is done again.
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	.venv/bin/pip install --quiet --upgrade pip
-	.venv/bin/pip install --quiet --editable '.[test]'
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test]'
 	touch $@
 
-.PHONY: help
+# Every step goes on from where it was, or returns at once where it is done.
+demo: .venv/.installed
+	$(BIN)/python -m data_shards build fashion-mnist --out $(SHARDS)
+	$(TORCHRUN) -m trainer --config trainer/configs/fashion_mnist_demo.yaml --data.shards $(SHARDS) --runs $(patsubst %/,%,$(dir $(RUN))) --name $(notdir $(RUN))
+	for weights in stage1 final; do \
+	  $(TORCHRUN) -m eval encode --run $(RUN) --weights $$weights; \
+	  $(TORCHRUN) -m trainer.mixture --run $(RUN) --components 32 --weights $$weights; \
+	  for source in q_hat prior; do \
+	    $(TORCHRUN) -m eval fid --run $(RUN) --from $$source --mixture 32 --n 10000 --weights $$weights; \
+	  done; \
+	  $(TORCHRUN) -m eval likelihood --run $(RUN) --mixture 32 --weights $$weights; \
+	done
+	$(BIN)/python -m eval uncertainty --run $(RUN)
+	$(BIN)/python -m eval report --run $(RUN)
+
+test: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+.PHONY: help demo test
