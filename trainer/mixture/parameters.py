@@ -17,7 +17,7 @@ _BLOCK_NUMBERS = 4_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """weights: (K,), summing to 1; means: (K, D); covariances: full (K, P), tied (1, P), diag (K, D), spherical (K, 1)."""
+    """weights: (K,), sum 1; means: (K, D); covariances: full (K, P), tied (1, P), diag (K, D), spherical (K, 1)."""
 
     covariance_type: str
     weights: Tensor
@@ -68,7 +68,9 @@ class Parameters:
         factors, info = torch.linalg.cholesky_ex(self.matrices(block))
         if info.any():
             index = block.start + int(info.nonzero()[0, 0])
-            raise InputError(f"reg_covar: the covariance of component {index} is not positive definite; use a larger one")
+            raise InputError(
+                f"reg_covar: the covariance of component {index} is not positive definite; use a larger one"
+            )
         return factors
 
     def expanded_covariances(self) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from data_shards.errors import InputError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
-SEEDINGS = ("random", "k-means++")
+SEEDINGS = ("auto", "random", "k-means++")
 PRODUCTS = ("auto", "float32", "float64")
 
 
@@ -23,17 +23,19 @@ class Settings:
     """The fit ends when an iteration raises the log-likelihood a point by less than this part of its size; above 0."""
     max_iter: int = 50
     """Largest number of EM iterations, annealed ones included, at least 0; 0 leaves the k-means start."""
-    init_params: str = "random"
-    """Seeds of k-means: random points, or k-means++ (3 times as long for a slightly better start)."""
+    init_params: str = "auto"
+    """Seeds of k-means: random points, k-means++, or auto, which is k-means++ up to 500 components: beyond, it takes
+    longer than k-means itself and gains less than 1 % of its objective."""
     kmeans_iter: int = 20
     """Iterations of k-means, at least 0."""
     prior_strength: float | None = None
-    """nu, the number of pseudo-points that pull a covariance toward the pooled one, at least 0; 0 is maximum likelihood.
+    """nu, the pseudo-points that pull each covariance toward the pooled one, at least 0; 0 is maximum likelihood.
     None is 2 D during EM; the closing estimate then takes the best on held-out points."""
     annealing_iter: int = 10
     """Iterations over which the inverse temperature rises geometrically to 1, at least 0; 0 is plain EM."""
-    annealing_start: float = 0.02
-    """The first inverse temperature, in (0, 1]."""
+    annealing_start: float | None = None
+    """The first inverse temperature, in (0, 1]. None is 1.28 / D, so that log-densities differ by as much as in about
+    one dimension: 0.02 at D = 64. Much lower, and all components melt into one."""
     inflation: float | None = None
     """Factor on all covariances after the fit, above 0. None takes the best on held-out points."""
     validation_fraction: float = 0.1
@@ -60,7 +62,7 @@ class Settings:
             raise InputError(f"tol: {self.tol} is not above 0")
         if self.prior_strength is not None and not self.prior_strength >= 0:
             raise InputError(f"prior_strength: {self.prior_strength} is negative; use 0 or more, or None")
-        if not 0 < self.annealing_start <= 1:
+        if self.annealing_start is not None and not 0 < self.annealing_start <= 1:
             raise InputError(f"annealing_start: {self.annealing_start} is outside (0, 1]")
         if self.inflation is not None and not self.inflation > 0:
             raise InputError(f"inflation: {self.inflation} is not above 0")

@@ -36,6 +36,10 @@ class Statistics:
             ranks.sum_(tensor)
         return self
 
+    def plus(self, other: "Statistics") -> "Statistics":
+        """The statistics of both sets of points."""
+        return Statistics(self.sums + other.sums, self.common + other.common, self.totals + other.totals)
+
     @property
     def counts(self) -> Tensor:
         """(K,): expected number of points of each component."""

@@ -1,0 +1,39 @@
+"""The coordinates a fit works in: centred and of unit size, so that float32 products lose little."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.mixture.parameters import Parameters
+from trainer.process_group import Ranks
+
+
+@dataclass(frozen=True)
+class Frame:
+    """inside = (z - location) / scale. location: (D,) float64; scale: above 0."""
+
+    location: Tensor
+    scale: float
+
+    @staticmethod
+    def of(x: Tensor, ranks: Ranks) -> "Frame":
+        """The frame of all processes' points: their mean, and the root mean square distance from it a dimension."""
+        sums = torch.cat([x.double().sum(0), x.new_tensor([len(x)], dtype=torch.float64)])
+        ranks.sum_(sums)
+        location = sums[:-1] / sums[-1]
+        square = ranks.sum_((x.double() - location).square().sum()[None])
+        scale = float((square[0] / (sums[-1] * x.shape[1])).sqrt())
+        return Frame(location, scale if scale > 0 else 1.0)
+
+    def enter(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Points (n, D) in this frame."""
+        return ((x.double() - self.location) / self.scale).to(dtype)
+
+    def enter_parameters(self, parameters: Parameters) -> Parameters:
+        """A mixture of points as a mixture of points in this frame."""
+        return parameters.moved(1 / self.scale, -self.location / self.scale)
+
+    def leave_parameters(self, parameters: Parameters) -> Parameters:
+        """The inverse of `enter_parameters`."""
+        return parameters.moved(self.scale, self.location)

@@ -1,0 +1,149 @@
+"""The mixture as a class with scikit-learn's names."""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.mixture import density, fitting, storage
+from trainer.mixture.expectation_maximisation import Progress
+from trainer.mixture.parameters import Parameters, pack_covariances
+from trainer.mixture.settings import Settings
+from trainer.process_group import Ranks, single
+
+
+class GaussianMixture:
+    """q_hat(z) = sum_k w_k N(z; mu_k, Sigma_k), equation 12, fitted by EM.
+
+    Arguments are those of `Settings`. What is learned ends in an underscore: weights_ (K,), means_ (K, D), covariances_
+    in scikit-learn's shapes, all float64 tensors; converged_, n_iter_, history_ (one record an iteration: inverse
+    temperature, nats per point), prior_strength_ and inflation_ (as chosen), seconds_ (by phase).
+    """
+
+    parameters_: Parameters
+
+    def __init__(self, n_components: int = 1, **settings: Any) -> None:
+        self.settings = Settings(n_components=n_components, **settings)
+
+    def fit(
+        self,
+        x: Tensor | np.ndarray,
+        *,
+        variance: Tensor | np.ndarray | None = None,
+        held_out: Tensor | np.ndarray | None = None,
+        held_out_variance: Tensor | np.ndarray | None = None,
+        start: Parameters | None = None,
+        ranks: Ranks | None = None,
+        after: Callable[[Progress], None] | None = None,
+    ) -> "GaussianMixture":
+        """Fits to points x (n, D), this process's slice of all points.
+
+        variance: (n, D), where each point is a Gaussian q(z|x) = N(x, diag(variance)) (equation 11); then EM raises a
+        lower bound of the mean of log q_hat under the aggregate posterior. held_out, held_out_variance: points that
+        decide convergence, prior strength and inflation. start: parameters to start from instead of k-means.
+        after: called after each iteration. Raises InputError on NaN, wrong shapes, or fewer points than components.
+        """
+        ranks = ranks or single()
+        fitted = fitting.fit(
+            _tensor(x), _optional(variance), _optional(held_out), _optional(held_out_variance),
+            settings=self.settings, start=start, ranks=ranks, after=after,
+        )  # fmt: skip
+        self.parameters_ = fitted.parameters
+        self.converged_, self.n_iter_ = fitted.progress.converged, fitted.progress.iteration
+        self.history_ = fitted.progress.history
+        self.prior_strength_, self.inflation_ = fitted.prior_strength, fitted.inflation
+        self.seconds_ = fitted.seconds
+        return self
+
+    @property
+    def weights_(self) -> Tensor:
+        """(K,), summing to 1."""
+        return self.parameters_.weights
+
+    @property
+    def means_(self) -> Tensor:
+        """(K, D)."""
+        return self.parameters_.means
+
+    @property
+    def covariances_(self) -> Tensor:
+        """full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
+        return self.parameters_.expanded_covariances()
+
+    def score_samples(self, x: Tensor | np.ndarray) -> Tensor:
+        """log q_hat(x) in nats for points (n, D). Returns (n,) float64; gradients flow to x."""
+        return density.score_samples(self._points(x), self.parameters_)
+
+    def score(self, x: Tensor | np.ndarray) -> float:
+        """The mean of log q_hat(x) in nats per point."""
+        return float(self.score_samples(x).mean())
+
+    def predict_proba(self, x: Tensor | np.ndarray) -> Tensor:
+        """Responsibilities (n, K) of the components for points (n, D), float64."""
+        return density.weighted_log_densities(self._points(x).double(), self.parameters_).softmax(1)
+
+    def predict(self, x: Tensor | np.ndarray) -> Tensor:
+        """The most responsible component of each point, (n,) int64."""
+        return density.weighted_log_densities(self._points(x).double(), self.parameters_).argmax(1)
+
+    def sample(self, n: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """n draws, (n, D) float32, in random order of components."""
+        return density.sample(self.parameters_, n, generator)
+
+    def bic(self, x: Tensor | np.ndarray) -> float:
+        """-2 log-likelihood of x plus log n for each free number of the model; lower is better.
+
+        Beyond n / D components it counts more numbers than there are data: select by held-out likelihood instead.
+        """
+        x = self._points(x)
+        return -2 * float(self.score_samples(x).sum()) + self.parameters_.n_free_numbers() * float(np.log(len(x)))
+
+    def aic(self, x: Tensor | np.ndarray) -> float:
+        """-2 log-likelihood of x plus 2 for each free number of the model; lower is better."""
+        return -2 * float(self.score_samples(x).sum()) + 2 * self.parameters_.n_free_numbers()
+
+    def save(self, folder: str | Path) -> None:
+        """Writes mixture.safetensors and mixture.json into `folder`, replacing what is there."""
+        facts = {"settings": asdict(self.settings)}
+        for name in ("converged", "n_iter", "history", "prior_strength", "inflation", "seconds"):
+            if hasattr(self, f"{name}_"):
+                facts[name] = getattr(self, f"{name}_")
+        storage.save(folder, self.parameters_, facts)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "GaussianMixture":
+        """Reads what `save` wrote. Raises InputError where it is missing or damaged."""
+        parameters, record = storage.load(folder)
+        mixture = cls(**record["settings"])
+        mixture.parameters_ = parameters.to(device)
+        for name in ("converged", "n_iter", "history", "prior_strength", "inflation", "seconds"):
+            if name in record:
+                setattr(mixture, f"{name}_", record[name])
+        return mixture
+
+    @classmethod
+    def from_parameters(
+        cls, weights: Tensor, means: Tensor, covariances: Tensor, covariance_type: str
+    ) -> "GaussianMixture":
+        """A mixture of known parameters, covariances in scikit-learn's shape for `covariance_type`."""
+        mixture = cls(len(weights), covariance_type=covariance_type)
+        mixture.parameters_ = Parameters(
+            covariance_type=covariance_type, weights=weights.double(), means=means.double(),
+            covariances=pack_covariances(covariance_type, covariances.double()),
+        )  # fmt: skip
+        return mixture
+
+    def _points(self, x: Tensor | np.ndarray) -> Tensor:
+        return fitting.checked(_tensor(x), "x", self.parameters_.dim).to(self.parameters_.means.device)
+
+
+def _tensor(x: Tensor | np.ndarray) -> Tensor:
+    return x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+
+
+def _optional(x: Tensor | np.ndarray | None) -> Tensor | None:
+    return None if x is None else _tensor(x)
