@@ -1,0 +1,130 @@
+"""`python -m eval likelihood`: how likely held-out images are under a run, with every term and its standard error."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_shards.atomic import write_json
+from data_shards.errors import InputError
+from data_shards.progress import Progress
+from eval.image_noise import image_noise
+from eval.image_subset import gathered, share, subset_blocks, subset_indices
+from eval.latent_kl import latent_kl
+from eval.likelihood import Prior, sample_posterior
+from eval.likelihood_values import image_values, summary, units
+from eval.measured_run import MeasuredRun, open_run
+from eval.protocol import Protocol
+from trainer.gaussian import log_prior, variance_floor_cap
+from trainer.held_out import ACTIVE_VARIANCE
+from trainer.process_group import Ranks, process_group
+
+KL_SAMPLES, KL_RUNS = 10_000, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodProtocol(Protocol):
+    """What else a likelihood depends on."""
+
+    subset: str = "evenly spaced over the split, in source order"
+    """Which n images of the split were measured."""
+    importance_samples: int
+    """Samples of q(z|x) for each image, K."""
+    mixture: str
+    """The fitted density in the place of the prior, as COMPONENTS-COVARIANCE; empty for none."""
+    variance: str
+    """"one" for the data set, or "per pixel"."""
+    variance_floor: float
+    """The smallest variance possible, in squared pixel units."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m eval likelihood`."""
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
+    parser.add_argument("--images", type=int, default=500, help="number of images, evenly spaced over the split")
+    parser.add_argument("--samples", type=int, default=20, help="importance samples for each image")
+    parser.add_argument(
+        "--mixture", type=int, default=32, help="components of the fitted mixture; 0 for the prior only"
+    )
+    parser.add_argument("--covariance", default="full", help="covariance type of the fitted mixture")
+    parser.add_argument("--split", default="test", help="split of the data")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuses numbers that make no sense. Raises InputError."""
+    for name, least in (("samples", 1), ("mixture", 0), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise InputError(f"--{name}: {getattr(args, name)} is below {least}")
+
+
+def measure(run: MeasuredRun, args: argparse.Namespace, densities: dict[str, Prior], ranks: Ranks) -> dict[str, Any]:
+    """Values with standard errors over the images, and the active dimensions; the same on every process."""
+    indices = subset_indices(run.manifest, args.split, args.images)
+    table = torch.zeros(len(indices), len(units(densities)), dtype=torch.float64)
+    posterior_means = torch.zeros(len(indices), run.model.latent_dim, dtype=torch.float64)
+    start, stop = share(len(indices), ranks)
+    with Progress(f"likelihood, {run.weights} weights", stop - start, show=ranks.is_main) as bar:
+        bar.update(0)
+        for places, index, images in subset_blocks(run.config.data.shards, args.split, indices, ranks):
+            noise = image_noise(args.seed, index.tolist(), args.samples, run.model.latent_dim)
+            samples = sample_posterior(run.model, images, noise.to(ranks.device))
+            table[places] = image_values(samples, run.model.pixels, densities).cpu()
+            posterior_means[places] = samples.posterior_mean.cpu()
+            bar.update(places.stop - start)
+    varies = gathered(posterior_means, ranks).var(0, correction=0) > ACTIVE_VARIANCE
+    return {"values": summary(gathered(table, ranks), densities), "active_dimensions": int(varies.sum())}
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measures and writes RUN/eval/likelihood.json (likelihood-stage1.json for the weights at the end of stage 1)."""
+    check(args)
+    with process_group(args.device) as ranks:
+        measured = open_run(args.run, args.weights, ranks.device)
+        densities: dict[str, Prior] = {"prior": log_prior}
+        divergence = None
+        if args.mixture:
+            mixture = measured.mixture(args.mixture, args.covariance, ranks.device)
+            densities["q_hat"] = mixture.score_samples
+        result = measure(measured, args, densities, ranks)
+        if args.mixture:
+            estimates = latent_kl(mixture, log_prior, ranks, num_samples=KL_SAMPLES, runs=KL_RUNS, seed=args.seed)
+            divergence = {
+                "value": estimates.mean().item(),
+                "standard_deviation": estimates.std().item(),
+                "samples": KL_SAMPLES,
+                "runs": KL_RUNS,
+                "unit": "nats",
+            }
+        protocol = LikelihoodProtocol(
+            **measured.protocol_fields(args.split, args.images, args.seed),
+            importance_samples=args.samples,
+            mixture=f"{args.mixture}-{args.covariance}" if args.mixture else "",
+            variance="per pixel" if measured.model.per_pixel else "one",
+            variance_floor=measured.variance_floor,
+        )
+        result |= {"latent_kl": divergence, "cap": variance_floor_cap(measured.model.pixels, measured.variance_floor)}
+        result |= {"dataset_variance": measured.model.dataset_variance}
+        if ranks.is_main:
+            path = measured.result_path("likelihood")
+            write_json(path, {"protocol": protocol.record(), **result})
+            show(result, path)
+
+
+def show(result: dict[str, Any], path: Path) -> None:
+    """Prints the result as a table."""
+    for name, number in result["values"].items():
+        error = "" if number["standard_error"] is None else f" +- {number['standard_error']:.4g}"
+        print(f"{name.replace('_', ' '):28} {number['value']:12.4f}{error}  {number['unit']}")
+    print(f"{'cap of log p(x|z)':28} {result['cap']:12.4f}  nats per image, from the smallest variance possible (D3)")
+    if result["latent_kl"]:
+        kl = result["latent_kl"]
+        print(
+            f"{'KL(q_hat || p)':28} {kl['value']:12.4f} +- {kl['standard_deviation']:.4g}  nats, sd over {kl['runs']} runs"
+        )
+    print(f"{'active dimensions':28} {result['active_dimensions']:12d}")
+    print(f"written to {path}")

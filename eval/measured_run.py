@@ -1,0 +1,88 @@
+"""A trained run as a measurement sees it: its model, its data, and what the protocol of every number must say."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_shards.errors import InputError
+from data_shards.manifest import Manifest
+from trainer.checkpoint import fingerprint
+from trainer.config import Config
+from trainer.mixture import GaussianMixture
+from trainer.mixture.folder import mixture_folder
+from trainer.model import SigmaVAE
+from trainer.restore import load_config, load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuredRun:
+    """One set of weights of a run, and the shards they were trained on."""
+
+    folder: Path
+    """The run folder."""
+    weights: str
+    """"final" or "stage1"."""
+    config: Config
+    """The configuration it was trained with."""
+    manifest: Manifest
+    """Of its shards."""
+    model: SigmaVAE
+    """In evaluation mode."""
+
+    @property
+    def variance_floor(self) -> float:
+        """The smallest variance that the likelihood can have, in squared pixel units of the [0, 1] scale."""
+        return self.model.variance_floor.item() if self.model.per_pixel else self.model.dataset_variance
+
+    def protocol_fields(self, split: str, n: int, seed: int) -> dict[str, Any]:
+        """The fields of `eval.protocol.Protocol` for a measurement on n images of a split."""
+        return {
+            "run": self.config.name,
+            "weights": self.weights,
+            "checkpoint": f"{fingerprint(self.model.state_dict()):016x}",
+            "data": self.manifest.hash,
+            "split": split,
+            "n": n,
+            "image_shape": self.model.image_shape,
+            "seed": seed,
+        }
+
+    def result_path(self, name: str) -> Path:
+        """RUN/eval/NAME.json, or RUN/eval/NAME-stage1.json; the folder exists afterwards."""
+        folder = self.folder / "eval"
+        folder.mkdir(exist_ok=True)
+        return folder / (f"{name}.json" if self.weights == "final" else f"{name}-{self.weights}.json")
+
+    def mixture(self, components: int, covariance: str, device: torch.device | str = "cpu") -> GaussianMixture:
+        """The mixture that was fitted to these weights' codes. Raises InputError where it was not."""
+        folder = mixture_folder(self.folder, components, covariance, self.weights)
+        if not (folder / "mixture.json").exists():
+            stage = "" if self.weights == "final" else f" --weights {self.weights}"
+            raise InputError(
+                f"--mixture: {folder} is not there; fit it with "
+                f"`python -m trainer.mixture --run {self.folder} --components {components}{stage}`"
+            )
+        return GaussianMixture.load(folder, device)
+
+
+def open_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:
+    """Loads a run. weights: "final" or "stage1". Raises InputError where run, checkpoint or shards are missing."""
+    config = load_config(run)
+    model = load_model(run, weights, str(device))
+    return MeasuredRun(
+        folder=Path(run), weights=weights, config=config, manifest=Manifest.load(config.data.shards), model=model
+    )
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result that a command wrote. Raises InputError where the file is not one."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error}); delete it and measure again") from error
+    if not isinstance(content, dict) or "protocol" not in content:
+        raise InputError(f"{path}: holds no result with a protocol; delete it and measure again")
+    return content
