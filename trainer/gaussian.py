@@ -14,11 +14,11 @@ def log_likelihood(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
     x, mean: (B, C, H, W), in [0, 1]; variance: (1,) or (B, C, H, W), above 0. Returns nats per image, (B,).
     """
-    d = x[0].numel() if len(x) else x[:0].reshape(0, -1).shape[1]
+    d, pixels = math.prod(x.shape[1:]), (1, 2, 3)
     square_error = (x - mean).square()  # (B, C, H, W)
-    if variance.numel() == 1:
-        return -0.5 * (square_error.flatten(1).sum(1) / variance + d * (LOG_2PI + variance.log()))  # (B,)
-    return -0.5 * (square_error / variance + variance.log() + LOG_2PI).flatten(1).sum(1)  # (B,)
+    if variance.ndim == 1:
+        return -0.5 * (square_error.sum(pixels) / variance + d * (LOG_2PI + variance.log()))  # (B,)
+    return -0.5 * (square_error / variance + variance.log() + LOG_2PI).sum(pixels)  # (B,)
 
 
 def log_normal(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:

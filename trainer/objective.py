@@ -56,7 +56,7 @@ def beta_nll(x: Tensor, mean: Tensor, variance: Tensor, beta: float) -> Tensor:
     x, mean, variance: (B, C, H, W). Returns (B,); beta = 0 is the log-likelihood itself.
     """
     nats = -0.5 * ((x - mean).square() / variance + variance.log() + gaussian.LOG_2PI)
-    return (nats * variance.detach().pow(beta)).flatten(1).sum(1)
+    return (nats * variance.detach().pow(beta)).sum((1, 2, 3))
 
 
 class Objective(nn.Module):
