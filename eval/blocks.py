@@ -1,7 +1,7 @@
 """Image sets cut into blocks of fixed size, the unit that processes and parts share out.
 
-The noise of a block comes from (seed, purpose, block), and a block goes through the networks by itself. So image i, down
-to the last bit of its features, depends on (seed, i) only: not on batch size, processes or parts.
+The noise of a block comes from (seed, purpose, block), and a block goes through the networks by itself. So image i,
+down to the last bit of its features, depends on (seed, i) only: not on batch size, processes or parts.
 """
 
 import torch

@@ -37,7 +37,7 @@ def generated(model: SigmaVAE, sampler: LatentSampler, *, n: int, seed: int, dev
 def from_shards(
     shards: str, split: str, *, n: int, shuffle: bool = False, seed: int = 0, offset: int = 0
 ) -> ImageSource:
-    """n real images, in the order of the source, or of a seeded shuffle, from position `offset`, a multiple of BLOCK."""
+    """n real images from position `offset`, a multiple of BLOCK, in the order of the source or of a seeded shuffle."""
 
     def images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
         if not blocks:
