@@ -15,8 +15,7 @@ from eval.image_subset import gathered, share, subset_blocks, subset_indices
 from eval.latent_kl import latent_kl
 from eval.likelihood import Prior, sample_posterior
 from eval.likelihood_values import image_values, summary, units
-from eval.measured_run import MeasuredRun, open_run
-from eval.protocol import Protocol
+from eval.measured_run import MeasuredRun, VarianceProtocol, open_run
 from trainer.gaussian import log_prior, variance_floor_cap
 from trainer.held_out import ACTIVE_VARIANCE
 from trainer.process_group import Ranks, process_group
@@ -25,19 +24,13 @@ KL_SAMPLES, KL_RUNS = 10_000, 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodProtocol(Protocol):
+class LikelihoodProtocol(VarianceProtocol):
     """What else a likelihood depends on."""
 
-    subset: str = "evenly spaced over the split, in source order"
-    """Which n images of the split were measured."""
     importance_samples: int
     """Samples of q(z|x) for each image, K."""
     mixture: str
     """The fitted density in the place of the prior, as COMPONENTS-COVARIANCE; empty for none."""
-    variance: str
-    """"one" for the data set, or "per pixel"."""
-    variance_floor: float
-    """The smallest variance possible, in squared pixel units."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -101,11 +94,9 @@ def run(args: argparse.Namespace) -> None:
                 "unit": "nats",
             }
         protocol = LikelihoodProtocol(
-            **measured.protocol_fields(args.split, args.images, args.seed),
+            **measured.variance_protocol(args.split, args.images, args.seed),
             importance_samples=args.samples,
             mixture=f"{args.mixture}-{args.covariance}" if args.mixture else "",
-            variance="per pixel" if measured.model.per_pixel else "one",
-            variance_floor=measured.variance_floor,
         )
         result |= {"latent_kl": divergence, "cap": variance_floor_cap(measured.model.pixels, measured.variance_floor)}
         result |= {"dataset_variance": measured.model.dataset_variance}
@@ -123,8 +114,7 @@ def show(result: dict[str, Any], path: Path) -> None:
     print(f"{'cap of log p(x|z)':28} {result['cap']:12.4f}  nats per image, from the smallest variance possible (D3)")
     if result["latent_kl"]:
         kl = result["latent_kl"]
-        print(
-            f"{'KL(q_hat || p)':28} {kl['value']:12.4f} +- {kl['standard_deviation']:.4g}  nats, sd over {kl['runs']} runs"
-        )
+        spread = f"+- {kl['standard_deviation']:.4g}  nats, deviation over {kl['runs']} runs"
+        print(f"{'KL(q_hat || p)':28} {kl['value']:12.4f} {spread}")
     print(f"{'active dimensions':28} {result['active_dimensions']:12d}")
     print(f"written to {path}")

@@ -30,8 +30,8 @@ def units(densities: Mapping[str, Prior]) -> dict[str, str]:
 def image_values(samples: PosteriorSamples, d: int, densities: Mapping[str, Prior]) -> Tensor:
     """The numbers of `units` for B images of d pixel values, (B, number of units), float64.
 
-    held_out_log_ratio is E_q[log q_hat(z) - log p(z)], of which KL(q_hat || p) is the counterpart on q_hat's own samples:
-    the larger of the two by far tells of a mixture that remembers its training codes.
+    held_out_log_ratio is E_q[log q_hat(z) - log p(z)]; KL(q_hat || p) is the same mean over q_hat's own samples. Where
+    KL(q_hat || p) is much the larger, the mixture remembers its training codes.
     """
     values = {
         "elbo": samples.elbo(),

@@ -9,12 +9,25 @@ import torch
 
 from data_shards.errors import InputError
 from data_shards.manifest import Manifest
+from eval.protocol import Protocol
 from trainer.checkpoint import fingerprint
 from trainer.config import Config
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
 from trainer.model import SigmaVAE
 from trainer.restore import load_config, load_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceProtocol(Protocol):
+    """What else a number depends on that follows from the likelihood's variance."""
+
+    subset: str = "evenly spaced over the split, in source order"
+    """Which n images of the split were measured."""
+    variance: str
+    """"one" for the data set, or "per pixel"."""
+    variance_floor: float
+    """The smallest variance possible, in squared pixel units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +50,8 @@ class MeasuredRun:
         """The smallest variance that the likelihood can have, in squared pixel units of the [0, 1] scale."""
         return self.model.variance_floor.item() if self.model.per_pixel else self.model.dataset_variance
 
-    def protocol_fields(self, split: str, n: int, seed: int) -> dict[str, Any]:
-        """The fields of `eval.protocol.Protocol` for a measurement on n images of a split."""
+    def variance_protocol(self, split: str, n: int, seed: int) -> dict[str, Any]:
+        """The fields of a `VarianceProtocol` for a measurement on n images of a split."""
         return {
             "run": self.config.name,
             "weights": self.weights,
@@ -48,6 +61,8 @@ class MeasuredRun:
             "n": n,
             "image_shape": self.model.image_shape,
             "seed": seed,
+            "variance": "per pixel" if self.model.per_pixel else "one",
+            "variance_floor": self.variance_floor,
         }
 
     def result_path(self, name: str) -> Path:

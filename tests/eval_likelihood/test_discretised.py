@@ -54,7 +54,5 @@ def test_images_are_summed_over_pixels_and_not_averaged():
 
 
 def test_a_uniform_guess_over_256_levels_costs_eight_bits():
-    d = 784
-    assert bits_per_dimension(torch.tensor(-d * math.log(256), dtype=torch.float64), d).item() == pytest.approx(
-        8, rel=1e-12
-    )
+    nats = torch.tensor(-784 * math.log(256), dtype=torch.float64)
+    assert bits_per_dimension(nats, 784).item() == pytest.approx(8, rel=1e-12)

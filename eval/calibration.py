@@ -1,0 +1,102 @@
+"""Whether a predicted variance may be trusted: does it say how far the prediction is off?
+
+The functions take squared errors e^2 = (x - g)^2 and predicted variances sigma^2 of many pixels, both (n,) float64
+unless said otherwise, and look at them as one set of n predictions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
+
+
+def coverage(square_error: Tensor, variance: Tensor, levels: tuple[float, ...] = LEVELS) -> Tensor:
+    """Part of each image's pixels inside the central interval of each level of N(g, sigma^2).
+
+    square_error, variance: (N, d). Returns (N, number of levels). A calibrated variance gives the levels themselves on
+    average; more means too wide, less too narrow.
+    """
+    residual = (square_error / variance).sqrt()
+    half_widths = torch.special.ndtri((1 + torch.tensor(levels, dtype=torch.float64)) / 2)  # in standard deviations
+    return torch.stack([(residual <= width).double().mean(1) for width in half_widths], dim=1)
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Pearson's correlation; 0 where one of them is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    scale = (a.square().sum() * b.square().sum()).sqrt()
+    return float((a * b).sum() / scale) if scale > 0 else 0.0
+
+
+def average_ranks(values: Tensor) -> Tensor:
+    """Ranks from 0, equal values sharing the mean of theirs, float64."""
+    _, group, counts = values.unique(return_inverse=True, return_counts=True)
+    ends = counts.cumsum(0).double()
+    return (ends - (counts.double() + 1) / 2)[group]
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> float:
+    """Spearman's correlation: does a larger predicted variance go with a larger error, on whatever scale?"""
+    return correlation(average_ranks(a), average_ranks(b))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Pixels grouped by their predicted variance into groups of equal size."""
+
+    variance: Tensor
+    """Mean predicted variance of each group, increasing, (G,)."""
+    square_error: Tensor
+    """Mean squared error of each group, (G,): equal to `variance` where the prediction is calibrated."""
+
+
+def reliability(square_error: Tensor, variance: Tensor, groups: int = 20) -> Reliability:
+    """Groups pixels by predicted variance and compares it with the error that was made there."""
+    order = variance.argsort(stable=True)
+    return Reliability(
+        variance=torch.stack([part.mean() for part in variance[order].tensor_split(groups)]),
+        square_error=torch.stack([part.mean() for part in square_error[order].tensor_split(groups)]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sparsification:
+    """How the mean squared error of what is kept falls as the most uncertain pixels are left out (Ilg et al. 2018).
+
+    Errors are relative to the mean squared error of all pixels, so that every curve starts at 1.
+    """
+
+    left_out: Tensor
+    """Parts left out, 0 up to 0.95, (P,)."""
+    by_variance: Tensor
+    """Left out by predicted variance, largest first, (P,)."""
+    by_error: Tensor
+    """Left out by the error itself, the best order there is, (P,)."""
+    area: float
+    """Area between the two curves: 0 is a perfect order."""
+    area_of_chance: float
+    """The same area for an order by chance, whose curve stays at 1: an uninformative variance has this."""
+
+
+def sparsification(square_error: Tensor, variance: Tensor, points: int = 20) -> Sparsification:
+    """The sparsification curve of `variance`, that of the best order, and the area between them."""
+    left_out = torch.arange(points, dtype=torch.float64) / points
+
+    def kept_error(score: Tensor) -> Tensor:
+        # Pixels of equal score leave together in expectation, hence the mean error of their group for each of them.
+        _, group, counts = score.unique(return_inverse=True, return_counts=True)
+        sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, group, square_error)
+        rising = torch.repeat_interleave(sums / counts, counts)  # smallest score first, (n,)
+        kept = len(score) - (left_out * len(score)).long()
+        return rising.cumsum(0)[kept - 1] / kept / square_error.mean()
+
+    by_variance, by_error = kept_error(variance), kept_error(square_error)
+    return Sparsification(
+        left_out=left_out,
+        by_variance=by_variance,
+        by_error=by_error,
+        area=float(torch.trapezoid(by_variance - by_error, left_out)),
+        area_of_chance=float(torch.trapezoid(1 - by_error, left_out)),
+    )

@@ -1,0 +1,60 @@
+"""`python -m eval uncertainty`: whether a run's predicted variance tells how far its reconstructions are off."""
+
+import argparse
+
+import torch
+
+from data_shards.atomic import write_json
+from data_shards.errors import InputError
+from data_shards.progress import Progress
+from eval.image_noise import image_noise
+from eval.image_subset import gathered, share, subset_blocks, subset_indices
+from eval.measured_run import VarianceProtocol, open_run
+from eval.uncertainty import uncertainty_values
+from trainer.process_group import process_group
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m eval uncertainty`."""
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
+    parser.add_argument("--images", type=int, default=500, help="number of images, evenly spaced over the split")
+    parser.add_argument("--split", default="test", help="split of the data")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+
+
+@torch.inference_mode()
+def run(args: argparse.Namespace) -> None:
+    """Measures and writes RUN/eval/uncertainty.json (uncertainty-stage1.json for the end of stage 1)."""
+    if args.seed < 0:
+        raise InputError(f"--seed: {args.seed} is below 0")
+    with process_group(args.device) as ranks:
+        measured = open_run(args.run, args.weights, ranks.device)
+        model = measured.model
+        indices = subset_indices(measured.manifest, args.split, args.images)
+        errors = torch.zeros(len(indices), model.pixels)  # float32, (N, d): the memory that this takes
+        variances = torch.zeros_like(errors)
+        start, stop = share(len(indices), ranks)
+        with Progress(f"uncertainty, {args.weights} weights", stop - start, show=ranks.is_main) as bar:
+            bar.update(0)
+            for places, index, x in subset_blocks(measured.config.data.shards, args.split, indices, ranks):
+                posterior = model.encode(x)
+                noise = image_noise(args.seed, index.tolist(), 1, model.latent_dim)[0].to(ranks.device)  # (B, D)
+                decoded = model.decode(posterior.mean + posterior.std * noise)
+                errors[places] = (x - decoded.mean).flatten(1).cpu()
+                variances[places] = decoded.variance.expand_as(decoded.mean).flatten(1).cpu()
+                bar.update(places.stop - start)
+        errors, variances = gathered(errors, ranks), gathered(variances, ranks)
+        if ranks.is_main:
+            protocol = VarianceProtocol(**measured.variance_protocol(args.split, args.images, args.seed))
+            values = uncertainty_values(errors.double(), variances.double())
+            path = measured.result_path("uncertainty")
+            write_json(path, {"protocol": protocol.record(), **values})
+            for number in values["coverage"]:
+                print(f"{number['level']:6.0%} intervals hold {number['value']:.1%} of the pixels")
+            area, chance = values["sparsification"]["area"], values["sparsification"]["area_of_chance"]
+            print(f"sparsification area {area:.4f} (0 is a perfect order, {chance:.4f} an order by chance)")
+            print(f"rank correlation of variance and squared error {values['rank_correlation_over_pixels']:.4f}")
+            print(f"gain over the best single variance {values['log_likelihood_gain']:.2f} nats per image")
+            print(f"written to {path}")
