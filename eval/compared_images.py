@@ -1,6 +1,5 @@
 """The image sets that are compared with real images, by the names they have on the command line."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from eval.blocks import BLOCK
 from eval.image_sources import ImageSource, from_shards, generated, reconstructed
 from eval.latent_samples import mixture_sampler, prior_sampler
 from eval.measured_run import MeasuredRun
+from trainer.checkpoint import fingerprint
 
 SOURCES = {
     "q_hat": "samples from the fitted mixture",
@@ -36,18 +36,15 @@ class ComparedImages:
 def compared_images(
     run: MeasuredRun, source: str, *, n: int, split: str, seed: int, mixture: int, covariance: str, device: torch.device
 ) -> ComparedImages:
-    """The set `source`, one of SOURCES, of n images; a half has as many as fit. Raises InputError where it cannot be."""
+    """The set `source`, one of SOURCES, of n images; `half` has half a split. Raises InputError where it is short."""
     shards, model = run.config.data.shards, run.model
     fields: dict[str, Any] = {"source": source, "latents": ""}
     if source == "q_hat":
-        density = run.mixture(mixture, covariance)
-        sampler = mixture_sampler(density)
-        digest = hashlib.sha256()
-        for tensor in (density.weights_, density.means_, density.covariances_):
-            digest.update(tensor.cpu().contiguous().numpy().data)
+        parameters = run.mixture(mixture, covariance).parameters_
+        tensors = {name: getattr(parameters, name) for name in ("weights", "means", "covariances")}
         fields |= {"latents": "z ~ q_hat, image g(z)", "mixture": f"{mixture}-{covariance}"}
-        fields |= {"mixture_sha256": digest.hexdigest()}
-        images = generated(model, sampler, n=n, seed=seed, device=device)
+        fields |= {"mixture_digest": f"{fingerprint(tensors):016x}"}
+        images = generated(model, mixture_sampler(parameters), n=n, seed=seed, device=device)
     elif source == "prior":
         fields |= {"latents": "z ~ N(0, I), image g(z)"}
         images = generated(model, prior_sampler(model.latent_dim), n=n, seed=seed, device=device)

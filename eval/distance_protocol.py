@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from eval.measured_run import MeasuredRun
 from eval.protocol import Protocol
+from trainer.checkpoint import fingerprint
 
 SUFFICIENT = 10_000
 """Images on the smaller side below which a Frechet distance is marked: it falls as n grows, so it is not comparable."""
@@ -20,7 +22,7 @@ class DistanceProtocol(Protocol):
     """How each was generated, in words; empty for real images."""
     mixture: str = ""
     """The density sampled, as COMPONENTS-COVARIANCE; empty where none is."""
-    mixture_sha256: str = ""
+    mixture_digest: str = ""
     """Digest of its parameters."""
     n_reference: int
     """Number of real images on the other side."""
@@ -30,3 +32,18 @@ class DistanceProtocol(Protocol):
     """How images of C channels became the three that extractors take."""
     quantisation: str = "rounded to 8 bits"
     """What generated pixels went through, as real ones did."""
+
+
+def run_fields(run: MeasuredRun, *, split: str, n: int, seed: int) -> dict[str, Any]:
+    """The fields that say which weights and which data a distance is about."""
+    return {
+        "run": run.config.name,
+        "weights": run.weights,
+        "checkpoint": f"{fingerprint(run.model.state_dict()):016x}",
+        "data": run.manifest.hash,
+        "split": split,
+        "n": n,
+        "image_shape": run.manifest.image_shape,
+        "pixels": run.manifest.pixels.to_json(),
+        "seed": seed,
+    }

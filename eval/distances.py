@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.compared_images import SOURCES, ComparedImages, compared_images, half_of
-from eval.distance_protocol import SUFFICIENT, DistanceProtocol
+from eval.distance_protocol import SUFFICIENT, DistanceProtocol, run_fields
 from eval.extractors.extractor import Extractor
 from eval.feature_extraction import extract
 from eval.frechet import frechet_distance
@@ -70,7 +70,7 @@ def comparison(run: MeasuredRun, args: argparse.Namespace, extractor: Extractor)
     )
     grey = run.model.image_shape[0] == 1
     protocol = DistanceProtocol(
-        **run.protocol_fields(args.split, compared.n, args.seed),
+        **run_fields(run, split=args.split, n=compared.n, seed=args.seed),
         **compared.fields,
         n_reference=compared.n if args.source == "half" else run.manifest.num_samples(args.split),
         extractor=extractor.description,

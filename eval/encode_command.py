@@ -14,7 +14,10 @@ from eval.blocks import BLOCK, blocks_of
 from eval.image_sources import from_shards
 from eval.measured_run import MeasuredRun, open_run
 from trainer import latents
+from trainer.checkpoint import fingerprint
 from trainer.process_group import Ranks, process_group
+
+_RECORD = "encoding.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes RUN/latents/SPLIT[-stage1]/part-....safetensors, one part a process, and encoding.json when all are there."""
+    """Writes RUN/latents/SPLIT[-stage1]/part-....safetensors, one part a process, and encoding.json after the last."""
     with process_group(args.device) as ranks:
         measured = open_run(args.run, args.weights, ranks.device)
         for split in args.split:
@@ -43,8 +46,7 @@ def encode_split(run: MeasuredRun, split: str, ranks: Ranks) -> None:
     """Encodes one split unless the same weights have done so already. All processes take part."""
     folder = latents.latents_folder(run.folder, split, weights=run.weights)
     n = run.manifest.num_samples(split)
-    fields = run.protocol_fields(split, n, 0)
-    record = {name: fields[name] for name in ("checkpoint", "data", "n")}
+    record = {"checkpoint": f"{fingerprint(run.model.state_dict()):016x}", "data": run.manifest.hash, "n": n}
     if ranks.any(ranks.is_main and _finished(folder, record)):
         if ranks.is_main:
             print(f"{folder}: {n:,} images were encoded before with these weights")
@@ -77,9 +79,6 @@ def encode(run: MeasuredRun, split: str, ranks: Ranks) -> latents.Latents:
             indices.append(ids)
             bar.update(min(n, done * BLOCK * ranks.world_size))
     return latents.Latents(mean=torch.cat(means), std=torch.cat(deviations), index=torch.cat(indices))
-
-
-_RECORD = "encoding.json"
 
 
 def _finished(folder: Path, record: dict[str, Any]) -> bool:

@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         default="efficientnet-lite0",
-        help="efficientnet-lite0, inception, the path of a TorchScript file, or MODULE:FUNCTION, which is called with a "
-        "device and returns a network; the last two are given (B, 3, size, size) float pixels in 0 to 255",
+        help="efficientnet-lite0, inception, a TorchScript file, or MODULE:FUNCTION, which is called with a device and "
+        "returns a network; the last two are given (B, 3, size, size) float pixels in 0 to 255",
     )
     parser.add_argument(
         "--extractor-size",
@@ -101,7 +101,8 @@ def show(result: dict[str, Any], path: Path) -> None:
     print(f"{'called':24} {result['label']}")
     print(
         f"{'compared':24} {protocol['n']:,} images, {protocol['source']} {protocol['mixture']}, with "
-        f"{protocol['n_reference']:,} of split {protocol['split']}, {protocol['weights']} weights, seed {protocol['seed']}"
+        f"{protocol['n_reference']:,} of split {protocol['split']}; {protocol['weights']} weights, "
+        f"seed {protocol['seed']}"
     )
     for remark in result["remarks"]:
         print(f"{'remark':24} {remark}")

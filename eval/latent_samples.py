@@ -1,36 +1,16 @@
 """Latents to generate from: draws from the prior and from the mixture q_hat (equation 12), block by block."""
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from eval.blocks import BLOCK
+from trainer.mixture.parameters import Parameters
 
 LatentSampler = Callable[[torch.Generator], Tensor]
 """A block's generator to its BLOCK latents, (BLOCK, D) float32."""
-
-
-class Mixture(Protocol):
-    """A fitted Gaussian mixture with scikit-learn's names; covariance shapes as there."""
-
-    covariance_type: str
-
-    @property
-    def weights_(self) -> Tensor:
-        """(K,)."""
-        ...
-
-    @property
-    def means_(self) -> Tensor:
-        """(K, D)."""
-        ...
-
-    @property
-    def covariances_(self) -> Tensor:
-        """(K, D, D) full, (D, D) tied, (K, D) diag, (K,) spherical."""
-        ...
 
 
 def prior_sampler(latent_dim: int) -> LatentSampler:
@@ -38,25 +18,35 @@ def prior_sampler(latent_dim: int) -> LatentSampler:
     return lambda generator: torch.randn(BLOCK, latent_dim, generator=generator)
 
 
-def mixture_sampler(mixture: Mixture) -> LatentSampler:
+def mixture_sampler(parameters: Parameters) -> LatentSampler:
     """Independent draws from a mixture: a component by its weight, then that component's Gaussian.
 
     Only the components that were drawn are factorised, so that a block costs the same for 32 components and 10,000.
     """
-    cumulative = mixture.weights_.double().cpu().cumsum(0)
-    means, covariances = mixture.means_.double().cpu(), mixture.covariances_.double().cpu()
-    kind, dim = mixture.covariance_type, means.shape[1]
+    parameters = parameters.to("cpu")
+    cumulative = parameters.weights.cumsum(0)
 
     def sample(generator: torch.Generator) -> Tensor:
         uniform = torch.rand(BLOCK, dtype=torch.float64, generator=generator)
-        noise = torch.randn(BLOCK, dim, dtype=torch.float64, generator=generator)
-        chosen = torch.searchsorted(cumulative, uniform * cumulative[-1], right=True).clamp_max(len(cumulative) - 1)
-        if kind in ("full", "tied"):
-            factors = torch.linalg.cholesky(covariances[chosen] if kind == "full" else covariances)  # ([B,] D, D)
+        noise = torch.randn(BLOCK, parameters.dim, dtype=torch.float64, generator=generator)
+        # Rounding may leave the last sum below the largest uniform number.
+        chosen = torch.searchsorted(cumulative, uniform, right=True).clamp_max(len(cumulative) - 1)
+        if parameters.covariance_type in ("full", "tied"):
+            factors = _chosen(parameters, chosen).cholesky(slice(0, BLOCK))  # (B, D, D), or (1, D, D) for tied
             scaled = (factors @ noise[:, :, None])[:, :, 0]
         else:
-            variances = covariances[chosen] if kind == "diag" else covariances[chosen, None]  # (B, D) or (B, 1)
-            scaled = variances.sqrt() * noise
-        return (means[chosen] + scaled).float()
+            scaled = _chosen(parameters, chosen).covariances.sqrt() * noise
+        return (parameters.means[chosen] + scaled).float()
 
     return sample
+
+
+def _chosen(parameters: Parameters, components: Tensor) -> Parameters:
+    """The components `components` of a mixture, one for each draw."""
+    tied = parameters.covariance_type == "tied"
+    return replace(
+        parameters,
+        weights=parameters.weights[components],
+        means=parameters.means[components],
+        covariances=parameters.covariances if tied else parameters.covariances[components],
+    )

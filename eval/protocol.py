@@ -21,7 +21,7 @@ class Protocol:
     weights: str
     """"final", or "stage1" for the end of stage 1."""
     checkpoint: str
-    """SHA-256 of the measured weights, so that a run trained further is not mistaken for this one."""
+    """Digest of the measured weights, so that a run trained further is not mistaken for this one."""
     data: str
     """Hash of the shards' manifest."""
     split: str
