@@ -34,6 +34,9 @@ class Engine(Protocol):
     def enter_stage2(self, floor: float) -> None:
         """Adds the variance head, and treats the optimiser as optimiser.at_switch says."""
 
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters and buffers by name, whole, on the CPU of every process."""
+
     def optimiser_state(self) -> dict[str, Tensor]:
         """The whole optimiser's state by parameter name, on every process."""
 
@@ -58,6 +61,13 @@ def micro_batches(share: Share, parts: int) -> list[Share]:
     count = len(share.images)
     slices = [rank_slice(count, part, parts) for part in range(parts)]
     return [share._replace(images=share.images[rows], start=share.start + rows.start) for rows in slices]
+
+
+def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager:
+    """The precision that the networks run in."""
+    if config.engine.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 class DdpEngine:
@@ -94,7 +104,7 @@ class DdpEngine:
         for number, part in enumerate(parts, start=1):
             waits = number < len(parts) and isinstance(self.replica, DistributedDataParallel)
             with self.replica.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
-                with self._autocast():
+                with autocast(self.config, self.ranks.device):
                     terms = self.replica(part, kl_weight, whole)
                 # DDP divides the sum of gradients by the number of processes.
                 (terms.loss * (self.ranks.world_size / share.rows)).backward()
@@ -102,11 +112,6 @@ class DdpEngine:
         sums[4] = signal
         self.ranks.sum_(sums)
         return StepResult(sums, self._update(step_size, sums[0]))
-
-    def _autocast(self) -> contextlib.AbstractContextManager:
-        if self.config.engine.precision == "bf16":
-            return torch.autocast(self.ranks.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _update(self, step_size: float, loss: Tensor) -> Tensor:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
@@ -127,6 +132,10 @@ class DdpEngine:
         self.objective.model.add_variance_head(floor)
         self._start()
         self.load_optimiser_state(kept)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The replica's state; all are equal."""
+        return {name: value.detach().cpu() for name, value in self.objective.model.state_dict().items()}
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """Adam's moments by parameter name."""

@@ -25,13 +25,13 @@ from trainer.log import RunLog
 from trainer.meter import Meter
 from trainer.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
-from trainer.objective import Objective, Share, initial_variance
+from trainer.objective import Objective, Share, initial_variance, learns_variance_by_gradient
 from trainer.optimiser import step_size
 from trainer.preemption import StopRequest
 from trainer.process_group import Ranks, process_group
 from trainer.restore import AVERAGE_PREFIX, averaged, load_config
 from trainer.stages import Stages, StageState
-from trainer.variance import VarianceUpdate, exact_variance, set_variance
+from trainer.variance import VarianceUpdate, exact_variance
 
 
 def train(config: Config) -> Path:
@@ -79,16 +79,13 @@ class Trainer:
         self.stages = Stages(stages, self.train_images, StageState(**state["stages"]) if state else None)
         self.position = state["images"] if state else 0
         self.bad_steps = state["bad_steps"] if state else 0
-        self.model = self._build_model(saved)
-        self.objective = Objective(self.model, config.objective, config.variance)
-        self.variance = VarianceUpdate(self.model, config.variance, ranks.device)
+        self.engine = self._build_engine(self._build_model(saved))
+        self.variance = VarianceUpdate(config.variance, ranks.device)
         self.average = WeightAverage(self.model, config.optimiser.ema_images) if config.optimiser.ema_images else None
         if saved:
             self.variance.state.copy_(saved.training["variance/state"])
             if self.average is not None:
                 self.average.average = {k: v.to(ranks.device) for k, v in averaged(saved.training).items()}
-        self.engine: Engine = self._build_engine()
-        if saved:
             self.engine.load_optimiser_state(saved.training)
         self.resumed = saved is not None
         self.substituted = state["substituted"] if state else 0
@@ -124,8 +121,13 @@ class Trainer:
     def _build_model(self, saved: Checkpoint | None) -> SigmaVAE:
         config = self.config
         torch.manual_seed(config.seed)
-        variance = initial_variance(config.objective, config.variance)
-        model = SigmaVAE(self.manifest.image_shape, config.model, initial_variance=variance)
+        model = SigmaVAE(
+            self.manifest.image_shape,
+            config.model,
+            initial_variance=initial_variance(config.objective, config.variance),
+            learn_variance=learns_variance_by_gradient(config.objective, config.variance)
+            and not (saved and saved.state["per_pixel"]),
+        )
         if saved:
             if saved.state["per_pixel"]:
                 model.add_variance_head(1.0)
@@ -136,8 +138,19 @@ class Trainer:
         self.memory_format = memory_format
         return model.to(self.ranks.device).to(memory_format=memory_format).train()
 
-    def _build_engine(self) -> Engine:
-        return DdpEngine(self.objective, self.config, self.ranks)
+    def _build_engine(self, model: SigmaVAE) -> Engine:
+        objective = Objective(model, self.config.objective, self.config.variance)
+        if self.config.engine.name == "deepspeed":
+            # Imported where it is asked for: it takes seconds, and looks for a compiler.
+            from trainer.deepspeed_engine import DeepSpeedEngine
+
+            return DeepSpeedEngine(objective, self.config, self.ranks)
+        return DdpEngine(objective, self.config, self.ranks)
+
+    @property
+    def model(self) -> SigmaVAE:
+        """The model as it is now; an engine may replace it at the switch."""
+        return self.engine.objective.model
 
     @property
     def last_image(self) -> int:
@@ -196,7 +209,7 @@ class Trainer:
                 if asked:
                     self._stop()
                     return
-            self.variance.after_epoch()
+            self.variance.after_epoch(self.model)
 
     def _update(self, batch: Batch) -> bool:
         """One update. Returns True where any rank was asked to stop."""
@@ -225,7 +238,7 @@ class Trainer:
             signal=float(bool(self.stop.reason())),
         )
         if state.stage == 1 and config.objective.name == "sigma_vae" and config.variance.update != "adam":
-            self.variance.after_batch(result.sums[3], batch.count, result.finite)
+            self.variance.after_batch(self.model, result.sums[3], batch.count, result.finite)
         if self.average is not None:
             self.average.update(self.model, batch.count)
         self.meter.add(batch, result)
@@ -309,7 +322,7 @@ class Trainer:
                 config.seed,
                 self.ranks,
             )
-            set_variance(self.model, max(exact, config.variance.smallest))
+            self.model.freeze_variance(max(exact, config.variance.smallest))
             if self.average is not None:
                 self.average.average["log_variance"].copy_(self.model.log_variance)
         measured = self._measure()
@@ -351,7 +364,7 @@ class Trainer:
 
     def _save(self) -> None:
         """Writes a checkpoint, after comparing the replicas. All ranks learn of a failure to write."""
-        tensors = {name: value.detach().cpu() for name, value in self.model.state_dict().items()}
+        tensors = self.engine.weights()
         training = {name: value.cpu() for name, value in self.engine.optimiser_state().items()}
         training["variance/state"] = self.variance.state.cpu()
         if self.average is not None:

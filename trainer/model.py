@@ -31,11 +31,20 @@ class Likelihood(NamedTuple):
 class SigmaVAE(nn.Module):
     """Encoder, decoder and the variance of the likelihood.
 
-    image_shape: (C, H, W); initial_variance: sigma^2 before the first update, above 0.
+    image_shape: (C, H, W); initial_variance: sigma^2 before the first update, above 0; learn_variance: whether log
+    sigma^2 is a parameter, moved by gradients, or a buffer, moved by a closed form or by nobody.
     """
 
+    log_variance: Tensor
+    variance_floor: Tensor
+
     def __init__(
-        self, image_shape: tuple[int, int, int], config: ModelConfig, *, initial_variance: float = 1.0
+        self,
+        image_shape: tuple[int, int, int],
+        config: ModelConfig,
+        *,
+        initial_variance: float = 1.0,
+        learn_variance: bool = False,
     ) -> None:
         super().__init__()
         self.image_shape, self.latent_dim = image_shape, config.latent_dim
@@ -44,10 +53,13 @@ class SigmaVAE(nn.Module):
         self.decoder, channels = decoder_features(image_shape, config)
         self.to_mean = nn.Conv2d(channels, image_shape[0], 3, padding=1)
         # log sigma^2 of the data set; shape (1,) because sharded optimisers refuse a 0-d parameter.
-        self.log_variance = nn.Parameter(torch.tensor([math.log(initial_variance)]))
+        log_variance = torch.tensor([math.log(initial_variance)])
+        if learn_variance:
+            self.log_variance = nn.Parameter(log_variance)
+        else:
+            self.register_buffer("log_variance", log_variance)
         self.to_variance: nn.Conv2d | None = None
         self.register_buffer("variance_floor", torch.zeros(1))
-        self.variance_floor: Tensor
 
     @property
     def pixels(self) -> int:
@@ -64,6 +76,14 @@ class SigmaVAE(nn.Module):
         """sigma_dataset^2 in squared pixel units of the [0, 1] scale."""
         return math.exp(self.log_variance.item())
 
+    def freeze_variance(self, variance: float) -> None:
+        """Sets sigma_dataset^2 and takes it out of the parameters."""
+        self._freeze(torch.full_like(self.log_variance.detach(), math.log(variance)))
+
+    def _freeze(self, log_variance: Tensor) -> None:
+        del self.log_variance
+        self.register_buffer("log_variance", log_variance)
+
     def add_variance_head(self, floor: float) -> None:
         """Enters stage 2: freezes sigma_dataset^2 and gives each pixel the variance floor + v_k(z), v_k >= 0.
 
@@ -73,11 +93,11 @@ class SigmaVAE(nn.Module):
         above_floor = max(self.dataset_variance - floor, 0.01 * floor)
         head = nn.Conv2d(self.to_mean.in_channels, self.image_shape[0], 3, padding=1).to(self.log_variance.device)
         # The bias that softplus maps to above_floor; expm1 keeps the digits of small variances.
-        bias = self.log_variance.new_full((self.image_shape[0],), math.log(math.expm1(above_floor)))
+        bias = torch.full((self.image_shape[0],), math.log(math.expm1(above_floor)))
         head.load_state_dict({"weight": torch.zeros_like(head.weight), "bias": bias})
         self.to_variance = head
         self.variance_floor.fill_(floor)
-        self.log_variance.requires_grad_(False)
+        self._freeze(self.log_variance.detach().clone())
 
     def encode(self, x: Tensor) -> Posterior:
         """q(z|x) for images x, (B, C, H, W) in [0, 1]."""

@@ -50,6 +50,11 @@ def initial_variance(objective: ObjectiveConfig, variance: VarianceConfig) -> fl
     return objective.sigma2 if objective.sigma2 is not None else NAMED_VARIANCES[objective.name]
 
 
+def learns_variance_by_gradient(objective: ObjectiveConfig, variance: VarianceConfig) -> bool:
+    """True where log sigma^2 is a parameter of the optimiser in stage 1."""
+    return objective.name == "sigma_vae" and variance.update == "adam"
+
+
 def beta_nll(x: Tensor, mean: Tensor, variance: Tensor, beta: float) -> Tensor:
     """Log-likelihood whose pixels weigh variance^beta, held constant (Seitzer et al. 2022).
 
@@ -65,8 +70,6 @@ class Objective(nn.Module):
     def __init__(self, model: SigmaVAE, objective: ObjectiveConfig, variance: VarianceConfig) -> None:
         super().__init__()
         self.model, self.config, self.beta = model, objective, variance.beta_nll
-        learns_by_gradient = objective.name == "sigma_vae" and variance.update == "adam"
-        model.log_variance.requires_grad_(learns_by_gradient)
 
     @property
     def needs_whole_batch(self) -> bool:

@@ -18,15 +18,15 @@ def named_parameters(objective: Objective) -> dict[str, torch.nn.Parameter]:
 
 
 def parameter_groups(objective: Objective, config: Config) -> list[dict[str, Any]]:
-    """Groups for Adam: the networks, and log sigma^2 with a step size of its own. `share` scales the schedule."""
-    networks: list[torch.nn.Parameter] = []
-    variance: list[torch.nn.Parameter] = []
+    """Groups for Adam: the networks, log sigma^2 with a step size of its own, the variance head of stage 2.
+
+    The head has a group to itself because it has taken fewer steps; `share` scales the schedule.
+    """
+    found: dict[str, list[torch.nn.Parameter]] = {"networks": [], "log_variance": [], "to_variance": []}
     for name, parameter in named_parameters(objective).items():
-        (variance if name == "log_variance" else networks).append(parameter)
-    groups: list[dict[str, Any]] = [{"params": networks, "share": 1.0}]
-    if variance:
-        groups.append({"params": variance, "share": config.variance.learning_rate / config.optimiser.learning_rate})
-    return groups
+        found[name.split(".")[0] if name.split(".")[0] in found else "networks"].append(parameter)
+    shares = {"log_variance": config.variance.learning_rate / config.optimiser.learning_rate}
+    return [{"params": group, "share": shares.get(name, 1.0)} for name, group in found.items() if group]
 
 
 def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:

@@ -1,7 +1,5 @@
 """How stage 1 finds sigma^2, the variance of the data set (decision D5)."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -19,12 +17,12 @@ class VarianceUpdate:
     Everything stays on the device, so that no step waits for a number.
     """
 
-    def __init__(self, model: SigmaVAE, config: VarianceConfig, device: torch.device) -> None:
-        self.model, self.config = model, config
+    def __init__(self, config: VarianceConfig, device: torch.device) -> None:
+        self.config = config
         # updates so far; square error and images of the running epoch
         self.state = torch.zeros(3, dtype=torch.float64, device=device)
 
-    def after_batch(self, square_error: Tensor, images: int, finite: Tensor) -> None:
+    def after_batch(self, model: SigmaVAE, square_error: Tensor, images: int, finite: Tensor) -> None:
         """Takes the square error of a global batch, (), summed over images and pixels. A bad batch changes nothing."""
         taken = torch.where(finite, square_error, 0.0)
         counted = finite.double()
@@ -32,17 +30,15 @@ class VarianceUpdate:
         if self.config.update == "closed_form":
             # A mean of all batches at first, a running mean with the newest weighing `smoothing` later.
             weight = torch.clamp_min(1 / self.state[0].clamp_min(1), self.config.smoothing)
-            newest = closed_form_variance(square_error, images * self.model.pixels)
-            mixed = self.model.log_variance.double().exp().lerp(newest, weight).log().float()
-            self.model.log_variance.data.copy_(torch.where(finite, mixed, self.model.log_variance.data))
+            newest = closed_form_variance(square_error, images * model.pixels)
+            mixed = model.log_variance.double().exp().lerp(newest, weight).log().float()
+            model.log_variance.data.copy_(torch.where(finite, mixed, model.log_variance.data))
 
-    def after_epoch(self) -> None:
+    def after_epoch(self, model: SigmaVAE) -> None:
         """Ends an epoch: `epoch` takes over the epoch's closed form."""
         if self.config.update == "epoch":
-            mean = closed_form_variance(self.state[1], self.state[2] * self.model.pixels)
-            self.model.log_variance.data.copy_(
-                torch.where(self.state[2] > 0, mean.log().float(), self.model.log_variance.data)
-            )
+            mean = closed_form_variance(self.state[1], self.state[2] * model.pixels)
+            model.log_variance.data.copy_(torch.where(self.state[2] > 0, mean.log().float(), model.log_variance.data))
         self.state[1:] = 0
 
 
@@ -66,8 +62,3 @@ def exact_variance(model: SigmaVAE, shards: str, split: str, global_batch: int, 
     model.train(training)
     square_error, values = ranks.sum_(sums).tolist()
     return square_error / values
-
-
-def set_variance(model: SigmaVAE, variance: float) -> None:
-    """Sets sigma_dataset^2."""
-    model.log_variance.data.fill_(math.log(variance))
