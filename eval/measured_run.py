@@ -60,6 +60,7 @@ class MeasuredRun:
             "split": split,
             "n": n,
             "image_shape": self.model.image_shape,
+            "pixels": self.manifest.pixels.to_json(),
             "seed": seed,
             "variance": "per pixel" if self.model.per_pixel else "one",
             "variance_floor": self.variance_floor,

@@ -1,0 +1,87 @@
+"""The pictures of a run: reconstructions, samples with their variance maps, and walks through the latent space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eval.pictures import grid, heat, largest_shown, png, to_rgb
+from trainer.model import Likelihood, SigmaVAE
+
+COLUMNS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A PNG, and the standard deviation that its maps draw brightest (0 where it has no maps)."""
+
+    data: bytes
+    brightest: float = 0.0
+
+
+def scale_for(side: int) -> int:
+    """Screen pixels for an image pixel, so that small images are not specks."""
+    return max(1, round(84 / side))
+
+
+def deviation(decoded: Likelihood) -> Tensor:
+    """sigma_k(z) of each pixel, (B, C, H, W); the same everywhere in stage 1."""
+    return decoded.variance.expand_as(decoded.mean).sqrt()
+
+
+# Figure 3 of the paper, with the error beside the variance that should foretell it.
+@torch.no_grad()
+def reconstructions(model: SigmaVAE, images: Tensor) -> Picture:
+    """Four rows: images (B, C, H, W) in [0, 1], reconstructions g(mu(x)), |x - g|, sigma_k; one colour scale."""
+    decoded = model.decode(model.encode(images).mean)
+    error, sigma = (images - decoded.mean).abs(), deviation(decoded)
+    top = largest_shown(error, sigma)
+    rows = [to_rgb(images), to_rgb(decoded.mean), heat(error, top), heat(sigma, top)]
+    return Picture(data=png(grid(rows, scale=scale_for(images.shape[-1]))), brightest=top)
+
+
+# Figures 2b and 4 of the paper.
+@torch.no_grad()
+def samples(model: SigmaVAE, latents: Tensor) -> Picture:
+    """Rows of mean images g(z), each followed by a row of sigma_k(z). latents: (n, D), n a multiple of COLUMNS."""
+    decoded = model.decode(latents)
+    sigma = deviation(decoded)
+    top = largest_shown(sigma)
+    rows: list[Tensor] = []
+    for image, spread in zip(to_rgb(decoded.mean).split(COLUMNS), heat(sigma, top).split(COLUMNS), strict=True):
+        rows += [image, spread]
+    return Picture(data=png(grid(rows, scale=scale_for(decoded.mean.shape[-1]))), brightest=top)
+
+
+@torch.no_grad()
+def traversals(model: SigmaVAE, means: Tensor, *, rows: int = 8, reach: float = 2.5) -> tuple[Picture, list[int]]:
+    """One latent dimension a row, moved through the codes' own range while the others stay at an image's code.
+
+    means: posterior means of images, (N, D); the first is where the others stay. The `rows` dimensions that vary most
+    over images are shown, from `reach` standard deviations below their mean to as many above. Returns also which.
+    """
+    centre, spread = means.mean(0), means.std(0)
+    shown = spread.argsort(descending=True)[:rows].tolist()
+    steps = torch.linspace(-reach, reach, COLUMNS, device=means.device)
+    lines = []
+    for dimension in shown:
+        z = means[:1].repeat(COLUMNS, 1)  # (COLUMNS, D)
+        z[:, dimension] = centre[dimension] + steps * spread[dimension]
+        lines.append(to_rgb(model.decode(z).mean))
+    return Picture(data=png(grid(lines, scale=scale_for(model.image_shape[-1])))), shown
+
+
+@torch.no_grad()
+def interpolations(model: SigmaVAE, means: Tensor, *, rows: int = 5) -> Picture:
+    """Straight lines between the codes of two images, one pair a row. means: (at least 2 * rows, D)."""
+    steps = torch.linspace(0, 1, COLUMNS, device=means.device)[:, None]
+    pairs = means[: 2 * rows].reshape(rows, 2, 1, -1)
+    lines = [to_rgb(model.decode(torch.lerp(start, end, steps)).mean) for start, end in pairs]
+    return Picture(data=png(grid(lines, scale=scale_for(model.image_shape[-1]))))
+
+
+def neighbours(sampled: Tensor, nearest: Sequence[Tensor]) -> Picture:
+    """Samples in the first row, below each its nearest training images; all rows (n, C, H, W) uint8."""
+    rows = [to_rgb(row.float() / 255) for row in (sampled, *nearest)]
+    return Picture(data=png(grid(rows, scale=scale_for(sampled.shape[-1]))))

@@ -1,0 +1,43 @@
+"""The one picture of a run: samples and how sure the model is of each of their pixels."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from eval.figures import INK
+from eval.gallery import deviation
+from eval.pictures import grid, heat, largest_shown, to_rgb
+from trainer.model import SigmaVAE
+
+SIDE = 6
+
+
+@torch.no_grad()
+def overview(model: SigmaVAE, latents: Tensor, name: str) -> bytes:
+    """SIDE x SIDE samples on the left, their sigma_k(z) with its scale on the right, as PNG. latents: (SIDE^2, D)."""
+    decoded = model.decode(latents)
+    sigma = deviation(decoded)
+    top = largest_shown(sigma)
+    panels = (to_rgb(decoded.mean), heat(sigma, top))
+    with mpl.rc_context({"font.family": "sans-serif", "font.size": 10, "text.color": INK}):
+        made = Figure(figsize=(9.6, 4.9), layout="constrained")
+        left, right = made.subplots(1, 2)
+        for axes, panel, title in zip(
+            (left, right),
+            panels,
+            (f"{name}: samples from q_hat", "their uncertainty, sigma of each pixel"),
+            strict=True,
+        ):
+            axes.imshow(np.asarray(grid(list(panel.split(SIDE)), scale=2)), interpolation="nearest")
+            axes.set_title(title, fontsize=11, loc="left")
+            axes.set_axis_off()
+        made.colorbar(ScalarMappable(Normalize(0, top), "magma"), ax=right, shrink=0.75, pad=0.02)
+        buffer = io.BytesIO()
+        made.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

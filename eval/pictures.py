@@ -1,0 +1,59 @@
+"""Images in rows and columns, and variance maps in colour, as PNG."""
+
+import base64
+import io
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+_GAP = 2
+_PAPER = 255
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """Images (..., 1 or 3, H, W) in [0, 1] to uint8 (..., 3, H, W)."""
+    bright = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return bright.expand(*bright.shape[:-3], 3, *bright.shape[-2:])
+
+
+def heat(values: Tensor, largest: float) -> Tensor:
+    """A map (..., C, H, W) of numbers from 0 to `largest` in colour, dark to bright: uint8 (..., 3, H, W).
+
+    Several channels are shown by their mean.
+    """
+    scaled = (values.mean(-3) / largest).clamp(0, 1).cpu().numpy()  # (..., H, W)
+    coloured = colormaps["magma"](scaled)[..., :3]  # (..., H, W, 3)
+    return torch.from_numpy((coloured * 255).round().astype(np.uint8)).movedim(-1, -3)
+
+
+def largest_shown(*maps: Tensor) -> float:
+    """The value drawn brightest: one in 200 pixels lies above it, so that a single pixel does not darken the rest."""
+    values = torch.cat([m.float().flatten() for m in maps])
+    # torch.quantile refuses more than 2^24 numbers; the grids shown are far smaller.
+    return max(torch.quantile(values, 0.995).item(), 1e-6)
+
+
+def grid(rows: list[Tensor], *, scale: int) -> NDArray[np.uint8]:
+    """Rows of uint8 images (columns, 3, H, W), each pixel drawn scale x scale: (height, width, 3)."""
+    lines = []
+    for row in rows:
+        large = row.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        lines.append(torch.cat([F.pad(image, (_GAP,) * 4, value=_PAPER) for image in large], dim=2))
+    return torch.cat(lines, dim=1).permute(1, 2, 0).contiguous().numpy()
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """An RGB picture (height, width, 3) as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def inline(data: bytes, kind: str) -> str:
+    """A file as an address that a page can carry in itself. kind: png or svg+xml."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

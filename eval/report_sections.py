@@ -1,0 +1,205 @@
+"""The report's sections that rest on files of the run: training curves, numbers, calibration, remarks."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from eval import paper
+from eval.calibration_figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
+from eval.curves import Event, kl_curve, rising_curve, variance_curve
+from eval.report_page import Details, Drawing, Missing, Section
+from eval.report_tables import (
+    column_title,
+    distance_table,
+    likelihood_table,
+    paper_components_table,
+    paper_distance_table,
+    paper_divergence_table,
+    uncertainty_table,
+)
+from eval.run_results import Result, RunResults
+
+
+def event_of(events: Sequence[Event], kind: str, stage: int) -> Event | None:
+    """The last event of a kind in a stage."""
+    return next((e for e in reversed(events) if e["event"] == kind and e.get("stage") == stage), None)
+
+
+def training_section(events: Sequence[Event], run: str) -> Section:
+    """Curves over images seen, and how the two stages met."""
+    drawn = (
+        (rising_curve(events, "elbo", "ELBO"), "ELBO. Values below the frame, at the very start, are cut off."),
+        (rising_curve(events, "log_likelihood", "E[log p(x|z)]"), "Log-likelihood of the reconstructions."),
+        (kl_curve(events), "Divergence of the posteriors from the prior."),
+        (
+            variance_curve(events),
+            "sigma² in use, and what equation 9 gives on the same images. From stage 2 on sigma² of the data set is "
+            "frozen and each pixel has its own variance.",
+        ),
+    )
+    text = ["The dashed line marks the switch from one variance for the data set to one variance a pixel."]
+    end, start = event_of(events, "stage_end", 1), event_of(events, "stage_start", 2)
+    if end and end.get("sigma2"):
+        ratio = end["closed_form_sigma2"] / end["sigma2"]
+        text.append(
+            f"Stage 1 ended after {end['images']:,} images ({end['reason']}) with sigma² = {end['sigma2']:.5f}, "
+            f"equation 9 over the whole training split; on the held-out images equation 9 gives {ratio:.3f} times that."
+        )
+    if end and start and end.get("elbo"):
+        gap = abs(start["elbo"] - end["elbo"]) / abs(end["elbo"])
+        text.append(
+            f"Stage 2 began at a held-out ELBO of {start['elbo']:.1f} nats where stage 1 had ended at "
+            f"{end['elbo']:.1f} ({gap:.2%} apart)."
+        )
+    figures = [Drawing(source=source, caption=caption) for source, caption in drawn if source]
+    missing = [] if figures else [Missing(what="No training curve is here.", command=f"python -m trainer --name {run}")]
+    return Section(key="training", title="Training", text=text if figures else (), figures=figures, missing=missing)
+
+
+def protocols(results: Sequence[Result], kind: str) -> list[Details]:
+    """The protocol records of results, to be opened on demand."""
+    return [
+        Details(title=f"{kind}, {_weights(r)}", text=json.dumps(r["protocol"], indent=1, ensure_ascii=False))
+        for r in results
+    ]
+
+
+def _weights(result: Result) -> str:
+    return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final weights"
+
+
+def likelihood_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
+    """Likelihoods beside the paper's Tables 1 and 3."""
+    measured = results.likelihoods
+    missing = []
+    wanted = ["final"] + (["stage1"] if two_stages else [])
+    for weights in wanted:
+        if not any(r["protocol"]["weights"] == weights for r in measured):
+            option = "" if weights == "final" else " --weights stage1"
+            name = "the final weights" if weights == "final" else "the end of stage 1"
+            missing.append(
+                Missing(
+                    what=f"The likelihood of {name} has not been measured.",
+                    command=f"python -m eval likelihood --run {run}{option}",
+                )
+            )
+    if not measured:
+        return Section(key="likelihood", title="Likelihood", missing=missing)
+    first = measured[-1]["protocol"]
+    text = [
+        f"Nats per image unless said otherwise, of the density of pixels on the {first['pixel_scale']} scale: "
+        f"{first['n']:,} images of split {first['split']}, {first['importance_samples']} importance samples, ± one "
+        "standard error over the images. q̂ is the mixture fitted to the training codes"
+        + (f" ({first['mixture']})." if first["mixture"] else ", not measured here."),
+        "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
+    ]
+    tables = [likelihood_table(measured, dataset, objective), paper_divergence_table()]
+    remarks = [paper.REMARKS["scale"]]
+    if dataset in paper.LOG_LIKELIHOOD:
+        remarks += [paper.REMARKS["one_variance"]]
+        remarks += [paper.REMARKS["cap"]] if any(r["protocol"]["variance"] == "per pixel" for r in measured) else []
+    return Section(
+        key="likelihood",
+        title="Likelihood",
+        text=text,
+        tables=tables,
+        remarks=remarks,
+        missing=missing,
+        protocols=protocols(measured, "likelihood"),
+    )
+
+
+def distance_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
+    """Frechet distances beside the paper's Table 2 (and 4 for CelebA)."""
+    measured = results.distances
+    there = {r["protocol"]["source"] for r in measured}
+    missing = [
+        Missing(
+            what=f"The distance of {title} has not been measured.",
+            command=f"python -m eval fid --run {run} --from {source}",
+        )
+        for source, title in (("q_hat", "samples from q̂"), ("prior", "samples from the prior"))
+        if source not in there
+    ]
+    text = []
+    tables = [distance_table(measured)] if measured else []
+    if measured:
+        text.append(
+            "A Frechet distance compares the mean and covariance of image features; smaller is closer. Only rows with "
+            "the same measure, number and real images may be compared with each other."
+        )
+        if any(r["below_protocol"] for r in measured):
+            text.append("* Fewer than 10,000 images on the smaller side: too large by an unknown amount.")
+    remarks = [paper.REMARKS["protocol"]] if dataset else []
+    if dataset:
+        tables.append(paper_distance_table(dataset, objective))
+    if dataset == "celeba":
+        tables.append(paper_components_table())
+        remarks.append(paper.REMARKS["components"])
+    if two_stages:
+        remarks.append(paper.REMARKS["two_scores"])
+    return Section(
+        key="distance",
+        title="Quality of samples",
+        text=text,
+        tables=tables,
+        remarks=remarks,
+        missing=missing,
+        protocols=protocols(measured, "distance"),
+    )
+
+
+def uncertainty_section(results: RunResults, run: str) -> Section:
+    """Whether the predicted variance may be trusted."""
+    measured = results.uncertainties
+    final = results.final(measured)
+    missing = []
+    if final is None:
+        command = f"python -m eval uncertainty --run {run}"
+        missing.append(Missing(what="The calibration of the final weights has not been measured.", command=command))
+    if not measured:
+        return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
+    shown = final or measured[-1]
+    figures = [
+        Drawing(
+            source=coverage_figure(shown), caption="Part of the pixels that the central intervals of N(g, sigma²) hold."
+        ),
+        Drawing(source=residual_figure(shown), caption="Errors in units of their predicted deviation."),
+        Drawing(
+            source=reliability_figure(shown),
+            caption="Pixels in 20 groups of equal size by predicted variance, and the error made in each.",
+        ),
+        Drawing(
+            source=sparsification_figure(shown),
+            caption="Error of the pixels that are kept as those of largest predicted variance are left out; the shaded "
+            "area is 0 for a perfect order.",
+        ),
+    ]
+    return Section(
+        key="uncertainty",
+        title="Can the uncertainty be trusted?",
+        text=[
+            verdict(shown),
+            f"Figures: {column_title(shown)}, {shown['protocol']['n']:,} images, all pixels together.",
+        ],
+        tables=[uncertainty_table(measured)],
+        figures=figures,
+        missing=missing,
+        protocols=protocols(measured, "uncertainty"),
+    )
+
+
+def verdict(values: dict[str, Any]) -> str:
+    """One sentence on what the calibration means."""
+    if values["protocol"]["variance"] == "one":
+        return "One variance serves all pixels, so it can be right on average but cannot tell where errors are."
+    nine = next(point["value"] for point in values["coverage"] if point["level"] == 0.95)
+    width = "about right" if abs(nine - 0.95) <= 0.02 else "too wide" if nine > 0.95 else "too narrow"
+    order = values["sparsification"]
+    part = 1 - order["area"] / order["area_of_chance"] if order["area_of_chance"] > 0 else 0.0
+    return (
+        f"The 95% intervals hold {nine:.1%} of the pixels: {width}. Leaving pixels out by predicted variance achieves "
+        f"{part:.0%} of what the best possible order would (0% is an order by chance), and the variances raise the "
+        f"likelihood of these reconstructions by {values['log_likelihood_gain']:.0f} nats per image over the best single "
+        "one."
+    )
