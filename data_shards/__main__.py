@@ -1,0 +1,30 @@
+"""Shards from the command line.
+
+python -m data_shards build {mnist,fashion-mnist} --out SHARDS
+"""
+
+import argparse
+import sys
+
+from data_shards import build_command
+from data_shards.errors import command
+
+_COMMANDS = {
+    "build": (build_command, "make shards from a data set"),
+}
+
+
+def main() -> None:
+    """Reads the command line and runs the command."""
+    parser = argparse.ArgumentParser(prog="python -m data_shards", description="Images as tar shards.")
+    subparsers = parser.add_subparsers(dest="command", required=True)
+    for name, (module, text) in _COMMANDS.items():
+        sub = subparsers.add_parser(name, help=text, description=module.__doc__)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

@@ -1,0 +1,165 @@
+"""The manifest: one JSON file that says what a folder of shards holds.
+
+It names each shard with its bytes, sha256 and count, and how the pixels were made. Where each member lies is in a small
+JSON index beside each shard (`shard_index.py`), so that the manifest stays at about 300 bytes a shard.
+"""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.address import Address
+from data_shards.errors import InputError
+from data_shards.pixels import Pixels
+
+FILE = "manifest.json"
+FORMAT = 1
+DEFAULT_WINDOW = 32
+
+_SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One tar file."""
+
+    name: str
+    """File name, such as train-000000.tar; the index is beside it with .json in place of .tar."""
+    split: str
+    """Split that all its samples belong to."""
+    count: int
+    """Samples."""
+    bytes: int
+    """Size of the tar."""
+    sha256: str
+    """Of the tar, hexadecimal."""
+    index_sha256: str
+    """Of the index file, hexadecimal."""
+    pixel_sum: tuple[int, ...]
+    """Sum of the pixels (0..255) per channel."""
+    pixel_square_sum: tuple[int, ...]
+    """Sum of the squared pixels per channel."""
+
+    def __post_init__(self) -> None:
+        # Names become paths, URLs and, where allowed, words of a shell command.
+        if not _SHARD_NAME.fullmatch(self.name):
+            raise InputError(f"shard name {self.name!r}: only letters, digits, - and _ before .tar are allowed")
+        if not (_SHA256.fullmatch(self.sha256) and _SHA256.fullmatch(self.index_sha256)):
+            raise InputError(f"{self.name}: sha256 must be 64 hexadecimal digits")
+        if self.count < 1 or self.bytes < 1:
+            raise InputError(f"{self.name}: count and bytes must be positive")
+
+    @property
+    def index_name(self) -> str:
+        """File name of the index."""
+        return self.name.removesuffix(".tar") + ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a folder of shards holds."""
+
+    name: str
+    """Name of the data set."""
+    pixels: Pixels
+    """How the images were made and are kept."""
+    splits: tuple[str, ...]
+    """Names of the splits, in the order of the source."""
+    shards: tuple[Shard, ...]
+    """All shards, split after split, in source order."""
+    window: int = DEFAULT_WINDOW
+    """Shards in one shuffling window; see `order.py`."""
+    skipped: tuple[Mapping[str, str], ...] = ()
+    """Source images left out as unusable: {"key", "split", "reason"}."""
+
+    @classmethod
+    def load(cls, address: str | Path) -> "Manifest":
+        """Reads the manifest of the shard folder at `address`, a path or URL, with or without /manifest.json.
+
+        Raises InputError where there is none or it is damaged.
+        """
+        folder = Address(address)
+        try:
+            return cls.from_json(json.loads(folder.read_bytes(FILE)))
+        except FileNotFoundError as error:
+            raise InputError(f"{address}: no {FILE} there; make it by `python -m data_shards build`") from error
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{folder.of(FILE)}: damaged ({error}); build the shards again") from error
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Manifest":
+        """The inverse of `to_json`; checks that the hash is that of the content."""
+        if record["format"] != FORMAT:
+            raise InputError(f"{FILE}: format {record['format']} is unknown to this version, which reads {FORMAT}")
+        manifest = cls(
+            name=record["name"],
+            pixels=Pixels.from_json(record["pixels"]),
+            splits=tuple(record["splits"]),
+            shards=tuple(
+                Shard(
+                    **{
+                        **shard,
+                        "pixel_sum": tuple(shard["pixel_sum"]),
+                        "pixel_square_sum": tuple(shard["pixel_square_sum"]),
+                    }
+                )
+                for shard in record["shards"]
+            ),
+            window=record["window"],
+            skipped=tuple(record["skipped"]),
+        )
+        if record["hash"] != manifest.hash:
+            raise InputError(f"{FILE}: its hash does not fit its content; build the shards again")
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of the JSON file."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "hash": self.hash,
+            "pixels": self.pixels.to_json(),
+            "splits": list(self.splits),
+            "window": self.window,
+            "skipped": [dict(entry) for entry in self.skipped],
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """sha256, hexadecimal, of what determines the samples and their order: no paths, no times."""
+        content = {
+            "pixels": self.pixels.to_json(),
+            "window": self.window,
+            "splits": self.splits,
+            "shards": [[shard.name, shard.split, shard.count, shard.sha256] for shard in self.shards],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.pixels.shape
+
+    def shards_of(self, split: str) -> tuple[Shard, ...]:
+        """The shards of one split, in source order. An unknown split is an InputError that names the known ones."""
+        if split not in self.splits:
+            raise InputError(f"split: {split!r} is not in the shards; use one of {', '.join(self.splits)}")
+        return tuple(shard for shard in self.shards if shard.split == split)
+
+    def shard_counts(self, split: str) -> NDArray[np.int64]:
+        """Samples in each shard of a split, source order; shape (shards,)."""
+        return np.array([shard.count for shard in self.shards_of(split)], np.int64)
+
+    def num_samples(self, split: str) -> int:
+        """Samples in a split."""
+        return sum(shard.count for shard in self.shards_of(split))

@@ -1,0 +1,90 @@
+"""The order of samples in an epoch: a pure function of (manifest hash, split, seed, epoch).
+
+The shards of the split are shuffled, cut into windows of `manifest.window` shards, and the samples inside each window
+are shuffled. Any stretch of the epoch is found without the rest of it: memory is O(shards + window). The random numbers
+are raw Philox output, which NumPy promises never to change, unlike its `permutation`.
+"""
+
+import functools
+import hashlib
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Counted(Protocol):
+    """What the order depends on: a `Manifest`, or a made-up one in `simulate`."""
+
+    @property
+    def hash(self) -> str:
+        """Hexadecimal digest that stands for the content."""
+
+    @property
+    def window(self) -> int:
+        """Shards in one shuffling window."""
+
+    def shard_counts(self, split: str) -> NDArray[np.int64]:
+        """Samples in each shard of a split, source order; shape (shards,)."""
+
+
+class EpochOrder:
+    """The order of one epoch of one split."""
+
+    def __init__(self, manifest: Counted, *, split: str, seed: int, epoch: int) -> None:
+        self._manifest, self._split, self._seed, self._epoch = manifest, split, seed, epoch
+        counts = manifest.shard_counts(split)
+        self.num_samples = int(counts.sum())
+        source_starts = np.cumsum(counts) - counts  # (shards,)
+        self.shard_order = self._permutation(len(counts), "shards")  # (shards,)
+        self._source_starts = source_starts[self.shard_order]  # (shards,), in epoch order
+        self._counts = counts[self.shard_order]  # (shards,), in epoch order
+        per_window = np.add.reduceat(self._counts, np.arange(0, len(counts), manifest.window))
+        self.window_stops = np.cumsum(per_window)  # (windows,), positions in the epoch
+        self._window = functools.lru_cache(maxsize=2)(self._shuffled_window)
+
+    def _permutation(self, count: int, *purpose: str | int) -> NDArray[np.int64]:
+        words = [self._manifest.hash, self._split, self._seed, self._epoch, *purpose]
+        digest = hashlib.sha256("|".join(map(str, words)).encode()).digest()
+        # Sorting 64-bit random keys permutes uniformly but for ties, which a stable sort makes harmless.
+        return np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count).argsort(kind="stable")
+
+    def shards_of_window(self, window: int) -> NDArray[np.int64]:
+        """Which shards of the split, numbered in source order, a window holds."""
+        size = self._manifest.window
+        return self.shard_order[window * size : (window + 1) * size]
+
+    def _shuffled_window(self, window: int) -> NDArray[np.int64]:
+        part = slice(window * self._manifest.window, (window + 1) * self._manifest.window)
+        counts, starts = self._counts[part], self._source_starts[part]
+        before = np.cumsum(counts) - counts
+        samples = np.repeat(starts - before, counts) + np.arange(counts.sum())  # (samples of the window,)
+        return samples[self._permutation(len(samples), "window", window)]
+
+    def window_of(self, position: int) -> int:
+        """Number of the window that a position of the epoch falls into."""
+        return int(np.searchsorted(self.window_stops, position, side="right"))
+
+    def __call__(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Sample indices at the positions start..stop of the epoch, int64, shape (stop - start,)."""
+        if not 0 <= start <= stop <= self.num_samples:
+            raise ValueError(f"positions {start}..{stop} are not within 0..{self.num_samples}")
+        parts = [np.empty(0, np.int64)]
+        while start < stop:
+            window = self.window_of(start)
+            end = int(self.window_stops[window])
+            samples = self._window(window)
+            begin = end - len(samples)
+            parts.append(samples[start - begin : min(stop, end) - begin])
+            start = min(stop, end)
+        return np.concatenate(parts)
+
+
+def epoch_order(manifest: Counted, *, split: str, seed: int, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Which samples stand at the positions start..stop of an epoch.
+
+    Returns indices within the split in source order, int64, shape (stop - start,). Over 0..num_samples(split) each
+    sample occurs once. Raises ValueError for positions outside the epoch. Sets up O(shards + window) each time; use
+    `EpochOrder` for many stretches of the same epoch.
+    """
+    return EpochOrder(manifest, split=split, seed=seed, epoch=epoch)(start, stop)

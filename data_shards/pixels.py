@@ -1,0 +1,155 @@
+"""How the pixels of a sample were made and are kept: crop, size, filter, encoding.
+
+The same `Pixels` record, kept in the manifest, drives the build, the stream and `verify`, so that `original` shards,
+which are cropped and resized when read, give exactly the pixels that `raw` shards hold.
+"""
+
+import functools
+import io
+import struct
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from data_shards.errors import InputError
+
+ENCODINGS = ("raw", "png", "jpeg", "original")
+FILTER = "pillow bicubic, antialiased, after the crop"
+JPEG_QUALITY = 95
+
+
+class BadImage(Exception):
+    """The bytes of one image cannot be used; the message says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """The recipe. Images are uint8 in 0..255, C x H x W."""
+
+    channels: int
+    """1 (grey) or 3 (RGB)."""
+    height: int
+    """Rows after the recipe, in pixels."""
+    width: int
+    """Columns after the recipe, in pixels."""
+    crop: int | None = None
+    """Side of the centred square cut out before the resize, in pixels of the source; None cuts nothing."""
+    resize: bool = False
+    """Whether the source is resized to height x width; otherwise it must have that size after the crop."""
+    filter: str = FILTER
+    """How a resize is done."""
+    encoding: str = "raw"
+    """raw: uint8 .npy of shape C x H x W; png; jpeg (lossy, quality 95); original: the bytes of the source."""
+
+    def __post_init__(self) -> None:
+        if self.encoding not in ENCODINGS:
+            raise InputError(f"encoding: {self.encoding!r} is unknown; use one of {', '.join(ENCODINGS)}")
+        if self.channels not in (1, 3):
+            raise InputError(f"channels: {self.channels} is not possible; use 1 (grey) or 3 (RGB)")
+        if min(self.height, self.width, self.crop or 1) < 1:
+            raise InputError("size and crop: must be at least 1 pixel")
+        if self.filter != FILTER:
+            raise InputError(f"filter: {self.filter!r} is unknown to this version, which knows {FILTER!r}")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of one image as uint8."""
+        return self.channels * self.height * self.width
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as it stands in the manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Pixels":
+        """The inverse of `to_json`."""
+        return cls(**record)
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Crops and resizes a decoded source, H x W x C, to the recipe's C x H x W."""
+        if self.crop is not None:
+            height, width = image.shape[:2]
+            if min(height, width) < self.crop:
+                raise BadImage(f"{width} x {height} pixels are too few for a crop of {self.crop}")
+            top, left = (height - self.crop) // 2, (width - self.crop) // 2
+            image = image[top : top + self.crop, left : left + self.crop]
+        if self.resize and image.shape[:2] != (self.height, self.width):
+            picture = Image.fromarray(image[:, :, 0] if self.channels == 1 else np.ascontiguousarray(image))
+            resized = picture.resize((self.width, self.height), Image.Resampling.BICUBIC)
+            image = np.asarray(resized).reshape(self.height, self.width, self.channels)
+        if image.shape != (self.height, self.width, self.channels):
+            raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels where {self.width} x {self.height} are due")
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def decode_source(self, data: bytes) -> NDArray[np.uint8]:
+        """An encoded source image as H x W x C, uint8."""
+        if data[:3] == b"\xff\xd8\xff":
+            return _decode_jpeg(data, self.channels)
+        return _decode_by_pillow(data, self.channels)
+
+    def decode_member(self, data: bytes) -> NDArray[np.uint8]:
+        """The image member of a shard as C x H x W, uint8."""
+        if self.encoding == "raw":
+            header = npy_header(self.shape)
+            if data[: len(header)] != header or len(data) != len(header) + self.num_bytes:
+                raise BadImage(f"not a uint8 .npy array of shape {self.shape}")
+            return np.frombuffer(data, np.uint8, offset=len(header)).reshape(self.shape)
+        image = self.decode_source(data)
+        if self.encoding == "original":
+            return self.apply(image)
+        if image.shape != (self.height, self.width, self.channels):
+            raise BadImage(f"shape {image.shape} where {(self.height, self.width, self.channels)} is due")
+        return np.ascontiguousarray(image.transpose(2, 0, 1))
+
+    def encode_member(self, image: NDArray[np.uint8]) -> tuple[str, bytes]:
+        """Extension and bytes of the image member for `image`, C x H x W; not for the encoding `original`."""
+        if self.encoding == "raw":
+            return "npy", npy_header(self.shape) + image.tobytes()
+        if self.encoding == "jpeg":
+            colours = "GRAY" if self.channels == 1 else "RGB"
+            pixels = np.ascontiguousarray(image.transpose(1, 2, 0))
+            return "jpg", simplejpeg.encode_jpeg(
+                pixels, quality=JPEG_QUALITY, colorspace=colours, colorsubsampling="444"
+            )
+        buffer = io.BytesIO()
+        Image.fromarray(image[0] if self.channels == 1 else image.transpose(1, 2, 0)).save(buffer, "PNG")
+        return "png", buffer.getvalue()
+
+
+@functools.cache
+def npy_header(shape: tuple[int, int, int]) -> bytes:
+    """The first bytes of a .npy file with a uint8 array of that shape; the pixels follow."""
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}"
+    start = b"\x93NUMPY\x01\x00"
+    room = -(len(start) + 2 + len(text) + 1) % 64
+    return start + struct.pack("<H", len(text) + room + 1) + text.encode() + b" " * room + b"\n"
+
+
+def _decode_jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="GRAY" if channels == 1 else "RGB")
+    except ValueError as error:
+        # Four-colour JPEGs are beyond simplejpeg; Pillow converts them, and refuses what is really broken.
+        try:
+            return _decode_by_pillow(data, channels)
+        except BadImage:
+            raise BadImage(f"JPEG does not decode: {error}") from error
+
+
+def _decode_by_pillow(data: bytes, channels: int) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(f"does not decode: {error}") from error
+    return image.reshape(*image.shape[:2], channels)

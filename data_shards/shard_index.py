@@ -1,0 +1,72 @@
+"""The index of one shard: where the image of each sample lies inside the tar, and its checksum.
+
+It is one small JSON file beside the tar, read when the shard is first needed and forgotten when it is not.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.errors import InputError
+from data_shards.tar_member import IMAGE_EXTENSIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardIndex:
+    """Row i is the i-th sample of the shard."""
+
+    keys: tuple[str, ...]
+    """WebDataset key of each sample."""
+    extensions: tuple[str, ...]
+    """Extension of each sample's image member, without the dot."""
+    offsets: NDArray[np.int64]
+    """Where the image member's data begins, in bytes from the start of the tar; shape (n,)."""
+    sizes: NDArray[np.int64]
+    """Bytes of the image member; shape (n,)."""
+    checksums: NDArray[np.uint64]
+    """`checksum.of_bytes` of the pixels (raw) or of the whole image member (encoded); shape (n,)."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def to_json(self) -> dict[str, Any]:
+        """The members as they stand in the JSON file. A single extension for all samples is written once."""
+        one = set(self.extensions)
+        return {
+            "keys": list(self.keys),
+            "extension": one.pop() if len(one) == 1 else list(self.extensions),
+            "offset": self.offsets.tolist(),
+            "size": self.sizes.tolist(),
+            "checksum": self.checksums.tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], *, shard: str) -> "ShardIndex":
+        """The inverse of `to_json`. `shard` is named where the record is wrong (`InputError`)."""
+        keys = tuple(record["keys"])
+        extension = record["extension"]
+        extensions = (extension,) * len(keys) if isinstance(extension, str) else tuple(extension)
+        if unsafe := set(extensions) - IMAGE_EXTENSIONS:
+            raise InputError(f"{shard}: members .{', .'.join(sorted(unsafe))} are refused; images only")
+        index = cls(
+            keys=keys,
+            extensions=extensions,
+            offsets=np.array(record["offset"], np.int64),
+            sizes=np.array(record["size"], np.int64),
+            checksums=np.array(record["checksum"], np.uint64),
+        )
+        if not len(extensions) == len(index.offsets) == len(index.sizes) == len(index.checksums) == len(keys):
+            raise InputError(f"{shard}: its index is damaged, the columns differ in length; build the shards again")
+        return index
+
+
+def parse(data: bytes, *, shard: str, sha256: str) -> ShardIndex:
+    """The index in the bytes of a shard's JSON file, which must have the sha256 that the manifest names."""
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise InputError(f"{shard}: its index does not have the sha256 of the manifest; build the shards again")
+    return ShardIndex.from_json(json.loads(data)["members"], shard=shard)

@@ -1,0 +1,112 @@
+"""Where Fashion-MNIST's idx files are: a folder, Debian's package, or fetched."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pooch
+
+from data_shards.errors import InputError
+from data_shards.sources.idx import read_idx
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+OFFICIAL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/b2617bb6d3ffa2e429640350f613e3291e10b141/data/fashion/"
+SECONDS_TO_CONNECT = 5
+
+# sha256 of the official .gz file, and of the pixels or labels without the idx header, which is the same in Debian's.
+FILES = {
+    "train-images-idx3-ubyte.gz": "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+    "train-labels-idx1-ubyte.gz": "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+    "t10k-images-idx3-ubyte.gz": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+    "t10k-labels-idx1-ubyte.gz": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+}
+CONTENTS = {
+    "train-images-idx3-ubyte.gz": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+    "train-labels-idx1-ubyte.gz": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+    "t10k-images-idx3-ubyte.gz": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+    "t10k-labels-idx1-ubyte.gz": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: $SIGMA_VAE_CACHE, else sigma-vae under $XDG_CACHE_HOME or ~/.cache."""
+    if own := os.environ.get("SIGMA_VAE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sigma-vae"
+
+
+def find_folder() -> Path:
+    """The folder of the four files: Debian's, the cache, or the cache after fetching them.
+
+    Raises InputError, naming the three ways to provide the files, where none works.
+    """
+    cached = cache_folder() / "fashion-mnist"
+    for folder in (DEBIAN_FOLDER, cached):
+        if all((folder / name).is_file() for name in FILES):
+            return folder
+    failures = []
+    for fetch in (_fetch_official, _fetch_debian):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
+            try:
+                folder = fetch(Path(scratch))
+                _check(folder)
+            except (OSError, ValueError, subprocess.SubprocessError, InputError) as error:
+                failures.append(str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__)
+                continue
+            _keep(folder, cached)
+            return cached
+    raise InputError(
+        "fashion-mnist: no idx files. Give their folder by --source, or `apt-get install "
+        f"{DEBIAN_PACKAGE}`, or open the network to {OFFICIAL} (tried: {'; '.join(failures)})"
+    )
+
+
+def _fetch_official(scratch: Path) -> Path:
+    downloader = pooch.HTTPDownloader(timeout=SECONDS_TO_CONNECT)
+    for name, sha256 in FILES.items():
+        pooch.retrieve(OFFICIAL + name, f"sha256:{sha256}", fname=name, path=scratch, downloader=downloader)
+    return scratch
+
+
+def _fetch_debian(scratch: Path) -> Path:
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise OSError("no apt-get here")
+    if not _download_package(scratch) and os.geteuid() == 0:
+        _run(["apt-get", "-qq", "update"], scratch)
+        _download_package(scratch)
+    packages = list(scratch.glob("*.deb"))
+    if not packages:
+        raise OSError(f"apt-get download {DEBIAN_PACKAGE} found no package; are the package lists there?")
+    unpacked = scratch / "unpacked"
+    if _run(["dpkg", "-x", str(packages[0]), str(unpacked)], scratch) != 0:
+        raise OSError(f"dpkg -x could not unpack {packages[0].name}")
+    return unpacked / DEBIAN_FOLDER.relative_to("/")
+
+
+def _download_package(scratch: Path) -> bool:
+    return _run(["apt-get", "-qq", "download", DEBIAN_PACKAGE], scratch) == 0
+
+
+def _run(words: list[str], folder: Path) -> int:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, timeout=300, check=False)
+    return done.returncode
+
+
+def _check(folder: Path) -> None:
+    for name, sha256 in CONTENTS.items():
+        array = read_idx(folder / name, dimensions=3 if "images" in name else 1)
+        if hashlib.sha256(array.tobytes()).hexdigest() != sha256:
+            raise InputError(f"{name}: its content is not Fashion-MNIST's")
+
+
+def _keep(folder: Path, cached: Path) -> None:
+    # Another process may fetch at the same moment: each file is renamed on its own, and all copies are the same.
+    cached.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        os.replace(folder / name, cached / name)
