@@ -23,11 +23,10 @@ def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
         return log_weights - 0.5 * (dim * LOG_2PI + log_det + torch.cat(squares, 1))
     columns = []
     for block in _blocks(parameters, len(x)):
-        cholesky = parameters.cholesky(block)  # (b, D, D), lower; (1, D, D) for tied
-        log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # (b,)
-        centred = (x[:, None] - means[block]).transpose(0, 1)  # (b, n, D)
-        whitened = torch.linalg.solve_triangular(cholesky, centred.transpose(1, 2), upper=False)  # (b, D, n)
-        columns.append(log_weights[block, None] - 0.5 * (dim * LOG_2PI + log_det[:, None] + whitened.square().sum(1)))
+        white, log_det = parameters.whitening(block)  # (b, D, D) and (b,); b = 1 for tied
+        centred = x - means[block, None]  # (b, n, D)
+        distances = (centred @ white.mT).square().sum(2)  # (b, n)
+        columns.append(log_weights[block, None] - 0.5 * (dim * LOG_2PI + log_det[:, None] + distances))
     return torch.cat(columns).t()
 
 

@@ -4,22 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
-from trainer.mixture import dense
 from trainer.mixture.estimate import maximise
+from trainer.mixture.expectation import Expectation
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.settings import Settings
 from trainer.process_group import Ranks
-
-
-@dataclass(frozen=True)
-class Points:
-    """This process's points. x: (n, D); variance: (n, D), the spread of each where points are Gaussians, or None."""
-
-    x: Tensor
-    variance: Tensor | None = None
 
 
 @dataclass
@@ -27,11 +16,14 @@ class Progress:
     """Where a fit stands after some iterations."""
 
     parameters: Parameters
+    """The mixture so far."""
     iteration: int = 0
     """EM iterations done."""
     history: list[dict[str, float]] = field(default_factory=list)
-    """For each iteration: inverse temperature, and nats per point before its M-step (training, and held-out)."""
+    """One record an iteration: beta, the inverse temperature; log_likelihood and, at beta = 1, held_out, in nats per
+    point, of the mixture before the iteration's M-step; seconds."""
     converged: bool = False
+    """Whether the last gain was below the tolerance."""
 
 
 def inverse_temperature(iteration: int, dim: int, settings: Settings) -> float:
@@ -42,70 +34,43 @@ def inverse_temperature(iteration: int, dim: int, settings: Settings) -> float:
     return start ** (1 - iteration / settings.annealing_iter)
 
 
-def total_points(points: Points, ranks: Ranks) -> int:
-    """The number of points of all processes."""
-    return int(ranks.sum_(torch.tensor([float(len(points.x))], dtype=torch.float64, device=points.x.device)))
-
-
-def second_moment(points: Points, ranks: Ranks) -> Tensor:
-    """(D,): the mean square of all processes' points in each dimension."""
-    x = points.x.double()
-    moment = torch.cat([x.square().sum(0), x.new_tensor([len(x)])])
-    if points.variance is not None:
-        moment[:-1] += points.variance.double().sum(0)
-    ranks.sum_(moment)
-    return moment[:-1] / moment[-1]
-
-
-def mean_log_likelihood(points: Points, parameters: Parameters, dtype: torch.dtype, ranks: Ranks) -> float:
-    """Nats per point over all processes."""
-    values = dense.log_likelihoods(points.x, points.variance, parameters, dtype=dtype)
-    total = ranks.sum_(torch.stack([values.sum(), values.new_tensor(len(values))]))
-    return float(total[0] / total[1])
-
-
 def expectation_maximisation(
     progress: Progress,
-    points: Points,
-    held_out: Points | None,
+    expectation: Expectation,
     settings: Settings,
     ranks: Ranks,
     after: Callable[[Progress], None] | None = None,
 ) -> Progress:
     """Iterates from where `progress` stands until convergence or settings.max_iter.
 
+    The relative gain is that of the held-out log-likelihood where there are held-out points, else of the training one,
+    between two iterations at inverse temperature 1. A fit that has converged is left as it was scored.
     after: called after each iteration on every process (checkpoints, a progress bar).
-    The relative gain is that of the held-out log-likelihood where there are held-out points, else of the training
-    one; it counts only between two iterations at inverse temperature 1.
     """
-    moment = second_moment(points, ranks)
-    nu = 2.0 * points.x.shape[1] if settings.prior_strength is None else settings.prior_strength
     while progress.iteration < settings.max_iter and not progress.converged:
         began = time.monotonic()
-        beta = inverse_temperature(progress.iteration, points.x.shape[1], settings)
-        dtype = chosen_dtype(progress.parameters, moment, settings)
-        statistics = dense.e_step(points.x, points.variance, progress.parameters, dtype=dtype, beta=beta)
-        statistics.all_reduce(ranks)
+        parameters = progress.parameters
+        beta = inverse_temperature(progress.iteration, parameters.dim, settings)
+        statistics = expectation.statistics(parameters, beta).all_reduce(ranks)
         record = {"beta": beta, "log_likelihood": statistics.mean_log_likelihood}
-        if held_out is not None:
-            record["held_out"] = mean_log_likelihood(held_out, progress.parameters, dtype, ranks)
-        progress.parameters = maximise(
-            statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu
-        )
-        record["seconds"] = time.monotonic() - began
+        if beta == 1:
+            held_out = ranks.sum_(expectation.held_out(parameters))
+            if held_out[1] > 0:
+                record["held_out"] = float(held_out[0] / held_out[1])
         progress.history.append(record)
         progress.iteration += 1
         progress.converged = _converged(progress.history, settings.tol)
+        if not progress.converged:
+            progress.parameters = maximise(
+                statistics,
+                settings.covariance_type,
+                ridge=settings.reg_covar,
+                prior_strength=settings.nu(parameters.dim),
+            )
+        record["seconds"] = time.monotonic() - began
         if after is not None:
             after(progress)
     return progress
-
-
-def chosen_dtype(parameters: Parameters, moment: Tensor, settings: Settings) -> torch.dtype:
-    """The number format of the products: as the settings say, or the fastest that is safe."""
-    if settings.products == "auto":
-        return dense.product_dtype(parameters, moment)
-    return torch.float32 if settings.products == "float32" else torch.float64
 
 
 def _converged(history: list[dict[str, float]], tol: float) -> bool:

@@ -91,7 +91,7 @@ def fit_run(run: str, settings: Settings, *, weights: str, form: str, ranks: Ran
     with Bar(title, settings.max_iter, "iterations", show=ranks.is_main) as bar:
 
         def after(progress: Progress) -> None:
-            bar.update(progress.iteration, nats=f"{progress.history[-1]['held_out']:.3f}")
+            bar.update(progress.iteration, nats=f"{progress.history[-1]['log_likelihood']:.3f}")
 
         mixture.fit(
             data.train.x,
@@ -110,6 +110,7 @@ def fit_run(run: str, settings: Settings, *, weights: str, form: str, ranks: Ran
         "converged": mixture.converged_,
         "prior_strength": mixture.prior_strength_,
         "inflation": mixture.inflation_,
+        "truncation_loss": mixture.truncation_loss_,
         "processes": ranks.world_size,
         "seconds": mixture.seconds_,
     }

@@ -1,183 +1,145 @@
 """From points to a fitted mixture: checks, frame, k-means start, EM, and the closing choice of shrinkage."""
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from data_shards.errors import InputError
-from trainer.mixture import dense
+from trainer.mixture.dense import Exact, hard_statistics
 from trainer.mixture.estimate import maximise
-from trainer.mixture.expectation_maximisation import (
-    Points,
-    Progress,
-    chosen_dtype,
-    expectation_maximisation,
-    second_moment,
-    total_points,
-)
+from trainer.mixture.expectation import Expectation
+from trainer.mixture.expectation_maximisation import Progress, expectation_maximisation
 from trainer.mixture.frame import Frame
 from trainer.mixture.kmeans import kmeans
 from trainer.mixture.parameters import Parameters
+from trainer.mixture.points import Points, place_among_ranks, second_moment
 from trainer.mixture.selection import choose
 from trainer.mixture.settings import Settings
+from trainer.mixture.statistics import Statistics
+from trainer.mixture.truncated import Truncated
 from trainer.process_group import Ranks
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished fit. parameters: in the data's coordinates; seconds: wall time by phase."""
+    """A finished fit.
+
+    parameters: in the data's coordinates; truncation_loss: nats per training point that the truncated E-step left out
+    at the end, or None where the E-step was exact; seconds: wall time by phase.
+    """
 
     parameters: Parameters
     progress: Progress
     prior_strength: float
     inflation: float
+    truncation_loss: float | None
     seconds: dict[str, float]
 
 
-def checked(x: Tensor, name: str, dim: int | None = None) -> Tensor:
-    """`x` if it is a finite (n, D) float tensor. Raises InputError with the name otherwise."""
-    if x.ndim != 2 or x.shape[1] == 0:
-        raise InputError(
-            f"{name}: shape {tuple(x.shape)} is not (points, dimensions); use a matrix with one row a point"
-        )
-    if not x.is_floating_point():
-        x = x.double()
-    if dim is not None and x.shape[1] != dim:
-        raise InputError(f"{name}: {x.shape[1]} dimensions, where the mixture has {dim}")
-    return x
+class _Laps:
+    """Wall time by phase."""
 
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._began = time.monotonic()
 
-def _checked_points(
-    x: Tensor, variance: Tensor | None, name: str, dim: int | None, device: torch.device, ranks: Ranks
-) -> Points:
-    """Points that are finite on every process."""
-    x = checked(x, name, dim).to(device)
-    if ranks.any(not bool(torch.isfinite(x).all())):
-        raise InputError(f"{name}: some values are NaN or infinite; remove those points")
-    if variance is None:
-        return Points(x)
-    variance = checked(variance, f"{name}'s variance", x.shape[1]).to(device)
-    if len(variance) != len(x):
-        raise InputError(f"{name}'s variance: {len(variance)} rows for {len(x)} points; give one row a point")
-    if ranks.any(not bool((torch.isfinite(variance) & (variance >= 0)).all())):
-        raise InputError(f"{name}'s variance: some values are negative, NaN or infinite")
-    return Points(x, variance)
-
-
-def _split(points: Points, fraction: float, seed: int, ranks: Ranks) -> tuple[Points, Points]:
-    """(kept, held out): a seeded choice of whole points that does not depend on how they are spread over processes."""
-    sizes = torch.zeros(ranks.world_size, dtype=torch.float64, device=points.x.device)
-    sizes[ranks.rank] = len(points.x)
-    ranks.sum_(sizes)
-    total, first = int(sizes.sum()), int(sizes[: ranks.rank].sum())
-    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed + 1))[: int(total * fraction)]
-    held = torch.zeros(total, dtype=torch.bool)
-    held[chosen] = True
-    mine = held[first : first + len(points.x)].to(points.x.device)
-    return _rows(points, ~mine), _rows(points, mine)
-
-
-def _rows(points: Points, mask: Tensor) -> Points:
-    return Points(points.x[mask], None if points.variance is None else points.variance[mask])
+    def end(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = now - self._began
+        self._began = now
 
 
 def fit(
-    x: Tensor,
-    variance: Tensor | None,
-    held_out_x: Tensor | None,
-    held_out_variance: Tensor | None,
+    train: Points,
+    held_out: Points | None,
     *,
     settings: Settings,
     start: Parameters | None,
     ranks: Ranks,
     after: Callable[[Progress], None] | None,
 ) -> Fitted:
-    """See `GaussianMixture.fit`."""
-    seconds: dict[str, float] = {}
-    began = time.monotonic()
-
-    def lap(phase: str) -> None:
-        nonlocal began
-        seconds[phase] = time.monotonic() - began
-        began = time.monotonic()
-
-    points = _checked_points(x, variance, "x", None, ranks.device, ranks)
-    dim = points.x.shape[1]
-    total = total_points(points, ranks)
+    """Fits to checked points, see `GaussianMixture.fit`."""
+    laps = _Laps()
+    dim = train.x.shape[1]
+    total, _ = place_among_ranks(len(train), ranks)
     if total < settings.n_components:
         raise InputError(f"n_components: {settings.n_components} components for {total} points; use {total} or fewer")
-    held_out = None
-    if held_out_x is not None:
-        held_out = _checked_points(held_out_x, held_out_variance, "held_out", dim, ranks.device, ranks)
-    frame = Frame.of(points.x, ranks)
+    frame = Frame.of(train.x, ranks)
     working = torch.float64 if settings.products == "float64" else torch.float32
-    inner = _inner_settings(settings, frame)
-    points = _entered(points, frame, working)
-    everything, chooses = points, settings.prior_strength is None or settings.inflation is None
+    everything = frame.enter(train, working)
+    inner = replace(settings, reg_covar=settings.reg_covar / frame.scale**2)
+    points, judges = _split(everything, settings, ranks) if held_out is None else (everything, held_out)
     if held_out is not None:
-        held_out = _entered(held_out, frame, working)
-    elif (
-        chooses
-        and int(total * settings.validation_fraction) >= 1
-        and total * (1 - settings.validation_fraction) >= settings.n_components
-    ):
-        points, held_out = _split(points, settings.validation_fraction, settings.random_state, ranks)
-    lap("prepare")
-    if start is None:
-        parameters = _start(points, inner, ranks)
-    else:
-        parameters = frame.enter_parameters(start.to(ranks.device))
-    lap("k-means")
-    progress = expectation_maximisation(Progress(parameters), points, held_out, inner, ranks, after)
-    lap("EM")
-    nu = 2.0 * dim if settings.prior_strength is None else settings.prior_strength
-    inflation = settings.inflation or 1.0
-    if chooses and held_out is not None:
-        moment = second_moment(everything, ranks)
-        dtype = chosen_dtype(progress.parameters, moment, inner)
-        statistics = dense.e_step(points.x, points.variance, progress.parameters, dtype=dtype).all_reduce(ranks)
-        nu, inflation = choose(statistics, held_out, inner, dtype, ranks)
-        if everything is not points:
-            held = dense.e_step(held_out.x, held_out.variance, progress.parameters, dtype=dtype).all_reduce(ranks)
-            statistics = statistics.plus(held)
-        progress.parameters = maximise(statistics, settings.covariance_type, ridge=inner.reg_covar, prior_strength=nu)
-    progress.parameters = progress.parameters.inflated(inflation)
-    lap("choice")
+        judges = frame.enter(held_out, working)
+    moment = second_moment(everything, ranks)
+    expectation: Expectation = (
+        Truncated(points, judges, moment, settings.products, settings.width)
+        if settings.width
+        else Exact(points, judges, moment, settings.products)
+    )
+    laps.end("prepare")
+    parameters = _start(points, inner, ranks) if start is None else frame.enter_parameters(start.to(ranks.device))
+    laps.end("k-means")
+    progress = expectation_maximisation(Progress(parameters), expectation, inner, ranks, after)
+    laps.end("EM")
+    statistics = Exact(points, None, moment, settings.products).statistics(progress.parameters, 1.0).all_reduce(ranks)
+    loss = None
+    if settings.width:
+        truncated = expectation.statistics(progress.parameters, 1.0).all_reduce(ranks)
+        loss = statistics.mean_log_likelihood - truncated.mean_log_likelihood
+    laps.end("exact pass")
+    nu, inflation = settings.nu(dim), settings.inflation or 1.0
+    if judges is not None and (settings.prior_strength is None or settings.inflation is None):
+        nu, inflation = choose(statistics, expectation, inner, dim, ranks)
+    if judges is not None and held_out is None:
+        # The points that chose are worth fitting to as well.
+        statistics = statistics.plus(_all_statistics(judges, progress.parameters, moment, settings, ranks))
+    closed = maximise(statistics, settings.covariance_type, ridge=inner.reg_covar, prior_strength=nu)
+    laps.end("choice")
     progress.history = [_in_data_units(record, dim, frame.scale) for record in progress.history]
-    return Fitted(frame.leave_parameters(progress.parameters), progress, nu, inflation, seconds)
+    parameters = frame.leave_parameters(closed.inflated(inflation))
+    return Fitted(parameters, progress, nu, inflation, loss, laps.seconds)
 
 
-def _inner_settings(settings: Settings, frame: Frame) -> Settings:
-    from dataclasses import replace
+def _all_statistics(
+    points: Points, parameters: Parameters, moment: Tensor, settings: Settings, ranks: Ranks
+) -> Statistics:
+    return Exact(points, None, moment, settings.products).statistics(parameters, 1.0).all_reduce(ranks)
 
-    return replace(settings, reg_covar=settings.reg_covar / frame.scale**2)
 
+def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Points | None]:
+    """(fitted to, held out): a seeded choice of points that does not depend on how they are spread over processes.
 
-def _entered(points: Points, frame: Frame, dtype: torch.dtype) -> Points:
-    variance = None if points.variance is None else (points.variance.double() / frame.scale**2).to(dtype)
-    return Points(frame.enter(points.x, dtype), variance)
+    Nothing is held out where nothing is to be chosen, or where too few points would be left.
+    """
+    total, first = place_among_ranks(len(points), ranks)
+    held_count = int(total * settings.validation_fraction)
+    nothing_to_choose = settings.prior_strength is not None and settings.inflation is not None
+    if nothing_to_choose or held_count == 0 or total - held_count < settings.n_components:
+        return points, None
+    generator = torch.Generator().manual_seed(settings.random_state + 1)
+    held = torch.zeros(total, dtype=torch.bool)
+    held[torch.randperm(total, generator=generator)[:held_count]] = True
+    mine = held[first : first + len(points)].to(points.x.device)
+    return points.rows(~mine), points.rows(mine)
 
 
 def _start(points: Points, settings: Settings, ranks: Ranks) -> Parameters:
     """The mixture of the k-means clusters."""
+    k, kind = settings.n_components, settings.covariance_type
     generator = torch.Generator().manual_seed(settings.random_state)
     _, labels = kmeans(
-        points.x, settings.n_components, iterations=settings.kmeans_iter, init=settings.init_params,
-        generator=generator, ranks=ranks,
-    )  # fmt: skip
-    statistics = dense.hard_statistics(
-        points.x, points.variance, labels, settings.covariance_type, settings.n_components
-    ).all_reduce(ranks)
-    nu = 2.0 * points.x.shape[1] if settings.prior_strength is None else settings.prior_strength
-    return maximise(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
+        points.x, k, iterations=settings.kmeans_iter, init=settings.init_params, generator=generator, ranks=ranks
+    )
+    statistics = hard_statistics(points, labels, kind, k).all_reduce(ranks)
+    return maximise(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
 
 
 def _in_data_units(record: dict[str, float], dim: int, scale: float) -> dict[str, float]:
     """A record of nats per point in the frame, as nats per point of the data."""
-    import math
-
     shift = -dim * math.log(scale)
     return {name: value + shift if name in ("log_likelihood", "held_out") else value for name, value in record.items()}

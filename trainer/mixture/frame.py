@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.parameters import Parameters
+from trainer.mixture.points import Points
 from trainer.process_group import Ranks
 
 
@@ -26,9 +27,10 @@ class Frame:
         scale = float((square[0] / (sums[-1] * x.shape[1])).sqrt())
         return Frame(location, scale if scale > 0 else 1.0)
 
-    def enter(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Points (n, D) in this frame."""
-        return ((x.double() - self.location) / self.scale).to(dtype)
+    def enter(self, points: Points, dtype: torch.dtype) -> Points:
+        """Points in this frame."""
+        variance = None if points.variance is None else (points.variance.double() / self.scale**2).to(dtype)
+        return Points(((points.x.double() - self.location) / self.scale).to(dtype), variance)
 
     def enter_parameters(self, parameters: Parameters) -> Parameters:
         """A mixture of points as a mixture of points in this frame."""

@@ -1,19 +1,23 @@
 """The mixture as a class with scikit-learn's names."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.mixture import density, fitting, storage
+from trainer.mixture import checks, density, fitting, storage
+from trainer.mixture.checks import Array
 from trainer.mixture.expectation_maximisation import Progress
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.mixture.settings import Settings
 from trainer.process_group import Ranks, single
+
+# What a fit learns besides the parameters; stored with them.
+_LEARNED = ("converged", "n_iter", "history", "prior_strength", "inflation", "truncation_loss", "seconds")
 
 
 class GaussianMixture:
@@ -21,7 +25,8 @@ class GaussianMixture:
 
     Arguments are those of `Settings`. What is learned ends in an underscore: weights_ (K,), means_ (K, D), covariances_
     in scikit-learn's shapes, all float64 tensors; converged_, n_iter_, history_ (one record an iteration: inverse
-    temperature, nats per point), prior_strength_ and inflation_ (as chosen), seconds_ (by phase).
+    temperature, nats per point), prior_strength_ and inflation_ (as chosen),
+    truncation_loss_ (nats per point that the truncated E-step misses, None where it was exact), seconds_ (by phase).
     """
 
     parameters_: Parameters
@@ -31,11 +36,11 @@ class GaussianMixture:
 
     def fit(
         self,
-        x: Tensor | np.ndarray,
+        x: Array,
         *,
-        variance: Tensor | np.ndarray | None = None,
-        held_out: Tensor | np.ndarray | None = None,
-        held_out_variance: Tensor | np.ndarray | None = None,
+        variance: Array | None = None,
+        held_out: Array | None = None,
+        held_out_variance: Array | None = None,
         start: Parameters | None = None,
         ranks: Ranks | None = None,
         after: Callable[[Progress], None] | None = None,
@@ -48,15 +53,16 @@ class GaussianMixture:
         after: called after each iteration. Raises InputError on NaN, wrong shapes, or fewer points than components.
         """
         ranks = ranks or single()
-        fitted = fitting.fit(
-            _tensor(x), _optional(variance), _optional(held_out), _optional(held_out_variance),
-            settings=self.settings, start=start, ranks=ranks, after=after,
-        )  # fmt: skip
+        train = checks.points(x, variance, "x", None, ranks)
+        judges = None
+        if held_out is not None:
+            judges = checks.points(held_out, held_out_variance, "held_out", train.x.shape[1], ranks)
+        fitted = fitting.fit(train, judges, settings=self.settings, start=start, ranks=ranks, after=after)
         self.parameters_ = fitted.parameters
         self.converged_, self.n_iter_ = fitted.progress.converged, fitted.progress.iteration
         self.history_ = fitted.progress.history
         self.prior_strength_, self.inflation_ = fitted.prior_strength, fitted.inflation
-        self.seconds_ = fitted.seconds
+        self.truncation_loss_, self.seconds_ = fitted.truncation_loss, fitted.seconds
         return self
 
     @property
@@ -74,19 +80,19 @@ class GaussianMixture:
         """full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
         return self.parameters_.expanded_covariances()
 
-    def score_samples(self, x: Tensor | np.ndarray) -> Tensor:
+    def score_samples(self, x: Array) -> Tensor:
         """log q_hat(x) in nats for points (n, D). Returns (n,) float64; gradients flow to x."""
         return density.score_samples(self._points(x), self.parameters_)
 
-    def score(self, x: Tensor | np.ndarray) -> float:
+    def score(self, x: Array) -> float:
         """The mean of log q_hat(x) in nats per point."""
         return float(self.score_samples(x).mean())
 
-    def predict_proba(self, x: Tensor | np.ndarray) -> Tensor:
+    def predict_proba(self, x: Array) -> Tensor:
         """Responsibilities (n, K) of the components for points (n, D), float64."""
         return density.weighted_log_densities(self._points(x).double(), self.parameters_).softmax(1)
 
-    def predict(self, x: Tensor | np.ndarray) -> Tensor:
+    def predict(self, x: Array) -> Tensor:
         """The most responsible component of each point, (n,) int64."""
         return density.weighted_log_densities(self._points(x).double(), self.parameters_).argmax(1)
 
@@ -94,22 +100,22 @@ class GaussianMixture:
         """n draws, (n, D) float32, in random order of components."""
         return density.sample(self.parameters_, n, generator)
 
-    def bic(self, x: Tensor | np.ndarray) -> float:
+    def bic(self, x: Array) -> float:
         """-2 log-likelihood of x plus log n for each free number of the model; lower is better.
 
         Beyond n / D components it counts more numbers than there are data: select by held-out likelihood instead.
         """
         x = self._points(x)
-        return -2 * float(self.score_samples(x).sum()) + self.parameters_.n_free_numbers() * float(np.log(len(x)))
+        return -2 * float(self.score_samples(x).sum()) + self.parameters_.n_free_numbers() * math.log(len(x))
 
-    def aic(self, x: Tensor | np.ndarray) -> float:
+    def aic(self, x: Array) -> float:
         """-2 log-likelihood of x plus 2 for each free number of the model; lower is better."""
         return -2 * float(self.score_samples(x).sum()) + 2 * self.parameters_.n_free_numbers()
 
     def save(self, folder: str | Path) -> None:
         """Writes mixture.safetensors and mixture.json into `folder`, replacing what is there."""
         facts = {"settings": asdict(self.settings)}
-        for name in ("converged", "n_iter", "history", "prior_strength", "inflation", "seconds"):
+        for name in _LEARNED:
             if hasattr(self, f"{name}_"):
                 facts[name] = getattr(self, f"{name}_")
         storage.save(folder, self.parameters_, facts)
@@ -120,7 +126,7 @@ class GaussianMixture:
         parameters, record = storage.load(folder)
         mixture = cls(**record["settings"])
         mixture.parameters_ = parameters.to(device)
-        for name in ("converged", "n_iter", "history", "prior_strength", "inflation", "seconds"):
+        for name in _LEARNED:
             if name in record:
                 setattr(mixture, f"{name}_", record[name])
         return mixture
@@ -137,13 +143,5 @@ class GaussianMixture:
         )  # fmt: skip
         return mixture
 
-    def _points(self, x: Tensor | np.ndarray) -> Tensor:
-        return fitting.checked(_tensor(x), "x", self.parameters_.dim).to(self.parameters_.means.device)
-
-
-def _tensor(x: Tensor | np.ndarray) -> Tensor:
-    return x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
-
-
-def _optional(x: Tensor | np.ndarray | None) -> Tensor | None:
-    return None if x is None else _tensor(x)
+    def _points(self, x: Array) -> Tensor:
+        return checks.matrix(x, "x", self.parameters_.dim).to(self.parameters_.means.device)

@@ -8,6 +8,7 @@ import faiss
 import torch
 from torch import Tensor
 
+from trainer.mixture.points import place_among_ranks
 from trainer.process_group import Ranks
 
 # Points a centroid that k-means++ looks at; its cost is their number times K.
@@ -23,10 +24,7 @@ def kmeans(
     Returns centroids (K, D) float64 and this process's labels (n,) int64. A cluster that goes empty takes half of the
     largest one (its centroid, moved by a thousandth of the spread); some may stay empty where points are doubled.
     """
-    sizes = torch.zeros(ranks.world_size, dtype=torch.float64, device=x.device)
-    sizes[ranks.rank] = len(x)
-    sizes = ranks.sum_(sizes).long()
-    total, first = int(sizes.sum()), int(sizes[: ranks.rank].sum())
+    total, first = place_among_ranks(len(x), ranks)
     points = x.to(torch.float32)
     chosen = torch.randperm(total, generator=generator)
     if init == "k-means++" or (init == "auto" and k <= _MOST_CAREFUL_SEEDS):

@@ -12,7 +12,7 @@ from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack
 
 LOG_2PI = math.log(2 * math.pi)
 # Components whose D x D matrices are held unpacked at one time.
-_BLOCK_NUMBERS = 4_000_000
+_BLOCK_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +59,25 @@ class Parameters:
         for start in range(0, self.n_components, size):
             yield slice(start, min(start + size, self.n_components))
 
-    def matrices(self, block: slice) -> Tensor:
-        """Covariance matrices (b, D, D) of full or tied components; (1, D, D) for tied."""
-        return unpack(self.covariances if self.covariance_type == "tied" else self.covariances[block], self.dim)
+    def matrices(self, chosen: slice | Tensor) -> Tensor:
+        """Covariance matrices (b, D, D) of some full components; (1, D, D) for tied."""
+        return unpack(self.covariances if self.covariance_type == "tied" else self.covariances[chosen], self.dim)
 
-    def cholesky(self, block: slice) -> Tensor:
+    def cholesky(self, chosen: slice | Tensor) -> Tensor:
         """Lower Cholesky factors (b, D, D) of full or tied components. Raises InputError where one is singular."""
-        factors, info = torch.linalg.cholesky_ex(self.matrices(block))
+        factors, info = torch.linalg.cholesky_ex(self.matrices(chosen))
         if info.any():
-            index = block.start + int(info.nonzero()[0, 0])
             raise InputError(
-                f"reg_covar: the covariance of component {index} is not positive definite; use a larger one"
+                f"reg_covar: {int((info > 0).sum())} covariances are not positive definite; use a larger reg_covar"
             )
         return factors
+
+    def whitening(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """W (b, D, D), lower triangular with W Sigma W^T = I, and log det Sigma (b,), of full or tied components."""
+        cholesky = self.cholesky(chosen)
+        identity = torch.eye(self.dim, dtype=cholesky.dtype, device=cholesky.device).expand_as(cholesky)
+        log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return torch.linalg.solve_triangular(cholesky, identity, upper=False), log_det
 
     def expanded_covariances(self) -> Tensor:
         """Covariances in scikit-learn's shapes: full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
@@ -106,9 +112,9 @@ def pack_covariances(covariance_type: str, covariances: Tensor) -> Tensor:
 
 
 def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
-    """The rows that turn features into log w_k + log N(x; mu_k, Sigma_k): (K, columns). For tied, all but the common
+    """The rows that turn features into log w_k + log N(x; mu_k, Sigma_k), (K, columns), rounded once from float64.
 
-    term -x^T Sigma^-1 x / 2, which `common_precision` gives. Computed in float64 and rounded once.
+    For tied, all but the common term -x^T Sigma^-1 x / 2, which `common_precision` gives.
     """
     kind, dim, means = parameters.covariance_type, parameters.dim, parameters.means
     log_weights = parameters.weights.log()
@@ -123,9 +129,8 @@ def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
     factor = torch.full((packed_size(dim),), -1.0, dtype=torch.float64, device=means.device)
     factor[diagonal_index(dim).to(means.device)] = -0.5
     for block in parameters.blocks():
-        cholesky = parameters.cholesky(block)
-        log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)  # (b,)
-        precision = torch.cholesky_inverse(cholesky)  # (b, D, D)
+        white, log_det = parameters.whitening(block)
+        precision = white.mT @ white  # (b, D, D)
         linear = (precision @ means[block, :, None])[..., 0]  # (b, D)
         constant = log_weights[block] - 0.5 * (dim * LOG_2PI + log_det + (means[block] * linear).sum(1))
         rows[block, 0] = constant.to(dtype)
@@ -137,4 +142,17 @@ def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
 
 def common_precision(parameters: Parameters) -> Tensor:
     """The precision matrix (D, D) that all components of a tied mixture share."""
-    return torch.cholesky_inverse(parameters.cholesky(slice(0, 1)))[0]
+    white, _ = parameters.whitening(slice(0, 1))
+    return (white.mT @ white)[0]
+
+
+def log_constants(parameters: Parameters) -> Tensor:
+    """log w_k - D log(2 pi) / 2 - log det Sigma_k / 2, the log-density without its quadratic term: (K,)."""
+    kind, dim = parameters.covariance_type, parameters.dim
+    if kind in ("diag", "spherical"):
+        log_det = parameters.covariances.log().expand(-1, dim).sum(1)
+    else:
+        blocks = [slice(0, 1)] if kind == "tied" else parameters.blocks()
+        factors = (parameters.cholesky(block).diagonal(dim1=-2, dim2=-1) for block in blocks)
+        log_det = torch.cat([2 * diagonal.log().sum(-1) for diagonal in factors])
+    return parameters.weights.log() - 0.5 * (dim * LOG_2PI + log_det)

@@ -40,6 +40,9 @@ class Settings:
     """Factor on all covariances after the fit, above 0. None takes the best on held-out points."""
     validation_fraction: float = 0.1
     """Part of the points that chooses prior_strength and inflation where none are held out by the caller, in (0, 1)."""
+    candidates: int | None = None
+    """Components that a point meets in the truncated E-step, a multiple of 4 from 8 on; 0 is the exact E-step. None is
+    32 for full covariances with 256 components or more and for diag with 4000 or more, else exact."""
     products: str = "auto"
     """Number format of the E- and M-step's products: float32, float64, or auto (float32 where it is safe)."""
     random_state: int = 0
@@ -60,6 +63,8 @@ class Settings:
             raise InputError(f"reg_covar: {self.reg_covar} is negative; use 0 or more")
         if not self.tol > 0:
             raise InputError(f"tol: {self.tol} is not above 0")
+        if self.candidates is not None and (self.candidates % 4 or self.candidates == 4 or self.candidates < 0):
+            raise InputError(f"candidates: {self.candidates} is not 0 or a multiple of 4 from 8 on")
         if self.prior_strength is not None and not self.prior_strength >= 0:
             raise InputError(f"prior_strength: {self.prior_strength} is negative; use 0 or more, or None")
         if self.annealing_start is not None and not 0 < self.annealing_start <= 1:
@@ -68,3 +73,15 @@ class Settings:
             raise InputError(f"inflation: {self.inflation} is not above 0")
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction: {self.validation_fraction} is outside (0, 1)")
+
+    @property
+    def width(self) -> int:
+        """Candidates of a point in the truncated E-step; 0 where the E-step is exact."""
+        if self.candidates is not None:
+            return self.candidates if self.candidates < self.n_components else 0
+        least = {"full": 256, "diag": 4000}.get(self.covariance_type)
+        return 32 if least is not None and self.n_components >= least else 0
+
+    def nu(self, dim: int) -> float:
+        """The prior strength during EM in `dim` dimensions."""
+        return 2.0 * dim if self.prior_strength is None else self.prior_strength
