@@ -1,0 +1,60 @@
+"""A small run on real digits that trainer tests start, kill and compare."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import run_module
+from safetensors.torch import load_file
+
+from trainer.checkpoint import complete_checkpoints
+
+SMALL: dict[str, Any] = {
+    "data.global_batch": 30,
+    "data.valid_images": 100,
+    "model.latent_dim": 4,
+    "model.encoder_channels": "[8]",
+    "model.decoder_channels": "[8,8]",
+    "model.hidden": 16,
+    "stage1.max_epochs": 2,
+    "stage1.check_images": 500,
+    "stage1.eps": 0,
+    "stage2.max_epochs": 1,
+    "stage2.check_images": 500,
+    "stage2.eps": 0,
+    "checkpoint.every_images": 600,
+    "log.every_images": 300,
+    "log.tensorboard": "false",
+}
+
+
+def words(shards: Path, runs: Path, name: str, **fields: Any) -> list[str]:
+    """The command line of a small run; keyword names have __ for dots."""
+    chosen = SMALL | {key.replace("__", "."): value for key, value in fields.items()}
+    chosen |= {"data.shards": shards, "runs": runs, "name": name}
+    return [f"--{key}={value}" for key, value in chosen.items()]
+
+
+def train(shards: Path, runs: Path, name: str, *, processes: int = 0, env: dict[str, str] | None = None, **fields: Any):
+    """Runs `python -m trainer` to its end and returns the run folder."""
+    done = run_module("trainer", *words(shards, runs, name, **fields), processes=processes, env=env)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return runs / name
+
+
+def weights(run: Path, checkpoint: int = -1) -> dict[str, torch.Tensor]:
+    """The weights of a run's newest (or another) checkpoint."""
+    return load_file(complete_checkpoints(run)[checkpoint] / "model.safetensors")
+
+
+def events(run: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of one kind in metrics.jsonl."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def largest_relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
+    """The largest |a - b| / |a| over tensors, in the Euclidean norm."""
+    assert a.keys() == b.keys()
+    return max(((a[k] - b[k]).norm() / a[k].norm().clamp_min(1e-12)).item() for k in a)
