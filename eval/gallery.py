@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.pictures import grid, heat, largest_shown, png, to_rgb
+from eval.pictures import Scale, grid, heat, png, scale_of, to_rgb
 from trainer.model import Likelihood, SigmaVAE
 
 COLUMNS = 10
@@ -14,13 +14,13 @@ COLUMNS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A PNG, and the standard deviation that its maps draw brightest (0 where it has no maps)."""
+    """A PNG, and the scale of its maps where it has some."""
 
     data: bytes
-    brightest: float = 0.0
+    scale: Scale | None = None
 
 
-def scale_for(side: int) -> int:
+def enlargement(side: int) -> int:
     """Screen pixels for an image pixel, so that small images are not specks."""
     return max(1, round(84 / side))
 
@@ -36,22 +36,29 @@ def reconstructions(model: SigmaVAE, images: Tensor) -> Picture:
     """Four rows: images (B, C, H, W) in [0, 1], reconstructions g(mu(x)), |x - g|, sigma_k; one colour scale."""
     decoded = model.decode(model.encode(images).mean)
     error, sigma = (images - decoded.mean).abs(), deviation(decoded)
-    top = largest_shown(error, sigma)
-    rows = [to_rgb(images), to_rgb(decoded.mean), heat(error, top), heat(sigma, top)]
-    return Picture(data=png(grid(rows, scale=scale_for(images.shape[-1]))), brightest=top)
+    scale = scale_of(error, sigma, darkest=0.0)
+    rows = [to_rgb(images), to_rgb(decoded.mean), heat(error, scale), heat(sigma, scale)]
+    return Picture(data=png(grid(rows, enlarge=enlargement(images.shape[-1]))), scale=scale)
 
 
 # Figures 2b and 4 of the paper.
 @torch.no_grad()
-def samples(model: SigmaVAE, latents: Tensor) -> Picture:
-    """Rows of mean images g(z), each followed by a row of sigma_k(z). latents: (n, D), n a multiple of COLUMNS."""
-    decoded = model.decode(latents)
-    sigma = deviation(decoded)
-    top = largest_shown(sigma)
-    rows: list[Tensor] = []
-    for image, spread in zip(to_rgb(decoded.mean).split(COLUMNS), heat(sigma, top).split(COLUMNS), strict=True):
-        rows += [image, spread]
-    return Picture(data=png(grid(rows, scale=scale_for(decoded.mean.shape[-1]))), brightest=top)
+def samples(model: SigmaVAE, *latents: Tensor) -> list[Picture]:
+    """Rows of mean images g(z), each followed by a row of sigma_k(z), for sets of latents with one scale for all maps.
+
+    latents: (n, D) each, n a multiple of COLUMNS. The darkest colour is the smallest variance the model can have.
+    """
+    decoded = [model.decode(z) for z in latents]
+    floor = model.variance_floor.item() ** 0.5 if model.per_pixel else 0.0
+    scale = scale_of(*(deviation(each) for each in decoded), darkest=floor)
+    pictures = []
+    for each in decoded:
+        rows: list[Tensor] = []
+        maps = heat(deviation(each), scale)
+        for image, spread in zip(to_rgb(each.mean).split(COLUMNS), maps.split(COLUMNS), strict=True):
+            rows += [image, spread]
+        pictures.append(Picture(data=png(grid(rows, enlarge=enlargement(each.mean.shape[-1]))), scale=scale))
+    return pictures
 
 
 @torch.no_grad()
@@ -69,7 +76,7 @@ def traversals(model: SigmaVAE, means: Tensor, *, rows: int = 8, reach: float = 
         z = means[:1].repeat(COLUMNS, 1)  # (COLUMNS, D)
         z[:, dimension] = centre[dimension] + steps * spread[dimension]
         lines.append(to_rgb(model.decode(z).mean))
-    return Picture(data=png(grid(lines, scale=scale_for(model.image_shape[-1])))), shown
+    return Picture(data=png(grid(lines, enlarge=enlargement(model.image_shape[-1])))), shown
 
 
 @torch.no_grad()
@@ -78,10 +85,10 @@ def interpolations(model: SigmaVAE, means: Tensor, *, rows: int = 5) -> Picture:
     steps = torch.linspace(0, 1, COLUMNS, device=means.device)[:, None]
     pairs = means[: 2 * rows].reshape(rows, 2, 1, -1)
     lines = [to_rgb(model.decode(torch.lerp(start, end, steps)).mean) for start, end in pairs]
-    return Picture(data=png(grid(lines, scale=scale_for(model.image_shape[-1]))))
+    return Picture(data=png(grid(lines, enlarge=enlargement(model.image_shape[-1]))))
 
 
 def neighbours(sampled: Tensor, nearest: Sequence[Tensor]) -> Picture:
     """Samples in the first row, below each its nearest training images; all rows (n, C, H, W) uint8."""
     rows = [to_rgb(row.float() / 255) for row in (sampled, *nearest)]
-    return Picture(data=png(grid(rows, scale=scale_for(sampled.shape[-1]))))
+    return Picture(data=png(grid(rows, enlarge=enlargement(sampled.shape[-1]))))

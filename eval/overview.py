@@ -12,7 +12,7 @@ from torch import Tensor
 
 from eval.figures import INK
 from eval.gallery import deviation
-from eval.pictures import grid, heat, largest_shown, to_rgb
+from eval.pictures import grid, heat, scale_of, to_rgb
 from trainer.model import SigmaVAE
 
 SIDE = 6
@@ -23,8 +23,9 @@ def overview(model: SigmaVAE, latents: Tensor, name: str) -> bytes:
     """SIDE x SIDE samples on the left, their sigma_k(z) with its scale on the right, as PNG. latents: (SIDE^2, D)."""
     decoded = model.decode(latents)
     sigma = deviation(decoded)
-    top = largest_shown(sigma)
-    panels = (to_rgb(decoded.mean), heat(sigma, top))
+    floor = model.variance_floor.item() ** 0.5 if model.per_pixel else 0.0
+    scale = scale_of(sigma, darkest=floor)
+    panels = (to_rgb(decoded.mean), heat(sigma, scale))
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 10, "text.color": INK}):
         made = Figure(figsize=(9.6, 4.9), layout="constrained")
         left, right = made.subplots(1, 2)
@@ -34,10 +35,10 @@ def overview(model: SigmaVAE, latents: Tensor, name: str) -> bytes:
             (f"{name}: samples from q_hat", "their uncertainty, sigma of each pixel"),
             strict=True,
         ):
-            axes.imshow(np.asarray(grid(list(panel.split(SIDE)), scale=2)), interpolation="nearest")
+            axes.imshow(np.asarray(grid(list(panel.split(SIDE)), enlarge=2)), interpolation="nearest")
             axes.set_title(title, fontsize=11, loc="left")
             axes.set_axis_off()
-        made.colorbar(ScalarMappable(Normalize(0, top), "magma"), ax=right, shrink=0.75, pad=0.02)
+        made.colorbar(ScalarMappable(Normalize(*scale), "magma"), ax=right, shrink=0.75, pad=0.02)
         buffer = io.BytesIO()
         made.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

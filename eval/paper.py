@@ -65,7 +65,7 @@ REMARKS = {
             title="The per-pixel likelihoods in print lie above what the printed algorithm can reach",
             text="Algorithm 1 keeps every variance at or above half of sigma_dataset^2, so log p(x) cannot exceed "
             "-d/2 log(2 pi f) for that floor f. The paper's 5708 to 6052 nats lie above this cap, and above d log 256 "
-            "= 4347, the most that dequantised 8-bit images of 28 x 28 can carry. Our own cap is printed beside ours.",
+            "= 4347, the most that dequantised 8-bit images of 28 x 28 can carry. This run's cap is in the table.",
         ),
         Remark(
             key="scale",

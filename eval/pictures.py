@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,28 +22,32 @@ def to_rgb(images: Tensor) -> Tensor:
     return bright.expand(*bright.shape[:-3], 3, *bright.shape[-2:])
 
 
-def heat(values: Tensor, largest: float) -> Tensor:
-    """A map (..., C, H, W) of numbers from 0 to `largest` in colour, dark to bright: uint8 (..., 3, H, W).
+class Scale(NamedTuple):
+    """The values that a map draws darkest and brightest."""
 
-    Several channels are shown by their mean.
-    """
-    scaled = (values.mean(-3) / largest).clamp(0, 1).cpu().numpy()  # (..., H, W)
+    darkest: float
+    brightest: float
+
+
+def heat(values: Tensor, scale: Scale) -> Tensor:
+    """A map (..., C, H, W) in colour, dark to bright: uint8 (..., 3, H, W). Channels are shown by their mean."""
+    low, high = scale
+    scaled = ((values.mean(-3) - low) / max(high - low, 1e-9)).clamp(0, 1).cpu().numpy()  # (..., H, W)
     coloured = colormaps["magma"](scaled)[..., :3]  # (..., H, W, 3)
     return torch.from_numpy((coloured * 255).round().astype(np.uint8)).movedim(-1, -3)
 
 
-def largest_shown(*maps: Tensor) -> float:
-    """The value drawn brightest: one in 200 pixels lies above it, so that a single pixel does not darken the rest."""
-    values = torch.cat([m.float().flatten() for m in maps])
-    # torch.quantile refuses more than 2^24 numbers; the grids shown are far smaller.
-    return max(torch.quantile(values, 0.995).item(), 1e-6)
+def scale_of(*maps: Tensor, darkest: float) -> Scale:
+    """A common scale. One pixel in 200 lies above its brightest value, so that no single one darkens the rest."""
+    values = torch.cat([m.float().flatten() for m in maps]).cpu().numpy()
+    return Scale(darkest, max(float(np.quantile(values, 0.995)), darkest))
 
 
-def grid(rows: list[Tensor], *, scale: int) -> NDArray[np.uint8]:
-    """Rows of uint8 images (columns, 3, H, W), each pixel drawn scale x scale: (height, width, 3)."""
+def grid(rows: list[Tensor], *, enlarge: int) -> NDArray[np.uint8]:
+    """Rows of uint8 images (columns, 3, H, W), each pixel drawn enlarge x enlarge: (height, width, 3)."""
     lines = []
     for row in rows:
-        large = row.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        large = row.repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2).cpu()
         lines.append(torch.cat([F.pad(image, (_GAP,) * 4, value=_PAPER) for image in large], dim=2))
     return torch.cat(lines, dim=1).permute(1, 2, 0).contiguous().numpy()
 

@@ -32,7 +32,10 @@ WALK_IMAGES = 500
 
 def picture(made: gallery.Picture, caption: str) -> Drawing:
     """A gallery picture with its caption, and the scale of its maps."""
-    scale = f" Maps: black is 0, brightest is {made.brightest:.3f} on the [0, 1] scale." if made.brightest else ""
+    scale = ""
+    if made.scale:
+        low, high = made.scale
+        scale = f" Maps run from {low:.3f} (dark) to {high:.3f} (bright) on the [0, 1] scale."
     return Drawing(source=inline(made.data, "png"), caption=caption + scale, pixels=True)
 
 
@@ -67,15 +70,15 @@ def image_sections(run: MeasuredRun, split: str, components: int, covariance: st
             ],
         )
     ]
-    drawn, missing = [], []
+    sets = {"z from the prior N(0, I).": prior_sampler(model.latent_dim)(block_generator(0, "samples", 0))}
+    missing = []
     try:
-        latents = mixture_latents(run, components, covariance)[:SAMPLES].to(ranks.device)
-        drawn.append(picture(gallery.samples(model, latents), f"z from q̂, a mixture of {components}.{uncertain}"))
+        sets = {f"z from q̂, a mixture of {components}.": mixture_latents(run, components, covariance)} | sets
     except InputError:
         command = f"python -m trainer.mixture --run {run.folder} --components {components}"
         missing.append(Missing(what="No mixture is fitted yet, so there are no samples from q̂.", command=command))
-    latents = prior_sampler(model.latent_dim)(block_generator(0, "samples", 0))[:SAMPLES].to(ranks.device)
-    drawn.append(picture(gallery.samples(model, latents), f"z from the prior N(0, I).{uncertain}"))
+    made = gallery.samples(model, *(latents[:SAMPLES].to(ranks.device) for latents in sets.values()))
+    drawn = [picture(each, caption + uncertain) for each, caption in zip(made, sets, strict=True)]
     text = ["Samples are the mean images g(z), not chosen by eye. Below each row stands its predicted deviation sigma."]
     sections.append(Section(key="samples", title="Samples", text=text, figures=drawn, missing=missing))
     means = model.encode(images).mean

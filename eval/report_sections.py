@@ -193,13 +193,19 @@ def verdict(values: dict[str, Any]) -> str:
     """One sentence on what the calibration means."""
     if values["protocol"]["variance"] == "one":
         return "One variance serves all pixels, so it can be right on average but cannot tell where errors are."
-    nine = next(point["value"] for point in values["coverage"] if point["level"] == 0.95)
-    width = "about right" if abs(nine - 0.95) <= 0.02 else "too wide" if nine > 0.95 else "too narrow"
+    held = {point["level"]: point["value"] for point in values["coverage"]}
+    fits = all(abs(value - level) <= 0.03 for level, value in held.items())
+    if fits:
+        shape = "as many as promised, so sigma may be read as a standard deviation"
+    elif held[0.5] > 0.5 and held[0.99] < 0.99:
+        shape = "errors are mostly smaller and sometimes much larger than a Gaussian of this width would have"
+    else:
+        shape = "the intervals are too wide" if held[0.9] > 0.9 else "the intervals are too narrow"
     order = values["sparsification"]
     part = 1 - order["area"] / order["area_of_chance"] if order["area_of_chance"] > 0 else 0.0
+    gain = values["log_likelihood_gain"]
     return (
-        f"The 95% intervals hold {nine:.1%} of the pixels: {width}. Leaving pixels out by predicted variance achieves "
-        f"{part:.0%} of what the best possible order would (0% is an order by chance), and the variances raise the "
-        f"likelihood of these reconstructions by {values['log_likelihood_gain']:.0f} nats per image over the best single "
-        "one."
+        f"The 50%, 90% and 99% intervals hold {held[0.5]:.0%}, {held[0.9]:.0%} and {held[0.99]:.0%} of the pixels: "
+        f"{shape}. As an order of which pixels are wrong the variance achieves {part:.0%} of what is possible (0% is chance). "
+        f"Against the best single variance it {'adds' if gain > 0 else 'costs'} {abs(gain):.0f} nats per image."
     )

@@ -165,6 +165,8 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
             "Sparsification area (0 is a perfect order; by chance)",
             [f"{(s := r['sparsification'])['area']:.3f} ({s['area_of_chance']:.3f})" for r in results],
         ),
-        row("Gain over the best single variance, nats per image", [f"{r['log_likelihood_gain']:.1f}" for r in results]),
+        row(
+            "Gain over the best single variance, nats per image", [f"{r['log_likelihood_gain']:z.1f}" for r in results]
+        ),
     ]
     return Table(head=("", *(column_title(r) for r in results)), rows=rows)
