@@ -30,8 +30,7 @@ def reference_statistics(
     if split not in manifest.splits:
         raise InputError(f"--split: {split!r} is not in {shards}; use one of {', '.join(manifest.splits)}")
     protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
-    features = "-features" if keep_features else ""
-    path = cache_folder("references") / f"{fingerprint(protocol)}{features}.safetensors"
+    path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
     # The first process alone looks, so that all take the same way even if the file appears meanwhile.
     if ranks.any(ranks.is_main and path.exists()):
         return FeatureStatistics.load(path)
