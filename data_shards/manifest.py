@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.address import Address
+from data_shards.address import Address, Unreachable
 from data_shards.errors import InputError
 from data_shards.pixels import Pixels
 
@@ -82,16 +82,18 @@ class Manifest:
     """Source images left out as unusable: {"key", "split", "reason"}."""
 
     @classmethod
-    def load(cls, address: str | Path) -> "Manifest":
+    def load(cls, address: str | Path, *, allow_pipe: bool = False) -> "Manifest":
         """Reads the manifest of the shard folder at `address`, a path or URL, with or without /manifest.json.
 
-        Raises InputError where there is none or it is damaged.
+        allow_pipe lets the address be a shell command. Raises InputError where there is none or it is damaged.
         """
-        folder = Address(address)
+        folder = Address(address, allow_pipe=allow_pipe)
         try:
             return cls.from_json(json.loads(folder.read_bytes(FILE)))
         except FileNotFoundError as error:
             raise InputError(f"{address}: no {FILE} there; make it by `python -m data_shards build`") from error
+        except Unreachable as error:
+            raise InputError(str(error)) from error
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{folder.of(FILE)}: damaged ({error}); build the shards again") from error
 

@@ -29,9 +29,10 @@ class Counted(Protocol):
 
 
 class EpochOrder:
-    """The order of one epoch of one split."""
+    """The order of one epoch of one split; with shuffle=False, that of the source."""
 
-    def __init__(self, manifest: Counted, *, split: str, seed: int, epoch: int) -> None:
+    def __init__(self, manifest: Counted, *, split: str, seed: int, epoch: int, shuffle: bool = True) -> None:
+        self._shuffle = shuffle
         self._manifest, self._split, self._seed, self._epoch = manifest, split, seed, epoch
         counts = manifest.shard_counts(split)
         self.num_samples = int(counts.sum())
@@ -44,15 +45,17 @@ class EpochOrder:
         self._window = functools.lru_cache(maxsize=2)(self._shuffled_window)
 
     def _permutation(self, count: int, *purpose: str | int) -> NDArray[np.int64]:
+        if not self._shuffle:
+            return np.arange(count)
         words = [self._manifest.hash, self._split, self._seed, self._epoch, *purpose]
         digest = hashlib.sha256("|".join(map(str, words)).encode()).digest()
         # Sorting 64-bit random keys permutes uniformly but for ties, which a stable sort makes harmless.
         return np.random.Philox(key=int.from_bytes(digest[:16], "little")).random_raw(count).argsort(kind="stable")
 
-    def shards_of_window(self, window: int) -> NDArray[np.int64]:
-        """Which shards of the split, numbered in source order, a window holds."""
+    def upcoming_shards(self, window: int) -> NDArray[np.int64]:
+        """The shards of the split, numbered in source order, that a window and the one after it hold."""
         size = self._manifest.window
-        return self.shard_order[window * size : (window + 1) * size]
+        return self.shard_order[window * size : (window + 2) * size]
 
     def _shuffled_window(self, window: int) -> NDArray[np.int64]:
         part = slice(window * self._manifest.window, (window + 1) * self._manifest.window)

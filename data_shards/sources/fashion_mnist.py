@@ -11,6 +11,7 @@ import pooch
 
 from data_shards.errors import InputError
 from data_shards.sources.idx import read_idx
+from data_shards.user_cache import cache_folder
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -30,13 +31,6 @@ CONTENTS = {
     "t10k-images-idx3-ubyte.gz": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
     "t10k-labels-idx1-ubyte.gz": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
 }
-
-
-def cache_folder() -> Path:
-    """Where fetched files are kept: $SIGMA_VAE_CACHE, else sigma-vae under $XDG_CACHE_HOME or ~/.cache."""
-    if own := os.environ.get("SIGMA_VAE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sigma-vae"
 
 
 def find_folder() -> Path:
