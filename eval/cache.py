@@ -2,15 +2,15 @@
 
 import contextlib
 import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_shards.user_cache import cache_folder
 
-def cache_folder(name: str) -> Path:
-    """$XDG_CACHE_HOME/two-stage-sigma-vae/NAME, by default under ~/.cache; made where it is missing."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(root) / "two-stage-sigma-vae" / name
+
+def shared_folder(name: str) -> Path:
+    """Folder NAME of the user's cache; made where it is missing."""
+    folder = cache_folder() / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

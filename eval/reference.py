@@ -5,7 +5,7 @@ from typing import Any
 
 from data_shards.errors import InputError
 from data_shards.manifest import Manifest
-from eval.cache import cache_folder
+from eval.cache import shared_folder
 from eval.extractors.extractor import Extractor
 from eval.feature_extraction import extract
 from eval.image_sources import from_shards
@@ -30,7 +30,7 @@ def reference_statistics(
     if split not in manifest.splits:
         raise InputError(f"--split: {split!r} is not in {shards}; use one of {', '.join(manifest.splits)}")
     protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
-    path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
+    path = shared_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
     # The first process alone looks, so that all take the same way even if the file appears meanwhile.
     if ranks.any(ranks.is_main and path.exists()):
         return FeatureStatistics.load(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data_shards import atomic
 from data_shards.errors import InputError
-from eval.cache import cache_folder, locked
+from eval.cache import locked, shared_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def given_or_downloaded(path: str, published: WeightFile) -> Path:
         if not Path(path).is_file():
             raise InputError(f"--extractor-weights: {path} is no file; give the path of {published.name}")
         return Path(path)
-    kept = cache_folder("weights") / published.name
+    kept = shared_folder("weights") / published.name
     with locked(kept):
         if not kept.exists():
             _download(published, kept)
