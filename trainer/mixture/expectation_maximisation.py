@@ -30,7 +30,7 @@ def inverse_temperature(iteration: int, dim: int, settings: Settings) -> float:
     """beta of an iteration: geometric from annealing_start to 1 over annealing_iter iterations."""
     if iteration >= settings.annealing_iter:
         return 1.0
-    start = min(1.0, 1.28 / dim) if settings.annealing_start is None else settings.annealing_start
+    start = min(1.0, 6.4 / dim) if settings.annealing_start is None else settings.annealing_start
     return start ** (1 - iteration / settings.annealing_iter)
 
 

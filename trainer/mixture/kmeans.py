@@ -4,6 +4,8 @@ faiss's own Kmeans sees one process, and samples 256 points a centroid unless to
 time goes, is the same.
 """
 
+import math
+
 import faiss
 import torch
 from torch import Tensor
@@ -70,16 +72,28 @@ def _gather(points: Tensor, rows: Tensor, first: int, ranks: Ranks) -> Tensor:
 
 
 def _plus_plus(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """Seeds (K, D) drawn one after another with probability proportional to the squared distance to the nearest."""
-    draws = torch.rand(k, generator=generator, dtype=torch.float64)
-    chosen = [int(draws[0] * len(pool))]
-    distance = (pool - pool[chosen[0]]).square().sum(1)
-    for draw in draws[1:].tolist():
-        cumulative = distance.cumsum(0)
-        place = int(torch.searchsorted(cumulative, draw * cumulative[-1], right=True))
-        chosen.append(min(place, len(pool) - 1))
-        distance = torch.minimum(distance, (pool - pool[chosen[-1]]).square().sum(1))
-    return pool[torch.tensor(chosen)]
+    """Seeds (K, D) drawn one after another with probability proportional to the squared distance to the nearest.
+
+    Of a few draws for each seed the one that leaves the least distance is kept (greedy k-means++).
+    """
+    draws = torch.rand(k, 2 + int(math.log(k)), generator=generator, dtype=torch.float64).to(pool.device)
+    norms = pool.square().sum(1)
+
+    def distances(rows: Tensor) -> Tensor:
+        """Squared distances (m, n) of the whole pool from some of its points."""
+        products = pool[rows] @ pool.t()
+        return (norms[rows, None] + norms - 2 * products).clamp_(min=0)
+
+    chosen = [int(draws[0, 0] * len(pool))]
+    nearest = distances(torch.tensor(chosen, device=pool.device))[0]
+    for draw in draws[1:]:
+        cumulative = nearest.cumsum(0)
+        places = torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_(max=len(pool) - 1)
+        left = torch.minimum(nearest, distances(places))  # (draws, n)
+        best = int(left.sum(1).argmin())
+        chosen.append(int(places[best]))
+        nearest = left[best]
+    return pool[torch.tensor(chosen, device=pool.device)]
 
 
 def _repaired(sums: Tensor) -> Tensor:

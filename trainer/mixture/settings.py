@@ -34,8 +34,8 @@ class Settings:
     annealing_iter: int = 10
     """Iterations over which the inverse temperature rises geometrically to 1, at least 0; 0 is plain EM."""
     annealing_start: float | None = None
-    """The first inverse temperature, in (0, 1]. None is 1.28 / D, so that log-densities differ by as much as in about
-    one dimension: 0.02 at D = 64. Much lower, and all components melt into one."""
+    """The first inverse temperature, in (0, 1]. None is 6.4 / D, at most 1: log-densities then differ by as much as
+    in about six dimensions. Much lower, and all components melt into one."""
     inflation: float | None = None
     """Factor on all covariances after the fit, above 0. None takes the best on held-out points."""
     validation_fraction: float = 0.1
