@@ -1,16 +1,20 @@
 """Shards from the command line.
 
-python -m data_shards build {mnist,fashion-mnist} --out SHARDS
+python -m data_shards build {celeba,mnist,fashion-mnist,folder} --source PATH --out SHARDS
+python -m data_shards {verify,info,simulate} SHARDS
 """
 
 import argparse
 import sys
 
-from data_shards import build_command
+from data_shards import build_command, info, simulate, verify
 from data_shards.errors import command
 
 _COMMANDS = {
     "build": (build_command, "make shards from a data set"),
+    "verify": (verify, "check shards thoroughly"),
+    "info": (info, "tell what shards hold, with a contact sheet"),
+    "simulate": (simulate, "walk the order of a data set without images"),
 }
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from data_shards.errors import InputError
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels
 from data_shards.progress import Progress
-from data_shards.shard_writer import ShardPlan, Written, is_done, write_shard
+from data_shards.shard_writer import ShardPlan, Written, ensure_shard, is_done
 from data_shards.sources.sample import Source
 
 RECIPE_FILE = "recipe.json"
@@ -35,6 +35,8 @@ _NAMED_IN_MESSAGE = 3
 class BuildOptions:
     """What a person chooses about a build, beside source and pixels."""
 
+    num_valid: int | None = None
+    """Training images that the source was told to move into the split valid; None where it has its own."""
     shard_images: int = 1000
     """Images a shard; the last of a split has what is left."""
     window: int = manifest.DEFAULT_WINDOW
@@ -75,33 +77,47 @@ def build(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> M
     where too many images are unusable, or where the disk is too small.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _agree_on_recipe(out, recipe(source.name, pixels, options) | {"keys": source.fingerprint()})
+    _agree_on_recipe(out, recipe(source.name, pixels, options) | {"source": source.fingerprint()})
     plans = plan_shards(source, options.shard_images)
     mine = [plan for number, plan in enumerate(plans) if number % options.parts == options.part]
     done = _write_all(source, pixels, out, options, mine)
     _refuse_bad(done, mine, options.skip_bad)
-    return merge(source, pixels, out, options) if options.parts == 1 else None
+    return _write_manifest(source, pixels, out, options, plans, done) if options.parts == 1 else None
 
 
 def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> Manifest:
-    """Writes the manifest over the shards of all parts.
+    """Checks the shards of all parts and writes the manifest over them.
 
-    Raises InputError naming the first part that is not done.
+    Raises InputError for the first shard that is not done, and where too many images of all parts are unusable.
     """
+    if not (out / RECIPE_FILE).is_file():
+        raise InputError(f"{out}: no part of a build is there; run the parts first")
+    _agree_on_recipe(out, recipe(source.name, pixels, options) | {"source": source.fingerprint()})
     plans = plan_shards(source, options.shard_images)
-    done: dict[str, Written] = {}
-    for number, plan in enumerate(plans):
-        written = is_done(out, plan)
-        if written is None:
-            part = f"part {number % options.parts} of {options.parts}" if options.parts > 1 else "the build"
-            raise InputError(f"{out / plan.name}: not done; run {part} again, then merge")
-        done[plan.name] = written
+    with ThreadPoolExecutor(options.processes) as pool:
+        checked = dict(zip(plans, pool.map(functools.partial(is_done, out), plans), strict=True))
+    if missing := [plan.name for plan, written in checked.items() if written is None]:
+        raise InputError(
+            f"{out / missing[0]}: not done, with {len(missing) - 1} more of {len(plans)}; run the parts of the build "
+            "again, which goes on where they stopped, then merge"
+        )
+    done = {plan.name: written for plan, written in checked.items() if written is not None}
     _refuse_bad(done, plans, options.skip_bad)
+    return _write_manifest(source, pixels, out, options, plans, done)
+
+
+def _write_manifest(
+    source: Source, pixels: Pixels, out: Path, options: BuildOptions, plans: list[ShardPlan], done: dict[str, Written]
+) -> Manifest:
+    shards = tuple(shard for plan in plans if (shard := done[plan.name].shard) is not None)
+    filled = {shard.split for shard in shards}
+    if not shards:
+        raise InputError(f"{out}: no usable image at all; mend the source")
     made = Manifest(
         name=source.name,
         pixels=pixels,
-        splits=tuple(source.keys),
-        shards=tuple(shard for plan in plans if (shard := done[plan.name].shard) is not None),
+        splits=tuple(split for split in source.keys if split in filled),
+        shards=shards,
         window=options.window,
         skipped=tuple(entry for plan in plans for entry in done[plan.name].skipped),
     )
@@ -116,6 +132,7 @@ def recipe(name: str, pixels: Pixels, options: BuildOptions) -> dict[str, Any]:
     return {
         "name": name,
         "pixels": pixels.to_json(),
+        "valid": options.num_valid,
         "shard_images": options.shard_images,
         "window": options.window,
     }
@@ -168,22 +185,17 @@ def _write_all(
 def _outcomes(
     source: Source, pixels: Pixels, out: Path, processes: int, plans: list[ShardPlan]
 ) -> Iterator[tuple[ShardPlan, Written]]:
-    """Finished plans as they come: first those of a former run, then new ones."""
-    todo = []
-    for plan in plans:
-        if (written := is_done(out, plan)) is not None:
-            yield plan, written
-        else:
-            todo.append(plan)
-    _refuse_small_disk(out, pixels, sum(plan.stop - plan.start for plan in todo))
-    write = functools.partial(write_shard, out, source, pixels)
-    if processes == 1 or len(todo) < 2:
-        for plan in todo:
+    """Finished plans as they come."""
+    new = [plan for plan in plans if not (out / plan.index_name).is_file()]
+    _refuse_small_disk(out, pixels, sum(plan.stop - plan.start for plan in new))
+    write = functools.partial(ensure_shard, out, source, pixels)
+    if processes == 1 or len(plans) < 2:
+        for plan in plans:
             yield plan, write(plan)
         return
-    pool = ProcessPoolExecutor(min(processes, len(todo)), multiprocessing.get_context("spawn"), _begin, (write,))
+    pool = ProcessPoolExecutor(min(processes, len(plans)), multiprocessing.get_context("spawn"), _begin, (write,))
     try:
-        futures = {pool.submit(_write, plan): plan for plan in todo}
+        futures = {pool.submit(_write, plan): plan for plan in plans}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:

@@ -99,6 +99,11 @@ class _Columns:
         return len(self._rows)
 
 
+def ensure_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -> Written:
+    """What a former run made of the plan if that is whole, else what this one makes of it."""
+    return is_done(folder, plan) or write_shard(folder, source, pixels, plan)
+
+
 def write_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -> Written:
     """Writes the tar and then the index of one plan into `folder`."""
     skipped: list[dict[str, str]] = []

@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import hashlib
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,12 +62,6 @@ class IdxSource:
     def _array(self, part: str, kind: str) -> NDArray[np.uint8]:
         return _cached_idx(self._paths[part, kind], _KINDS[kind])
 
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(H, W) of all images."""
-        height, width = self._array("train", "images").shape[1:]
-        return height, width
-
     def read(self, split: str, index: int) -> Sample:
         """The image as H x W x 1 with its class as text."""
         part = "t10k" if split == "test" else "train"
@@ -75,8 +70,11 @@ class IdxSource:
         return Sample(image=self._array(part, "images")[row, :, :, None], extras={"cls": str(label).encode()})
 
     def fingerprint(self) -> str:
-        """Covers keys only: the files themselves have no other identity than their content."""
-        return fingerprint_of_keys(self.keys)
+        """Of keys and pixels."""
+        digest = hashlib.sha256(fingerprint_of_keys(self.keys).encode())
+        for part in ("train", "t10k"):
+            digest.update(self._array(part, "images").tobytes())
+        return digest.hexdigest()
 
 
 _KINDS = {"images": 3, "labels": 1}  # kind: dimensions

@@ -1,0 +1,80 @@
+"""Any folder of images, with or without folders train, valid and test in it."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from data_shards.errors import InputError
+from data_shards.sources.encoded_file import ENCODED_EXTENSIONS, encoded_sample, read_file
+from data_shards.sources.sample import Sample, fingerprint_of_keys
+
+SPLITS = ("train", "valid", "test")
+_NOT_IN_KEYS = re.compile(r"[^\w/-]", re.ASCII)
+
+
+class FolderSource:
+    """The images below `folder`, sorted by path.
+
+    Folders named train, valid and test are the splits where there is a train; otherwise all images are train. With
+    `num_valid`, the last so many of train become valid. The path without its extension is the key. Raises InputError
+    where there is no image, or num_valid leaves none.
+    """
+
+    name = "folder"
+
+    def __init__(self, folder: Path, *, num_valid: int) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the folder of the images by --source")
+        splits = SPLITS if (folder / "train").is_dir() else ()
+        self._folder = folder
+        files = {split: _images_below(folder / split) for split in splits} or {"train": _images_below(folder)}
+        train = files["train"]
+        if not train:
+            raise InputError(f"{folder}: no images (.{', .'.join(sorted(ENCODED_EXTENSIONS))}) below it")
+        if num_valid:
+            if files.get("valid"):
+                raise InputError(f"--valid: {folder / 'valid'} holds the split already; leave the option out")
+            if not num_valid < len(train):
+                raise InputError(f"--valid: {num_valid} does not leave a training image of {len(train)}; use less")
+            files = {"train": train[:-num_valid], "valid": train[-num_valid:], "test": files.get("test", [])}
+        self._files = {split: paths for split, paths in files.items() if paths}
+        self.keys: Mapping[str, Sequence[str]] = {
+            split: _keys([path.relative_to(folder).with_suffix("").as_posix() for path in paths])
+            for split, paths in self._files.items()
+        }
+
+    def read(self, split: str, index: int) -> Sample:
+        """The image file."""
+        path = self._files[split][index]
+        return encoded_sample(read_file(path), path.suffix[1:].lower(), {})
+
+    def fingerprint(self) -> str:
+        """Of the listed paths."""
+        listed = {split: [os.fspath(path.relative_to(self._folder)) for path in p] for split, p in self._files.items()}
+        return fingerprint_of_keys(listed)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        found += [Path(place, name) for name in names if Path(name).suffix[1:].lower() in ENCODED_EXTENSIONS]
+    return sorted(found)
+
+
+def _keys(names: list[str]) -> list[str]:
+    """WebDataset keys, which end at the first dot: other characters become _, and doubles get a number."""
+    plain = [_NOT_IN_KEYS.sub("_", name) for name in names]
+    taken = set(plain)
+    seen: set[str] = set()
+    keys = []
+    for key in plain:
+        number = 2
+        unique = key
+        while unique in seen or (unique != key and unique in taken):
+            unique = f"{key}_{number}"
+            number += 1
+        seen.add(unique)
+        keys.append(unique)
+    return keys
