@@ -12,6 +12,7 @@ COMMANDS = {
     "fid": "Frechet distance of samples or reconstructions to real images",
     "likelihood": "ELBO, importance-weighted likelihood, bits per dimension, KL(q_hat || p)",
     "uncertainty": "variance maps of reconstructions and samples, and whether they can be trusted",
+    "memorisation": "whether samples are nearer to training images than new images are",
     "report": "one self-contained page with everything measured so far",
 }
 

@@ -90,7 +90,7 @@ def sparsification(square_error: Tensor, variance: Tensor, points: int = 20) -> 
         sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, group, square_error)
         rising = torch.repeat_interleave(sums / counts, counts)  # smallest score first, (n,)
         kept = len(score) - (left_out * len(score)).long()
-        return rising.cumsum(0)[kept - 1] / kept / square_error.mean()
+        return rising.cumsum(0)[kept - 1] / kept / square_error.mean().clamp_min(1e-300)
 
     by_variance, by_error = kept_error(variance), kept_error(square_error)
     return Sparsification(

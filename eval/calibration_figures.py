@@ -15,7 +15,10 @@ def coverage_figure(values: Values) -> str:
     levels = [point["level"] for point in values["coverage"]]
     with figure() as (made, axes):
         axes.plot([0.4, 1], [0.4, 1], color=MUTED, linestyle="--", linewidth=1, label="calibrated")
-        axes.plot(levels, [point["value"] for point in values["coverage"]], color=BLUE, marker="o", label="this run")
+        axes.plot(levels, [point["value"] for point in values["coverage"]], color=BLUE, marker="o", label="all pixels")
+        if values["upper_half"]:
+            held = [point["value"] for point in values["upper_half"]["coverage"]]
+            axes.plot(levels, held, color=ORANGE, marker="o", label="the more uncertain half")
         axes.set_xlabel("promised")
         axes.set_ylabel("held")
         axes.set_title("Predicted intervals")
@@ -48,6 +51,8 @@ def reliability_figure(values: Values) -> str:
         axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, label="groups of pixels")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        # Black backgrounds have next to no error; what matters is where the variance claims something.
+        axes.set_ylim(bottom=max(min(e for _, e in points), ends[0] / 300) * 0.8)
         axes.set_xlabel("predicted variance")
         axes.set_ylabel("mean squared error")
         axes.set_title("Variance against error")

@@ -14,7 +14,7 @@ from eval.pictures import inline
 INK, MUTED = "#1f2933", "#7b8794"
 BLUE, ORANGE, GREEN, RED = "#2563a8", "#d97706", "#2f855a", "#b83280"
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.edgecolor": MUTED,
@@ -40,7 +40,7 @@ _STYLE: dict[Any, Any] = {
 @contextmanager
 def figure(width: float = 4.4, height: float = 2.9) -> Iterator[tuple[Figure, Axes]]:
     """A figure with one pair of axes; inches."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         made = Figure(figsize=(width, height), layout="constrained")
         yield made, made.add_subplot()
 

@@ -18,6 +18,7 @@ from eval.likelihood_values import image_values, summary, units
 from eval.measured_run import MeasuredRun, VarianceProtocol, open_run
 from trainer.gaussian import log_prior, variance_floor_cap
 from trainer.held_out import ACTIVE_VARIANCE
+from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import Ranks, process_group
 
 KL_SAMPLES, KL_RUNS = 10_000, 10
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mixture", type=int, default=32, help="components of the fitted mixture; 0 for the prior only"
     )
-    parser.add_argument("--covariance", default="full", help="covariance type of the fitted mixture")
+    parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
     parser.add_argument("--split", default="test", help="split of the data")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")

@@ -206,6 +206,6 @@ def verdict(values: dict[str, Any]) -> str:
     gain = values["log_likelihood_gain"]
     return (
         f"The 50%, 90% and 99% intervals hold {held[0.5]:.0%}, {held[0.9]:.0%} and {held[0.99]:.0%} of the pixels: "
-        f"{shape}. As an order of which pixels are wrong the variance achieves {part:.0%} of what is possible (0% is chance). "
-        f"Against the best single variance it {'adds' if gain > 0 else 'costs'} {abs(gain):.0f} nats per image."
+        f"{shape}. As an order of which pixels are wrong the variance achieves {part:.0%} of what is possible (0% is "
+        f"chance). Against the best single variance it {'adds' if gain > 0 else 'costs'} {abs(gain):.0f} nats an image."
     )

@@ -149,6 +149,9 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
     for place, point in enumerate(results[0]["coverage"]):
         title = f"Pixels inside the {point['level']:.0%} interval"
         rows.append(row(title, [f"{r['coverage'][place]['value']:.1%}" for r in results]))
+        halves = [f"{r['upper_half']['coverage'][place]['value']:.1%}" if r["upper_half"] else "" for r in results]
+        if any(halves):
+            rows.append(row("… of the more uncertain half of the pixels", halves))
     residuals = [r["residuals"] for r in results]
     rows += [
         row("Standardised residuals: mean (0 is calibrated)", [f"{r['mean']:.3f}" for r in residuals]),

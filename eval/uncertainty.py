@@ -32,6 +32,7 @@ def uncertainty_values(error: Tensor, variance: Tensor) -> dict[str, Any]:
             }
             for i, level in enumerate(LEVELS)
         ],
+        "upper_half": upper_half(flat_error, flat_variance),
         "residuals": {
             "mean": residual.mean().item(),
             "standard_deviation": residual.std(correction=0).item(),
@@ -53,6 +54,23 @@ def uncertainty_values(error: Tensor, variance: Tensor) -> dict[str, Any]:
         "log_likelihood_gain": log_likelihood_gain(square_error, variance),
         "mean_square_error": flat_error.mean().item(),
         "mean_variance": flat_variance.mean().item(),
+    }
+
+
+def upper_half(square_error: Tensor, variance: Tensor) -> dict[str, Any] | None:
+    """Calibration of those pixels whose variance lies above the median; None where all variances are equal.
+
+    Backgrounds that are always black are easy, and many enough to hide how the intervals fare where there is something
+    to predict. square_error, variance: (n,).
+    """
+    above = variance > variance.median()
+    if not above.any():
+        return None
+    inside = coverage(square_error[above][None], variance[above][None])[0]
+    return {
+        "coverage": [{"level": level, "value": inside[i].item()} for i, level in enumerate(LEVELS)],
+        "mean_square_error": square_error[above].mean().item(),
+        "variance": variance[above].mean().item(),
     }
 
 

@@ -1,0 +1,118 @@
+"""`python -m eval memorisation`: whether samples are nearer to training images than new images are.
+
+Samples from q_hat are held against reconstructions of held-out images, which are as smooth as samples are and come from
+images that the model has never seen. With very many components q_hat could repeat its training codes, so the same is
+asked of the latents themselves.
+"""
+
+import argparse
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from data_shards.atomic import write_bytes, write_json
+from data_shards.errors import InputError
+from eval.image_noise import image_noise, seeded_generator
+from eval.image_sources import to_8_bits
+from eval.image_subset import gathered, subset_blocks, subset_indices
+from eval.measured_run import MeasuredRun, VarianceProtocol, open_run
+from eval.nearest_training import chance_nearer, nearest_code_distance, nearest_images
+from trainer import latents
+from trainer.mixture.settings import COVARIANCE_TYPES
+from trainer.process_group import Ranks, process_group
+
+NEIGHBOURS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorisationProtocol(VarianceProtocol):
+    """What else the comparison depends on. `split` is the one whose images the model has not seen."""
+
+    mixture: str
+    """The density sampled, as COMPONENTS-COVARIANCE."""
+    train_split: str
+    """The split that was trained on."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m eval memorisation`."""
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
+    parser.add_argument("--images", type=int, default=200, help="number of samples, and of held-out images")
+    parser.add_argument("--mixture", type=int, default=32, help="components of the fitted mixture to sample from")
+    parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
+    parser.add_argument("--split", default="test", help="split of held-out images")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+
+
+def held_out(run: MeasuredRun, split: str, count: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor]:
+    """Reconstructions (N, C, H, W) and sampled codes (N, D) of held-out images, on every process."""
+    indices = subset_indices(run.manifest, split, count)
+    images = torch.zeros(count, *run.model.image_shape)
+    codes = torch.zeros(count, run.model.latent_dim)
+    for places, index, x in subset_blocks(run.config.data.shards, split, indices, ranks):
+        posterior = run.model.encode(x)
+        noise = image_noise(seed, index.tolist(), 1, run.model.latent_dim)[0].to(ranks.device)
+        z = posterior.mean + posterior.std * noise
+        images[places], codes[places] = run.model.decode(z).mean.cpu(), z.cpu()
+    return gathered(images, ranks), gathered(codes, ranks)
+
+
+def compared(ours: Tensor, others: Tensor) -> dict[str, Any]:
+    """Nearest distances of samples, (N,), and of held-out images, (M,), in numbers."""
+    return {
+        "samples": {"median": ours.median().item(), "mean": ours.mean().item()},
+        "held_out": {"median": others.median().item(), "mean": others.mean().item()},
+        "chance_nearer": {
+            "value": chance_nearer(ours, others),
+            # of the Mann-Whitney statistic where both come from one distribution
+            "standard_error": math.sqrt((len(ours) + len(others) + 1) / (12 * len(ours) * len(others))),
+            "unit": "probability that a sample is nearer than a held-out image; 0.5 where it makes no difference",
+        },
+    }
+
+
+@torch.inference_mode()
+def run(args: argparse.Namespace) -> None:
+    """Measures and writes RUN/eval/memorisation.json, and the images beside it as memorisation.safetensors."""
+    for name, least in (("images", 2), ("mixture", 1), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise InputError(f"--{name}: {getattr(args, name)} is below {least}")
+    with process_group(args.device) as ranks:
+        measured = open_run(args.run, args.weights, ranks.device)
+        config = measured.config
+        train_codes = latents.read(args.run, config.data.train_split, weights=args.weights).mean
+        generator = seeded_generator(args.seed, "memorisation", 0)
+        z = measured.mixture(args.mixture, args.covariance).sample(args.images, generator)  # (N, D)
+        samples = torch.cat([measured.model.decode(part.to(ranks.device)).mean.cpu() for part in z.split(50)])
+        reconstructed, codes = held_out(measured, args.split, args.images, args.seed, ranks)
+        near = nearest_images(
+            torch.cat([samples, reconstructed]), config.data.shards, config.data.train_split, k=NEIGHBOURS, ranks=ranks
+        )
+        if not ranks.is_main:
+            return
+        of_samples, of_others = near.distance[:, 0].split(args.images)
+        protocol = MemorisationProtocol(
+            **measured.variance_protocol(args.split, args.images, args.seed),
+            mixture=f"{args.mixture}-{args.covariance}",
+            train_split=config.data.train_split,
+        )
+        result = {
+            "protocol": protocol.record(),
+            "pixel_distance": compared(of_samples, of_others),
+            "code_distance": compared(nearest_code_distance(z, train_codes), nearest_code_distance(codes, train_codes)),
+        }
+        path = measured.result_path("memorisation")
+        shown = {"sample": to_8_bits(samples), "nearest": near.image[: args.images].contiguous()}
+        write_bytes(path.with_suffix(".safetensors"), save(shown))
+        write_json(path, result)
+        for name in ("pixel_distance", "code_distance"):
+            chance = result[name]["chance_nearer"]
+            title = f"by {name.replace('_', ' ')}, a sample is nearer to a training image"
+            print(f"{title} than a held-out one with chance {chance['value']:.3f} +- {chance['standard_error']:.3f}")
+        print(f"written to {path}")
