@@ -1,19 +1,21 @@
 """From points to a fitted mixture: checks, frame, k-means start, EM, and the closing choice of shrinkage."""
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from data_shards.errors import InputError
+from trainer.mixture.checkpoints import Checkpoints
 from trainer.mixture.dense import Exact, hard_statistics
 from trainer.mixture.estimate import maximise
 from trainer.mixture.expectation import Expectation
 from trainer.mixture.expectation_maximisation import Progress, expectation_maximisation
 from trainer.mixture.frame import Frame
+from trainer.mixture.growth import grown
 from trainer.mixture.kmeans import kmeans
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, place_among_ranks, second_moment
@@ -60,55 +62,93 @@ def fit(
     settings: Settings,
     start: Parameters | None,
     ranks: Ranks,
-    after: Callable[[Progress], None] | None,
+    after: Callable[[Progress], None] | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 30.0,
 ) -> Fitted:
     """Fits to checked points, see `GaussianMixture.fit`."""
     laps = _Laps()
-    dim = train.x.shape[1]
     total, _ = place_among_ranks(len(train), ranks)
     if total < settings.n_components:
         raise InputError(f"n_components: {settings.n_components} components for {total} points; use {total} or fewer")
     frame = Frame.of(train.x, ranks)
-    working = torch.float64 if settings.products == "float64" else torch.float32
-    everything = frame.enter(train, working)
     inner = replace(settings, reg_covar=settings.reg_covar / frame.scale**2)
-    points, judges = _split(everything, settings, ranks) if held_out is None else (everything, held_out)
-    if held_out is not None:
-        judges = frame.enter(held_out, working)
-    moment = second_moment(everything, ranks)
-    expectation: Expectation = (
-        Truncated(points, judges, moment, settings.products, settings.width)
-        if settings.width
-        else Exact(points, judges, moment, settings.products)
-    )
+    data = _divided(frame, train, held_out, inner, ranks)
     laps.end("prepare")
-    parameters = _start(points, inner, ranks) if start is None else frame.enter_parameters(start.to(ranks.device))
+    saved = None
+    if checkpoint is not None:
+        location = [f"{value:.6g}" for value in frame.location.tolist()]
+        fingerprint = {"settings": asdict(settings), "points": total, "location": location}
+        saved = Checkpoints(checkpoint, fingerprint, ranks, checkpoint_seconds)
+    expectation = data.expectation(settings)
+    progress = saved.resume(expectation, settings.covariance_type) if saved is not None else None
+    if progress is None:
+        progress = Progress(
+            kmeans_start(data.points, inner, ranks)
+            if start is None
+            else frame.enter_parameters(grown(start.to(ranks.device), settings.n_components))
+        )
     laps.end("k-means")
-    progress = expectation_maximisation(Progress(parameters), expectation, inner, ranks, after)
+
+    def after_iteration(progress: Progress) -> None:
+        if saved is not None:
+            saved.save(progress, expectation)
+        if after is not None:
+            after(progress)
+
+    expectation_maximisation(progress, expectation, inner, ranks, after_iteration)
     laps.end("EM")
-    statistics = Exact(points, None, moment, settings.products).statistics(progress.parameters, 1.0).all_reduce(ranks)
-    loss = None
+    closed, nu, inflation, loss = _close(data, progress.parameters, expectation, inner, ranks, laps)
+    progress.history = [_in_data_units(record, frame.log_density_shift) for record in progress.history]
+    return Fitted(frame.leave_parameters(closed), progress, nu, inflation, loss, laps.seconds)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Points in the frame. points: fitted to; judges: held out; returning: whether the judges join the last M-step."""
+
+    points: Points
+    judges: Points | None
+    returning: bool
+    moment: Tensor
+
+    def expectation(self, settings: Settings) -> Expectation:
+        """The E-step that the settings ask for."""
+        if settings.width:
+            return Truncated(self.points, self.judges, self.moment, settings.products, settings.width)
+        return Exact(self.points, self.judges, self.moment, settings.products)
+
+    def exact(self, points: Points, parameters: Parameters, settings: Settings, ranks: Ranks) -> Statistics:
+        """Exact statistics of some points of all processes."""
+        return Exact(points, None, self.moment, settings.products).statistics(parameters, 1.0).all_reduce(ranks)
+
+
+def _divided(frame: Frame, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks) -> _Data:
+    everything = frame.enter(train, settings.working_dtype)
+    moment = second_moment(everything, ranks)
+    if held_out is not None:
+        return _Data(everything, frame.enter(held_out, settings.working_dtype), False, moment)
+    points, judges = _split(everything, settings, ranks)
+    return _Data(points, judges, judges is not None, moment)
+
+
+def _close(
+    data: _Data, parameters: Parameters, expectation: Expectation, settings: Settings, ranks: Ranks, laps: _Laps
+) -> tuple[Parameters, float, float, float | None]:
+    """The last M-step, from an exact E-step: (parameters, prior strength, inflation, truncation loss)."""
+    statistics, loss = data.exact(data.points, parameters, settings, ranks), None
     if settings.width:
-        truncated = expectation.statistics(progress.parameters, 1.0).all_reduce(ranks)
+        truncated = expectation.statistics(parameters, 1.0).all_reduce(ranks)
         loss = statistics.mean_log_likelihood - truncated.mean_log_likelihood
     laps.end("exact pass")
-    nu, inflation = settings.nu(dim), settings.inflation or 1.0
-    if judges is not None and (settings.prior_strength is None or settings.inflation is None):
-        nu, inflation = choose(statistics, expectation, inner, dim, ranks)
-    if judges is not None and held_out is None:
-        # The points that chose are worth fitting to as well.
-        statistics = statistics.plus(_all_statistics(judges, progress.parameters, moment, settings, ranks))
-    closed = maximise(statistics, settings.covariance_type, ridge=inner.reg_covar, prior_strength=nu)
+    nu, inflation = settings.nu(parameters.dim), settings.inflation or 1.0
+    if data.judges is not None and settings.has_choices:
+        nu, inflation = choose(statistics, expectation, settings, parameters.dim, ranks)
+    if data.judges is not None and data.returning:
+        statistics = statistics.plus(data.exact(data.judges, parameters, settings, ranks))
+    closed = maximise(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
     laps.end("choice")
-    progress.history = [_in_data_units(record, dim, frame.scale) for record in progress.history]
-    parameters = frame.leave_parameters(closed.inflated(inflation))
-    return Fitted(parameters, progress, nu, inflation, loss, laps.seconds)
-
-
-def _all_statistics(
-    points: Points, parameters: Parameters, moment: Tensor, settings: Settings, ranks: Ranks
-) -> Statistics:
-    return Exact(points, None, moment, settings.products).statistics(parameters, 1.0).all_reduce(ranks)
+    return closed.inflated(inflation), nu, inflation, loss
 
 
 def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Points | None]:
@@ -118,8 +158,7 @@ def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Po
     """
     total, first = place_among_ranks(len(points), ranks)
     held_count = int(total * settings.validation_fraction)
-    nothing_to_choose = settings.prior_strength is not None and settings.inflation is not None
-    if nothing_to_choose or held_count == 0 or total - held_count < settings.n_components:
+    if not settings.has_choices or held_count == 0 or total - held_count < settings.n_components:
         return points, None
     generator = torch.Generator().manual_seed(settings.random_state + 1)
     held = torch.zeros(total, dtype=torch.bool)
@@ -128,7 +167,7 @@ def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Po
     return points.rows(~mine), points.rows(mine)
 
 
-def _start(points: Points, settings: Settings, ranks: Ranks) -> Parameters:
+def kmeans_start(points: Points, settings: Settings, ranks: Ranks) -> Parameters:
     """The mixture of the k-means clusters."""
     k, kind = settings.n_components, settings.covariance_type
     generator = torch.Generator().manual_seed(settings.random_state)
@@ -139,7 +178,6 @@ def _start(points: Points, settings: Settings, ranks: Ranks) -> Parameters:
     return maximise(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
 
 
-def _in_data_units(record: dict[str, float], dim: int, scale: float) -> dict[str, float]:
+def _in_data_units(record: dict[str, float], shift: float) -> dict[str, float]:
     """A record of nats per point in the frame, as nats per point of the data."""
-    shift = -dim * math.log(scale)
     return {name: value + shift if name in ("log_likelihood", "held_out") else value for name, value in record.items()}

@@ -1,5 +1,6 @@
 """The coordinates a fit works in: centred and of unit size, so that float32 products lose little."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,11 @@ class Frame:
         square = ranks.sum_((x.double() - location).square().sum()[None])
         scale = float((square[0] / (sums[-1] * x.shape[1])).sqrt())
         return Frame(location, scale if scale > 0 else 1.0)
+
+    @property
+    def log_density_shift(self) -> float:
+        """What to add to a log-density in this frame to have that of the data."""
+        return -len(self.location) * math.log(self.scale)
 
     def enter(self, points: Points, dtype: torch.dtype) -> Points:
         """Points in this frame."""

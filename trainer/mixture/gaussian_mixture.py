@@ -14,6 +14,7 @@ from trainer.mixture.checks import Array
 from trainer.mixture.expectation_maximisation import Progress
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.mixture.settings import Settings
+from trainer.mixture.stepwise import Stepwise
 from trainer.process_group import Ranks, single
 
 # What a fit learns besides the parameters; stored with them.
@@ -33,6 +34,7 @@ class GaussianMixture:
 
     def __init__(self, n_components: int = 1, **settings: Any) -> None:
         self.settings = Settings(n_components=n_components, **settings)
+        self._stepwise: Stepwise | None = None
 
     def fit(
         self,
@@ -44,25 +46,53 @@ class GaussianMixture:
         start: Parameters | None = None,
         ranks: Ranks | None = None,
         after: Callable[[Progress], None] | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_seconds: float = 30.0,
     ) -> "GaussianMixture":
         """Fits to points x (n, D), this process's slice of all points.
 
         variance: (n, D), where each point is a Gaussian q(z|x) = N(x, diag(variance)) (equation 11); then EM raises a
         lower bound of the mean of log q_hat under the aggregate posterior. held_out, held_out_variance: points that
-        decide convergence, prior strength and inflation. start: parameters to start from instead of k-means.
-        after: called after each iteration. Raises InputError on NaN, wrong shapes, or fewer points than components.
+        decide convergence, prior strength and inflation. start: parameters to start from instead of k-means; where they
+        have fewer components, the heaviest are split. after: called after each iteration. checkpoint: a folder for
+        checkpoints, at most one in checkpoint_seconds; a fit with the same settings and points goes on from it.
+        Raises InputError on NaN, wrong shapes, or fewer points than components.
         """
         ranks = ranks or single()
         train = checks.points(x, variance, "x", None, ranks)
         judges = None
         if held_out is not None:
             judges = checks.points(held_out, held_out_variance, "held_out", train.x.shape[1], ranks)
-        fitted = fitting.fit(train, judges, settings=self.settings, start=start, ranks=ranks, after=after)
+        fitted = fitting.fit(
+            train,
+            judges,
+            settings=self.settings,
+            start=start,
+            ranks=ranks,
+            after=after,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+            checkpoint_seconds=checkpoint_seconds,
+        )
         self.parameters_ = fitted.parameters
         self.converged_, self.n_iter_ = fitted.progress.converged, fitted.progress.iteration
         self.history_ = fitted.progress.history
         self.prior_strength_, self.inflation_ = fitted.prior_strength, fitted.inflation
         self.truncation_loss_, self.seconds_ = fitted.truncation_loss, fitted.seconds
+        return self
+
+    def partial_fit(self, x: Array, *, variance: Array | None = None, ranks: Ranks | None = None) -> "GaussianMixture":
+        """Takes in one batch (n, D) by stepwise EM, for points that do not fit in memory.
+
+        The first batch needs at least as many points as components; it sets the start, unless the mixture has
+        parameters already. Prior strength is 2 D where the settings leave it open; nothing is held out.
+        """
+        ranks = ranks or single()
+        batch = checks.points(x, variance, "x", None, ranks)
+        if self._stepwise is None:
+            self._stepwise = Stepwise(self.settings, batch, getattr(self, "parameters_", None), ranks)
+            self.history_ = []
+        self.history_.append({"log_likelihood": self._stepwise.step(batch)})
+        self.parameters_ = self._stepwise.parameters
         return self
 
     @property

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from data_shards.errors import InputError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
@@ -81,6 +83,16 @@ class Settings:
             return self.candidates if self.candidates < self.n_components else 0
         least = {"full": 256, "diag": 4000}.get(self.covariance_type)
         return 32 if least is not None and self.n_components >= least else 0
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether held-out points have something to choose."""
+        return self.prior_strength is None or self.inflation is None
+
+    @property
+    def working_dtype(self) -> torch.dtype:
+        """The number format that points are kept in during a fit."""
+        return torch.float64 if self.products == "float64" else torch.float32
 
     def nu(self, dim: int) -> float:
         """The prior strength during EM in `dim` dimensions."""

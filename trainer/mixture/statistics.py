@@ -40,6 +40,10 @@ class Statistics:
         """The statistics of both sets of points."""
         return Statistics(self.sums + other.sums, self.common + other.common, self.totals + other.totals)
 
+    def scaled(self, factor: float) -> "Statistics":
+        """The statistics of as many copies of each point as `factor` says."""
+        return Statistics(self.sums * factor, self.common * factor, self.totals * factor)
+
     @property
     def counts(self) -> Tensor:
         """(K,): expected number of points of each component."""

@@ -1,0 +1,87 @@
+"""The fit on several real processes, and a fit that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mixture_cases import draws, known_mixture
+
+from trainer.mixture import GaussianMixture
+from trainer.process_group import single
+
+HERE = Path(__file__).parent
+
+
+def torchrun(processes: int, *words: str) -> None:
+    """Runs a script of this folder on `processes` processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("kind", "candidates"), [("full", 0), ("full", 8), ("tied", 0)])
+def test_one_two_and_four_processes_give_the_same_parameters(tmp_path, kind, candidates):
+    fits = []
+    for processes in (1, 2, 4):
+        torchrun(processes, str(HERE / "mixture_worker.py"), str(tmp_path / str(processes)), kind, str(candidates))
+        fits.append(GaussianMixture.load(tmp_path / str(processes)))
+    for other in fits[1:]:
+        assert other.n_iter_ == fits[0].n_iter_
+        assert other.prior_strength_ == fits[0].prior_strength_
+        for name in ("weights_", "means_", "covariances_"):
+            torch.testing.assert_close(getattr(other, name), getattr(fits[0], name), rtol=1e-8, atol=1e-8)
+
+
+KILLED = """
+import sys, time
+from mixture_cases import draws, known_mixture
+from trainer.mixture import GaussianMixture
+x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
+mixture = GaussianMixture(20, max_iter=30, tol=1e-12, candidates=8)
+mixture.fit(x, checkpoint=sys.argv[1], checkpoint_seconds=0, after=lambda progress: time.sleep(0.2))
+"""
+
+
+def test_a_fit_killed_between_iterations_ends_bit_identical_to_one_that_was_not(tmp_path):
+    folder = tmp_path / "checkpoints"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(int(f.parent.name) >= 5 for f in folder.glob("*/progress.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
+    settings = {"max_iter": 30, "tol": 1e-12, "candidates": 8}
+    seen: list[int] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        resumed = GaussianMixture(20, **settings).fit(
+            x, checkpoint=folder, after=lambda progress: seen.append(progress.iteration)
+        )
+        whole = GaussianMixture(20, **settings).fit(x)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen[0] > 5
+    assert resumed.n_iter_ == whole.n_iter_
+    for name in ("weights_", "means_", "covariances_"):
+        assert torch.equal(getattr(resumed, name), getattr(whole, name))
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path):
+    x = draws(known_mixture("full"), 300)
+    GaussianMixture(3, max_iter=4).fit(x, checkpoint=tmp_path / "c", checkpoint_seconds=0, ranks=single())
+    seen: list[int] = []
+    GaussianMixture(3, max_iter=4, reg_covar=1e-3).fit(
+        x, checkpoint=tmp_path / "c", after=lambda progress: seen.append(progress.iteration)
+    )
+    assert seen[0] == 1

@@ -1,0 +1,102 @@
+"""Checkpoints between EM iterations, so that a fit that was killed goes on where it was.
+
+FOLDER/00000012/ holds parameters.safetensors, expectation-RANK-of-WORLD.safetensors, and progress.json, written last by
+the first process when every process has written its part. Only the newest is kept.
+"""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+
+from data_shards import atomic
+from trainer.mixture.expectation import Expectation
+from trainer.mixture.expectation_maximisation import Progress
+from trainer.mixture.parameters import Parameters
+from trainer.process_group import Ranks
+
+
+class Checkpoints:
+    """The checkpoints of one fit.
+
+    fingerprint: what must agree for a checkpoint to be taken up: settings and data; every_seconds: time between two.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], ranks: Ranks, every_seconds: float) -> None:
+        self._folder, self._ranks, self._every_seconds = Path(folder), ranks, every_seconds
+        self._fingerprint = json.loads(json.dumps(fingerprint))
+        self._saved = time.monotonic()
+
+    def save(self, progress: Progress, expectation: Expectation) -> None:
+        """Writes a checkpoint where the last one is old enough. Called by all processes after an iteration."""
+        if not self._ranks.any(self._ranks.is_main and time.monotonic() - self._saved >= self._every_seconds):
+            return
+        folder = self._folder / f"{progress.iteration:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {name: tensor.cpu().contiguous() for name, tensor in expectation.state().items()}
+        if state:
+            atomic.write_bytes(folder / self._part(self._ranks.world_size), save(state))
+        self._ranks.barrier()
+        if self._ranks.is_main:
+            tensors = ("weights", "means", "covariances")
+            parameters = {name: getattr(progress.parameters, name).cpu().contiguous() for name in tensors}
+            atomic.write_bytes(folder / "parameters.safetensors", save(parameters))
+            record = {
+                "fingerprint": self._fingerprint,
+                "world_size": self._ranks.world_size,
+                "iteration": progress.iteration,
+                "history": progress.history,
+                "converged": progress.converged,
+            }
+            atomic.write_json(folder / "progress.json", record)
+            for other in self._folder.iterdir():
+                if other != folder:
+                    shutil.rmtree(other)
+        self._ranks.barrier()
+        self._saved = time.monotonic()
+
+    def resume(self, expectation: Expectation, covariance_type: str) -> Progress | None:
+        """The newest whole checkpoint of this fit, with `expectation` restored, or None.
+
+        On another number of processes the parameters are taken up and the truncated E-step searches anew.
+        """
+        folder, record = self._newest()
+        if folder is None:
+            return None
+        tensors = load((folder / "parameters.safetensors").read_bytes())
+        tensors = {name: tensor.to(self._ranks.device) for name, tensor in tensors.items()}
+        part = folder / self._part(self._ranks.world_size)
+        if record["world_size"] == self._ranks.world_size and part.exists():
+            expectation.restore(load(part.read_bytes()))
+        return Progress(
+            Parameters(covariance_type=covariance_type, **tensors),
+            iteration=record["iteration"],
+            history=record["history"],
+            converged=record["converged"],
+        )
+
+    def clear(self) -> None:
+        """Removes all checkpoints; the fit is finished and stored."""
+        self._ranks.barrier()
+        if self._ranks.is_main and self._folder.exists():
+            shutil.rmtree(self._folder)
+
+    def _part(self, world_size: int) -> str:
+        return f"expectation-{self._ranks.rank:05d}-of-{world_size:05d}.safetensors"
+
+    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
+        """The folder and record that the first process sees; all processes take the same."""
+        newest = -1
+        for file in sorted(self._folder.glob("*/progress.json")):
+            if json.loads(file.read_text())["fingerprint"] == self._fingerprint:
+                newest = int(file.parent.name)
+        mine = torch.tensor([float(newest) if self._ranks.is_main else 0.0], device=self._ranks.device)
+        chosen = int(self._ranks.sum_(mine)[0])
+        if chosen < 0:
+            return None, {}
+        folder = self._folder / f"{chosen:08d}"
+        return folder, json.loads((folder / "progress.json").read_text())
