@@ -133,25 +133,25 @@ class FeatureStatistics:
         tensors = {"ids": self.ids, "sum": self.sum, "outer": self.outer}
         if self.features is not None:
             tensors["features"] = self.features
-        metadata = {"protocol": json.dumps(self.protocol, sort_keys=True), "sha256": _digest(tensors, self.protocol)}
-        atomic.write_bytes(Path(path), save(tensors, metadata))
+        record = {"protocol": self.protocol, "sha256": _digest(tensors, self.protocol)}
+        # One entry, since the order of several is not fixed and the same sums shall give the same bytes.
+        atomic.write_bytes(Path(path), save(tensors, {"record": json.dumps(record, sort_keys=True)}))
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureStatistics":
         """Reads what `save` wrote. Raises InputError naming the file where it is missing, cut off or damaged."""
         try:
             with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
+                record = json.loads((file.metadata() or {})["record"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            protocol = json.loads(metadata["protocol"])
-            if metadata["sha256"] != _digest(tensors, protocol):
+            if record["sha256"] != _digest(tensors, record["protocol"]):
                 raise ValueError("its digest does not match its content")
             statistics = cls.from_sums(
                 ids=tensors["ids"],
                 total=tensors["sum"],
                 outer=tensors["outer"],
                 features=tensors.get("features"),
-                protocol=protocol,
+                protocol=record["protocol"],
             )
         except FileNotFoundError as error:
             raise InputError(f"{path}: missing; start the command that makes it again") from error

@@ -1,7 +1,6 @@
-"""A tiny extractor that `--extractor distance_extractor:make` names, and a command line run inside the test."""
+"""A tiny extractor that `--extractor distance_extractor:make` names, and the set of images that tests compare."""
 
 import argparse
-import json
 import os
 import time
 from pathlib import Path
@@ -10,8 +9,11 @@ import torch
 from torch import nn
 
 from eval import fid_command
+from eval.distances import comparison
+from eval.extractors.by_name import extractor_by_name
+from eval.measured_run import open_run
 
-DIM = 24
+DIM, N = 24, 700
 
 
 def make(device):
@@ -38,27 +40,26 @@ def make_slow(device):
     return features
 
 
-def arguments(run, *options, extractor="distance_extractor:make"):
-    """Options of `python -m eval fid` for a small set of samples."""
+def words(run, *options, extractor="distance_extractor:make"):
+    """Options of `python -m eval fid` for a small set of samples; later ones win."""
+    small = ["--from", "q_hat", "--mixture", "4", "--n", str(N), "--extractor-size", "32", "--extractor", extractor]
+    return ["--run", str(run), *small, *options]
+
+
+def arguments(run, *options):
+    """The same, parsed."""
     parser = argparse.ArgumentParser()
     fid_command.add_arguments(parser)
-    words = ["--run", str(run), "--from", "q_hat", "--mixture", "4", "--n", "700", "--extractor-size", "32"]
-    return parser.parse_args([*words, "--extractor", extractor, *options])
+    return parser.parse_args(words(run, *options))
 
 
-def fid(run, *options, **named):
+def question(run, *options):
+    """The comparison that the options describe, on one CPU."""
+    args, cpu = arguments(run, *options), torch.device("cpu")
+    extractor = extractor_by_name(args.extractor, cpu, size=args.extractor_size)
+    return comparison(open_run(args.run, args.weights, cpu), args, extractor)
+
+
+def fid(run, *options):
     """Runs `python -m eval fid` in this process."""
-    fid_command.run(arguments(run, *options, **named))
-
-
-def result(run):
-    """The one result in the run folder, which is then forgotten so that the next command measures anew."""
-    (path,) = (Path(run) / "eval").glob("fid-*.json")
-    content = json.loads(path.read_text())
-    path.unlink()
-    return content
-
-
-def distance(run):
-    """The Frechet distance of `result`."""
-    return result(run)["values"]["frechet_distance"]["value"]
+    fid_command.run(arguments(run, *options))
