@@ -5,17 +5,17 @@ import argparse
 from data_shards.atomic import write_bytes, write_text
 from eval.measured_run import open_run
 from eval.overview import SIDE, overview
-from eval.report import build_page, mixture_latents
-from eval.run_results import run_results
-from trainer.mixture.folder import mixture_folder
-from trainer.process_group import process_group
+from eval.report import build_page
+from eval.report_pictures import fitted_mixture, mixture_latents
+from trainer.mixture.settings import COVARIANCE_TYPES
+from trainer.process_group import process_group, single
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval report`."""
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--mixture", type=int, default=32, help="components of the fitted mixture to sample from")
-    parser.add_argument("--covariance", default="full", help="covariance type of the fitted mixture")
+    parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
     parser.add_argument("--split", default="test", help="split whose images are reconstructed")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
 
@@ -26,10 +26,11 @@ def run(args: argparse.Namespace) -> None:
         if not ranks.is_main:
             return
         measured = open_run(args.run, "final", ranks.device)
-        run_results(measured.folder)
-        page = build_page(measured, split=args.split, components=args.mixture, covariance=args.covariance, ranks=ranks)
-        if (mixture_folder(measured.folder, args.mixture, args.covariance) / "mixture.json").exists():
-            latents = mixture_latents(measured, args.mixture, args.covariance)[: SIDE**2].to(ranks.device)
+        alone = single(ranks.device)
+        page = build_page(measured, split=args.split, components=args.mixture, covariance=args.covariance, ranks=alone)
+        mixture = fitted_mixture(measured, args.mixture, args.covariance)
+        if mixture is not None:
+            latents = mixture_latents(mixture)[: SIDE**2].to(ranks.device)
             folder = measured.folder / "samples"
             folder.mkdir(exist_ok=True)
             write_bytes(folder / "overview.png", overview(measured.model, latents, measured.config.name))

@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from eval import paper
+from safetensors.torch import load
+
+from eval import gallery, paper
 from eval.calibration_figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
 from eval.curves import Event, kl_curve, rising_curve, variance_curve
+from eval.pictures import inline
 from eval.report_page import Details, Drawing, Missing, Section
 from eval.report_tables import (
     column_title,
     distance_table,
     likelihood_table,
+    memorisation_table,
     paper_components_table,
     paper_distance_table,
     paper_divergence_table,
@@ -186,6 +191,41 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
         figures=figures,
         missing=missing,
         protocols=protocols(measured, "uncertainty"),
+    )
+
+
+def memorisation_section(results: RunResults, run: Path) -> Section:
+    """Samples above their nearest training images, and whether they are nearer than new images are."""
+    title = "Does it repeat its training images?"
+    measured = results.final(results.memorisations)
+    pictures = run / "eval" / "memorisation.safetensors"
+    if measured is None or not pictures.exists():
+        command = f"python -m eval memorisation --run {run}"
+        missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
+        return Section(key="memorisation", title=title, missing=missing)
+    shown = load(pictures.read_bytes())
+    count = gallery.COLUMNS
+    nearest = shown["nearest"][:count].transpose(0, 1)  # (k, n, C, H, W)
+    drawn = gallery.neighbours(shown["sample"][:count], list(nearest))
+    protocol = measured["protocol"]
+    return Section(
+        key="memorisation",
+        title=title,
+        text=[
+            f"{protocol['n']:,} samples from q̂ ({protocol['mixture']}) are held against reconstructions of as many "
+            f"images of split {protocol['split']}: how far is each from its nearest training image? A chance well "
+            "above 50% of the sample being nearer would mean that training images are repeated. The same is asked of the "
+            "latents and the nearest training code, where a mixture of very many components would show it first."
+        ],
+        tables=[memorisation_table(measured)],
+        figures=[
+            Drawing(
+                source=inline(drawn.data, "png"),
+                caption="Samples in the first row; below each its three nearest training images.",
+                pixels=True,
+            )
+        ],
+        protocols=protocols([measured], "memorisation"),
     )
 
 

@@ -173,3 +173,14 @@ def uncertainty_table(results: Sequence[Result]) -> Table:
         ),
     ]
     return Table(head=("", *(column_title(r) for r in results)), rows=rows)
+
+
+def memorisation_table(result: Result) -> Table:
+    """How near samples and new images are to what was trained on."""
+    rows = []
+    for name, title in (("pixel_distance", "pixels, Euclidean"), ("code_distance", "latents, Euclidean")):
+        of, chance = result[name], result[name]["chance_nearer"]
+        nearer = f"{chance['value']:.0%} ± {chance['standard_error']:.0%}"
+        rows.append((title, f"{of['samples']['median']:.2f}", f"{of['held_out']['median']:.2f}", nearer))
+    head = ("Distance to the nearest", "samples, median", "held out, median", "chance that the sample is nearer")
+    return Table(head=head, rows=rows)

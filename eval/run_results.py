@@ -16,7 +16,7 @@ class RunResults:
     likelihoods: list[Result]
     uncertainties: list[Result]
     distances: list[Result]
-    neighbours: list[Result]
+    memorisations: list[Result]
 
     def final(self, kind: list[Result]) -> Result | None:
         """The result of a kind for the final weights."""
@@ -34,5 +34,5 @@ def run_results(run: Path) -> RunResults:
         likelihoods=of_kind("likelihood*.json"),
         uncertainties=of_kind("uncertainty*.json"),
         distances=of_kind("fid-*.json"),
-        neighbours=of_kind("neighbours*.json"),
+        memorisations=of_kind("memorisation*.json"),
     )
