@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--contact-sheet",
         type=Path,
         metavar="PNG",
-        help=f"picture of {_ROWS * _COLUMNS} images to write (default: {SHEET_FILE} in a local shard folder, else none)",
+        help=f"picture of {_ROWS * _COLUMNS} images to write (default: {SHEET_FILE} in the folder, if it is local)",
     )
     parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
 
@@ -49,9 +49,8 @@ def run(args: argparse.Namespace) -> None:
         print(f"  {split}: {manifest.num_samples(split):,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
         for channel, (mean, variance) in enumerate(pixel_statistics(manifest, split)):
             print(f"    channel {channel}: mean {mean:.6f}, variance {variance:.6f} (pixels in [0, 1])")
-        print(
-            f"    shuffle, windows of {manifest.window} shards: {shuffle_quality(EpochOrder(manifest, split=split, seed=0, epoch=0))}"
-        )
+        order = EpochOrder(manifest, split=split, seed=0, epoch=0)
+        print(f"    shuffle in windows of {manifest.window} shards: {shuffle_quality(order)}")
     if manifest.skipped:
         print(f"  {len(manifest.skipped)} unusable source images were left out:")
         for entry in manifest.skipped:

@@ -152,7 +152,7 @@ def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
             read += np.diff(bounds)
             of_shards = np.searchsorted(ends, samples, side="right")
             for cache, first, last in zip(caches, bounds[node_edges[:-1]], bounds[node_edges[1:]], strict=True):
-                cache.use(np.unique(of_shards[first:last]))
+                cache.use(_in_order_of_need(of_shards[first:last]))
             steps += 1
             bar.update(stop)
     fetched = [cache.fetched * shards.shard_bytes for cache in caches]
@@ -164,6 +164,11 @@ def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
         fetched_bytes=(min(fetched), max(fetched)),
         quality=shuffle_quality(order),
     )
+
+
+def _in_order_of_need(shards: NDArray[np.int64]) -> NDArray[np.int64]:
+    distinct, first = np.unique(shards, return_index=True)
+    return distinct[first.argsort()]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
