@@ -214,8 +214,8 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
         text=[
             f"{protocol['n']:,} samples from q̂ ({protocol['mixture']}) are held against reconstructions of as many "
             f"images of split {protocol['split']}: how far is each from its nearest training image? A chance well "
-            "above 50% of the sample being nearer would mean that training images are repeated. The same is asked of the "
-            "latents and the nearest training code, where a mixture of very many components would show it first."
+            "above 50% of the sample being nearer would mean that training images are repeated. The same is asked of "
+            "the latents and the nearest training code, where a mixture of very many components would show it first."
         ],
         tables=[memorisation_table(measured)],
         figures=[
