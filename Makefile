@@ -7,7 +7,8 @@ BIN := .venv/bin
 SHARDS ?= shards/fashion-mnist
 RUN ?= runs/demo
 # One thread a process: two processes of one thread beat one of two on two cores.
-TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2
+# The bare -- keeps torchrun from reading --run as the start of an option of its own.
+TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m --
 
 help:
 	@echo "make demo   everything on Fashion-MNIST: install, shards, two stages on two processes, mixture, evaluation, report"
@@ -23,14 +24,14 @@ help:
 # Every step goes on from where it was, or returns at once where it is done.
 demo: .venv/.installed
 	$(BIN)/python -m data_shards build fashion-mnist --out $(SHARDS)
-	$(TORCHRUN) -m trainer --config trainer/configs/fashion_mnist_demo.yaml --data.shards $(SHARDS) --runs $(patsubst %/,%,$(dir $(RUN))) --name $(notdir $(RUN))
+	$(TORCHRUN) trainer --config trainer/configs/fashion_mnist_demo.yaml --data.shards $(SHARDS) --runs $(patsubst %/,%,$(dir $(RUN))) --name $(notdir $(RUN))
 	for weights in stage1 final; do \
-	  $(TORCHRUN) -m eval encode --run $(RUN) --weights $$weights; \
-	  $(TORCHRUN) -m trainer.mixture --run $(RUN) --components 32 --weights $$weights; \
+	  $(TORCHRUN) eval encode --run $(RUN) --weights $$weights; \
+	  $(TORCHRUN) trainer.mixture --run $(RUN) --components 32 --weights $$weights; \
 	  for source in q_hat prior; do \
-	    $(TORCHRUN) -m eval fid --run $(RUN) --from $$source --mixture 32 --n 10000 --weights $$weights; \
+	    $(TORCHRUN) eval fid --run $(RUN) --from $$source --mixture 32 --n 10000 --weights $$weights; \
 	  done; \
-	  $(TORCHRUN) -m eval likelihood --run $(RUN) --mixture 32 --weights $$weights; \
+	  $(TORCHRUN) eval likelihood --run $(RUN) --mixture 32 --weights $$weights; \
 	done
 	$(BIN)/python -m eval uncertainty --run $(RUN)
 	$(BIN)/python -m eval report --run $(RUN)

@@ -131,7 +131,7 @@ def parse(words: Sequence[str]) -> Config:
 
 
 def _instantiate(made: jsonargparse.ArgumentParser, parsed: jsonargparse.Namespace) -> Config:
-    values = made.instantiate_classes(parsed).as_dict()
+    values = made.instantiate(parsed).as_dict()
     values.pop("config", None)
     sections = {
         f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING

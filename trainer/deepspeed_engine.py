@@ -53,8 +53,8 @@ def read_json(path: str) -> dict[str, Any]:
     taken = [name for name in _OURS if name in content]
     if taken:
         raise InputError(
-            f"engine.deepspeed_config: {path} sets {', '.join(taken)}, which the trainer's own fields (data.global_batch, "
-            "optimiser, engine.precision) decide; remove it"
+            f"engine.deepspeed_config: {path} sets {', '.join(taken)}, which the trainer decides by its own fields "
+            "(data.global_batch, optimiser, engine.precision); remove it"
         )
     return content
 

@@ -1,6 +1,7 @@
 """The seam between what is learnt and how processes carry it out. DDP stands here; DeepSpeed joins through it."""
 
 import contextlib
+import warnings
 from typing import NamedTuple, Protocol
 
 import torch
@@ -85,13 +86,16 @@ class DdpEngine:
             on_gpu = self.ranks.device.type == "cuda"
             # Finding unused parameters keeps DDP from reordering its buckets after the first update, and with them
             # the order of floating-point sums: a resumed run must add in the order of the one that was not cut off.
-            self.replica = DistributedDataParallel(
-                self.objective,
-                device_ids=[self.ranks.device.index] if on_gpu else None,
-                broadcast_buffers=False,
-                find_unused_parameters=not on_gpu,
-                gradient_as_bucket_view=True,
-            )
+            with warnings.catch_warnings():
+                # torch 2.14 announces a successor of broadcast_buffers that older versions do not know.
+                warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+                self.replica = DistributedDataParallel(
+                    self.objective,
+                    device_ids=[self.ranks.device.index] if on_gpu else None,
+                    broadcast_buffers=False,
+                    find_unused_parameters=not on_gpu,
+                    gradient_as_bucket_view=True,
+                )
         if self.config.engine.compile:
             self.replica = torch.compile(self.replica)  # type: ignore[assignment]
 

@@ -6,8 +6,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from data_shards.atomic import write_text
 from data_shards.progress import Progress
 
@@ -27,7 +25,7 @@ class RunLog:
 
     def __init__(self, run: Path, *, images: int, total: int, tensorboard: bool, main: bool) -> None:
         self.main, self.path = main, run / "metrics.jsonl"
-        self._board: SummaryWriter | None = None
+        self._board: Any = None
         self._bar = Progress("stage 1", total, show=main)
         self._bar.__enter__()
         if not main:
@@ -35,7 +33,7 @@ class RunLog:
         kept = [event for event in read_events(run) if event["images"] <= images]
         write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
         if tensorboard:
-            self._board = SummaryWriter(str(run / "tensorboard"), purge_step=images + 1 if images else None)
+            self._board = _board(run / "tensorboard", images)
 
     def event(self, kind: str, images: int, **facts: Any) -> None:
         """Appends a line to metrics.jsonl, and its numbers to TensorBoard. What is not finite is written as null."""
@@ -62,6 +60,13 @@ class RunLog:
         self._bar.__exit__(None, None, None)
         if self._board is not None:
             self._board.close()
+
+
+def _board(folder: Path, images: int) -> Any:
+    # Imported where it is asked for: it takes seconds.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=images + 1 if images else None)
 
 
 def _finite(value: Any) -> Any:

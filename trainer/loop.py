@@ -209,7 +209,6 @@ class Trainer:
                 if asked:
                     self._stop()
                     return
-            self.variance.after_epoch(self.model)
 
     def _update(self, batch: Batch) -> bool:
         """One update. Returns True where any rank was asked to stop."""
@@ -239,6 +238,8 @@ class Trainer:
         )
         if state.stage == 1 and config.objective.name == "sigma_vae" and config.variance.update != "adam":
             self.variance.after_batch(self.model, result.sums[3], batch.count, result.finite)
+            if (batch.start + batch.count) % self.train_images == 0:
+                self.variance.after_epoch(self.model)
         if self.average is not None:
             self.average.update(self.model, batch.count)
         self.meter.add(batch, result)

@@ -49,13 +49,13 @@ class GlobalBatchNorm(nn.Module):
         """Normalises x, (B, C, H, W), by the global batch in training and by the running moments in evaluation."""
         if not self.training:
             return self._scale(x, self.running_mean, self.running_variance)
-        count = x.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])
-        sums = sum_over_ranks(torch.cat([x.sum((0, 2, 3)).float(), count.float()]))  # (C + 1,)
+        count = self.running_mean.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])
+        sums = sum_over_ranks(torch.cat([x.sum((0, 2, 3), dtype=self.running_mean.dtype), count]))  # (C + 1,)
         total = sums[-1]
         mean = sums[:-1] / total  # (C,)
         # Two passes, for the variance as the difference of two large sums loses digits.
         centred = x - mean.to(x.dtype)[:, None, None]
-        variance = sum_over_ranks(centred.square().sum((0, 2, 3)).float()) / total  # (C,)
+        variance = sum_over_ranks(centred.square().sum((0, 2, 3), dtype=self.running_mean.dtype)) / total  # (C,)
         with torch.no_grad():
             # One batch that is not finite is left out of the update, and must not stay in the moments either.
             good = torch.isfinite(mean) & torch.isfinite(variance)

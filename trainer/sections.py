@@ -55,8 +55,8 @@ class ModelConfig:
     """Channels after each convolution of stride 2 of the encoder."""
     decoder_channels: tuple[int, ...] = (64, 32, 16)
     """Channels of the decoder's first feature map, then after each doubling of its size."""
-    kernel: int = 4
-    """Side of the convolutions in pixels, 3 to 7; 4 and 5 are usual."""
+    kernel: int = 3
+    """Side of the convolutions in pixels, 3 to 7."""
     hidden: int = 256
     """Width of the dense layer between features and latents on both sides; 0 leaves it out."""
     norm: Literal["none", "batch", "group"] = "none"

@@ -124,6 +124,9 @@ def test_any_file_is_read_or_refused_in_one_line(fields):
 def test_fields_that_decide_the_result_are_compared_and_the_others_are_not():
     old = Config()
     new = dataclasses.replace(
-        old, seed=1, engine=dataclasses.replace(old.engine, compile=True), log=dataclasses.replace(old.log, every_images=1)
+        old,
+        seed=1,
+        engine=dataclasses.replace(old.engine, compile=True),
+        log=dataclasses.replace(old.log, every_images=1),
     )
     assert configs.differences(old, new) == ["seed: 0 -> 1"]

@@ -9,6 +9,8 @@ from conftest import run_module
 from safetensors.torch import load_file
 
 from trainer.checkpoint import complete_checkpoints
+from trainer.config import parse
+from trainer.loop import train as run_training
 
 SMALL: dict[str, Any] = {
     "data.global_batch": 30,
@@ -17,13 +19,13 @@ SMALL: dict[str, Any] = {
     "model.encoder_channels": "[8]",
     "model.decoder_channels": "[8,8]",
     "model.hidden": 16,
-    "stage1.max_epochs": 2,
+    "stage1.max_epochs": 1,
     "stage1.check_images": 500,
     "stage1.eps": 0,
-    "stage2.max_epochs": 1,
+    "stage2.max_epochs": 0.5,
     "stage2.check_images": 500,
     "stage2.eps": 0,
-    "checkpoint.every_images": 600,
+    "checkpoint.every_images": 300,
     "log.every_images": 300,
     "log.tensorboard": "false",
 }
@@ -36,9 +38,11 @@ def words(shards: Path, runs: Path, name: str, **fields: Any) -> list[str]:
     return [f"--{key}={value}" for key, value in chosen.items()]
 
 
-def train(shards: Path, runs: Path, name: str, *, processes: int = 0, env: dict[str, str] | None = None, **fields: Any):
-    """Runs `python -m trainer` to its end and returns the run folder."""
-    done = run_module("trainer", *words(shards, runs, name, **fields), processes=processes, env=env)
+def train(shards: Path, runs: Path, name: str, *, processes: int = 0, **fields: Any) -> Path:
+    """Trains to the end, here or under torchrun with `processes`, and returns the run folder."""
+    if processes == 0:
+        return run_training(parse(words(shards, runs, name, **fields)))
+    done = run_module("trainer", *words(shards, runs, name, **fields), processes=processes)
     assert done.returncode == 0, done.stderr[-4000:]
     return runs / name
 

@@ -1,0 +1,125 @@
+"""What goes wrong in the middle of a run ends in a skipped step or a clear stop, on all ranks together."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import ROOT, run_module
+from training import events, train, words
+
+from trainer.checkpoint import complete_checkpoints
+
+# Runs the trainer with a network whose output is not finite on one rank for chosen global batches.
+POISONED = """
+    import os, sys
+    import torch
+    from data_shards.errors import command
+    from trainer import objective
+    from trainer.config import parse
+    from trainer.loop import train
+
+    starts = [int(start) for start in os.environ["POISON"].split(",")]
+    rank = os.environ.get("RANK", "0")
+    original = objective.Objective.forward
+
+    def forward(self, share, kl_weight, whole):
+        terms = original(self, share, kl_weight, whole)
+        first = share.noise[0, 0].item()
+        if rank == "0" and first in POISONED_NOISE:
+            terms = terms._replace(loss=terms.loss * float("nan"))
+        return terms
+
+    from trainer.noise import global_noise
+    POISONED_NOISE = {global_noise(0, "posterior", start, 1, 4)[0, 0].item() for start in starts}
+    objective.Objective.forward = forward
+    sys.exit(command(lambda: train(parse(sys.argv[1:]))))
+"""
+
+
+def train_poisoned(tmp_path, arguments, starts, processes):
+    script = tmp_path / "poisoned.py"
+    script.write_text(textwrap.dedent(POISONED))
+    return subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        + [str(script), *arguments],  # noqa: RUF005
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "POISON": ",".join(map(str, starts))},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_by_all(digits_shards, tmp_path):
+    arguments = words(digits_shards, tmp_path, "poisoned", stage1__max_epochs=0.3, stage2__max_epochs=0)
+    done = train_poisoned(tmp_path, arguments, [60, 90, 300], processes=2)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "poisoned"
+    assert [(bad["batch_start"], bad["batch_images"]) for bad in events(run, "bad_step")] == [
+        (60, 30),
+        (90, 30),
+        (300, 30),
+    ]
+    assert events(run, "stage_end")[0]["elbo"] > -2000
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run_and_leave_the_last_checkpoint(digits_shards, tmp_path):
+    arguments = words(
+        digits_shards, tmp_path, "lost", stage1__max_epochs=1, checkpoint__every_images=150, checkpoint__bad_steps=3
+    )
+    done = train_poisoned(tmp_path, arguments, [210, 240, 270, 300], processes=2)
+    assert done.returncode != 0
+    assert "not finite in 3 updates in a row" in done.stderr
+    run = tmp_path / "lost"
+    assert events(run, "stopped")[0]["in_a_row"] == 3
+    assert complete_checkpoints(run)[-1].name == f"{150:012d}"
+
+
+def test_a_collapsing_variance_ends_the_stage_with_a_warning(digits_shards, tmp_path):
+    run = train(digits_shards, tmp_path, "collapsed", variance__smallest=0.5, stage2__max_epochs=0)
+    assert events(run, "stage_end")[0]["reason"] == "collapsed"
+    assert "variance.smallest" in events(run, "warning")[0]["message"]
+
+
+def test_a_missing_shard_set_is_told_in_one_line(tmp_path):
+    done = run_module("trainer", *words(tmp_path / "nowhere", tmp_path, "none"))
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_missing_split_is_told_with_those_that_are_there(digits_shards, tmp_path):
+    done = run_module("trainer", *words(digits_shards, tmp_path, "none", data__valid_split="dev"))
+    assert done.returncode == 2
+    assert "data.valid_split" in done.stderr
+    assert "train, valid, test" in done.stderr
+
+
+def test_cuda_without_a_gpu_is_told_in_one_line(digits_shards, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = run_module("trainer", *words(digits_shards, tmp_path, "none", device="cuda"))
+    assert done.returncode == 2
+    assert "device" in done.stderr
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_previous_checkpoint_is_good(digits_shards, tmp_path):
+    """A file system of 700 KiB holds one checkpoint of about 240 KiB and what is written beside it, not two."""
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)], check=False).returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        arguments = words(digits_shards, small, "full", checkpoint__keep=100, checkpoint__every_images=300)
+        done = run_module("trainer", *arguments)
+        assert done.returncode == 2
+        assert "the disk is full" in done.stderr
+        assert complete_checkpoints(small / "full")
+        (small / "full" / "metrics.jsonl").exists()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
