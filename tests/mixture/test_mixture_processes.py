@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mixture_cases import draws, known_mixture
+from mixture_worker import FITS
 
 from trainer.mixture import GaussianMixture
 from trainer.process_group import single
@@ -26,17 +27,23 @@ def torchrun(processes: int, *words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("kind", "candidates"), [("full", 0), ("full", 8), ("tied", 0)])
-def test_one_two_and_four_processes_give_the_same_parameters(tmp_path, kind, candidates):
-    fits = []
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory):
+    """A folder of fits for each number of processes."""
+    folder = tmp_path_factory.mktemp("fits")
     for processes in (1, 2, 4):
-        torchrun(processes, str(HERE / "mixture_worker.py"), str(tmp_path / str(processes)), kind, str(candidates))
-        fits.append(GaussianMixture.load(tmp_path / str(processes)))
-    for other in fits[1:]:
-        assert other.n_iter_ == fits[0].n_iter_
-        assert other.prior_strength_ == fits[0].prior_strength_
-        for name in ("weights_", "means_", "covariances_"):
-            torch.testing.assert_close(getattr(other, name), getattr(fits[0], name), rtol=1e-8, atol=1e-8)
+        torchrun(processes, str(HERE / "mixture_worker.py"), str(folder / str(processes)))
+    return folder
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("name", FITS)
+def test_several_processes_give_the_parameters_of_one(fits, name, processes):
+    one, several = GaussianMixture.load(fits / "1" / name), GaussianMixture.load(fits / str(processes) / name)
+    assert several.n_iter_ == one.n_iter_
+    assert several.prior_strength_ == one.prior_strength_
+    for attribute in ("weights_", "means_", "covariances_"):
+        torch.testing.assert_close(getattr(several, attribute), getattr(one, attribute), rtol=1e-8, atol=1e-8)
 
 
 KILLED = """
@@ -44,7 +51,7 @@ import sys, time
 from mixture_cases import draws, known_mixture
 from trainer.mixture import GaussianMixture
 x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
-mixture = GaussianMixture(20, max_iter=30, tol=1e-12, candidates=8)
+mixture = GaussianMixture(20, max_iter=24, annealing_iter=20, annealing_start=0.3, candidates=8)
 mixture.fit(x, checkpoint=sys.argv[1], checkpoint_seconds=0, after=lambda progress: time.sleep(0.2))
 """
 
@@ -60,7 +67,7 @@ def test_a_fit_killed_between_iterations_ends_bit_identical_to_one_that_was_not(
     process.send_signal(signal.SIGKILL)
     process.wait()
     x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
-    settings = {"max_iter": 30, "tol": 1e-12, "candidates": 8}
+    settings = {"max_iter": 24, "annealing_iter": 20, "annealing_start": 0.3, "candidates": 8}
     seen: list[int] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -79,12 +79,6 @@ class Checkpoints:
             converged=record["converged"],
         )
 
-    def clear(self) -> None:
-        """Removes all checkpoints; the fit is finished and stored."""
-        self._ranks.barrier()
-        if self._ranks.is_main and self._folder.exists():
-            shutil.rmtree(self._folder)
-
     def _part(self, world_size: int) -> str:
         return f"expectation-{self._ranks.rank:05d}-of-{world_size:05d}.safetensors"
 

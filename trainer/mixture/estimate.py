@@ -17,14 +17,14 @@ def maximise(statistics: Statistics, covariance_type: str, *, ridge: float, prio
     Sigma_k = (S_k + nu Psi) / (n_k + nu) + ridge I, where S_k is the scatter of component k about its mean and Psi the
     pooled within-component covariance, sum_k S_k / (N - K): dividing by N would credit each component with the spread
     that its own mean took away. nu = prior_strength = 0 is maximum likelihood. Tied covariances pool anyway.
-    Starved components are re-seeded, see `reseed`.
+    Starved components are re-seeded, see `reseed`. The statistics are used up: their memory becomes the covariances.
     """
     sums, dim = statistics.sums, (statistics.sums.shape[1] - 1 if covariance_type == "tied" else None)
     dim = dim if dim is not None else _dimension(sums.shape[1], covariance_type)
     counts = sums[:, 0].clamp(min=torch.finfo(torch.float64).tiny)  # (K,)
     means = sums[:, 1 : 1 + dim] / counts[:, None]  # (K, D)
-    weights = sums[:, 0] / sums[:, 0].sum()
     points = sums[:, 0].sum()
+    weights = sums[:, 0] / points
     if covariance_type == "tied":
         between = (means.t() * counts) @ means
         covariances = (statistics.common - pack(between))[None] / points
@@ -52,7 +52,7 @@ def _dimension(columns: int, covariance_type: str) -> int:
 
 def _shrunk(sums: Tensor, counts: Tensor, means: Tensor, dim: int, covariance_type: str, nu: float) -> Tensor:
     """(S_k + nu Psi) / (n_k + nu) in the packed shape of `Parameters.covariances`, without the ridge."""
-    scatter = sums[:, 1 + dim :].clone()  # becomes S_k = sum r x x^T - n mu mu^T
+    scatter = sums[:, 1 + dim :]  # becomes S_k = sum r x x^T - n mu mu^T
     if covariance_type == "full":
         start = 0
         for i in range(dim):

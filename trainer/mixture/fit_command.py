@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ from typing import Any
 import torch
 
 from data_shards import atomic
+from data_shards.errors import InputError
 from data_shards.progress import Progress as Bar
 from trainer.latents import WEIGHTS
 from trainer.mixture import encodings
 from trainer.mixture.diagnostics import describe
 from trainer.mixture.expectation_maximisation import Progress
+from trainer.mixture.figure import draw
 from trainer.mixture.folder import mixture_folder
 from trainer.mixture.gaussian_mixture import GaussianMixture
 from trainer.mixture.settings import COVARIANCE_TYPES, SEEDINGS, Settings
@@ -46,6 +49,18 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--inflation", type=float, help="factor on covariances; default: chosen on held-out codes")
     parser.add_argument("--annealing", type=int, default=10, metavar="N", help="annealed iterations (default 10)")
     parser.add_argument("--seeding", choices=SEEDINGS, default="auto", help="seeds of k-means (default auto)")
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        metavar="C",
+        help="components that a point meets in the truncated E-step, 0 for all; default: 32 where there are many",
+    )
+    parser.add_argument(
+        "--start-from",
+        type=int,
+        metavar="K",
+        help="start from the fitted mixture of K components of this run, split, instead of from k-means",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
     return parser
@@ -56,8 +71,19 @@ def main() -> None:
     args = parser().parse_args()
     fits = [_settings(args, k) for k in args.components]
     with process_group(args.device) as ranks:
-        for settings in fits:
-            fit_run(args.run, settings, weights=args.weights, form=args.encodings, ranks=ranks)
+        folders = [
+            fit_run(
+                args.run,
+                settings,
+                weights=args.weights,
+                form=args.encodings,
+                start_from=args.start_from,
+                ranks=ranks,
+            )
+            for settings in fits
+        ]
+        if ranks.is_main and len(folders) > 1:
+            print(draw(folders), flush=True)
 
 
 def _settings(args: argparse.Namespace, k: int) -> Settings:
@@ -71,22 +97,38 @@ def _settings(args: argparse.Namespace, k: int) -> Settings:
         inflation=args.inflation,
         annealing_iter=args.annealing,
         init_params=args.seeding,
+        candidates=args.candidates,
         random_state=args.seed,
     )
 
 
-def fit_run(run: str, settings: Settings, *, weights: str, form: str, ranks: Ranks) -> Path:
+def fit_run(
+    run: str,
+    settings: Settings,
+    *,
+    weights: str = "final",
+    form: str = "posterior",
+    start_from: int | None = None,
+    ranks: Ranks,
+) -> Path:
     """Fits one mixture to the codes of `run` unless it is there, and returns its folder.
 
-    form: how a code enters, see `encodings.FORMS`. Raises InputError where codes are missing.
+    form: how a code enters, see `encodings.FORMS`; start_from: components of a fitted mixture to start from. Raises
+    InputError where codes or that mixture are missing.
     """
     folder = mixture_folder(run, settings.n_components, settings.covariance_type, weights)
-    asked = {"settings": asdict(settings), "weights": weights, "encodings": form}
+    asked = {"settings": asdict(settings), "weights": weights, "encodings": form, "start_from": start_from}
     if ranks.any(_finished(folder, asked)):
         _say(ranks, f"{folder}: already fitted with these settings")
         return folder
     data = encodings.read(run, weights, form, settings.random_state, ranks)
     mixture = GaussianMixture(**asdict(settings))
+    start = None
+    if start_from is not None:
+        if start_from > settings.n_components:
+            raise InputError(f"start-from: {start_from} is more than the {settings.n_components} components asked for")
+        smaller = mixture_folder(run, start_from, settings.covariance_type, weights)
+        start = GaussianMixture.load(smaller).parameters_
     title = f"mixture of {settings.n_components}, {settings.covariance_type}"
     with Bar(title, settings.max_iter, "iterations", show=ranks.is_main) as bar:
 
@@ -98,8 +140,10 @@ def fit_run(run: str, settings: Settings, *, weights: str, form: str, ranks: Ran
             variance=data.train.variance,
             held_out=data.held_out.x,
             held_out_variance=data.held_out.variance,
+            start=start,
             ranks=ranks,
             after=after,
+            checkpoint=folder / "checkpoints",
         )
     train = _likelihood(mixture, data.train.sample, ranks)
     summary: dict[str, Any] = asked | {
@@ -118,6 +162,7 @@ def fit_run(run: str, settings: Settings, *, weights: str, form: str, ranks: Ran
     if ranks.is_main:
         mixture.save(folder)
         atomic.write_json(folder / "summary.json", summary)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     ranks.barrier()
     _say(ranks, _line(folder, summary))
     return folder

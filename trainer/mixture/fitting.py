@@ -94,12 +94,12 @@ def fit(
         if saved is not None:
             saved.save(progress, expectation)
         if after is not None:
-            after(progress)
+            after(replace(progress, history=_in_data_units(progress.history, frame.log_density_shift)))
 
     expectation_maximisation(progress, expectation, inner, ranks, after_iteration)
     laps.end("EM")
     closed, nu, inflation, loss = _close(data, progress.parameters, expectation, inner, ranks, laps)
-    progress.history = [_in_data_units(record, frame.log_density_shift) for record in progress.history]
+    progress.history = _in_data_units(progress.history, frame.log_density_shift)
     return Fitted(frame.leave_parameters(closed), progress, nu, inflation, loss, laps.seconds)
 
 
@@ -138,14 +138,14 @@ def _close(
     """The last M-step, from an exact E-step: (parameters, prior strength, inflation, truncation loss)."""
     statistics, loss = data.exact(data.points, parameters, settings, ranks), None
     if settings.width:
-        truncated = expectation.statistics(parameters, 1.0).all_reduce(ranks)
-        loss = statistics.mean_log_likelihood - truncated.mean_log_likelihood
+        truncated = expectation.statistics(parameters, 1.0).all_reduce(ranks).mean_log_likelihood
+        loss = statistics.mean_log_likelihood - truncated
     laps.end("exact pass")
     nu, inflation = settings.nu(parameters.dim), settings.inflation or 1.0
     if data.judges is not None and settings.has_choices:
         nu, inflation = choose(statistics, expectation, settings, parameters.dim, ranks)
     if data.judges is not None and data.returning:
-        statistics = statistics.plus(data.exact(data.judges, parameters, settings, ranks))
+        statistics.add_(data.exact(data.judges, parameters, settings, ranks))
     closed = maximise(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
     laps.end("choice")
     return closed.inflated(inflation), nu, inflation, loss
@@ -178,6 +178,7 @@ def kmeans_start(points: Points, settings: Settings, ranks: Ranks) -> Parameters
     return maximise(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
 
 
-def _in_data_units(record: dict[str, float], shift: float) -> dict[str, float]:
-    """A record of nats per point in the frame, as nats per point of the data."""
-    return {name: value + shift if name in ("log_likelihood", "held_out") else value for name, value in record.items()}
+def _in_data_units(history: list[dict[str, float]], shift: float) -> list[dict[str, float]]:
+    """Records of nats per point in the frame, as nats per point of the data."""
+    shifted = ("log_likelihood", "held_out")
+    return [{name: value + shift * (name in shifted) for name, value in record.items()} for record in history]

@@ -18,7 +18,7 @@ def choose(
     inflations = INFLATIONS if settings.inflation is None else (settings.inflation,)
     scored: dict[tuple[float, float], float] = {}
     for nu in strengths:
-        parameters = maximise(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
+        parameters = maximise(statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
         sums = ranks.sum_(expectation.held_out(parameters, inflations)).tolist()
         scored |= {(nu, inflation): total for inflation, total in zip(inflations, sums[:-1], strict=True)}
     return max(scored, key=lambda pair: scored[pair])

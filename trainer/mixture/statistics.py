@@ -36,9 +36,15 @@ class Statistics:
             ranks.sum_(tensor)
         return self
 
-    def plus(self, other: "Statistics") -> "Statistics":
-        """The statistics of both sets of points."""
-        return Statistics(self.sums + other.sums, self.common + other.common, self.totals + other.totals)
+    def copy(self) -> "Statistics":
+        """The same numbers in memory of their own."""
+        return Statistics(self.sums.clone(), self.common.clone(), self.totals.clone())
+
+    def add_(self, other: "Statistics") -> "Statistics":
+        """Takes in the statistics of other points."""
+        for mine, theirs in ((self.sums, other.sums), (self.common, other.common), (self.totals, other.totals)):
+            mine.add_(theirs)
+        return self
 
     def scaled(self, factor: float) -> "Statistics":
         """The statistics of as many copies of each point as `factor` says."""

@@ -45,7 +45,7 @@ class Stepwise:
         average = batch_statistics.scaled(1 / batch_statistics.points)
         weight = 1.0 if self._running is None else (self._steps + 2) ** -_FORGETTING
         self._running = (
-            average if self._running is None else self._running.scaled(1 - weight).plus(average.scaled(weight))
+            average if self._running is None else self._running.scaled(1 - weight).add_(average.scaled(weight))
         )
         self._steps += 1
         self._seen += batch_statistics.points
