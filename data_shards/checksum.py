@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORD = 8  # bytes
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def padded(size: int) -> int:
@@ -22,24 +23,30 @@ def padded(size: int) -> int:
     return -(-size // WORD) * WORD
 
 
-@functools.lru_cache(maxsize=64)
-def _weights(words: int) -> NDArray[np.uint64]:
+@functools.lru_cache(maxsize=32)
+def _weights_up_to(power: int) -> NDArray[np.uint64]:
     # Multiples of 2^64 / golden ratio are spread over the whole range; the last bit makes them odd.
-    with np.errstate(over="ignore"):
-        return (np.arange(1, words + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
+    places = np.arange(1, 2**power + 1, dtype=np.uint64)
+    return (places * np.uint64(_GOLDEN)) | np.uint64(1)  # modulo 2^64
+
+
+def _weights(words: int) -> NDArray[np.uint64]:
+    # Encoded members differ in size from one to the next, so weights are kept by powers of two.
+    return _weights_up_to(words.bit_length())[:words]
 
 
 def of_rows(rows: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Checksums, shape (B,), of contiguous `rows`, shape (B, a multiple of 8)."""
-    words = rows.view("<u8")
+    words = rows.view("<u8")  # (B, words)
     return np.einsum("bw,w->b", words, _weights(words.shape[1]))
 
 
 def of_bytes(data: bytes) -> int:
     """Checksum of one member's bytes, as if zeros filled its last word."""
-    row = np.zeros((1, max(WORD, padded(len(data)))), np.uint8)
-    row[0, : len(data)] = np.frombuffer(data, np.uint8)
-    return int(of_rows(row)[0])
+    words = len(data) // WORD
+    whole = int(np.einsum("w,w->", np.frombuffer(data, "<u8", count=words), _weights(words)))
+    last = int.from_bytes(data[words * WORD :], "little") * ((words + 1) * _GOLDEN | 1)
+    return (whole + last) % 2**64
 
 
 def sha256_of_file(path: Path) -> str:

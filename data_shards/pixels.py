@@ -76,7 +76,7 @@ class Pixels:
         return cls(**record)
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Crops and resizes a decoded source, H x W x C, to the recipe's C x H x W."""
+        """Crops and resizes a decoded source, H x W x C, to the recipe's C x H x W, a view. Raises BadImage."""
         if self.crop is not None:
             height, width = image.shape[:2]
             if min(height, width) < self.crop:
@@ -89,16 +89,16 @@ class Pixels:
             image = np.asarray(resized).reshape(self.height, self.width, self.channels)
         if image.shape != (self.height, self.width, self.channels):
             raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels where {self.width} x {self.height} are due")
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+        return image.transpose(2, 0, 1)
 
     def decode_source(self, data: bytes) -> NDArray[np.uint8]:
-        """An encoded source image as H x W x C, uint8."""
+        """An encoded source image as H x W x C, uint8. Raises BadImage."""
         if data[:3] == b"\xff\xd8\xff":
             return _decode_jpeg(data, self.channels)
         return _decode_by_pillow(data, self.channels)
 
     def decode_member(self, data: bytes) -> NDArray[np.uint8]:
-        """The image member of a shard as C x H x W, uint8."""
+        """The image member of a shard as C x H x W, uint8. Raises BadImage."""
         if self.encoding == "raw":
             header = npy_header(self.shape)
             if data[: len(header)] != header or len(data) != len(header) + self.num_bytes:
@@ -109,7 +109,7 @@ class Pixels:
             return self.apply(image)
         if image.shape != (self.height, self.width, self.channels):
             raise BadImage(f"shape {image.shape} where {(self.height, self.width, self.channels)} is due")
-        return np.ascontiguousarray(image.transpose(2, 0, 1))
+        return image.transpose(2, 0, 1)
 
     def encode_member(self, image: NDArray[np.uint8]) -> tuple[str, bytes]:
         """Extension and bytes of the image member for `image`, C x H x W; not for the encoding `original`."""

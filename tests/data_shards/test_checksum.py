@@ -12,7 +12,7 @@ def by_hand(data: bytes) -> int:
     data += bytes(-len(data) % 8) or (b"" if data else bytes(8))
     total = 0
     for place in range(0, len(data), 8):
-        weight = (place // 8 + 1) * 0x9E3779B97F4A7C15 | 1
+        weight = ((place // 8 + 1) * 0x9E3779B97F4A7C15) % 2**64 | 1
         total += int.from_bytes(data[place : place + 8], "little") * weight
     return total % 2**64
 
