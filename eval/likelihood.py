@@ -101,6 +101,14 @@ def log_mean_exp(log_weights: Tensor) -> Tensor:
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
 
 
+def effective_samples(log_weights: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2 over the first axis, from 1 (one sample outweighs the rest) to K: (K, B) to (B,).
+
+    Near 1 the importance-weighted bound still rises with the number of samples.
+    """
+    return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0))
+
+
 def importance_weighted(
     model: LatentVariableModel,
     images: Tensor,

@@ -15,9 +15,10 @@ from eval.image_subset import gathered, share, subset_blocks, subset_indices
 from eval.latent_kl import latent_kl
 from eval.likelihood import Prior, sample_posterior
 from eval.likelihood_values import image_values, summary, units
-from eval.measured_run import MeasuredRun, VarianceProtocol, open_run
+from eval.measured_run import MeasuredRun, VarianceProtocol, measured_before, mixture_digest, open_run
 from trainer.gaussian import log_prior, variance_floor_cap
 from trainer.held_out import ACTIVE_VARIANCE
+from trainer.mixture import GaussianMixture
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import Ranks, process_group
 
@@ -32,6 +33,8 @@ class LikelihoodProtocol(VarianceProtocol):
     """Samples of q(z|x) for each image, K."""
     mixture: str
     """The fitted density in the place of the prior, as COMPONENTS-COVARIANCE; empty for none."""
+    mixture_digest: str
+    """Digest of its parameters; empty for none."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,36 +77,48 @@ def measure(run: MeasuredRun, args: argparse.Namespace, densities: dict[str, Pri
     return {"values": summary(gathered(table, ranks), densities), "active_dimensions": int(varies.sum())}
 
 
+def divergence(mixture: GaussianMixture, seed: int, ranks: Ranks) -> dict[str, Any]:
+    """KL(q_hat || p) with its deviation over runs, as the paper's Table 1 gives it."""
+    estimates = latent_kl(mixture, log_prior, ranks, num_samples=KL_SAMPLES, runs=KL_RUNS, seed=seed)
+    return {
+        "value": estimates.mean().item(),
+        "standard_deviation": estimates.std().item(),
+        "samples": KL_SAMPLES,
+        "runs": KL_RUNS,
+        "unit": "nats",
+    }
+
+
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/likelihood.json (likelihood-stage1.json for the weights at the end of stage 1)."""
+    """Measures and writes RUN/eval/likelihood.json (likelihood-stage1.json for the weights at the end of stage 1).
+
+    A result that is there already by the same protocol is only printed.
+    """
     check(args)
     with process_group(args.device) as ranks:
         measured = open_run(args.run, args.weights, ranks.device)
-        densities: dict[str, Prior] = {"prior": log_prior}
-        divergence = None
-        if args.mixture:
-            mixture = measured.mixture(args.mixture, args.covariance, ranks.device)
-            densities["q_hat"] = mixture.score_samples
-        result = measure(measured, args, densities, ranks)
-        if args.mixture:
-            estimates = latent_kl(mixture, log_prior, ranks, num_samples=KL_SAMPLES, runs=KL_RUNS, seed=args.seed)
-            divergence = {
-                "value": estimates.mean().item(),
-                "standard_deviation": estimates.std().item(),
-                "samples": KL_SAMPLES,
-                "runs": KL_RUNS,
-                "unit": "nats",
-            }
+        mixture = measured.mixture(args.mixture, args.covariance, ranks.device) if args.mixture else None
         protocol = LikelihoodProtocol(
             **measured.variance_protocol(args.split, args.images, args.seed),
+            measure="likelihood 1",
             importance_samples=args.samples,
-            mixture=f"{args.mixture}-{args.covariance}" if args.mixture else "",
+            mixture=f"{args.mixture}-{args.covariance}" if mixture else "",
+            mixture_digest=mixture_digest(mixture) if mixture else "",
         )
-        result |= {"latent_kl": divergence, "cap": variance_floor_cap(measured.model.pixels, measured.variance_floor)}
-        result |= {"dataset_variance": measured.model.dataset_variance}
-        if ranks.is_main:
-            path = measured.result_path("likelihood")
-            write_json(path, {"protocol": protocol.record(), **result})
+        path = measured.result_path("likelihood")
+        result = measured_before(path, protocol)
+        if ranks.any(result is None):
+            densities: dict[str, Prior] = {"prior": log_prior} | ({"q_hat": mixture.score_samples} if mixture else {})
+            result = {
+                "protocol": protocol.record(),
+                **measure(measured, args, densities, ranks),
+                "latent_kl": divergence(mixture, args.seed, ranks) if mixture else None,
+                "cap": variance_floor_cap(measured.model.pixels, measured.variance_floor),
+                "dataset_variance": measured.model.dataset_variance,
+            }
+            if ranks.is_main:
+                write_json(path, result)
+        if ranks.is_main and result is not None:
             show(result, path)
 
 

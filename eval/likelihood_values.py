@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from eval.discretised import bits_per_dimension
-from eval.likelihood import PosteriorSamples, Prior, log_mean_exp
+from eval.likelihood import PosteriorSamples, Prior, effective_samples, log_mean_exp
 
 # name: unit, for every model
 _OF_THE_MODEL = {
@@ -17,7 +17,11 @@ _OF_THE_MODEL = {
     "mean_square_error": "squared pixel units",
 }
 # and for every density over the latents
-_OF_A_DENSITY = {"iwae": "nats per image", "bits_per_dimension": "bits per pixel value"}
+_OF_A_DENSITY = {
+    "iwae": "nats per image",
+    "bits_per_dimension": "bits per pixel value",
+    "effective_samples": "samples",
+}
 _OF_THE_MIXTURE = {"held_out_log_ratio": "nats per image"}
 
 
@@ -42,7 +46,9 @@ def image_values(samples: PosteriorSamples, d: int, densities: Mapping[str, Prio
     log_densities = {name: samples.prior_terms(density) for name, density in densities.items()}  # (K, B) each
     for name, log_density in log_densities.items():
         log_ratio = log_density - samples.log_posterior
-        values[f"iwae_{name}"] = log_mean_exp(samples.log_likelihood + log_ratio)
+        log_weights = samples.log_likelihood + log_ratio
+        values[f"iwae_{name}"] = log_mean_exp(log_weights)
+        values[f"effective_samples_{name}"] = effective_samples(log_weights)
         values[f"bits_per_dimension_{name}"] = bits_per_dimension(log_mean_exp(samples.log_discretised + log_ratio), d)
     if "q_hat" in log_densities:
         values["held_out_log_ratio"] = (log_densities["q_hat"] - log_densities["prior"]).mean(0)

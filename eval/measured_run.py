@@ -22,6 +22,8 @@ from trainer.restore import load_config, load_model
 class VarianceProtocol(Protocol):
     """What else a number depends on that follows from the likelihood's variance."""
 
+    measure: str
+    """What is measured, and by which edition of its definition."""
     subset: str = "evenly spaced over the split, in source order"
     """Which n images of the split were measured."""
     variance: str
@@ -91,6 +93,21 @@ def open_run(run: str | Path, weights: str = "final", device: str | torch.device
     return MeasuredRun(
         folder=Path(run), weights=weights, config=config, manifest=Manifest.load(config.data.shards), model=model
     )
+
+
+def measured_before(path: Path, protocol: Protocol) -> dict[str, Any] | None:
+    """The result in `path` where it was measured by the same protocol, else None."""
+    if not path.exists():
+        return None
+    content = read_result(path)
+    return content if content["protocol"] == protocol.record() else None
+
+
+def mixture_digest(mixture: GaussianMixture) -> str:
+    """16 hexadecimal digits that differ between different mixtures."""
+    parameters = mixture.parameters_
+    tensors = {name: getattr(parameters, name) for name in ("weights", "means", "covariances")}
+    return f"{fingerprint(tensors):016x}"
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ asked of the latents themselves.
 import argparse
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from data_shards.errors import InputError
 from eval.image_noise import image_noise, seeded_generator
 from eval.image_sources import to_8_bits
 from eval.image_subset import gathered, subset_blocks, subset_indices
-from eval.measured_run import MeasuredRun, VarianceProtocol, open_run
+from eval.measured_run import MeasuredRun, VarianceProtocol, measured_before, mixture_digest, open_run
 from eval.nearest_training import chance_nearer, nearest_code_distance, nearest_images
 from trainer import latents
+from trainer.mixture import GaussianMixture
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import Ranks, process_group
 
@@ -34,6 +36,8 @@ class MemorisationProtocol(VarianceProtocol):
 
     mixture: str
     """The density sampled, as COMPONENTS-COVARIANCE."""
+    mixture_digest: str
+    """Digest of its parameters."""
     train_split: str
     """The split that was trained on."""
 
@@ -78,41 +82,58 @@ def compared(ours: Tensor, others: Tensor) -> dict[str, Any]:
 
 
 @torch.inference_mode()
+def measure(
+    run: MeasuredRun, mixture: GaussianMixture, args: argparse.Namespace, ranks: Ranks
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The comparison, and the pictures that belong to it; the same on every process."""
+    shards, train_split = run.config.data.shards, run.config.data.train_split
+    train_codes = latents.read(run.folder, train_split, weights=run.weights).mean
+    z = mixture.sample(args.images, seeded_generator(args.seed, "memorisation", 0))  # (N, D)
+    samples = torch.cat([run.model.decode(part.to(ranks.device)).mean.cpu() for part in z.split(50)])
+    reconstructed, codes = held_out(run, args.split, args.images, args.seed, ranks)
+    near = nearest_images(torch.cat([samples, reconstructed]), shards, train_split, k=NEIGHBOURS, ranks=ranks)
+    of_samples, of_others = near.distance[:, 0].split(args.images)
+    numbers = {
+        "pixel_distance": compared(of_samples, of_others),
+        "code_distance": compared(nearest_code_distance(z, train_codes), nearest_code_distance(codes, train_codes)),
+    }
+    return numbers, {"sample": to_8_bits(samples), "nearest": near.image[: args.images].contiguous()}
+
+
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/memorisation.json, and the images beside it as memorisation.safetensors."""
+    """Measures and writes RUN/eval/memorisation.json, and the images beside it as memorisation.safetensors.
+
+    A result that is there already by the same protocol is only printed.
+    """
     for name, least in (("images", 2), ("mixture", 1), ("seed", 0)):
         if getattr(args, name) < least:
             raise InputError(f"--{name}: {getattr(args, name)} is below {least}")
     with process_group(args.device) as ranks:
         measured = open_run(args.run, args.weights, ranks.device)
-        config = measured.config
-        train_codes = latents.read(args.run, config.data.train_split, weights=args.weights).mean
-        generator = seeded_generator(args.seed, "memorisation", 0)
-        z = measured.mixture(args.mixture, args.covariance).sample(args.images, generator)  # (N, D)
-        samples = torch.cat([measured.model.decode(part.to(ranks.device)).mean.cpu() for part in z.split(50)])
-        reconstructed, codes = held_out(measured, args.split, args.images, args.seed, ranks)
-        near = nearest_images(
-            torch.cat([samples, reconstructed]), config.data.shards, config.data.train_split, k=NEIGHBOURS, ranks=ranks
-        )
-        if not ranks.is_main:
-            return
-        of_samples, of_others = near.distance[:, 0].split(args.images)
+        mixture = measured.mixture(args.mixture, args.covariance)
         protocol = MemorisationProtocol(
             **measured.variance_protocol(args.split, args.images, args.seed),
+            measure="memorisation 1",
             mixture=f"{args.mixture}-{args.covariance}",
-            train_split=config.data.train_split,
+            mixture_digest=mixture_digest(mixture),
+            train_split=measured.config.data.train_split,
         )
-        result = {
-            "protocol": protocol.record(),
-            "pixel_distance": compared(of_samples, of_others),
-            "code_distance": compared(nearest_code_distance(z, train_codes), nearest_code_distance(codes, train_codes)),
-        }
         path = measured.result_path("memorisation")
-        shown = {"sample": to_8_bits(samples), "nearest": near.image[: args.images].contiguous()}
-        write_bytes(path.with_suffix(".safetensors"), save(shown))
-        write_json(path, result)
-        for name in ("pixel_distance", "code_distance"):
-            chance = result[name]["chance_nearer"]
-            title = f"by {name.replace('_', ' ')}, a sample is nearer to a training image"
-            print(f"{title} than a held-out one with chance {chance['value']:.3f} +- {chance['standard_error']:.3f}")
-        print(f"written to {path}")
+        result = measured_before(path, protocol)
+        if ranks.any(result is None):
+            numbers, pictures = measure(measured, mixture, args, ranks)
+            result = {"protocol": protocol.record(), **numbers}
+            if ranks.is_main:
+                write_bytes(path.with_suffix(".safetensors"), save(pictures))
+                write_json(path, result)
+        if ranks.is_main and result is not None:
+            show(result, path)
+
+
+def show(result: dict[str, Any], path: Path) -> None:
+    """Prints the gist of the result."""
+    for name in ("pixel_distance", "code_distance"):
+        chance = result[name]["chance_nearer"]
+        title = f"by {name.replace('_', ' ')}, a sample is nearer to a training image"
+        print(f"{title} than a held-out one with chance {chance['value']:.3f} +- {chance['standard_error']:.3f}")
+    print(f"written to {path}")

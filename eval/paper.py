@@ -35,6 +35,8 @@ class Likelihoods:
     dip_vae: float
 
 
+LATENTS = 16
+
 # Table 3: by data set and density over the latents.
 LOG_LIKELIHOOD = {
     "mnist": {

@@ -15,6 +15,7 @@ from eval.report_page import Details, Drawing, Missing, Section
 from eval.report_tables import (
     column_title,
     distance_table,
+    further_measures_table,
     likelihood_table,
     memorisation_table,
     paper_components_table,
@@ -73,7 +74,9 @@ def _weights(result: Result) -> str:
     return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final weights"
 
 
-def likelihood_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
+def likelihood_section(
+    results: RunResults, run: str, dataset: str | None, *, objective: str, two_stages: bool, latent_dim: int
+) -> Section:
     """Likelihoods beside the paper's Tables 1 and 3."""
     measured = results.likelihoods
     missing = []
@@ -97,7 +100,15 @@ def likelihood_section(results: RunResults, run: str, dataset: str | None, objec
         "standard error over the images. q̂ is the mixture fitted to the training codes"
         + (f" ({first['mixture']})." if first["mixture"] else ", not measured here."),
         "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
+        "Where few importance samples are effective, more of them would raise the bound further.",
     ]
+    if any(r["latent_kl"] for r in measured):
+        text.append(
+            "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far above "
+            "the other would mean that q̂ remembers its training codes."
+        )
+    if dataset in paper.LOG_LIKELIHOOD and latent_dim != paper.LATENTS:
+        text.append(f"The paper's numbers are of {paper.LATENTS} latents; this run has {latent_dim}.")
     tables = [likelihood_table(measured, dataset, objective), paper_divergence_table()]
     remarks = [paper.REMARKS["scale"]]
     if dataset in paper.LOG_LIKELIHOOD:
@@ -128,6 +139,8 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
     ]
     text = []
     tables = [distance_table(measured)] if measured else []
+    if further := further_measures_table(measured):
+        tables.append(further)
     if measured:
         text.append(
             "A Frechet distance compares the mean and covariance of image features; smaller is closer. Only rows with "

@@ -41,6 +41,8 @@ _LIKELIHOOD_ROWS = {
     "log_likelihood": ("E[log p(x|z)]", 1),
     "kl": ("KL[q(z|x) || p(z)]", 2),
     "mean_square_error": ("Mean square error a pixel", 5),
+    "effective_samples_q_hat": ("Effective importance samples, latents from q̂", 1),
+    "effective_samples_prior": ("Effective importance samples, latents from the prior", 1),
     "held_out_log_ratio": ("E[log q̂(z) - log p(z)] on these images", 2),
 }
 
@@ -55,9 +57,8 @@ def with_error(number: Mapping[str, Any], decimals: int) -> str:
 def column_title(result: Result) -> str:
     """What a likelihood's column is called."""
     protocol = result["protocol"]
-    stage = "end of stage 1" if protocol["weights"] == "stage1" else "final"
     variance = "one variance" if protocol["variance"] == "one" else "variance per pixel"
-    return f"{variance} ({stage})"
+    return f"{variance} ({_weights(result)})"
 
 
 def likelihood_table(results: Sequence[Result], dataset: str | None, objective: str) -> Table:
@@ -93,13 +94,12 @@ def distance_table(results: Sequence[Result]) -> Table:
     rows = []
     for result in results:
         protocol = result["protocol"]
-        density = f", mixture {protocol['mixture']}" if protocol["mixture"] else ""
         number = result["values"]["frechet_distance"]
         mark = "*" if result["below_protocol"] else ""
         rows.append(
             (
-                _SOURCE_TITLES.get(protocol["source"], protocol["source"]) + density,
-                "end of stage 1" if protocol["weights"] == "stage1" else "final",
+                _image_set(result),
+                _weights(result),
                 with_error(number, 2) + mark,
                 f"{protocol['n']:,}",
                 f"{protocol['n_reference']:,} of {protocol['split']}",
@@ -116,6 +116,43 @@ _SOURCE_TITLES = {
     "train": "real training images",
     "half": "real images, half against half",
 }
+
+
+# name in RUN/eval/fid-*.json: (title, decimals)
+_FURTHER_MEASURES = {
+    "frechet_distance_at_infinite_n": ("Distance extrapolated to infinite n, 95% interval", 2),
+    "kernel_distance": ("Kernel distance", 4),
+    "precision": ("Precision", 3),
+    "recall": ("Recall", 3),
+    "density": ("Density", 3),
+    "coverage": ("Coverage", 3),
+}
+
+
+def further_measures_table(results: Sequence[Result]) -> Table | None:
+    """Whatever else was measured of the same sets, a row each; None where nothing was."""
+    rows = []
+    for result in results:
+        for name, (title, decimals) in _FURTHER_MEASURES.items():
+            if name not in result["values"]:
+                continue
+            number = result["values"][name]
+            text = with_error(number, decimals)
+            if "interval_95" in number:
+                low, high = number["interval_95"]
+                text += f" ({low:,.{decimals}f} to {high:,.{decimals}f})"
+            rows.append((_image_set(result), _weights(result), title, text, result["label"]))
+    return Table(head=("Images", "Weights", "Measure", "Value", "Features"), rows=rows) if rows else None
+
+
+def _image_set(result: Result) -> str:
+    protocol = result["protocol"]
+    density = f", mixture {protocol['mixture']}" if protocol["mixture"] else ""
+    return _SOURCE_TITLES.get(protocol["source"], protocol["source"]) + density
+
+
+def _weights(result: Result) -> str:
+    return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final"
 
 
 def paper_distance_table(dataset: str, objective: str) -> Table:

@@ -7,7 +7,7 @@ import torch
 from linear_gaussian import LinearGaussian
 from torch.distributions import Independent, Normal
 
-from eval.likelihood import importance_weighted, log_mean_exp, sample_posterior
+from eval.likelihood import effective_samples, importance_weighted, log_mean_exp, sample_posterior
 from trainer.gaussian import log_prior
 
 SHAPE = (1, 4, 4)
@@ -93,3 +93,16 @@ def test_integer_pixels_are_refused(images):
 def test_no_samples_are_refused(images):
     with pytest.raises(ValueError, match="at least 1"):
         importance_weighted(LinearGaussian(SHAPE, 3, variance=0.02), images, log_prior, 0)
+
+
+def test_equal_weights_are_all_effective_and_one_heavy_weight_is_alone():
+    equal = torch.full((20, 1), -4000.0, dtype=torch.float64)
+    assert effective_samples(equal).item() == pytest.approx(20)
+    equal[3] += 100
+    assert effective_samples(equal).item() == pytest.approx(1)
+
+
+def test_the_effective_number_is_kishs_ratio():
+    weights = torch.rand(20, 3, generator=torch.Generator().manual_seed(7)).double()
+    expected = weights.sum(0).square() / weights.square().sum(0)
+    torch.testing.assert_close(effective_samples(weights.log() - 900), expected)

@@ -48,14 +48,31 @@ def one_process(run):
     return measure(run, "likelihood", "--mixture", "4", "--images", "130", "--samples", "3")
 
 
+def test_a_result_by_the_same_protocol_is_not_measured_again(run, one_process):
+    path = run / "eval" / "likelihood.json"
+    before = path.stat().st_mtime_ns
+    options = ("--mixture", "4", "--images", "130", "--samples", "3")
+    assert measure(run, "likelihood", *options) == one_process
+    assert path.stat().st_mtime_ns == before
+
+
+def test_another_seed_is_another_protocol_and_is_measured(run, one_process):
+    options = ("--mixture", "4", "--images", "130", "--samples", "3", "--seed", "1")
+    other = measure(run, "likelihood", *options)
+    assert other["values"]["elbo"]["value"] != one_process["values"]["elbo"]["value"]
+    assert other["values"]["elbo"]["value"] == pytest.approx(one_process["values"]["elbo"]["value"], rel=0.05)
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_writes_the_same_numbers_to_the_last_bit(run, one_process, processes):
+    (run / "eval" / "likelihood.json").unlink()
     options = ("--mixture", "4", "--images", "130", "--samples", "3")
     assert measure(run, "likelihood", *options, processes=processes) == one_process
 
 
 def test_calibration_is_the_same_on_one_process_and_two(run):
     alone = measure(run, "uncertainty", "--images", "70")
+    (run / "eval" / "uncertainty.json").unlink()
     assert measure(run, "uncertainty", "--images", "70", processes=2) == alone
     assert len(alone["coverage"]) == 6
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from safetensors.torch import load_file
 from scipy import stats
 from sklearn.neighbors import NearestNeighbors
 
+from data_shards.errors import command
 from data_shards.stream import ShardStream
+from eval.__main__ import main
 from eval.nearest_training import chance_nearer, nearest_code_distance, nearest_images
 from trainer.process_group import single
 
@@ -55,16 +58,17 @@ def test_the_chance_of_being_nearer_is_the_mann_whitney_statistic():
     assert chance_nearer(ours, others) == pytest.approx(reference, rel=1e-12)
 
 
-def test_two_processes_find_what_one_finds(tmp_path, digits_run):
-    results = []
-    for processes in (0, 2):
-        run = tmp_path / str(processes)
-        shutil.copytree(digits_run, run)
-        words = ("eval", "memorisation", "--run", str(run), "--mixture", "4", "--images", "120")
-        done = run_module(*words, processes=processes)
-        assert done.returncode == 0, done.stderr
-        results.append((run / "eval" / "memorisation.json").read_text())
-        pictures = load_file(run / "eval" / "memorisation.safetensors")
-        assert pictures["nearest"].shape == (120, 3, 1, 28, 28)
-    assert results[0] == results[1]
-    assert 0 < json.loads(results[0])["pixel_distance"]["chance_nearer"]["value"] < 1
+def test_two_processes_find_what_one_finds(tmp_path, digits_run, monkeypatch):
+    shutil.copytree(digits_run, tmp_path / "two")
+    shutil.copytree(digits_run, tmp_path / "one")
+    options = ("memorisation", "--mixture", "4", "--images", "120", "--run")
+    done = run_module("eval", *options, str(tmp_path / "two"), processes=2)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["eval", *options, str(tmp_path / "one")])
+    assert command(main) == 0
+    two, one = ((tmp_path / name / "eval" / "memorisation.json").read_text() for name in ("two", "one"))
+    assert two == one
+    assert 0 < json.loads(one)["pixel_distance"]["chance_nearer"]["value"] < 1
+    pictures = [load_file(tmp_path / name / "eval" / "memorisation.safetensors") for name in ("two", "one")]
+    assert pictures[0]["nearest"].shape == (120, 3, 1, 28, 28)
+    assert all(torch.equal(pictures[0][key], pictures[1][key]) for key in ("sample", "nearest"))
