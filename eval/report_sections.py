@@ -104,8 +104,8 @@ def likelihood_section(
     ]
     if any(r["latent_kl"] for r in measured):
         text.append(
-            "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far above "
-            "the other would mean that q̂ remembers its training codes."
+            "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far "
+            "above the other would mean that q̂ remembers its training codes."
         )
     if dataset in paper.LOG_LIKELIHOOD and latent_dim != paper.LATENTS:
         text.append(f"The paper's numbers are of {paper.LATENTS} latents; this run has {latent_dim}.")
