@@ -163,3 +163,12 @@ def test_a_folder_that_holds_no_run_is_told_in_one_line(tmp_path):
     done = run_module("eval", "likelihood", "--run", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert str(tmp_path) in done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_gpu_gives_the_numbers_of_the_cpu_up_to_rounding(run, one_process):
+    options = ("--mixture", "4", "--images", "130", "--samples", "3", "--device", "cuda")
+    (run / "eval" / "likelihood.json").unlink()
+    for name, number in measure(run, "likelihood", *options)["values"].items():
+        assert number["value"] == pytest.approx(one_process["values"][name]["value"], rel=1e-3), name

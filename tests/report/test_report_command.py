@@ -12,6 +12,8 @@ from PIL import Image
 
 from data_shards.errors import command
 from eval.__main__ import main
+from trainer.config import load
+from trainer.loop import train
 
 
 class Page(HTMLParser):
@@ -147,3 +149,25 @@ def test_a_damaged_result_is_told_in_one_line(tmp_path, digits_run, capsys):
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "likelihood.json" in told
+
+
+def test_a_baseline_with_one_stage_has_a_report_without_a_second(tmp_path, digits_shards):
+    fields = {
+        "runs": str(tmp_path),
+        "name": "vae",
+        "data.shards": str(digits_shards),
+        "data.valid_images": 50,
+        "objective.name": "vae",
+        "model.latent_dim": 2,
+        "model.encoder_channels": [8],
+        "model.decoder_channels": [8, 8],
+        "stage1.max_epochs": 0.2,
+        "log.tensorboard": False,
+    }
+    run = train(load(None, fields))
+    assert command_line("uncertainty", "--run", str(run), "--images", "20") == 0
+    assert command_line("report", "--run", str(run)) == 0
+    text = page(run).text
+    assert "trained in one stage" in text
+    assert "cannot tell where errors are" in text
+    assert "--weights stage1" not in text
