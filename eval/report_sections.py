@@ -25,6 +25,12 @@ from eval.report_tables import (
 )
 from eval.run_results import Result, RunResults
 
+_ENDS = {
+    "cap": "its cap of epochs was reached",
+    "converged": "the held-out ELBO had stopped rising",
+    "collapsed": "sigma² fell to its smallest value",
+}
+
 
 def event_of(events: Sequence[Event], kind: str, stage: int) -> Event | None:
     """The last event of a kind in a stage."""
@@ -48,8 +54,8 @@ def training_section(events: Sequence[Event], run: str) -> Section:
     if end and end.get("sigma2"):
         ratio = end["closed_form_sigma2"] / end["sigma2"]
         text.append(
-            f"Stage 1 ended after {end['images']:,} images ({end['reason']}) with sigma² = {end['sigma2']:.5f}, "
-            f"equation 9 over the whole training split; on the held-out images equation 9 gives {ratio:.3f} times that."
+            f"Stage 1 ended after {end['images']:,} images, for {_ENDS[end['reason']]}, with sigma² = "
+            f"{end['sigma2']:.5f}, equation 9 over the whole training split; on the held-out images equation 9 gives {ratio:.3f} times that."
         )
     if end and start and end.get("elbo"):
         gap = abs(start["elbo"] - end["elbo"]) / abs(end["elbo"])
@@ -57,6 +63,9 @@ def training_section(events: Sequence[Event], run: str) -> Section:
             f"Stage 2 began at a held-out ELBO of {start['elbo']:.1f} nats where stage 1 had ended at "
             f"{end['elbo']:.1f} ({gap:.2%} apart)."
         )
+    if last := event_of(events, "stage_end", 2):
+        text.append(f"Stage 2 ended after {last['images']:,} images in all, for {_ENDS[last['reason']]}.")
+    text += [f"Note: {event['message']}." for event in events if event["event"] == "warning"]
     figures = [Drawing(source=source, caption=caption) for source, caption in drawn if source]
     missing = [] if figures else [Missing(what="No training curve is here.", command=f"python -m trainer --name {run}")]
     return Section(key="training", title="Training", text=text if figures else (), figures=figures, missing=missing)
