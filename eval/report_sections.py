@@ -54,8 +54,9 @@ def training_section(events: Sequence[Event], run: str) -> Section:
     if end and end.get("sigma2"):
         ratio = end["closed_form_sigma2"] / end["sigma2"]
         text.append(
-            f"Stage 1 ended after {end['images']:,} images, for {_ENDS[end['reason']]}, with sigma² = "
-            f"{end['sigma2']:.5f}, equation 9 over the whole training split; on the held-out images equation 9 gives {ratio:.3f} times that."
+            f"Stage 1 ended after {end['images']:,} images, for {_ENDS[end['reason']]}, with "
+            f"sigma² = {end['sigma2']:.5f}, which is equation 9 over the whole training split. On the held-out images "
+            f"equation 9 gives {ratio:.3f} times that."
         )
     if end and start and end.get("elbo"):
         gap = abs(start["elbo"] - end["elbo"]) / abs(end["elbo"])

@@ -51,7 +51,7 @@ def test_a_curve_is_drawn_alike_twice_and_not_at_all_without_data(draw):
 def test_the_training_section_tells_how_the_stages_met():
     text = " ".join(training_section(EVENTS, "demo").text)
     assert "sigma² = 0.10000" in text
-    assert "1.100 times" in text
+    assert "1.100 times that" in text
     assert "99.5 nats where stage 1 had ended at 100.0 (0.50% apart)" in text
 
 
