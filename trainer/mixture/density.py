@@ -1,19 +1,24 @@
-"""Exact log-densities in float64, without packed products: for final scores and nearly singular mixtures.
-
-Differentiable with respect to the points.
-"""
+"""Exact log-densities in float64 without packed products: for final scores, gradients and nearly singular mixtures."""
 
 import torch
 from torch import Tensor
 
+from trainer.mixture.dense import DenseScores, product_dtype
 from trainer.mixture.parameters import LOG_2PI, Parameters
+from trainer.mixture.points import Points
+from trainer.mixture.truncated import Factors, Pairs
 
 # Numbers in the largest intermediate tensor.
 _CHUNK_NUMBERS = 16_000_000
+# Components whose density is below exp(-60) of the best one's add nothing to a float64 sum, even 10,000 of them.
+_NEGLIGIBLE = 60.0
+# With fewer components than this the direct way is faster.
+_FEWEST_TO_SCREEN = 64
+_SCREENED_ROWS = 2048
 
 
 def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
-    """log w_k + log N(x; mu_k, Sigma_k) for points x (n, D) in float64. Returns (n, K)."""
+    """log w_k + log N(x; mu_k, Sigma_k) for points x (n, D) in float64, differentiable. Returns (n, K)."""
     kind, dim, means = parameters.covariance_type, parameters.dim, parameters.means
     log_weights = parameters.weights.log()
     if kind in ("diag", "spherical"):
@@ -31,15 +36,59 @@ def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
 
 
 def _blocks(parameters: Parameters, count: int) -> list[slice]:
-    size = max(1, min(_CHUNK_NUMBERS // max(1, count * parameters.dim), 4_000_000 // parameters.dim**2))
+    size = max(1, min(_CHUNK_NUMBERS // max(1, count * parameters.dim), 1_000_000 // parameters.dim**2))
     return [slice(start, start + size) for start in range(0, parameters.n_components, size)]
 
 
-def score_samples(x: Tensor, parameters: Parameters) -> Tensor:
-    """log q(x) in nats for points x (n, D). Returns (n,) float64."""
-    size = max(256, _CHUNK_NUMBERS // max(parameters.n_components, parameters.dim))
-    chunks = [torch.logsumexp(weighted_log_densities(rows.double(), parameters), 1) for rows in x.split(size)]
-    return torch.cat(chunks) if chunks else x.new_zeros(0, dtype=torch.float64)
+class Scorer:
+    """log q(x) of one mixture, with what depends on the mixture alone computed once.
+
+    Packed products find the components that matter to a point; their densities are then exact. Points that need
+    gradients, and small mixtures, meet every component directly.
+    """
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        self._screen: DenseScores | None = None
+        self._location = parameters.weights @ parameters.means  # (D,), for products want centred points
+
+    def score(self, x: Tensor) -> Tensor:
+        """log q(x) in nats for points x (n, D). Returns (n,) float64."""
+        points = x.double()
+        if not len(points):
+            return points.sum(1)
+        if points.requires_grad or self.parameters.n_components < _FEWEST_TO_SCREEN:
+            size = max(256, _CHUNK_NUMBERS // max(self.parameters.n_components, self.parameters.dim))
+            return torch.cat(
+                [torch.logsumexp(weighted_log_densities(rows, self.parameters), 1) for rows in points.split(size)]
+            )
+        return torch.cat([self._screened(rows - self._location) for rows in points.split(_SCREENED_ROWS)])
+
+    def _screened(self, x: Tensor) -> Tensor:
+        """log q of centred points x (n, D)."""
+        if self._screen is None:
+            centred = self.parameters.moved(1.0, -self._location)
+            between = centred.weights @ centred.means.square()
+            variances = centred.variances()
+            within = centred.weights @ variances.expand(centred.n_components, -1)
+            self._screen = DenseScores(centred, product_dtype(centred, within + between))
+            self._factors = Factors.of(centred, torch.float64)
+        found = []
+        first = 0
+        for chunk, _, logits, _ in self._screen.chunks(Points(x)):
+            row, component = (logits > logits.amax(1, keepdim=True) - _NEGLIGIBLE).nonzero(as_tuple=True)
+            found.append(torch.stack([row + first, component]))
+            first += len(chunk)
+        row, component = torch.cat(found, 1)
+        scores = x.new_empty(len(row))
+        pairs = Pairs.of(component, self.parameters.n_components)
+        for components, places, real in pairs.blocks(x.shape[1]):
+            squares = self._factors.squares(components, Points(x[row[places]]))  # (b, m)
+            values = self._factors.constants[components][:, None] - 0.5 * squares
+            scores[places[real]] = values[real]
+        top = x.new_full((len(x),), -torch.inf).scatter_reduce_(0, row, scores, "amax")
+        sums = x.new_zeros(len(x)).index_add_(0, row, (scores - top[row]).exp_())
+        return top + sums.log()
 
 
 def sample(parameters: Parameters, n: int, generator: torch.Generator | None = None) -> Tensor:

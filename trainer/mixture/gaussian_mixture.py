@@ -35,6 +35,7 @@ class GaussianMixture:
     def __init__(self, n_components: int = 1, **settings: Any) -> None:
         self.settings = Settings(n_components=n_components, **settings)
         self._stepwise: Stepwise | None = None
+        self._scorer: density.Scorer | None = None
 
     def fit(
         self,
@@ -112,7 +113,9 @@ class GaussianMixture:
 
     def score_samples(self, x: Array) -> Tensor:
         """log q_hat(x) in nats for points (n, D). Returns (n,) float64; gradients flow to x."""
-        return density.score_samples(self._points(x), self.parameters_)
+        if self._scorer is None or self._scorer.parameters is not self.parameters_:
+            self._scorer = density.Scorer(self.parameters_)
+        return self._scorer.score(self._points(x))
 
     def score(self, x: Array) -> float:
         """The mean of log q_hat(x) in nats per point."""
