@@ -70,6 +70,10 @@ class Config:
             "engine.precision: bf16 is many times slower than float32 on a CPU; use float32 there",
         )
         require(
+            self.engine.name == "ddp" or self.optimiser.ema_images == 0,
+            "optimiser.ema_images: engine deepspeed shards the weights and keeps no average of them; use engine ddp",
+        )
+        require(
             self.model.norm != "batch" or self.engine.micro_batches == 1,
             "engine.micro_batches: batch norm takes its statistics over the whole batch; use 1, or norm group or none",
         )

@@ -132,11 +132,10 @@ class Trainer:
             if saved.state["per_pixel"]:
                 model.add_variance_head(1.0)
             model.load_state_dict(saved.model)
-        memory_format = torch.contiguous_format
-        if config.engine.memory_format in ("auto", "channels_last"):
-            memory_format = torch.channels_last
-        self.memory_format = memory_format
-        return model.to(self.ranks.device).to(memory_format=memory_format).train()
+        engine = config.engine
+        contiguous = engine.memory_format == "contiguous" or engine.name == "deepspeed"
+        self.memory_format = torch.contiguous_format if contiguous else torch.channels_last
+        return model.to(self.ranks.device).to(memory_format=self.memory_format).train()
 
     def _build_engine(self, model: SigmaVAE) -> Engine:
         objective = Objective(model, self.config.objective, self.config.variance)

@@ -111,6 +111,8 @@ def process_group(device: str = "cpu", *, timeout_seconds: float = 1800) -> Iter
         raise InputError(f"MASTER_PORT: cannot meet at {address} ({error}); choose a free port") from error
     try:
         yield ranks
+    except InputError:
+        raise  # one line tells it all
     except BaseException as error:
         # The other processes wait in a collective for this one; the name of the guilty rank must reach the log.
         print(f"rank {rank} on {socket.gethostname()} ends: {type(error).__name__}", file=sys.stderr, flush=True)

@@ -203,7 +203,7 @@ class EngineConfig:
     precision: Literal["float32", "bf16"] = "float32"
     """bf16 runs the networks under autocast; losses and the optimiser stay in float32."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
-    """Layout of images and weights; auto is channels_last, which was the faster one on CPU and GPU."""
+    """Layout of images and weights; auto is channels_last for ddp, the faster one, and contiguous for deepspeed."""
     compile: bool = False
     """Compiles the networks with torch.compile; pays on GPUs, not on CPUs."""
     micro_batches: int = 1
@@ -214,6 +214,10 @@ class EngineConfig:
         require(
             (self.name == "deepspeed") == bool(self.deepspeed_config),
             "engine.deepspeed_config: needed by engine deepspeed, and by it alone",
+        )
+        require(
+            self.name == "ddp" or self.memory_format != "channels_last",
+            "engine.memory_format: engine deepspeed flattens weights and needs them contiguous; use auto",
         )
         require(
             self.name == "ddp" or self.micro_batches == 1,

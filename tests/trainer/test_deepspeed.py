@@ -1,8 +1,13 @@
 """DeepSpeed on two CPU processes: the same losses as DDP, and checkpoints that any engine goes on from."""
 
 import pytest
-from conftest import ROOT, run_module
-from training import events, largest_relative_difference, train, weights, words
+from conftest import ROOT
+from safetensors.torch import load_file
+from training import events, largest_relative_difference, train, train_many, weights
+
+from data_shards.errors import InputError
+from trainer.checkpoint import complete_checkpoints
+from trainer.deepspeed_engine import read_json
 
 ZERO = ROOT / "trainer" / "configs" / "deepspeed"
 FIFTY_UPDATES = {
@@ -18,43 +23,65 @@ def zero(stage: int) -> dict[str, str]:
     return {"engine__name": "deepspeed", "engine__deepspeed_config": str(ZERO / f"zero{stage}.json")}
 
 
-@pytest.fixture(scope="module")
-def ddp(digits_shards, tmp_path_factory):
-    return train(digits_shards, tmp_path_factory.mktemp("runs"), "ddp", processes=2, **FIFTY_UPDATES)
-
-
-@pytest.mark.parametrize("stage", [0, 1, 2, 3])
-def test_fifty_losses_equal_those_of_ddp(digits_shards, tmp_path, ddp, stage):
-    run = train(digits_shards, tmp_path, "zero", processes=2, **FIFTY_UPDATES, **zero(stage))
-    expected, found = events(ddp, "train"), events(run, "train")
-    assert len(expected) == len(found) == 50
-    for ours, theirs in zip(expected, found, strict=True):
-        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
-    assert largest_relative_difference(weights(ddp), weights(run)) < 1e-4
+def training_tensors(run):
+    return load_file(complete_checkpoints(run)[-1] / "training.safetensors")
 
 
 BOTH_STAGES = {"stage1__max_epochs": 1, "stage2__max_epochs": 0.5, "log__every_images": 30}
+STOPPED = {"checkpoint__walltime_minutes": 1e-4}
+# A run's first engine, then the one that takes it up; None is DDP.
+MOVES = {"zero1-zero2": (1, 2), "zero3-zero2": (3, 2), "zero2-ddp": (2, None), "ddp-zero3": (None, 3)}
+
+
+def engine(stage: int | None) -> dict[str, str]:
+    return {} if stage is None else zero(stage)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(digits_shards, tmp_path_factory):
-    return train(digits_shards, tmp_path_factory.mktemp("runs"), "undisturbed", processes=2, **BOTH_STAGES)
+def runs(digits_shards, tmp_path_factory):
+    """Fifty updates under each engine; and runs of both stages, whole or stopped and taken up, on two processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    fifty = {"ddp": FIFTY_UPDATES} | {f"zero{stage}": FIFTY_UPDATES | zero(stage) for stage in range(4)}
+    whole = {"whole": BOTH_STAGES, "whole-zero3": BOTH_STAGES | zero(3)}
+    begun = {name: BOTH_STAGES | engine(first) | STOPPED for name, (first, _) in MOVES.items()}
+    train_many(digits_shards, folder, fifty | whole | begun, processes=2)
+    for name in MOVES:
+        assert (folder / name / "requeue").exists()
+    train_many(digits_shards, folder, {n: BOTH_STAGES | engine(then) for n, (_, then) in MOVES.items()}, processes=2)
+    return folder
 
 
-@pytest.mark.parametrize(("stage", "then"), [(1, 2), (3, 2), (2, 1)], ids=["zero1-zero2", "zero3-zero2", "zero2-ddp"])
-def test_a_run_goes_on_under_another_engine(digits_shards, tmp_path, undisturbed, stage, then):
-    """Stopped in stage 1 by the walltime, then taken up by another ZeRO stage, or by DDP on one process."""
-    train(
-        digits_shards, tmp_path, "moved", processes=2, **BOTH_STAGES, **zero(stage), checkpoint__walltime_minutes=1e-4
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_fifty_losses_equal_those_of_ddp(runs, stage):
+    expected, found = events(runs / "ddp", "train"), events(runs / f"zero{stage}", "train")
+    assert len(expected) == len(found) == 50
+    for ours, theirs in zip(expected, found, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
+    assert largest_relative_difference(weights(runs / "ddp"), weights(runs / f"zero{stage}")) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["whole-zero3", *MOVES])
+def test_both_stages_under_any_engine_or_two_of_them_end_where_ddp_ends(runs, name):
+    expected, found = events(runs / "whole", "stage_end"), events(runs / name, "stage_end")
+    assert [end["images"] for end in found] == [end["images"] for end in expected]
+    for theirs, ours in zip(found, expected, strict=True):
+        assert theirs["elbo"] == pytest.approx(ours["elbo"], rel=1e-3)
+    assert largest_relative_difference(weights(runs / "whole"), weights(runs / name)) < 1e-3
+
+
+def test_the_moments_of_zero_3_are_those_of_ddp(runs):
+    ours, theirs = (
+        {name: value for name, value in training_tensors(runs / name).items() if name.startswith("exp_avg/")}
+        for name in ("ddp", "zero3")
     )
-    assert (tmp_path / "moved" / "requeue").exists()
-    engine = zero(then) if then == 2 else {}
-    run = train(digits_shards, tmp_path, "moved", processes=2 if engine else 0, **BOTH_STAGES, **engine)
-    ends, expected = events(run, "stage_end"), events(undisturbed, "stage_end")
-    assert [end["images"] for end in ends] == [end["images"] for end in expected]
-    for end, other in zip(ends, expected, strict=True):
-        assert end["elbo"] == pytest.approx(other["elbo"], rel=1e-3)
-    assert largest_relative_difference(weights(undisturbed), weights(run)) < 1e-3
+    assert largest_relative_difference(ours, theirs) < 1e-3
+
+
+def test_a_run_of_zero_3_goes_on_under_ddp_on_one_process(digits_shards, runs):
+    name = "zero3-alone"
+    train_many(digits_shards, runs, {name: BOTH_STAGES | zero(3) | STOPPED}, processes=2)
+    run = train(digits_shards, runs, name, **BOTH_STAGES)
+    assert largest_relative_difference(weights(runs / "whole"), weights(run)) < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -66,11 +93,10 @@ def test_a_run_goes_on_under_another_engine(digits_shards, tmp_path, undisturbed
         ('{"optimizer": {"type": "Adam"}}', "optimizer"),
     ],
 )
-def test_a_wrong_json_is_refused_in_one_line(digits_shards, tmp_path, content, names):
+def test_a_wrong_json_is_refused_in_one_line(tmp_path, content, names):
     path = tmp_path / "zero.json"
     path.write_text(content)
-    chosen = words(digits_shards, tmp_path, "refused", engine__name="deepspeed", engine__deepspeed_config=path)
-    done = run_module("trainer", *chosen)
-    assert done.returncode == 2
-    assert names in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: engine.deepspeed_config")
+    with pytest.raises(InputError, match=names) as caught:
+        read_json(str(path))
+    assert str(caught.value).startswith("engine.deepspeed_config")
+    assert "\n" not in str(caught.value)

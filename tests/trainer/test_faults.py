@@ -41,9 +41,9 @@ POISONED = """
 def train_poisoned(tmp_path, arguments, starts, processes):
     script = tmp_path / "poisoned.py"
     script.write_text(textwrap.dedent(POISONED))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        + [str(script), *arguments],  # noqa: RUF005
+        [*launcher, str(script), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "POISON": ",".join(map(str, starts))},
         capture_output=True,

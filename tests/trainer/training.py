@@ -1,11 +1,14 @@
 """A small run on real digits that trainer tests start, kill and compare."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import run_module
+from conftest import ROOT, run_module
 from safetensors.torch import load_file
 
 from trainer.checkpoint import complete_checkpoints
@@ -45,6 +48,23 @@ def train(shards: Path, runs: Path, name: str, *, processes: int = 0, **fields: 
     done = run_module("trainer", *words(shards, runs, name, **fields), processes=processes)
     assert done.returncode == 0, done.stderr[-4000:]
     return runs / name
+
+
+def train_many(shards: Path, runs: Path, fields: dict[str, dict[str, Any]], processes: int) -> None:
+    """Trains the runs {name: fields} under one torchrun, for starting processes takes longer than small runs."""
+    listed = runs / f"listed-{'-'.join(fields)}.json"
+    listed.write_text(json.dumps([words(shards, runs, name, **chosen) for name, chosen in fields.items()]))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*command, str(Path(__file__).with_name("train_many.py")), str(listed)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 def weights(run: Path, checkpoint: int = -1) -> dict[str, torch.Tensor]:
