@@ -41,8 +41,8 @@ _LIKELIHOOD_ROWS = {
     "log_likelihood": ("E[log p(x|z)]", 1),
     "kl": ("KL[q(z|x) || p(z)]", 2),
     "mean_square_error": ("Mean square error a pixel", 5),
-    "effective_samples_q_hat": ("Effective importance samples, latents from q̂", 1),
-    "effective_samples_prior": ("Effective importance samples, latents from the prior", 1),
+    "effective_samples_q_hat": ("Effective importance samples, latents from q̂", 2),
+    "effective_samples_prior": ("Effective importance samples, latents from the prior", 2),
     "held_out_log_ratio": ("E[log q̂(z) - log p(z)] on these images", 2),
 }
 
