@@ -84,8 +84,7 @@ class Pixels:
             top, left = (height - self.crop) // 2, (width - self.crop) // 2
             image = image[top : top + self.crop, left : left + self.crop]
         if self.resize and image.shape[:2] != (self.height, self.width):
-            picture = Image.fromarray(image[:, :, 0] if self.channels == 1 else np.ascontiguousarray(image))
-            resized = picture.resize((self.width, self.height), Image.Resampling.BICUBIC)
+            resized = _picture(image).resize((self.width, self.height), Image.Resampling.BICUBIC)
             image = np.asarray(resized).reshape(self.height, self.width, self.channels)
         if image.shape != (self.height, self.width, self.channels):
             raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels where {self.width} x {self.height} are due")
@@ -133,6 +132,17 @@ def npy_header(shape: tuple[int, int, int]) -> bytes:
     start = b"\x93NUMPY\x01\x00"
     room = -(len(start) + 2 + len(text) + 1) % 64
     return start + struct.pack("<H", len(text) + room + 1) + text.encode() + b" " * room + b"\n"
+
+
+def _picture(image: NDArray[np.uint8]) -> Image.Image:
+    """Pillow's form of H x W x C, whose rows may lie apart: Pillow skips what is between, with no copy before."""
+    height, width, channels = image.shape
+    if image.strides[1:] != (channels, 1):
+        image = np.ascontiguousarray(image)
+    stride = image.strides[0]
+    rows = np.lib.stride_tricks.as_strided(image, ((height - 1) * stride + width * channels,), (1,))  # bytes
+    mode = "L" if channels == 1 else "RGB"
+    return Image.frombytes(mode, (width, height), rows.data, "raw", mode, stride)
 
 
 def _decode_jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
