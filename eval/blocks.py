@@ -24,13 +24,18 @@ def block_generator(seed: int, purpose: str, block: int) -> torch.Generator:
     return torch.Generator().manual_seed(derived_seed(seed, purpose, block))
 
 
-def blocks_of(n: int, ranks: Ranks, *, part: int = 0, parts: int = 1) -> range:
-    """The blocks of a set of `n` images that this process handles within part `part` of `parts`."""
+def part_blocks(n: int, part: int, parts: int) -> range:
+    """The blocks of part `part` of `parts` of a set of `n` images. Raises InputError where there is no such part."""
     if n < 1:
         raise InputError(f"--n: {n} images are asked for; use at least 1")
     if not 0 <= part < parts:
         raise InputError(f"--part: {part}/{parts} does not exist; parts are 0/{parts} to {parts - 1}/{parts}")
     blocks = -(-n // BLOCK)
-    first, last = blocks * part // parts, blocks * (part + 1) // parts
-    start, stop = ranks.span(last - first)
-    return range(first + start, first + stop)
+    return range(blocks * part // parts, blocks * (part + 1) // parts)
+
+
+def blocks_of(n: int, ranks: Ranks, *, part: int = 0, parts: int = 1) -> range:
+    """The blocks of a part of a set of `n` images that this process handles."""
+    blocks = part_blocks(n, part, parts)
+    start, stop = ranks.span(len(blocks))
+    return blocks[start:stop]

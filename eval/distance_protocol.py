@@ -8,8 +8,13 @@ from eval.measured_run import MeasuredRun
 from eval.protocol import Protocol
 from trainer.checkpoint import fingerprint
 
-SUFFICIENT = 10_000
-"""Images on the smaller side below which a Frechet distance is marked: it falls as n grows, so it is not comparable."""
+
+def sufficient(split: str) -> int:
+    """Images on each side that a distance from `split` should have: 50,000 for the training split, 10,000 for others.
+
+    A Frechet distance falls as n grows, so one of fewer images is not comparable and is marked.
+    """
+    return 50_000 if split == "train" else 10_000
 
 
 @dataclass(frozen=True, kw_only=True)

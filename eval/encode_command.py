@@ -60,7 +60,7 @@ def encode_split(run: MeasuredRun, split: str, ranks: Ranks) -> None:
     latents.write(run.folder, split, codes, weights=run.weights, part=ranks.rank, parts=ranks.world_size)
     ranks.barrier()
     if ranks.is_main:
-        write_json(folder / _RECORD, record)
+        write_json(folder / _RECORD, record | {"parts": ranks.world_size})
         print(f"{folder}: {n:,} images encoded")
 
 
@@ -84,6 +84,7 @@ def encode(run: MeasuredRun, split: str, ranks: Ranks) -> latents.Latents:
 def _finished(folder: Path, record: dict[str, Any]) -> bool:
     """True where a whole encoding by the same weights of the same data lies in `folder`."""
     try:
-        return bool(json.loads((folder / _RECORD).read_text()) == record)
+        found = json.loads((folder / _RECORD).read_text())
     except (FileNotFoundError, ValueError):
         return False
+    return found == record | {"parts": len(list(folder.glob("part-*.safetensors")))}

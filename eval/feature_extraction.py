@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from data_shards.progress import Progress
-from eval.blocks import BLOCK, blocks_of
+from eval.blocks import BLOCK, blocks_of, part_blocks
 from eval.extractors.extractor import Extractor
 from eval.image_sources import ImageSource
 from eval.statistics import FeatureStatistics
@@ -42,12 +42,14 @@ def extract(
             statistics.update(features, ids)
             waiting.clear()
 
-    with Progress(title, len(mine) * BLOCK * ranks.world_size, show=ranks.is_main) as bar:
+    all_blocks = part_blocks(n, part, parts)
+    total = min(n, all_blocks.stop * BLOCK) - all_blocks.start * BLOCK
+    with Progress(title, total, show=ranks.is_main) as bar:
         for done, (ids, images) in enumerate(source(mine), start=1):
             waiting.append((ids, extractor(images)))
             if len(waiting) == _STACK:
                 add()
-            bar.update(done * BLOCK * ranks.world_size)
+            bar.update(min(total, done * BLOCK * ranks.world_size))
         add()
     return add_over_ranks(statistics, ranks)
 

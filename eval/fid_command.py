@@ -8,6 +8,7 @@ from typing import Any
 from data_shards.atomic import write_json
 from data_shards.errors import InputError
 from eval.compared_images import SOURCES
+from eval.distance_protocol import sufficient
 from eval.distances import Comparison, comparison
 from eval.extractors.by_name import extractor_by_name
 from eval.extractors.inception import MODES
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SOURCES),
         help="; ".join(f"{name}: {meaning}" for name, meaning in SOURCES.items()),
     )
-    parser.add_argument("--n", type=int, default=10_000, help="number of images compared (50000 against train)")
+    parser.add_argument("--n", type=int, help="number of images compared; 10000, or 50000 against split train")
     parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
     parser.add_argument("--mixture", type=int, default=32, help="components of the fitted mixture, for q_hat")
     parser.add_argument("--covariance", default="full", help="covariance type of the fitted mixture, for q_hat")
@@ -67,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Refuses numbers that make no sense. Raises InputError."""
+    """Fills in the number of images, and refuses numbers that make no sense. Raises InputError."""
+    if args.n is None:
+        args.n = sufficient(args.split)
     for name, least in (("n", 2), ("mixture", 1), ("seed", 0), ("merge", 1)):
         value = getattr(args, name)
         if value is not None and value < least:

@@ -36,7 +36,7 @@ def merge(paths: list[Path], protocol: Protocol) -> FeatureStatistics:
         names = ", ".join(path.name for path in missing)
         raise InputError(f"{missing[0].parent}: {names} missing; run these parts, each with --part I/{len(paths)}")
     owner = torch.full((protocol.n,), -1)
-    parts = []
+    whole: FeatureStatistics | None = None
     for number, path in enumerate(paths):
         part = FeatureStatistics.load(path)
         different = differences(protocol.record(), part.protocol)
@@ -50,10 +50,10 @@ def merge(paths: list[Path], protocol: Protocol) -> FeatureStatistics:
             other = paths[int(owner[doubled[0]])]
             raise InputError(f"{path}: has image {int(doubled[0])}, and so has {other.name}; delete and run both again")
         owner[part.ids] = number
-        parts.append(part)
+        whole = part if whole is None else FeatureStatistics.merge([whole, part])
     absent = (owner < 0).nonzero()[:, 0]
-    if len(absent):
+    if whole is None or len(absent):
         raise InputError(
             f"{paths[0].parent}: {len(absent)} images are in no part, such as {int(absent[0])}; delete it all"
         )
-    return FeatureStatistics.merge(parts)
+    return whole

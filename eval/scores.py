@@ -8,7 +8,7 @@ from torch import Tensor
 
 from data_shards.errors import InputError
 from eval.compared_images import SOURCES
-from eval.distance_protocol import SUFFICIENT
+from eval.distance_protocol import sufficient
 from eval.distances import Comparison
 from eval.frechet import frechet_distance
 from eval.infinite import frechet_at_infinity
@@ -71,7 +71,7 @@ def scores(
         "label": question.extractor.label,
         "values": values,
         "also": sorted(also),
-        "below_protocol": smaller < SUFFICIENT,
+        "below_protocol": smaller < sufficient(question.protocol.split),
         "remarks": _remarks(question, smaller),
         "protocol": question.protocol.record(),
     }
@@ -83,9 +83,9 @@ def _remarks(question: Comparison, smaller: int) -> list[str]:
     remarks = [SOURCES[protocol.source]]
     if question.run.manifest.image_shape[0] == 1:
         remarks.append(f"images are {protocol.channels}")
-    if smaller < SUFFICIENT:
+    if smaller < (least := sufficient(protocol.split)):
         remarks.append(
-            f"BELOW PROTOCOL: {smaller:,} images on the smaller side, fewer than {SUFFICIENT:,}; "
+            f"BELOW PROTOCOL: {smaller:,} images on the smaller side, fewer than {least:,}; "
             "the distance is too large by an unknown amount and compares only with others of the same n"
         )
     return remarks

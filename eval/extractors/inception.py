@@ -32,11 +32,14 @@ _PORT = WeightFile(url=inception_pytorch.FID_WEIGHTS_URL, sha256="6726825d")
 def inception(device: torch.device, *, mode: str = "clean", weights: str = "") -> Extractor:
     """Inception-v3's pooled features.
 
-    mode: one of MODES; weights: path of the weight file, empty to download it once.
+    mode: one of MODES; weights: path of the weight file, empty to download it once. The distance is called FID with the
+    published weights only.
     """
     if mode not in MODES:
         raise InputError(f"--extractor-mode: {mode!r} is unknown; use one of {', '.join(MODES)}")
-    path = given_or_downloaded(weights, _PORT if mode == "legacy_pytorch" else _TORCHSCRIPT)
+    published = _PORT if mode == "legacy_pytorch" else _TORCHSCRIPT
+    path = given_or_downloaded(weights, published)
+    digest = sha256_of(path)
     resize: Callable[[Tensor], Tensor]
     if mode == "clean":
         network, resize = _clean(path, device), partial(resize_clean, size=_SIZE)
@@ -47,7 +50,9 @@ def inception(device: torch.device, *, mode: str = "clean", weights: str = "") -
         network, resize = _legacy_pytorch(path, device), partial(resize_bilinear, size=_SIZE)
         resizer = "PyTorch bilinear, not antialiased"
     return Extractor(
-        label="FID (clean-fid)" if mode == "clean" else f"FID (clean-fid's {mode})",
+        label=f"FID (clean-fid, {mode})"
+        if digest.startswith(published.sha256)
+        else f"FD (Inception {path.name}, {mode})",
         dim=_DIM,
         resize=resize,
         network=network,
@@ -57,7 +62,7 @@ def inception(device: torch.device, *, mode: str = "clean", weights: str = "") -
             "mode": mode,
             "size": _SIZE,
             "resizer": resizer,
-            "weights_sha256": sha256_of(path),
+            "weights_sha256": digest,
         },
     )
 

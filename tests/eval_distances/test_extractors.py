@@ -44,6 +44,20 @@ def test_a_distance_of_efficientnet_features_is_never_called_fid(lite):
     assert lite.label == "FD (EfficientNet-Lite0, 64 px)"
 
 
+def test_inception_with_weights_that_are_not_the_published_ones_is_not_called_fid(tmp_path):
+    write_standin(tmp_path / "other.pt")
+    assert extractor_by_name("inception", CPU, weights=str(tmp_path / "other.pt")).label.startswith(
+        "FD (Inception other.pt"
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_features_on_a_gpu_are_those_of_the_cpu(lite):
+    on_gpu = extractor_by_name("efficientnet-lite0", torch.device("cuda"))
+    torch.testing.assert_close(on_gpu(images()).cpu(), lite(images()), atol=1e-3, rtol=1e-3)
+
+
 def test_grey_images_are_those_with_three_equal_channels(lite):
     grey = images(channels=1)
     torch.testing.assert_close(lite(grey), lite(grey.repeat(1, 3, 1, 1)), atol=1e-6, rtol=1e-6)

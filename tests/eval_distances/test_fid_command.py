@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_module
-from distance_extractor import fid, question
+from distance_extractor import arguments, fid, question
 from PIL import Image
 
 from data_shards.errors import InputError, command
 from data_shards.stream import ShardStream
-from eval import encode_command
+from eval import encode_command, fid_command
 from eval.__main__ import main
 from eval.frechet import frechet_distance
 from eval.statistics import FeatureStatistics
@@ -71,6 +71,14 @@ def test_real_images_are_nearer_to_real_ones_than_samples_are(run):
         values[source] = answer(run)["values"]["frechet_distance"]["value"]
         shutil.rmtree(run / "eval")
     assert values["half"] < values["prior"]
+
+
+def test_the_number_of_images_is_by_default_what_the_protocol_asks_for():
+    for split, n in (("test", 10_000), ("train", 50_000)):
+        args = arguments("run", "--split", split)
+        args.n = None
+        fid_command.check(args)
+        assert args.n == n
 
 
 @pytest.mark.parametrize("source", ["reconstruction", "train"])
@@ -195,6 +203,12 @@ def test_codes_are_made_again_only_when_the_weights_are_others(run, capsys):
 
 def test_an_encoding_that_was_cut_off_is_made_again(run, capsys):
     (run / "latents" / "test" / "encoding.json").unlink()
+    encode(run, "test")
+    assert "200 images encoded" in capsys.readouterr().out
+
+
+def test_codes_with_a_lost_part_are_made_again(run, capsys):
+    next((run / "latents" / "test").glob("part-*")).unlink()
     encode(run, "test")
     assert "200 images encoded" in capsys.readouterr().out
 
