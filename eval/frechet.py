@@ -2,15 +2,18 @@
 
 For covariances A = F F^T and B = G G^T the trace of (A B)^(1/2) is the sum of the singular values of F^T G (F and G any
 factors, square or not), so Cholesky factors do where both are positive definite and truncated eigenvectors elsewhere.
-Where A is well conditioned the cheaper eigenvalues of F^T B F, whose roots these singular values are, are exact enough.
+Where A and B are well conditioned, the eigenvalues of F^T B F are exact enough: their roots are these singular values,
+and they cost a fifth.
 """
 
 import torch
 from torch import Tensor
 
 _EPS = torch.finfo(torch.float64).eps
-# Relative to the distance: the error of the cheap route above which the dear one is taken.
-_TOLERANCE = 1e-10
+# Error of the cheap route, relative to the distance, above which the dear one is taken.
+_TOLERANCE = 3e-10
+# Expected error, relative to the traces, above which the cheap route is not tried.
+_HOPELESS = 1e-11
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
@@ -28,15 +31,19 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
         raise ValueError("a mean or covariance has an entry that is not finite")
     cov_a, cov_b = (cov_a + cov_a.T) / 2, (cov_b + cov_b.T) / 2
     apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
-    factor_a = _cholesky(cov_a)
-    if factor_a is not None:
-        overlap, error = _trace_by_eigenvalues(factor_a, cov_b)
-        if error <= _TOLERANCE * (apart - 2 * overlap):
-            return float((apart - 2 * overlap).clamp_min(0))
-    factors = [
-        _factor(cov) if known is None else known for cov, known in ((cov_a, factor_a), (cov_b, _cholesky(cov_b)))
-    ]
-    overlap = torch.linalg.svdvals(factors[0].T @ factors[1]).sum()
+    factor_a, factor_b = _cholesky(cov_a), _cholesky(cov_b)
+    if factor_a is not None and factor_b is not None:
+        # The pivots lie roughly as the eigenvalues do, which is enough to choose a route.
+        likely = factor_a.diagonal().square().sort().values * factor_b.diagonal().square().sort().values
+        if _error_of_roots(likely) <= _HOPELESS * apart:
+            product = factor_a.T @ cov_b @ factor_a
+            values = torch.linalg.eigvalsh((product + product.T) / 2)
+            distance = apart - 2 * values.clamp_min(0).sqrt().sum()
+            if _error_of_roots(values) <= _TOLERANCE * distance:
+                return float(distance)
+    factor_a = _truncated_factor(cov_a) if factor_a is None else factor_a
+    factor_b = _truncated_factor(cov_b) if factor_b is None else factor_b
+    overlap = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
     return float((apart - 2 * overlap).clamp_min(0))
 
 
@@ -49,19 +56,18 @@ def _cholesky(cov: Tensor) -> Tensor | None:
     return factor
 
 
-def _factor(cov: Tensor) -> Tensor:
+def _truncated_factor(cov: Tensor) -> Tensor:
     """F of shape (d, rank) with F F^T = cov. Eigenvalues that rounding alone can have made count as 0."""
     values, vectors = torch.linalg.eigh(cov)  # ascending
     keep = values > len(cov) * _EPS * values.abs().max()
     return vectors[:, keep] * values[keep].sqrt()
 
 
-def _trace_by_eigenvalues(factor_a: Tensor, cov_b: Tensor) -> tuple[Tensor, Tensor]:
-    """tr (A B)^(1/2), and a bound of its rounding error, from the eigenvalues of F^T B F with A = F F^T."""
-    product = factor_a.T @ cov_b @ factor_a
-    values = torch.linalg.eigvalsh((product + product.T) / 2)
-    # Each eigenvalue is off by at most about eps times the largest; the root enlarges that where the value is small.
+def _error_of_roots(values: Tensor) -> Tensor:
+    """How far the sum of the roots of computed eigenvalues may be off."""
+    # Each eigenvalue is off by about eps times the largest, which the root enlarges where the value is small.
     uncertain = _EPS * values.abs().max()
-    roots = values.clamp_min(0).sqrt()
-    error = ((values.clamp_min(0) + uncertain).sqrt() - roots).sum()
-    return roots.sum(), error
+    errors = (values.clamp_min(0) + uncertain).sqrt() - values.clamp_min(0).sqrt()
+    small = values < uncertain
+    # Errors of either sign add up as a random walk does; a value that drowns in its error has a root that is too large.
+    return errors[~small].square().sum().sqrt() + errors[small].sum()

@@ -14,7 +14,7 @@ from cleanfid.fid import frechet_distance as clean_fid_distance
 
 from eval.frechet import frechet_distance
 
-DIM, REPEATS = 2048, 3
+DIM, REPEATS = 2048, 2
 
 
 def moments(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

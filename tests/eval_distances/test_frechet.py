@@ -35,6 +35,16 @@ def test_commuting_covariances_give_the_closed_form():
     assert got == pytest.approx(float(expected), rel=1e-9)
 
 
+@pytest.mark.parametrize("decades", [0.5, 2, 4, 6])
+def test_near_gaussians_keep_nine_digits_on_either_route(decades):
+    d, turn = 300, rotation(300, 10)
+    a = torch.logspace(0, -decades, d, dtype=torch.float64)
+    b = a * (1 + 0.3 * torch.sin(torch.arange(d)))
+    expected = (a.sqrt() - b.sqrt()).square().sum()  # less than 1 % of the traces
+    got = frechet_distance(torch.zeros(d), turn @ a.diag() @ turn.T, torch.zeros(d), turn @ b.diag() @ turn.T)
+    assert got == pytest.approx(float(expected), rel=1e-9)
+
+
 def test_covariances_with_eigenvalues_over_ten_decades_keep_nine_digits():
     d, turn = 80, rotation(80, 2)
     a = torch.logspace(2, -8, d, dtype=torch.float64)
