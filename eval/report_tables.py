@@ -47,11 +47,16 @@ _LIKELIHOOD_ROWS = {
 }
 
 
+def plus_minus(value: str, error: str) -> str:
+    """A value and its error; on a narrow screen the line may break before the sign, never after it."""
+    return f"{value} ±\N{NO-BREAK SPACE}{error}"
+
+
 def with_error(number: Mapping[str, Any], decimals: int) -> str:
     """A value and its standard error as text."""
     error = number["standard_error"]
     text = f"{number['value']:,.{decimals}f}"
-    return text if error is None else f"{text} ± {error:.{max(decimals, 1)}f}"
+    return text if error is None else plus_minus(text, f"{error:.{max(decimals, 1)}f}")
 
 
 def column_title(result: Result) -> str:
@@ -82,7 +87,8 @@ def likelihood_table(results: Sequence[Result], dataset: str | None, objective: 
     ]
     if any(r["latent_kl"] for r in results):
         divergences = [
-            f"{kl['value']:.3f} ± {kl['standard_deviation']:.3f}" if (kl := r["latent_kl"]) else "" for r in results
+            plus_minus(f"{kl['value']:.3f}", f"{kl['standard_deviation']:.3f}") if (kl := r["latent_kl"]) else ""
+            for r in results
         ]
         rows.append(("KL(q̂ || p), deviation over runs", *divergences, *blank))
     head = ("", *(column_title(r) for r in results), *(title for _, title in columns))
@@ -172,7 +178,7 @@ def paper_components_table() -> Table:
 def paper_divergence_table() -> Table:
     """The paper's Table 1."""
     head = ("Paper, KL(q̂ || p), MNIST, 2 latents, sigma² =", *(f"{variance:g}" for variance in paper.LATENT_KL))
-    cells = (f"{mean} ± {deviation}" for mean, deviation in paper.LATENT_KL.values())
+    cells = (plus_minus(f"{mean}", f"{deviation}") for mean, deviation in paper.LATENT_KL.values())
     return Table(head=head, rows=[("Table 1", *cells)])
 
 
@@ -217,7 +223,7 @@ def memorisation_table(result: Result) -> Table:
     rows = []
     for name, title in (("pixel_distance", "pixels, Euclidean"), ("code_distance", "latents, Euclidean")):
         of, chance = result[name], result[name]["chance_nearer"]
-        nearer = f"{chance['value']:.0%} ± {chance['standard_error']:.0%}"
+        nearer = plus_minus(f"{chance['value']:.0%}", f"{chance['standard_error']:.0%}")
         rows.append((title, f"{of['samples']['median']:.2f}", f"{of['held_out']['median']:.2f}", nearer))
     head = ("Distance to the nearest", "samples, median", "held out, median", "chance that the sample is nearer")
     return Table(head=head, rows=rows)
