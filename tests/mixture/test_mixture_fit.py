@@ -10,6 +10,7 @@ from mixture_cases import TYPES, draws, known_mixture, plain
 
 from data_shards.errors import InputError
 from trainer.mixture import GaussianMixture
+from trainer.process_group import single
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -190,3 +191,15 @@ def test_a_starved_component_takes_half_of_the_heaviest():
     mixture = GaussianMixture(3, **plain()).fit(x, start=start.parameters_)
     assert mixture.weights_.min() > 0.01
     assert mixture.means_.abs().max() < 100
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("candidates", [0, 16])
+def test_a_fit_on_a_gpu_is_as_good_as_one_on_the_cpu(candidates):
+    truth = known_mixture("full", k=30, dim=8, spread=4.0)
+    x, fresh = draws(truth, 6000), draws(truth, 2000, seed=5)
+    settings = {"candidates": candidates, "max_iter": 14}
+    on_gpu = GaussianMixture(30, **settings).fit(x, ranks=single("cuda"))
+    on_cpu = GaussianMixture(30, **settings).fit(x)
+    assert on_gpu.score(fresh) == pytest.approx(on_cpu.score(fresh), abs=0.02)

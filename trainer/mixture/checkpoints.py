@@ -36,7 +36,10 @@ class Checkpoints:
         if not self._ranks.any(self._ranks.is_main and time.monotonic() - self._saved >= self._every_seconds):
             return
         folder = self._folder / f"{progress.iteration:08d}"
-        folder.mkdir(parents=True, exist_ok=True)
+        if self._ranks.is_main:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "progress.json").unlink(missing_ok=True)  # of a former fit: this folder is not whole any more
+        self._ranks.barrier()
         state = {name: tensor.cpu().contiguous() for name, tensor in expectation.state().items()}
         if state:
             atomic.write_bytes(folder / self._part(self._ranks.world_size), save(state))

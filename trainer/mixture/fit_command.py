@@ -160,6 +160,8 @@ def fit_run(
     }
     summary["bic"] = -2 * train["nats"] * train["points"] + summary["free_numbers"] * math.log(train["points"])
     if ranks.is_main:
+        # A summary that describes another mixture must not outlive it.
+        (folder / "summary.json").unlink(missing_ok=True)
         mixture.save(folder)
         atomic.write_json(folder / "summary.json", summary)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -77,8 +77,8 @@ def fit(
     laps.end("prepare")
     saved = None
     if checkpoint is not None:
-        location = [f"{value:.6g}" for value in frame.location.tolist()]
-        fingerprint = {"settings": asdict(settings), "points": total, "location": location}
+        moments = [f"{value:.6g}" for value in (*frame.location.tolist(), *data.moment.tolist())]
+        fingerprint = {"settings": asdict(settings), "points": total, "moments": moments}
         saved = Checkpoints(checkpoint, fingerprint, ranks, checkpoint_seconds)
     expectation = data.expectation(settings)
     progress = saved.resume(expectation, settings.covariance_type) if saved is not None else None
