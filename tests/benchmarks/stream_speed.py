@@ -31,7 +31,7 @@ from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.sample import Sample, fingerprint_of_keys
 from data_shards.stream import ShardStream
 
-IMAGES, BATCH, REPEATS = 1500, 250, 15
+IMAGES, BATCH, REPEATS = 1000, 250, 12
 CROP, SIZE = 140, 64
 
 

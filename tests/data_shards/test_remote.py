@@ -1,6 +1,7 @@
 """Shards behind a real HTTP server and a real S3-compatible one, through the cache that ranks of a node share."""
 
 import collections
+import fcntl
 import functools
 import http.server
 import os
@@ -109,7 +110,9 @@ def test_the_cache_never_exceeds_its_limit(served, uneven_shards, cache):
     for _ in range(2):
         for batch, expected in zip(stream, local, strict=True):
             assert torch.equal(batch.image, expected.image)
-            assert sum(path.stat().st_size for path in cache.glob("*/*.tar")) <= limit
+            with (cache / ".room").open() as room:
+                fcntl.flock(room, fcntl.LOCK_EX)  # nothing is removed while it is counted
+                assert sum(path.stat().st_size for path in cache.glob("*/*.tar")) <= limit
     stream.close()
     assert max(requests[shard.name] for shard in shards) > 1
 
