@@ -126,8 +126,8 @@ _SOURCE_TITLES = {
 
 # name in RUN/eval/fid-*.json: (title, decimals)
 _FURTHER_MEASURES = {
-    "frechet_distance_at_infinite_n": ("Distance extrapolated to infinite n, 95% interval", 2),
-    "kernel_distance": ("Kernel distance", 4),
+    "frechet_distance_at_infinite_n": ("Frechet, infinite n", 2),
+    "kernel_distance": ("Kernel", 4),
     "precision": ("Precision", 3),
     "recall": ("Recall", 3),
     "density": ("Density", 3),
@@ -136,19 +136,26 @@ _FURTHER_MEASURES = {
 
 
 def further_measures_table(results: Sequence[Result]) -> Table | None:
-    """Whatever else was measured of the same sets, a row each; None where nothing was."""
+    """Whatever else was measured of the same sets, a column each; None where nothing was."""
+    shown = {name: form for name, form in _FURTHER_MEASURES.items() if any(name in r["values"] for r in results)}
     rows = []
     for result in results:
-        for name, (title, decimals) in _FURTHER_MEASURES.items():
-            if name not in result["values"]:
-                continue
-            number = result["values"][name]
-            text = with_error(number, decimals)
-            if "interval_95" in number:
-                low, high = number["interval_95"]
-                text += f" ({low:,.{decimals}f} to {high:,.{decimals}f})"
-            rows.append((_image_set(result), _weights(result), title, text, result["label"]))
-    return Table(head=("Images", "Weights", "Measure", "Value", "Features"), rows=rows) if rows else None
+        cells = [further_value(result["values"].get(name), decimals) for name, (_, decimals) in shown.items()]
+        if any(cells):
+            extractor = result["protocol"]["extractor"]["name"]
+            rows.append((_image_set(result), _weights(result), extractor, *cells))
+    head = ("Images", "Weights", "Features", *(title for title, _ in shown.values()))
+    return Table(head=head, rows=rows) if rows else None
+
+
+def further_value(number: Mapping[str, Any] | None, decimals: int) -> str:
+    """A value with its error, or with its 95 % interval where it has one; empty where it was not measured."""
+    if number is None:
+        return ""
+    if "interval_95" not in number:
+        return with_error(number, decimals)
+    low, high = number["interval_95"]
+    return f"{number['value']:,.{decimals}f} ({low:,.{decimals}f} to {high:,.{decimals}f})"
 
 
 def _image_set(result: Result) -> str:

@@ -8,7 +8,7 @@ import pytest
 from eval import paper
 from eval.curves import kl_curve, rising_curve, series, stage_switch, variance_curve
 from eval.report_sections import training_section, verdict
-from eval.report_tables import likelihood_table, plus_minus, with_error
+from eval.report_tables import further_measures_table, likelihood_table, plus_minus, with_error
 from trainer.gaussian import variance_floor_cap
 
 EVENTS = [
@@ -159,3 +159,24 @@ def test_the_printed_one_variance_likelihoods_ask_for_the_errors_that_the_remark
     for dataset, error in (("fashion-mnist", 0.0029), ("mnist", 0.002)):
         variance = math.exp(-2 * paper.LOG_LIKELIHOOD[dataset]["prior"].one_variance / 784 - 1) / (2 * math.pi)
         assert np.isclose(variance, error, rtol=0.12)
+
+
+def test_further_measures_get_a_column_where_one_set_has_them():
+    def distances(source, values):
+        protocol = {"weights": "final", "source": source, "mixture": "", "extractor": {"name": "inception"}}
+        return {"protocol": protocol, "values": values}
+
+    precision = {"value": 0.5, "standard_error": None}
+    line = {"value": 12.0, "standard_error": None, "interval_95": [11.0, 13.5]}
+    results = [
+        distances("q_hat", {"precision": precision}),
+        distances("prior", {"frechet_distance_at_infinite_n": line}),
+        distances("half", {}),
+    ]
+    table = further_measures_table(results)
+    assert table.head == ("Images", "Weights", "Features", "Frechet, infinite n", "Precision")
+    assert list(table.rows) == [
+        ("samples from q̂", "final", "inception", "", "0.500"),
+        ("samples from the prior", "final", "inception", "12.00 (11.00 to 13.50)", ""),
+    ]
+    assert further_measures_table([distances("half", {})]) is None
