@@ -109,7 +109,9 @@ class DeepSpeedEngine:
         whole = whole_batch_rows(self.objective, [share], self.ranks)
         with autocast(self.config, self.ranks.device):
             terms = self.engine(share, kl_weight, whole)
-        sums = torch.cat([torch.stack([term.detach().double() for term in terms]), terms.loss.new_full((1,), signal)])
+        sums = torch.cat(
+            [terms.sums(self.ranks.world_size), torch.full_like(terms.loss.detach().double()[None], signal)]
+        )
         self.ranks.sum_(sums)
         finite = torch.isfinite(sums[0])
         if bool(finite):

@@ -112,7 +112,7 @@ class DdpEngine:
                     terms = self.replica(part, kl_weight, whole)
                 # DDP divides the sum of gradients by the number of processes.
                 (terms.loss * (self.ranks.world_size / share.rows)).backward()
-            sums[:4] += torch.stack([term.detach().double() for term in terms])
+            sums[:4] += terms.sums(len(parts) * self.ranks.world_size)
         sums[4] = signal
         self.ranks.sum_(sums)
         return StepResult(sums, self._update(step_size, sums[0]))

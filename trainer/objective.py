@@ -33,8 +33,15 @@ class Share(NamedTuple):
 class Terms(NamedTuple):
     """Sums over the rows of one share, and the penalty of the whole batch."""
 
+    def sums(self, shares: int) -> Tensor:
+        """(4,) float64: loss, log-likelihood, KL, square error; those of all `shares` add up to the batch's."""
+        loss = self.loss.double() - self.penalty.double() * (1 - 1 / shares)
+        return torch.stack([loss, self.log_likelihood.double(), self.kl.double(), self.square_error.double()]).detach()
+
     loss: Tensor
-    """(), this share's part of the global mean loss times the number of images; nats."""
+    """(), what this share's gradients are those of: its sum over images, and all of a penalty on the whole batch."""
+    penalty: Tensor
+    """(), the part of `loss` that is a penalty on the whole batch and thus in every share's loss; nats."""
     log_likelihood: Tensor
     """(), sum of log p(x|z); nats."""
     kl: Tensor
@@ -96,9 +103,10 @@ class Objective(nn.Module):
             loss = (kl_weight * kl - log_likelihood).sum()
         if self.config.name == "wae_mmd":
             loss = WAE_RECONSTRUCTION_WEIGHT * square_error
+        penalty = torch.zeros_like(loss)
         if whole is not None:
-            loss = loss + share.rows * self._penalty(self._with_own(whole, mean, std, z, share.start), share)
-        return Terms(loss, log_likelihood.sum(), kl.sum(), square_error)
+            penalty = share.rows * self._penalty(self._with_own(whole, mean, std, z, share.start), share)
+        return Terms(loss + penalty, penalty, log_likelihood.sum(), kl.sum(), square_error)
 
     def rows(self, share: Share) -> Tensor:
         """[mean or z, std] of a share, (b, 2 D): what the penalties look at."""

@@ -1,6 +1,7 @@
 """What goes wrong in the middle of a run ends in a skipped step or a clear stop, on all ranks together."""
 
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,7 @@ import pytest
 from conftest import ROOT, run_module
 from training import events, train, words
 
-from trainer.checkpoint import complete_checkpoints
+from trainer.checkpoint import complete_checkpoints, read
 
 # Runs the trainer with a network whose output is not finite on one rank for chosen global batches.
 POISONED = """
@@ -32,7 +33,7 @@ POISONED = """
         return terms
 
     from trainer.noise import global_noise
-    POISONED_NOISE = {global_noise(0, "posterior", start, 1, 4)[0, 0].item() for start in starts}
+    POISONED_NOISE = {global_noise(0, "posterior", start, 30, 4)[0, 0].item() for start in starts}
     objective.Objective.forward = forward
     sys.exit(command(lambda: train(parse(sys.argv[1:]))))
 """
@@ -119,7 +120,17 @@ def test_a_full_disk_is_told_in_one_line_and_the_previous_checkpoint_is_good(dig
         done = run_module("trainer", *arguments)
         assert done.returncode == 2
         assert "the disk is full" in done.stderr
-        assert complete_checkpoints(small / "full")
-        (small / "full" / "metrics.jsonl").exists()
+        newest = complete_checkpoints(small / "full")[-1]
+        assert read(newest).images == int(newest.name)
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_port_in_use_is_told_in_one_line(digits_shards, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        group = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+        group["MASTER_PORT"] = str(server.getsockname()[1])
+        done = run_module("trainer", *words(digits_shards, tmp_path, "none"), env=group)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: MASTER_PORT")
+    assert not (tmp_path / "none").exists()
