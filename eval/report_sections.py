@@ -157,7 +157,10 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
             "the same measure, number and real images may be compared with each other."
         )
         if any(r["below_protocol"] for r in measured):
-            text.append("* Fewer than 10,000 images on the smaller side: too large by an unknown amount.")
+            text.append(
+                "* Fewer than 10,000 images on the smaller side (50,000 against the training split): too large by an "
+                "unknown amount."
+            )
     remarks = [paper.REMARKS["protocol"]] if dataset else []
     if dataset:
         tables.append(paper_distance_table(dataset, objective))
