@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m trainer.mixture",
         description="Fits q_hat(z), a Gaussian mixture, to the latent codes of a run (see python -m eval encode) "
         "and writes RUN/mixtures/K-COVARIANCE with a summary.json. The same command again returns at once. "
-        "Runs under torchrun on any number of processes.",
+        "Runs on any number of processes: torchrun --nproc-per-node N -m -- trainer.mixture --run RUN.",
     )
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--components", type=int, nargs="+", default=[32], metavar="K", help="components (default 32)")
