@@ -16,7 +16,12 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
 
 import deepspeed
-from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_optimizer_state,
+    safe_set_local_optimizer_state,
+)
 
 from data_shards.errors import InputError
 from trainer.config import Config
@@ -104,14 +109,13 @@ class DeepSpeedEngine:
         if self.zero_stage < 3:
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def step(self, share: Share, *, step_size: float, kl_weight: float, signal: float) -> StepResult:
+    def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. An update with a loss that is not finite is left out before the gradients."""
         whole = whole_batch_rows(self.objective, [share], self.ranks)
         with autocast(self.config, self.ranks.device):
             terms = self.engine(share, kl_weight, whole)
-        sums = torch.cat(
-            [terms.sums(self.ranks.world_size), torch.full_like(terms.loss.detach().double()[None], signal)]
-        )
+        own = terms.sums(self.ranks.world_size)
+        sums = torch.cat([own, own.new_tensor(signals)])
         self.ranks.sum_(sums)
         finite = torch.isfinite(sums[0])
         if bool(finite):
@@ -170,5 +174,14 @@ class DeepSpeedEngine:
         for name, parameter in named_parameters(self.objective).items():
             if f"step/{name}" in tensors:
                 for moment in _MOMENTS:
-                    safe_set_full_optimizer_state(parameter, tensors[f"{moment}/{name}"].to(self.ranks.device), moment)
+                    self._set_moment(parameter, moment, tensors[f"{moment}/{name}"].to(self.ranks.device))
                 self._step_count(parameter).copy_(tensors[f"step/{name}"])
+
+    def _set_moment(self, parameter: Tensor, moment: str, whole: Tensor) -> None:
+        if self.zero_stage < 3:
+            safe_set_full_optimizer_state(parameter, whole, moment)
+            return
+        # DeepSpeed's own cut fails on the last rank where a parameter does not divide by the world size.
+        padded = torch.nn.functional.pad(whole.flatten(), (0, -whole.numel() % self.ranks.world_size))
+        shard = padded.chunk(self.ranks.world_size)[self.ranks.rank]
+        safe_set_local_optimizer_state(parameter, shard, moment)

@@ -19,7 +19,7 @@ class StepResult(NamedTuple):
     """What one update tells, on the device and equal on every process."""
 
     sums: Tensor
-    """(5,) float64 over the global batch: loss, log-likelihood, KL, square error; last, `signal` over processes."""
+    """(6,) float64 over the global batch: loss, log-likelihood, KL, square error; then `signals` over processes."""
     finite: Tensor
     """() bool: False where a loss or gradient was not finite, and the update was left out."""
 
@@ -29,8 +29,11 @@ class Engine(Protocol):
 
     objective: Objective
 
-    def step(self, share: Share, *, step_size: float, kl_weight: float, signal: float) -> StepResult:
-        """One update on the global batch of which `share` is this process's part."""
+    def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
+        """One update on the global batch of which `share` is this process's part.
+
+        signals: numbers that all processes learn the sum of, in the same exchange as the losses.
+        """
 
     def enter_stage2(self, floor: float) -> None:
         """Adds the variance head, and treats the optimiser as optimiser.at_switch says."""
@@ -99,12 +102,12 @@ class DdpEngine:
         if self.config.engine.compile:
             self.replica = torch.compile(self.replica)  # type: ignore[assignment]
 
-    def step(self, share: Share, *, step_size: float, kl_weight: float, signal: float) -> StepResult:
+    def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
         self.adam.zero_grad(set_to_none=False)
         parts = micro_batches(share, self.config.engine.micro_batches)
         whole = whole_batch_rows(self.objective, parts, self.ranks)
-        sums = torch.zeros(5, dtype=torch.float64, device=self.ranks.device)
+        sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)
         for number, part in enumerate(parts, start=1):
             waits = number < len(parts) and isinstance(self.replica, DistributedDataParallel)
             with self.replica.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
@@ -113,7 +116,7 @@ class DdpEngine:
                 # DDP divides the sum of gradients by the number of processes.
                 (terms.loss * (self.ranks.world_size / share.rows)).backward()
             sums[:4] += terms.sums(len(parts) * self.ranks.world_size)
-        sums[4] = signal
+        sums[4:] = sums.new_tensor(signals)
         self.ranks.sum_(sums)
         return StepResult(sums, self._update(step_size, sums[0]))
 

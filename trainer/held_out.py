@@ -10,6 +10,7 @@ from trainer import gaussian
 from trainer.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
 from trainer.process_group import Ranks
+from trainer.sections import DataConfig
 
 # A latent dimension is active where its posterior mean varies over images by more than this (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
@@ -30,25 +31,29 @@ class HeldOut:
 
 
 @torch.no_grad()
-def held_out(
-    model: SigmaVAE, shards: str, split: str, *, images: int, global_batch: int, seed: int, ranks: Ranks
-) -> HeldOut:
-    """Measures the first `images` images of a split; the same images and noise at every check and on any world size."""
+def held_out(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> HeldOut:
+    """Measures the first images of the held-out split; the same images and noise at every check, on any world size."""
     training = model.training
     model.eval()
     stream = ShardStream(
-        shards, split=split, global_batch=global_batch, rank=ranks.rank, world_size=ranks.world_size, shuffle=False
+        data.shards,
+        split=data.valid_split,
+        global_batch=data.global_batch,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        shuffle=False,
+        max_substitutes=data.substitutes,
     )
     width = model.latent_dim
     # images, log-likelihood, KL, square error; then sums of the means and of their squares
     sums = torch.zeros(4 + 2 * width, dtype=torch.float64, device=ranks.device)
     for batch in stream:
-        if batch.start >= images:
+        if batch.start >= data.valid_images:
             break
         rows = rank_slice(batch.count, ranks.rank, ranks.world_size)
         noise = global_noise(seed, "held out", batch.start, batch.count, width)[rows].to(ranks.device)
         # The last batch is cut to the number of images asked for.
-        kept = max(0, min(len(batch.image), images - batch.start - rows.start))
+        kept = max(0, min(len(batch.image), data.valid_images - batch.start - rows.start))
         x = batch.image[:kept].to(ranks.device).float() / 255
         mean, std = model.encode(x)
         output = model.decode(gaussian.reparameterise(mean, std, noise[:kept]))
@@ -63,7 +68,7 @@ def held_out(
     model.train(training)
     count, log_likelihood, kl, square_error, *moments = ranks.sum_(sums).tolist()
     if count == 0:
-        raise ValueError(f"split {split!r} holds no image")
+        raise ValueError(f"split {data.valid_split!r} holds no image")
     first, second = (torch.tensor(moments, dtype=torch.float64) / count).chunk(2)
     sigma2 = square_error / count / model.pixels
     at_closed_form = gaussian.variance_floor_cap(model.pixels, sigma2) - 0.5 * model.pixels if sigma2 > 0 else math.inf

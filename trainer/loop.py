@@ -198,6 +198,7 @@ class Trainer:
             workers=self.config.data.workers,
             seed=self.config.seed,
             position=self.position,
+            max_substitutes=self.config.data.substitutes,
         )
         while True:
             for batch in self.meter.waiting(stream):
@@ -233,7 +234,7 @@ class Trainer:
                 images=self.position + batch.count,
             ),
             kl_weight=min(1.0, self.position / warmup) if warmup else 1.0,
-            signal=float(bool(self.stop.reason())),
+            signals=(float(bool(self.stop.reason())), float(batch.substituted)),
         )
         if state.stage == 1 and config.objective.name == "sigma_vae" and config.variance.update != "adam":
             self.variance.after_batch(self.model, result.sums[3], batch.count, result.finite)
@@ -273,6 +274,11 @@ class Trainer:
         self.bad_steps = read.bad_in_a_row + (self.bad_steps if read.good_steps == 0 else 0)
         for start, count in read.bad_batches:
             self.log.event("bad_step", self.position, stage=state.stage, batch_start=start, batch_images=count)
+        if read.substituted:
+            self.substituted += read.substituted
+            self.log.event(
+                "substituted", self.position, stage=state.stage, now=read.substituted, total=self.substituted
+            )
         facts = read.facts()
         self.log.event("train", self.position, stage=state.stage, **facts)
         self.log.progress(
@@ -282,6 +288,12 @@ class Trainer:
             ELBO=f"{facts['elbo']:.1f}",
             sigma2=f"{facts['sigma2']:.5f}",
         )
+        allowed = self.config.data.substitutes
+        if self.substituted > allowed:
+            raise InputError(
+                f"data.substitutes: {self.substituted} images could not be read where {allowed} are allowed; run "
+                f"`python -m data_shards verify {self.config.data.shards}`"
+            )
         if self.bad_steps >= self.config.checkpoint.bad_steps:
             self.log.event("stopped", self.position, stage=state.stage, reason="not finite", in_a_row=self.bad_steps)
             raise InputError(
@@ -299,29 +311,13 @@ class Trainer:
         self.log.event("valid", self.position, stage=state.stage, smoothed_elbo=state.smoothed, **vars(measured))
 
     def _measure(self) -> HeldOut:
-        data = self.config.data
-        return held_out(
-            self.model,
-            data.shards,
-            data.valid_split,
-            images=data.valid_images,
-            global_batch=data.global_batch,
-            seed=self.config.seed,
-            ranks=self.ranks,
-        )
+        return held_out(self.model, self.config.data, self.config.seed, self.ranks)
 
     def _end_stage(self) -> None:
         """The exact variance after stage 1, the event that tells why the stage ended, and a checkpoint that stays."""
         state, config = self.stages.state, self.config
         if state.stage == 1 and config.objective.name == "sigma_vae":
-            exact = exact_variance(
-                self.model,
-                config.data.shards,
-                config.data.train_split,
-                config.data.global_batch,
-                config.seed,
-                self.ranks,
-            )
+            exact = exact_variance(self.model, config.data, config.seed, self.ranks)
             self.model.freeze_variance(max(exact, config.variance.smallest))
             if self.average is not None:
                 self.average.average["log_variance"].copy_(self.model.log_variance)

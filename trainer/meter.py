@@ -28,13 +28,15 @@ class Reading:
     seconds: float
     seconds_waiting: float
     sums: list[float]
+    substituted: int
+    """Unreadable images in whose place others were seen, over all processes."""
     pixels: int
     sigma2: float
 
     def facts(self) -> dict[str, Any]:
         """The line of metrics.jsonl; means are in nats per image over updates that were carried out."""
         images = max(self.images, 1)
-        loss, log_likelihood, kl, square_error = (value / images for value in self.sums[:4])
+        loss, log_likelihood, kl, square_error = (value / images for value in self.sums)
         closed_form = square_error / self.pixels
         cap = variance_floor_cap(self.pixels, closed_form) if closed_form > 0 else float("inf")
         return {
@@ -70,7 +72,7 @@ class Meter:
         self._last_stop: torch.Tensor | None = None
 
     def _begin(self) -> None:
-        self._sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        self._sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._finite: list[torch.Tensor] = []
         self._batches: list[tuple[int, int]] = []
         self._began, self._waited = time.monotonic(), 0.0
@@ -88,7 +90,8 @@ class Meter:
 
     def add(self, batch: Batch, result: StepResult) -> None:
         """Takes the result of an update."""
-        self._sums += torch.where(result.finite, result.sums, 0.0)
+        self._sums[:4] += torch.where(result.finite, result.sums[:4], 0.0)
+        self._sums[4:] += result.sums[4:]
         self._finite.append(result.finite)
         self._batches.append((batch.start, batch.count))
 
@@ -118,7 +121,8 @@ class Meter:
             bad_batches=[where for where, good in zip(self._batches, flags, strict=True) if not good],
             seconds=time.monotonic() - self._began,
             seconds_waiting=self._waited,
-            sums=self._sums.tolist(),
+            sums=self._sums[:4].tolist(),
+            substituted=round(self._sums[5].item()),
             pixels=model.pixels,
             sigma2=model.dataset_variance,
         )

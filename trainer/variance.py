@@ -8,7 +8,7 @@ from trainer.gaussian import closed_form_variance, reparameterise
 from trainer.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
 from trainer.process_group import Ranks
-from trainer.sections import VarianceConfig
+from trainer.sections import DataConfig, VarianceConfig
 
 
 class VarianceUpdate:
@@ -44,12 +44,18 @@ class VarianceUpdate:
 
 # Equation 9 over the whole training split: one draw of the posterior for each image.
 @torch.no_grad()
-def exact_variance(model: SigmaVAE, shards: str, split: str, global_batch: int, seed: int, ranks: Ranks) -> float:
+def exact_variance(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> float:
     """sigma*^2 = mean over images, pixels and draws of (g_k(z) - x_k)^2, the same on any number of processes."""
     training = model.training
     model.eval()
     stream = ShardStream(
-        shards, split=split, global_batch=global_batch, rank=ranks.rank, world_size=ranks.world_size, shuffle=False
+        data.shards,
+        split=data.train_split,
+        global_batch=data.global_batch,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        shuffle=False,
+        max_substitutes=data.substitutes,
     )
     sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # square error, pixel values
     for batch in stream:

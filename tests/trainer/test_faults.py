@@ -1,6 +1,7 @@
 """What goes wrong in the middle of a run ends in a skipped step or a clear stop, on all ranks together."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import textwrap
 
 import pytest
 from conftest import ROOT, run_module
-from training import events, train, words
+from training import events, largest_relative_difference, train, weights, words
 
 from trainer.checkpoint import complete_checkpoints, read
 
@@ -134,3 +135,32 @@ def test_a_port_in_use_is_told_in_one_line(digits_shards, tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.strip().splitlines()[-1].startswith("error: MASTER_PORT")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.fixture(scope="module")
+def damaged_shards(digits_shards, tmp_path_factory):
+    """The digits with one pixel of one training image flipped, which its checksum tells."""
+    folder = tmp_path_factory.mktemp("damaged") / "shards"
+    shutil.copytree(digits_shards, folder)
+    tar = folder / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    where = content.index(b"\x93NUMPY") + 128 + 300
+    content[where] ^= 255
+    tar.write_bytes(content)
+    return folder
+
+
+def test_an_unreadable_image_is_replaced_and_counted_over_ranks(damaged_shards, tmp_path):
+    fields = {"stage1__max_epochs": 1, "stage2__max_epochs": 0}
+    two = train(damaged_shards, tmp_path, "two", processes=2, **fields)
+    one = train(damaged_shards, tmp_path, "one", **fields)
+    assert [event["total"] for event in events(two, "substituted")] == [1]
+    assert [event["total"] for event in events(one, "substituted")] == [1]
+    assert largest_relative_difference(weights(one), weights(two)) < 1e-4
+
+
+def test_more_unreadable_images_than_allowed_stop_the_run(damaged_shards, tmp_path):
+    fields = {"stage1__max_epochs": 1, "stage2__max_epochs": 0, "data__substitutes": 0}
+    done = run_module("trainer", *words(damaged_shards, tmp_path, "strict", **fields))
+    assert done.returncode == 2
+    assert "train-000000.tar" in done.stderr.strip().splitlines()[-1]

@@ -8,6 +8,7 @@ from data_shards.manifest import Manifest
 from data_shards.stream import ShardStream
 from trainer.process_group import single
 from trainer.restore import load_model
+from trainer.sections import DataConfig
 from trainer.variance import exact_variance
 
 
@@ -63,5 +64,6 @@ def test_an_absolute_floor_is_taken_as_given(digits_shards, tmp_path):
 def test_the_exact_variance_is_the_same_for_any_batch_size(run, digits_shards):
     model = load_model(run, "stage1")
     # Noise differs with the cut into batches; over a million pixels that moves the mean by well under a percent.
-    values = [exact_variance(model, str(digits_shards), "train", batch, 0, single()) for batch in (64, 1000)]
+    cuts = [DataConfig(shards=str(digits_shards), global_batch=batch) for batch in (64, 1000)]
+    values = [exact_variance(model, cut, 0, single()) for cut in cuts]
     assert values[0] == pytest.approx(values[1], rel=0.01)
