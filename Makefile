@@ -33,13 +33,14 @@ demo: .venv/.installed
 	  done; \
 	  $(TORCHRUN) eval likelihood --run $(RUN) --mixture 32 --weights $$weights; \
 	done
-	$(BIN)/python -m eval uncertainty --run $(RUN)
+	for weights in stage1 final; do $(BIN)/python -m eval uncertainty --run $(RUN) --weights $$weights; done
+	$(BIN)/python -m eval memorisation --run $(RUN)
 	$(BIN)/python -m eval report --run $(RUN)
 
 test: .venv/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: help demo test

@@ -16,7 +16,7 @@ class StopRequest:
         self.stop_file = run / "STOP"
         self.deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
         self._next_look = 0.0
-        self._signal = ""
+        self._reason = ""
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
@@ -29,17 +29,14 @@ class StopRequest:
             signal.signal(number, former)  # type: ignore[arg-type]
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signal = signal.Signals(number).name
+        self._reason = signal.Signals(number).name
 
     def reason(self) -> str:
         """Why this process wants to stop: "SIGTERM", "SIGUSR2", "STOP" or "walltime"; empty where it does not."""
-        if self._signal:
-            return self._signal
         now = time.monotonic()
-        if self.deadline is not None and now >= self.deadline:
-            return "walltime"
-        if now >= self._next_look:
+        if not self._reason and self.deadline is not None and now >= self.deadline:
+            self._reason = "walltime"
+        if not self._reason and now >= self._next_look:
             self._next_look = now + _SECONDS_BETWEEN_LOOKS
-            if self.stop_file.exists():
-                return "STOP"
-        return ""
+            self._reason = "STOP" if self.stop_file.exists() else ""
+        return self._reason

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import torch
 from conftest import ROOT, run_module
@@ -36,13 +37,15 @@ def start(arguments: list[str], processes: int) -> subprocess.Popen:
 
 
 def kill_when(process: subprocess.Popen, happened) -> None:
-    """SIGKILL to the whole session once `happened()` is true."""
+    """SIGKILL to the process and all that it started once `happened()` is true."""
     deadline = time.monotonic() + 120
     while not happened():
         assert time.monotonic() < deadline, "the run did not come so far"
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    for started in psutil.Process(process.pid).children(recursive=True):
+        started.kill()
+    process.kill()
     process.wait()
 
 
@@ -67,13 +70,6 @@ def test_two_processes_killed_and_started_again_end_in_the_same_bits(digits_shar
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep=100)
     run = tmp_path / "killed"
     kill_when(start(arguments, 2), lambda: len(complete_checkpoints(run)) >= 2)
-    # torchrun's workers are in sessions of their own and must be gone before the next start
-    deadline = time.monotonic() + 30
-    while subprocess.run(["pgrep", "-f", str(run)], capture_output=True, check=False).stdout.strip():
-        subprocess.run(["pkill", "-KILL", "-f", f"--runs={tmp_path} --name=killed"], check=False)
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
     done = run_module("trainer", *arguments, processes=2)
     assert done.returncode == 0, done.stderr
     assert events(run, "resume")
