@@ -29,6 +29,7 @@ from trainer.objective import Objective, Share, initial_variance, learns_varianc
 from trainer.optimiser import step_size
 from trainer.preemption import StopRequest
 from trainer.process_group import Ranks, process_group
+from trainer.profiling import profiler
 from trainer.restore import AVERAGE_PREFIX, averaged, load_config
 from trainer.stages import Stages, StageState
 from trainer.variance import VarianceUpdate, exact_variance
@@ -180,8 +181,12 @@ class Trainer:
             self.log.event("resume", self.position, stage=self.stages.state.stage, world_size=self.ranks.world_size)
         self.meter = Meter(self.ranks.device)
         try:
-            with StopRequest(self.run_folder, config.checkpoint.walltime_minutes) as stop:
-                self.stop = stop
+            # The trace is of the first process; the others do the same work.
+            steps = config.log.profile_steps if self.ranks.is_main else 0
+            with (
+                StopRequest(self.run_folder, config.checkpoint.walltime_minutes) as self.stop,
+                profiler(self.run_folder / "profile.json", steps) as self.profiler,
+            ):
                 self._run()
         finally:
             self.log.close()
@@ -203,6 +208,8 @@ class Trainer:
         while True:
             for batch in self.meter.waiting(stream):
                 asked = self._update(batch)
+                if self.profiler is not None:
+                    self.profiler.step()
                 finished = self._after_update(batch)
                 if finished:
                     return

@@ -9,6 +9,9 @@ from data_shards.errors import InputError
 from trainer.checkpoint import complete_checkpoints
 from trainer.deepspeed_engine import read_json
 
+# The first run on a machine compiles a small library of DeepSpeed, for a minute or more.
+pytestmark = pytest.mark.timeout(600)
+
 ZERO = ROOT / "trainer" / "configs" / "deepspeed"
 FIFTY_UPDATES = {
     "stage1__max_epochs": 1.062,

@@ -1,8 +1,10 @@
 """Every method and network trains, in one architecture."""
 
+import json
+
 import pytest
 import torch
-from training import events, train
+from training import events, train, weights
 
 from trainer.model import SigmaVAE
 from trainer.restore import load_model
@@ -40,10 +42,15 @@ def test_every_option_trains_both_stages(digits_shards, tmp_path, fields):
     assert second["elbo"] > first["elbo"]
 
 
+def test_a_profile_of_the_asked_for_updates_is_written(digits_shards, tmp_path):
+    run = train(digits_shards, tmp_path, "profiled", log__profile_steps=2, stage1__max_epochs=0.3, stage2__max_epochs=0)
+    names = [event.get("name", "") for event in json.loads((run / "profile.json").read_text())["traceEvents"]]
+    assert len([name for name in names if name.startswith("ProfilerStep")]) == 2
+    assert any("Adam" in name for name in names)
+
+
 def test_averaged_weights_are_evaluated_where_a_run_keeps_them(digits_shards, tmp_path):
     run = train(digits_shards, tmp_path, "averaged", optimiser__ema_images=300)
-    from training import weights
-
     plain, evaluated = weights(run), load_model(run).state_dict()
     assert any(not torch.equal(plain[name], evaluated[name]) for name in plain)
 
