@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from eval.figures import BLUE, GREEN, INK, MUTED, ORANGE, figure, svg
@@ -51,6 +52,10 @@ def reliability_figure(values: Values) -> str:
         axes.plot(*zip(*points, strict=True), color=BLUE, marker="o", markersize=4, label="groups of pixels")
         axes.set_xscale("log")
         axes.set_yscale("log")
+        # The variances span about a decade, in which labels at every multiple run into each other.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
         # Black backgrounds have next to no error; what matters is where the variance claims something.
         axes.set_ylim(bottom=max(min(e for _, e in points), ends[0] / 300) * 0.8)
         axes.set_xlabel("predicted variance")
