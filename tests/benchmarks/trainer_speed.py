@@ -24,7 +24,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from conftest import write_idx  # noqa: E402
+from running import write_idx  # noqa: E402
 
 from trainer.config import load  # noqa: E402
 from trainer.gaussian import kl_to_prior, log_likelihood  # noqa: E402

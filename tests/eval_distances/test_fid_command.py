@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import run_module
 from distance_extractor import arguments, fid, question
 from PIL import Image
+from running import run_module
 
 from data_shards.errors import InputError, command
 from data_shards.stream import ShardStream

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from distance_extractor import DIM, N, fid, question, words
+from running import ROOT
 from torch.multiprocessing import spawn
 
 from data_shards.errors import InputError

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from conftest import run_module
+from running import run_module
 
 from data_shards.errors import command
 from data_shards.stream import ShardStream

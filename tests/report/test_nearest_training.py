@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import run_module
+from running import run_module
 from safetensors.torch import load_file
 from scipy import stats
 from sklearn.neighbors import NearestNeighbors

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 import yaml
-from conftest import ROOT, run_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from running import ROOT, run_module
 
 from data_shards.errors import InputError
 from trainer import config as configs

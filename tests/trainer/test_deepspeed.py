@@ -1,7 +1,7 @@
 """DeepSpeed on two CPU processes: the same losses as DDP, and checkpoints that any engine goes on from."""
 
 import pytest
-from conftest import ROOT
+from running import ROOT
 from safetensors.torch import load_file
 from training import events, largest_relative_difference, train, train_many, weights
 

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 import torch
-from conftest import ROOT, run_module
+from running import ROOT, run_module
 from training import events, train, weights, words
 
 from trainer.checkpoint import complete_checkpoints

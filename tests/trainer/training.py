@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from conftest import ROOT, run_module
+from running import ROOT, run_module
 from safetensors.torch import load_file
 
 from trainer.checkpoint import complete_checkpoints

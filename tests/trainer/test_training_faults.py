@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 import pytest
-from conftest import ROOT, run_module
+from running import ROOT, run_module
 from training import events, largest_relative_difference, train, weights, words
 
 from trainer.checkpoint import complete_checkpoints, read
