@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from data_shards.stream import ShardStream
 from trainer import gaussian
 from trainer.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
 from trainer.process_group import Ranks
 from trainer.sections import DataConfig
+from trainer.source_order import in_source_order
 
 # A latent dimension is active where its posterior mean varies over images by more than this (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
@@ -35,19 +35,10 @@ def held_out(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> Held
     """Measures the first images of the held-out split; the same images and noise at every check, on any world size."""
     training = model.training
     model.eval()
-    stream = ShardStream(
-        data.shards,
-        split=data.valid_split,
-        global_batch=data.global_batch,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        shuffle=False,
-        max_substitutes=data.substitutes,
-    )
     width = model.latent_dim
     # images, log-likelihood, KL, square error; then sums of the means and of their squares
     sums = torch.zeros(4 + 2 * width, dtype=torch.float64, device=ranks.device)
-    for batch in stream:
+    for batch in in_source_order(data, data.valid_split, ranks):
         if batch.start >= data.valid_images:
             break
         rows = rank_slice(batch.count, ranks.rank, ranks.world_size)

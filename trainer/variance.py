@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from data_shards.stream import ShardStream
 from trainer.gaussian import closed_form_variance, reparameterise
 from trainer.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
 from trainer.process_group import Ranks
 from trainer.sections import DataConfig, VarianceConfig
+from trainer.source_order import in_source_order
 
 
 class VarianceUpdate:
@@ -48,17 +48,8 @@ def exact_variance(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -
     """sigma*^2 = mean over images, pixels and draws of (g_k(z) - x_k)^2, the same on any number of processes."""
     training = model.training
     model.eval()
-    stream = ShardStream(
-        data.shards,
-        split=data.train_split,
-        global_batch=data.global_batch,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        shuffle=False,
-        max_substitutes=data.substitutes,
-    )
     sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # square error, pixel values
-    for batch in stream:
+    for batch in in_source_order(data, data.train_split, ranks):
         x = batch.image.to(ranks.device).float() / 255
         rows = rank_slice(batch.count, ranks.rank, ranks.world_size)
         noise = global_noise(seed, "exact variance", batch.start, batch.count, model.latent_dim)[rows]
