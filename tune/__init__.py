@@ -1,0 +1,1 @@
+"""Sweeps over architectures and stage thresholds, on one machine or a Ray cluster."""
