@@ -4,10 +4,10 @@ python -m data_shards build {celeba,mnist,fashion-mnist,folder} --source PATH --
 python -m data_shards {verify,info,simulate} SHARDS
 """
 
-import argparse
 import sys
 
 from data_shards import build_command, info, simulate, verify
+from data_shards.command_line import OneLineParser
 from data_shards.errors import command
 
 _COMMANDS = {
@@ -20,7 +20,7 @@ _COMMANDS = {
 
 def main() -> None:
     """Reads the command line and runs the command."""
-    parser = argparse.ArgumentParser(prog="python -m data_shards", description="Images as tar shards.")
+    parser = OneLineParser(prog="python -m data_shards", description="Images as tar shards.")
     subparsers = parser.add_subparsers(dest="command", required=True)
     for name, (module, text) in _COMMANDS.items():
         sub = subparsers.add_parser(name, help=text, description=module.__doc__)

@@ -1,10 +1,10 @@
 """python -m eval COMMAND --run RUN: measures a trained run; `python -m eval COMMAND --help` tells the options."""
 
-import argparse
 import importlib
 import sys
 
-from data_shards.errors import InputError, command
+from data_shards.command_line import OneLineParser
+from data_shards.errors import command
 
 # Each is a module eval/NAME_command.py with add_arguments(parser) and run(arguments).
 COMMANDS = {
@@ -17,16 +17,9 @@ COMMANDS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """Tells a mistake in one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise InputError(f"{message}; see {self.prog} --help")
-
-
 def main() -> None:
-    parser = _Parser(prog="python -m eval", description="Measures a trained run.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    parser = OneLineParser(prog="python -m eval", description="Measures a trained run.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=OneLineParser)
     chosen = sys.argv[1] if len(sys.argv) > 1 else ""
     for name, explained in COMMANDS.items():
         one = commands.add_parser(name, help=explained, description=explained)

@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from eval.measured_run import MeasuredRun
 from eval.protocol import Protocol
-from trainer.checkpoint import fingerprint
 
 
 def sufficient(split: str) -> int:
@@ -37,18 +35,3 @@ class DistanceProtocol(Protocol):
     """How images of C channels became the three that extractors take."""
     quantisation: str = "rounded to 8 bits"
     """What generated pixels went through, as real ones did."""
-
-
-def run_fields(run: MeasuredRun, *, split: str, n: int, seed: int) -> dict[str, Any]:
-    """The fields that say which weights and which data a distance is about."""
-    return {
-        "run": run.config.name,
-        "weights": run.weights,
-        "checkpoint": f"{fingerprint(run.model.state_dict()):016x}",
-        "data": run.manifest.hash,
-        "split": split,
-        "n": n,
-        "image_shape": run.manifest.image_shape,
-        "pixels": run.manifest.pixels.to_json(),
-        "seed": seed,
-    }

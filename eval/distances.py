@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.compared_images import ComparedImages, compared_images, half_of
-from eval.distance_protocol import DistanceProtocol, run_fields
+from eval.distance_protocol import DistanceProtocol
 from eval.extractors.extractor import Extractor
 from eval.feature_extraction import extract
 from eval.image_sources import ImageSource
@@ -102,7 +102,7 @@ def comparison(run: MeasuredRun, args: argparse.Namespace, extractor: Extractor)
     )
     grey = run.manifest.image_shape[0] == 1
     protocol = DistanceProtocol(
-        **run_fields(run, split=args.split, n=compared.n, seed=args.seed),
+        **run.protocol_fields(args.split, compared.n, args.seed),
         **compared.fields,
         n_reference=compared.n if args.source == "half" else run.manifest.num_samples(args.split),
         extractor=extractor.description,

@@ -16,10 +16,10 @@ from eval.latent_kl import latent_kl
 from eval.likelihood import Prior, sample_posterior
 from eval.likelihood_values import image_values, summary, units
 from eval.measured_run import MeasuredRun, VarianceProtocol, measured_before, mixture_digest, open_run
+from eval.run_options import add_run_options
 from trainer.gaussian import log_prior, variance_floor_cap
 from trainer.held_out import ACTIVE_VARIANCE
 from trainer.mixture import GaussianMixture
-from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import Ranks, process_group
 
 KL_SAMPLES, KL_RUNS = 10_000, 10
@@ -39,17 +39,13 @@ class LikelihoodProtocol(VarianceProtocol):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval likelihood`."""
-    parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
-    parser.add_argument("--images", type=int, default=500, help="number of images, evenly spaced over the split")
-    parser.add_argument("--samples", type=int, default=20, help="importance samples for each image")
-    parser.add_argument(
-        "--mixture", type=int, default=32, help="components of the fitted mixture; 0 for the prior only"
+    add_run_options(
+        parser,
+        images=500,
+        images_help="number of images, evenly spaced over the split",
+        mixture_help="components of the fitted mixture; 0 for the prior only",
     )
-    parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
-    parser.add_argument("--split", default="test", help="split of the data")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+    parser.add_argument("--samples", type=int, default=20, help="importance samples for each image")
 
 
 def check(args: argparse.Namespace) -> None:

@@ -52,8 +52,8 @@ class MeasuredRun:
         """The smallest variance that the likelihood can have, in squared pixel units of the [0, 1] scale."""
         return self.model.variance_floor.item() if self.model.per_pixel else self.model.dataset_variance
 
-    def variance_protocol(self, split: str, n: int, seed: int) -> dict[str, Any]:
-        """The fields of a `VarianceProtocol` for a measurement on n images of a split."""
+    def protocol_fields(self, split: str, n: int, seed: int) -> dict[str, Any]:
+        """The fields of a `Protocol` for a measurement on n images of a split: which weights, which data."""
         return {
             "run": self.config.name,
             "weights": self.weights,
@@ -61,9 +61,15 @@ class MeasuredRun:
             "data": self.manifest.hash,
             "split": split,
             "n": n,
-            "image_shape": self.model.image_shape,
+            "image_shape": self.manifest.image_shape,
             "pixels": self.manifest.pixels.to_json(),
             "seed": seed,
+        }
+
+    def variance_protocol(self, split: str, n: int, seed: int) -> dict[str, Any]:
+        """The fields of a `VarianceProtocol` for a measurement on n images of a split."""
+        return {
+            **self.protocol_fields(split, n, seed),
             "variance": "per pixel" if self.model.per_pixel else "one",
             "variance_floor": self.variance_floor,
         }

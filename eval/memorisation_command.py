@@ -22,9 +22,9 @@ from eval.image_sources import to_8_bits
 from eval.image_subset import gathered, subset_blocks, subset_indices
 from eval.measured_run import MeasuredRun, VarianceProtocol, measured_before, mixture_digest, open_run
 from eval.nearest_training import chance_nearer, nearest_code_distance, nearest_images
+from eval.run_options import add_run_options
 from trainer import latents
 from trainer.mixture import GaussianMixture
-from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import Ranks, process_group
 
 NEIGHBOURS = 3
@@ -44,14 +44,12 @@ class MemorisationProtocol(VarianceProtocol):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval memorisation`."""
-    parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
-    parser.add_argument("--images", type=int, default=200, help="number of samples, and of held-out images")
-    parser.add_argument("--mixture", type=int, default=32, help="components of the fitted mixture to sample from")
-    parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
-    parser.add_argument("--split", default="test", help="split of held-out images")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+    add_run_options(
+        parser,
+        images=200,
+        images_help="number of samples, and of held-out images",
+        mixture_help="components of the fitted mixture to sample from",
+    )
 
 
 def held_out(run: MeasuredRun, split: str, count: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor]:

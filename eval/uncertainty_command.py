@@ -13,18 +13,14 @@ from data_shards.progress import Progress
 from eval.image_noise import image_noise
 from eval.image_subset import gathered, share, subset_blocks, subset_indices
 from eval.measured_run import MeasuredRun, VarianceProtocol, measured_before, open_run
+from eval.run_options import add_run_options
 from eval.uncertainty import uncertainty_values
 from trainer.process_group import Ranks, process_group
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval uncertainty`."""
-    parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
-    parser.add_argument("--images", type=int, default=500, help="number of images, evenly spaced over the split")
-    parser.add_argument("--split", default="test", help="split of the data")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+    add_run_options(parser, images=500, images_help="number of images, evenly spaced over the split")
 
 
 @torch.inference_mode()
