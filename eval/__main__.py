@@ -14,6 +14,7 @@ COMMANDS = {
     "uncertainty": "variance maps of reconstructions and samples, and whether they can be trusted",
     "memorisation": "whether samples are nearer to training images than new images are",
     "report": "one self-contained page with everything measured so far",
+    "reproduce": "the paper's tables and figures on one data set: trains, measures, and shows ours beside the paper's",
 }
 
 

@@ -25,6 +25,8 @@ _DIM, _SIZE = 2048, 299
 MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 
 _TORCHSCRIPT = WeightFile(url=inception_url, sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4")
+WEIGHTS_NAME = _TORCHSCRIPT.name
+"""The file in the shared cache that makes the clean mode possible without a download."""
 # The publisher states the first eight digits, in the file's name.
 _PORT = WeightFile(url=inception_pytorch.FID_WEIGHTS_URL, sha256="6726825d")
 

@@ -1,0 +1,58 @@
+"""What is known of one training of a plan: its measurements, and what they stand on."""
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_shards.atomic import write_json
+from data_shards.errors import InputError
+from eval.reproduction.asks import Ask
+
+FILE = "reproduction.json"
+
+
+@dataclass(kw_only=True)
+class Record:
+    """The measurements of one training. Every result carries its own protocol."""
+
+    configuration: str
+    """Hash of the configuration trained with, see `jobs.configuration_hash`."""
+    data: str
+    """Hash of the shards' manifest."""
+    commit: str
+    """The commit that was trained and measured by; `-dirty` where files had been changed."""
+    commands: list[str] = field(default_factory=list)
+    """Every command, in order."""
+    training: dict[str, Any] = field(default_factory=dict)
+    """images, seconds, and the end of each stage as metrics.jsonl has it."""
+    results: dict[str, Any] = field(default_factory=dict)
+    """Results by `Ask.key`."""
+
+    def missing(self, asks: tuple[Ask, ...]) -> list[Ask]:
+        """The questions without an answer."""
+        return [ask for ask in asks if ask.key not in self.results]
+
+    def save(self, run: Path) -> None:
+        """Writes RUN/reproduction.json."""
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / FILE, asdict(self))
+
+
+def read_record(run: Path) -> Record | None:
+    """The record in a run folder, or None where there is none. Raises InputError where it is damaged."""
+    path = run / FILE
+    if not path.exists():
+        return None
+    try:
+        return Record(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is no record of measurements ({error}); delete it and measure again") from error
+
+
+def commit() -> str:
+    """The commit of the code that runs, `-dirty` where tracked files were changed; empty outside a repository."""
+    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--dirty"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

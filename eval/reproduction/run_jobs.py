@@ -1,0 +1,107 @@
+"""From a plan to finished jobs: what is known already is left alone, the rest is trained and measured."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_shards.manifest import FILE, Manifest
+from eval.reproduction.jobs import Job, configuration_hash, resolved
+from eval.reproduction.plan import Plan
+from eval.reproduction.record import Record, read_record
+from eval.reproduction.schedule import Outcome, run_here, run_on_ray
+from eval.reproduction.shards import ensure_shards
+from eval.reproduction.worker import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how jobs are carried out."""
+
+    runs: Path
+    """Folder that holds the run folders."""
+    processes: int
+    """Jobs at a time on this machine."""
+    device: str
+    """cpu or cuda."""
+    address: str = ""
+    """A Ray cluster to send them to; empty for this machine."""
+    source: str | None = None
+    """Where the images lie, for shards that are missing."""
+
+
+def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping[str, Record]) -> dict[str, Record]:
+    """What is known of each job by its name: from its run folder, else from `measured`.
+
+    A record counts only where it is of the same configuration, and of the same shards where those are there.
+    """
+    data = Manifest.load(plan.shards).hash if (Path(plan.shards) / FILE).exists() else None
+    found = {}
+    for job in jobs:
+        name = job.training.name
+        wanted = configuration_hash(resolved(plan, job.training))
+        candidates = [read_record(runs / name), measured.get(name)]
+        fitting = [r for r in candidates if r and r.configuration == wanted and data in (None, r.data)]
+        if fitting:
+            found[name] = max(fitting, key=lambda record: sum(ask.key in record.results for ask in job.asks))
+    return found
+
+
+def undone(jobs: Sequence[Job], records: Mapping[str, Record], runs: Path, pictures: Path) -> list[Job]:
+    """The jobs of which something is missing. pictures: where those of former runs are kept."""
+
+    def drawn(job: Job, picture: str) -> bool:
+        file = f"{job.training.name}-{picture}.png"
+        return (runs / job.training.name / "samples" / file).exists() or (pictures / file).exists()
+
+    return [
+        job
+        for job in jobs
+        if (record := records.get(job.training.name)) is None
+        or record.missing(job.asks)
+        or not all(drawn(job, picture) for picture in job.pictures)
+    ]
+
+
+def carry_out(plan: Plan, jobs: Sequence[Job], place: Place) -> list[Outcome]:
+    """Trains and measures; every job's words go to RUNS/NAME.log. Returns how each ended."""
+    if not jobs:
+        return []
+    ensure_shards(plan, place.source)
+    files, logs = [], []
+    for job in jobs:
+        made = job.training
+        config = resolved(plan, made)
+        fields = {**made.fields, "runs": str(place.runs), "name": made.name}
+        fields |= {"data.shards": plan.shards, "device": place.device}
+        words = ["trainer", "--config", plan.config, *(f"--{name}={_text(value)}" for name, value in fields.items())]
+        work = Work(
+            run=str(place.runs / made.name),
+            configuration=configuration_hash(config),
+            train=words,
+            shards=plan.shards,
+            asks=job.asks,
+            pictures=job.pictures,
+            measure=plan.measure,
+            device=place.device,
+        )
+        files.append(place.runs / "jobs" / f"{made.name}.json")
+        logs.append(place.runs / f"{made.name}.log")
+        work.save(files[-1])
+    if place.address:
+        return run_on_ray(files, logs, place.address, _tell)
+    return run_here(files, logs, place.processes, _tell)
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def _text(value: object) -> str:
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list | tuple) else str(value)
+
+
+def _tell(outcome: Outcome, done: int, total: int) -> None:
+    state = f"FAILED: {outcome.failure}" if outcome.failure else "done"
+    print(f"{done} of {total}  {outcome.name}: {state}", flush=True)
