@@ -17,7 +17,7 @@ class Batch:
     """One rank's share of a global batch."""
 
     image: Tensor
-    """uint8 in 0..255, shape (B, C, H, W); B may be 0 where a short global batch has nothing for this rank."""
+    """uint8 in 0..255, (B, C, H, W) in any layout; B may be 0 where a short global batch has nothing for this rank."""
     index: Tensor
     """int64, shape (B,): index of each image within the split, in source order."""
     start: int

@@ -42,7 +42,11 @@ class OpenShard:
     file: int
     """File descriptor of the tar."""
     offsets: list[int]
-    """Where the pixels begin, as Python integers, which are quicker to get one by one than NumPy's."""
+    """Where the pixels begin; Python integers, like the next two, which are quicker to get one by one than NumPy's."""
+    sizes: list[int]
+    """Bytes from there to the end of the member."""
+    checksums: list[int]
+    """As in the index."""
 
 
 @dataclass(frozen=True)
@@ -125,19 +129,23 @@ class Reader:
         return self._checked(self._shard(number), row)
 
     def _checked(self, shard: OpenShard, row: int) -> NDArray[np.uint8]:
-        member = f"{self._files.address_of(shard.shard)}, {shard.index.keys[row]}.{shard.index.extensions[row]}"
         try:
-            data = os.pread(shard.file, int(shard.index.sizes[row]) - self._header_bytes, shard.offsets[row])
+            data = os.pread(shard.file, shard.sizes[row], shard.offsets[row])
         except OSError as error:
-            raise BadSample(f"{member}: cannot be read ({error.strerror})") from error
-        if checksum.of_bytes(data) != shard.index.checksums[row]:
-            raise BadSample(f"{member}: the bytes do not have their checksum; build the shards again")
+            raise self._bad(shard, row, f"cannot be read ({error.strerror})") from error
+        if checksum.of_bytes(data) != shard.checksums[row]:
+            raise self._bad(shard, row, "the bytes do not have their checksum; build the shards again")
         if self._raw:
             return np.frombuffer(data, np.uint8).reshape(self._pixels.shape)
         try:
             return self._pixels.decode_member(data)
         except BadImage as error:
-            raise BadSample(f"{member}: {error}; build the shards again") from error
+            raise self._bad(shard, row, f"{error}; build the shards again") from error
+
+    def _bad(self, shard: OpenShard, row: int, reason: str) -> BadSample:
+        # The name is put together here alone: for each image that is read it would cost as much as its checksum.
+        member = f"{shard.index.keys[row]}.{shard.index.extensions[row]}"
+        return BadSample(f"{self._files.address_of(shard.shard)}, {member}: {reason}")
 
     def _read_raw(self, shards: list[int], rows: list[int]) -> tuple[NDArray[np.uint8], list[int]]:
         """Pixels (B, C, H, W), and the places in the batch that could not be read."""
@@ -155,14 +163,16 @@ class Reader:
             except (BadSample, OSError):
                 unread.append(place)
             else:
-                expected[place] = shard.index.checksums[row]
+                expected[place] = shard.checksums[row]
         wrong = checksum.of_rows(pixels) != expected
         wrong[unread] = True
         return pixels[:, :size].reshape(len(rows), *self._pixels.shape), np.flatnonzero(wrong).tolist()
 
     def _read_encoded(self, shards: list[int], rows: list[int]) -> tuple[NDArray[np.uint8], list[int]]:
         """The same for images that are decoded."""
-        images = np.empty((len(rows), *self._pixels.shape), np.uint8)
+        channels, height, width = self._pixels.shape
+        # Decoders put the colours of a pixel side by side. So does the batch, for that is a copy without a shuffle.
+        images = np.empty((len(rows), height, width, channels), np.uint8).transpose(0, 3, 1, 2)
         bad = []
         for place, (number, row) in enumerate(zip(shards, rows, strict=True)):
             try:
@@ -202,4 +212,5 @@ class Reader:
         if (size := os.fstat(file).st_size) != shard.bytes:
             os.close(file)
             raise BadSample(f"{address}: {size} bytes where the manifest says {shard.bytes}; build the shards again")
-        return OpenShard(shard, index, file, (index.offsets + self._header_bytes).tolist())
+        offsets, sizes = index.offsets + self._header_bytes, index.sizes - self._header_bytes
+        return OpenShard(shard, index, file, offsets.tolist(), sizes.tolist(), index.checksums.tolist())
