@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from eval.figures import STYLE, svg
+from eval.figures import STYLE, png, svg
 from trainer.gaussian import log_normal, log_prior
 from trainer.latents import Latents
 
@@ -27,7 +27,19 @@ def log_aggregate_posterior(z: Tensor, codes: Latents) -> Tensor:
 
 
 def density_figure(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> str:
-    """Aggregate posterior, its mixture where there is one, and the prior, on one colour scale. codes: D = 2."""
+    """Aggregate posterior, its mixture where there is one, and the prior, as an address for a page. codes: D = 2."""
+    with mpl.rc_context(STYLE):
+        return svg(_drawn(codes, log_mixture))
+
+
+def density_png(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> bytes:
+    """The same as a PNG file."""
+    with mpl.rc_context(STYLE):
+        return png(_drawn(codes, log_mixture))
+
+
+def _drawn(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> Figure:
+    """The densities side by side, on one colour scale."""
     step = max(1, len(codes.index) // _CODES)
     thinned = Latents(*(part[::step] for part in codes))
     reach = max(3.5, float(codes.mean.abs().max()) + 0.5)
@@ -38,19 +50,18 @@ def density_figure(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | Non
         panels["its mixture q_hat(z)"] = torch.as_tensor(log_mixture(z.float())).double()
     panels["prior p(z)"] = log_prior(z)
     top = max(float(values.max()) for values in panels.values())
-    with mpl.rc_context(STYLE):
-        made = Figure(figsize=(3 * len(panels) + 0.6, 3.1), layout="constrained")
-        drawn = made.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (title, values) in zip(drawn, panels.items(), strict=True):
-            image = axes.imshow(
-                np.asarray(values.reshape(_SIDE, _SIDE)),
-                extent=(-reach, reach, -reach, reach),
-                origin="lower",
-                cmap="viridis",
-                vmin=top - _DEPTH,
-                vmax=top,
-            )
-            axes.set_title(title)
-            axes.grid(visible=False)
-        made.colorbar(image, ax=drawn, shrink=0.85, label="log-density, nats")
-        return svg(made)
+    made = Figure(figsize=(3 * len(panels) + 0.6, 3.1), layout="constrained")
+    drawn = made.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(drawn, panels.items(), strict=True):
+        image = axes.imshow(
+            np.asarray(values.reshape(_SIDE, _SIDE)),
+            extent=(-reach, reach, -reach, reach),
+            origin="lower",
+            cmap="viridis",
+            vmin=top - _DEPTH,
+            vmax=top,
+        )
+        axes.set_title(title)
+        axes.grid(visible=False)
+    made.colorbar(image, ax=drawn, shrink=0.85, label="log-density, nats")
+    return made

@@ -50,3 +50,10 @@ def svg(made: Figure) -> str:
     buffer = io.BytesIO()
     made.savefig(buffer, format="svg", metadata={"Date": None})
     return inline(buffer.getvalue(), "svg+xml")
+
+
+def png(made: Figure, dpi: int = 110) -> bytes:
+    """The figure as a PNG file. To be called inside the `figure` block."""
+    buffer = io.BytesIO()
+    made.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.manifest import FILE, Manifest
+from eval.reproduction.drawings import picture_path
 from eval.reproduction.jobs import Job, configuration_hash, resolved
 from eval.reproduction.plan import Plan
 from eval.reproduction.record import Record, read_record
@@ -50,9 +51,9 @@ def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping
 def undone(jobs: Sequence[Job], records: Mapping[str, Record], runs: Path, pictures: Path) -> list[Job]:
     """The jobs of which something is missing. pictures: where those of former runs are kept."""
 
-    def drawn(job: Job, picture: str) -> bool:
-        file = f"{job.training.name}-{picture}.png"
-        return (runs / job.training.name / "samples" / file).exists() or (pictures / file).exists()
+    def drawn(job: Job, name: str) -> bool:
+        path = picture_path(runs / job.training.name, name)
+        return path.exists() or (pictures / path.name).exists()
 
     return [
         job

@@ -1,4 +1,4 @@
-"""Jobs on the processors of this machine or of a Ray cluster: one process a job; a failed one does not stop the rest."""
+"""Jobs on the processors of this machine or of a Ray cluster, a process each; a failed one does not stop the rest."""
 
 import os
 import signal

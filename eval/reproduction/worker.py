@@ -5,7 +5,6 @@ RUN/reproduction.json is written after each step, so the same command again goes
 """
 
 import dataclasses
-import importlib
 import json
 import runpy
 import shlex
@@ -15,9 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_shards.atomic import write_bytes
 from data_shards.errors import InputError, command
 from data_shards.manifest import Manifest
+from eval.measured_run import open_run
 from eval.reproduction.asks import BEST, Ask, answer, fit_words, form_of, words_of
+from eval.reproduction.drawings import DRAWINGS, picture_path
 from eval.reproduction.plan import Measurements, MixtureForm
 from eval.reproduction.record import Record, commit, read_record
 from eval.run_results import Result
@@ -86,8 +88,7 @@ class Worker:
                 unanswered.append(ask.key)
             self.record.save(self.run)
         for name in self.work.pictures:
-            drawn = importlib.import_module("eval.reproduction.drawings").draw(name, self)
-            print(f"written to {drawn}", flush=True)
+            self._draw(name)
         if unanswered:
             raise InputError(f"{self.run}: {len(unanswered)} questions have no answer, the first: {unanswered[0]}")
 
@@ -111,7 +112,7 @@ class Worker:
         elif ask.mixture:
             form = form_of(ask.mixture)
         if form is not None:
-            summary = self._fit(form, ask.weights)
+            summary = self.fit(form, ask.weights)
             if ask.kind == "mixture":
                 return summary
         if ask.kind == "memorisation" or ask.source == "flow":
@@ -119,11 +120,20 @@ class Worker:
         self._command(words_of(ask, self.work.run, form, self.work.measure, self.work.device))
         return answer(ask, self.run, form, self.work.measure)
 
+    def _draw(self, name: str) -> None:
+        path = picture_path(self.run, name)
+        if not path.exists():
+            form = self.work.measure.mixture
+            self.fit(form, "final")
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, DRAWINGS[name](open_run(self.run, "final", self.work.device), form.components))
+        print(f"written to {path}", flush=True)
+
     def _encode(self, weights: str) -> None:
         words = ["eval", "encode", "--run", self.work.run, "--weights", weights, "--device", self.work.device]
         self._command(words)
 
-    def _fit(self, form: MixtureForm, weights: str) -> Result:
+    def fit(self, form: MixtureForm, weights: str) -> Result:
         """Makes the mixture of that size in the run folder the one that is asked for."""
         if not latents.exists(self.run, "train", weights=weights):
             self._encode(weights)
@@ -138,7 +148,7 @@ class Worker:
         scored: dict[float, MixtureForm] = {}
         for components in self.work.measure.candidates:
             form = MixtureForm(components=components, encodings=encodings)
-            scored[self._fit(form, weights)["held_out"]["nats"]] = form
+            scored[self.fit(form, weights)["held_out"]["nats"]] = form
         return scored[max(scored)]
 
     def _command(self, words: Sequence[str]) -> None:
