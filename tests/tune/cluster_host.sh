@@ -8,6 +8,7 @@ mount -t tmpfs tmpfs /mnt
 mkdir /mnt/sweeps /mnt/packages /mnt/keys
 mount --bind "$shared" /mnt/sweeps
 mount --bind "$packages" /mnt/packages
+mount -o remount,bind,ro /mnt/packages
 mount --bind "$keys" /mnt/keys
 for folder in /run /tmp /dev/shm; do mount -t tmpfs tmpfs "$folder"; done
 mkdir /run/sshd /run/upper /run/work

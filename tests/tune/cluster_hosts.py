@@ -59,10 +59,10 @@ class Host:
             return 0
         return int(children[0]) if children else 0
 
-    def run(self, *words: str) -> str:
+    def run(self, *words: str, timeout: float = 60) -> str:
         """Output of a command on the host, as root. Raises CalledProcessError."""
-        enter = ["nsenter", "--target", str(self.inside), "--all", "--wdns=/root", *words]
-        return subprocess.run(enter, check=True, capture_output=True, text=True, timeout=60).stdout
+        enter = ["nsenter", "--target", str(self.inside), "--all", "--wdns=/", *words]
+        return subprocess.run(enter, check=True, capture_output=True, text=True, timeout=timeout).stdout
 
     def commands(self) -> list[str]:
         """The command lines that run on the host."""
