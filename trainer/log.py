@@ -3,11 +3,15 @@
 import json
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from data_shards.atomic import write_text
 from data_shards.progress import Progress
+
+# Takes what happened, the images seen and the facts; called on every process, in the same order.
+Listener = Callable[[str, int, dict[str, Any]], None]
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
@@ -18,12 +22,15 @@ def read_events(run: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Writes the events of the first process; the others' calls do nothing.
+    """Writes the events of the first process; the others' calls reach only the listener.
 
     images: where the run goes on from. Lines about later images are dropped, for they will be written again.
     """
 
-    def __init__(self, run: Path, *, images: int, total: int, tensorboard: bool, main: bool) -> None:
+    def __init__(
+        self, run: Path, *, images: int, total: int, tensorboard: bool, main: bool, listener: Listener | None = None
+    ) -> None:
+        self.listener = listener
         self.main, self.path = main, run / "metrics.jsonl"
         self._board: Any = None
         self._bar = Progress("stage 1", total, show=main)
@@ -37,16 +44,19 @@ class RunLog:
 
     def event(self, kind: str, images: int, **facts: Any) -> None:
         """Appends a line to metrics.jsonl, and its numbers to TensorBoard. What is not finite is written as null."""
-        if not self.main:
-            return
-        clean = {name: _finite(value) for name, value in facts.items()}
+        if self.main:
+            self._write(kind, images, {name: _finite(value) for name, value in facts.items()})
+        if self.listener is not None:
+            self.listener(kind, images, facts)
+
+    def _write(self, kind: str, images: int, facts: dict[str, Any]) -> None:
         with self.path.open("a") as file:
-            file.write(json.dumps({"event": kind, "images": images, **clean}) + "\n")
+            file.write(json.dumps({"event": kind, "images": images, **facts}) + "\n")
             file.flush()
             if kind != "train":
                 os.fsync(file.fileno())
         if self._board is not None:
-            for name, value in clean.items():
+            for name, value in facts.items():
                 if isinstance(value, float):
                     self._board.add_scalar(f"{kind}/{name}", value, images)
 

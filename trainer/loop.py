@@ -21,7 +21,7 @@ from trainer.config import Config, differences, to_yaml
 from trainer.ema import WeightAverage
 from trainer.engine import DdpEngine, Engine
 from trainer.held_out import HeldOut, held_out
-from trainer.log import RunLog
+from trainer.log import Listener, RunLog
 from trainer.meter import Meter
 from trainer.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
@@ -35,15 +35,16 @@ from trainer.stages import Stages, StageState
 from trainer.variance import VarianceUpdate, exact_variance
 
 
-def train(config: Config) -> Path:
+def train(config: Config, listener: Listener | None = None) -> Path:
     """Trains, or goes on training, the run that `config` describes. Returns its folder.
 
     Under torchrun or srun all processes call it together. The run is over when state.json of the newest checkpoint
-    says that its last stage has ended; stopped before that, `requeue` in the folder says why.
+    says that its last stage has ended; stopped before that, `requeue` in the folder says why. The listener hears every
+    event of metrics.jsonl on every process; a process group that is there already is joined.
     """
     with process_group(config.device) as ranks:
         # One rank's mistake must end all of them, or the others wait for it.
-        trainer = _agreed(ranks, lambda: Trainer(config, ranks))
+        trainer = _agreed(ranks, lambda: Trainer(config, ranks, listener))
         trainer.run()
     return config.folder
 
@@ -64,7 +65,8 @@ def _agreed(ranks: Ranks, action: Callable[[], Any]) -> Any:
 class Trainer:
     """One process's side of a run."""
 
-    def __init__(self, config: Config, ranks: Ranks) -> None:
+    def __init__(self, config: Config, ranks: Ranks, listener: Listener | None = None) -> None:
+        self.listener = listener
         self.config, self.ranks, self.run_folder = config, ranks, config.folder
         self.manifest = Manifest.load(config.data.shards)
         self.train_images = self._count(config.data.train_split, "data.train_split")
@@ -174,6 +176,7 @@ class Trainer:
             total=self.last_image,
             tensorboard=config.log.tensorboard,
             main=self.ranks.is_main,
+            listener=self.listener,
         )
         for line in self.damaged:
             self.log.event("checkpoint_damaged", self.position, message=line)

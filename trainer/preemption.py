@@ -1,6 +1,7 @@
 """Requests to stop: a signal, a file named STOP in the run folder, or the end of the time that the run was given."""
 
 import signal
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -20,6 +21,9 @@ class StopRequest:
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
+        # Python lets the main thread alone take signals; who runs a training in another one stops it by the file.
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in (signal.SIGTERM, signal.SIGUSR2):
             self._former[number] = signal.signal(number, self._on_signal)
         return self
