@@ -10,6 +10,7 @@ from eval.extractors.inception import WEIGHTS_NAME
 from eval.fid_command import chosen_part
 from eval.paper import DATASETS
 from eval.reproduction.jobs import TARGETS, jobs
+from eval.reproduction.measured import MEASURED, keep_pictures, read_measured, write_measured
 from eval.reproduction.plan import Measurements, read_plan
 from eval.reproduction.run_jobs import Place, carry_out, known_records, processors, undone
 
@@ -20,6 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", required=True, choices=tuple(DATASETS), help="the data set")
     parser.add_argument("--runs", default="", help="folder of the run folders (default: runs/reproduction/DATASET)")
     parser.add_argument("--plan", help="YAML file (default: the project's own, eval/reproduction/plans)")
+    parser.add_argument(
+        "--measured",
+        help="folder of what is kept of finished runs, read and written "
+        "(default: eval/reproduction/measured, and with --plan RUNS/measured)",
+    )
     parser.add_argument("--source", help="where the images lie, for shards that are not built yet")
     parser.add_argument("--part", metavar="I/N", help="do jobs I, I + N, I + 2 N ... and write no page")
     parser.add_argument("--processes", type=int, default=0, metavar="N", help="jobs at a time (default: one a core)")
@@ -37,12 +43,13 @@ def run(args: argparse.Namespace) -> None:
     plan = dataclasses.replace(plan, measure=with_extractor(plan.measure))
     targets = TARGETS if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")
+    measured = Path(args.measured) if args.measured else runs / "measured" if args.plan else MEASURED
     asked = jobs(plan, targets)
     if args.part:
         part, parts = chosen_part(args.part)
         asked = asked[part::parts]
-    records = known_records(plan, asked, runs, {})
-    waiting = undone(asked, records, runs, runs)
+    kept = read_measured(measured, plan.dataset)
+    waiting = undone(asked, known_records(plan, asked, runs, kept), runs, measured / plan.dataset)
     print(f"{len(asked)} jobs, {len(asked) - len(waiting)} of them done before", flush=True)
     place = Place(
         runs=runs,
@@ -52,6 +59,10 @@ def run(args: argparse.Namespace) -> None:
         source=args.source,
     )
     failed = [outcome for outcome in carry_out(plan, waiting, place) if outcome.failure]
+    if not args.part:
+        everything = jobs(plan, TARGETS)
+        write_measured(measured, plan.dataset, known_records(plan, everything, runs, kept))
+        keep_pictures(measured / plan.dataset, everything, runs)
     if failed:
         raise InputError(
             f"{len(failed)} of {len(waiting)} jobs failed, the first: {failed[0].name}: {failed[0].failure}"

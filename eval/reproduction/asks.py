@@ -1,6 +1,6 @@
 """What can be asked of a trained run: each question has a key, and a command of the project that answers it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,19 +70,32 @@ def answer(ask: Ask, run: Path, form: MixtureForm | None, measure: Measurements)
     wanted = {
         "source": ask.source,
         "weights": ask.weights,
-        "split": measure.distance_split,
-        "seed": measure.seed,
         "mixture": f"{form.components}-full" if form else "",
     }
     written = sorted((run / "eval").glob("fid-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in written:
         result = read_result(path)
-        protocol = result["protocol"]
-        same_size = ask.source == "half" or protocol["n"] == measure.distance_images
-        same_extractor = protocol["extractor"]["name"] == measure.extractor
-        if same_size and same_extractor and all(protocol[name] == value for name, value in wanted.items()):
+        if measured_as("fid", result, measure) and all(result["protocol"][k] == v for k, v in wanted.items()):
             return result
     raise InputError(f"{run / 'eval'}: no result answers {ask.key!r}; delete the folder and measure again")
+
+
+def measured_as(kind: str, result: Mapping[str, Any], measure: Measurements) -> bool:
+    """Whether a result was measured as the plan says now: as many images, by the same extractor, with the same seed."""
+    if kind == "mixture":
+        return True
+    protocol = result["protocol"]
+    wanted: dict[str, Any] = {"n": measure.likelihood_images, "seed": measure.seed}
+    if kind == "fid":
+        if protocol["extractor"]["name"] != measure.extractor:
+            return False
+        n = protocol["n"] if protocol["source"] == "half" else measure.distance_images
+        wanted |= {"n": n, "split": measure.distance_split}
+    elif kind == "likelihood":
+        wanted |= {"importance_samples": measure.importance_samples}
+    elif kind == "memorisation":
+        wanted |= {"n": measure.memorisation_images}
+    return all(protocol[name] == value for name, value in wanted.items())
 
 
 def weights_of(two_stages: bool) -> tuple[str, ...]:

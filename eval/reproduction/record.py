@@ -2,13 +2,14 @@
 
 import json
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_shards.atomic import write_json
 from data_shards.errors import InputError
-from eval.reproduction.asks import Ask
+from eval.reproduction.asks import Ask, measured_as
+from eval.reproduction.plan import Measurements
 
 FILE = "reproduction.json"
 
@@ -33,6 +34,11 @@ class Record:
     def missing(self, asks: tuple[Ask, ...]) -> list[Ask]:
         """The questions without an answer."""
         return [ask for ask in asks if ask.key not in self.results]
+
+    def measured_as(self, measure: Measurements) -> "Record":
+        """The record without the results that were measured by another protocol than the plan's."""
+        kept = {key: result for key, result in self.results.items() if measured_as(key.split()[0], result, measure)}
+        return replace(self, results=kept)
 
     def save(self, run: Path) -> None:
         """Writes RUN/reproduction.json."""

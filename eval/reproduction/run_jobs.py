@@ -8,6 +8,7 @@ from pathlib import Path
 from data_shards.manifest import FILE, Manifest
 from eval.reproduction.drawings import picture_path
 from eval.reproduction.jobs import Job, configuration_hash, resolved
+from eval.reproduction.measured import merged
 from eval.reproduction.plan import Plan
 from eval.reproduction.record import Record, read_record
 from eval.reproduction.schedule import Outcome, run_here, run_on_ray
@@ -41,10 +42,10 @@ def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping
     for job in jobs:
         name = job.training.name
         wanted = configuration_hash(resolved(plan, job.training))
-        candidates = [read_record(runs / name), measured.get(name)]
-        fitting = [r for r in candidates if r and r.configuration == wanted and data in (None, r.data)]
-        if fitting:
-            found[name] = max(fitting, key=lambda record: sum(ask.key in record.results for ask in job.asks))
+        candidates = (read_record(runs / name), measured.get(name))
+        ours, kept = (r if r and r.configuration == wanted and data in (None, r.data) else None for r in candidates)
+        if record := merged(ours, kept):
+            found[name] = record.measured_as(plan.measure)
     return found
 
 

@@ -75,7 +75,7 @@ class Worker:
         found = read_record(self.run)
         fresh = Record(configuration=work.configuration, data=data, commit=commit())
         same = found is not None and (found.configuration, found.data) == (fresh.configuration, fresh.data)
-        self.record: Record = found if found is not None and same else fresh
+        self.record: Record = found.measured_as(work.measure) if found is not None and same else fresh
 
     def carry_out(self) -> None:
         """Trains, measures and draws whatever is missing."""
