@@ -1,6 +1,7 @@
 """python -m trainer --config trainer/configs/celeba.yaml [--any.field value]
 
 torchrun --standalone --nproc-per-node 2 -m trainer --config ...    two processes on one machine
+deepspeed --num_gpus 2 --module trainer --config ...                the same by DeepSpeed's launcher, also without GPUs
 srun python -m trainer --config ...                                 one task a rank
 """
 
@@ -16,8 +17,10 @@ from trainer.loop import train
 
 
 def main() -> None:
+    # DeepSpeed's launcher adds this word; what it says is in the environment too.
+    words = [word for word in sys.argv[1:] if not word.startswith("--local_rank=")]
     try:
-        config = parse(sys.argv[1:])
+        config = parse(words)
     except InputError:
         # Every process reads the same mistake; one of them tells it.
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":

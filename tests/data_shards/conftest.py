@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from shard_cases import ArraySource, build_arrays, write_celeba
+from celeba_tree import write_celeba
+from shard_cases import ArraySource, build_arrays
 
 
 @pytest.fixture(scope="session")

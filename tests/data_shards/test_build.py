@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from shard_cases import write_celeba
+from celeba_tree import write_celeba
 
 from data_shards import __main__ as command_line
 from data_shards.errors import InputError

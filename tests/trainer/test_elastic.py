@@ -2,15 +2,7 @@
 
 import pytest
 import torch
-from training import events, largest_relative_difference, train, train_many, weights
-
-# 50 updates of 30 images each fall within the second epoch of 47 updates.
-FIFTY_UPDATES = {
-    "stage1__max_epochs": 1.062,
-    "stage2__max_epochs": 0,
-    "checkpoint__every_images": 10**6,
-    "stage1__check_images": 10**6,
-}
+from training import FIFTY_UPDATES, events, largest_relative_difference, train, train_many, weights
 
 
 @pytest.fixture(scope="module")

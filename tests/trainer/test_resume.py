@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -76,18 +77,37 @@ def test_two_processes_killed_and_started_again_end_in_the_same_bits(digits_shar
     assert equal(weights(run), weights(whole))
 
 
+def newest(run: Path) -> int:
+    """Images at the newest complete checkpoint."""
+    return max((int(folder.name) for folder in complete_checkpoints(run)), default=0)
+
+
 @pytest.mark.slow
-def test_twenty_kills_at_random_moments_change_nothing(digits_shards, tmp_path, undisturbed):
-    arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=60)
+def test_twenty_kills_half_of_them_while_a_checkpoint_is_written_change_nothing(digits_shards, tmp_path, undisturbed):
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=30)
+    run = tmp_path / "killed"
     chance = random.Random(0)
-    for _ in range(20):
-        process = start(arguments, 0)
-        time.sleep(chance.uniform(2.0, 6.0))
+    killed_in_writing = 0
+    for number in range(20):
+        process, before, deadline = start(arguments, 0), newest(run), time.monotonic() + 60
+        while newest(run) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        if number % 2:
+            time.sleep(chance.uniform(0, 0.02))
+        else:
+            while not list(run.glob("checkpoints/.*.partial")):
+                assert time.monotonic() < deadline
+        assert process.poll() is None, "the run ended before it could be killed"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        killed_in_writing += bool(list(run.glob("checkpoints/.*.partial")))
+    assert killed_in_writing >= 5
+    assert newest(run) < newest(undisturbed)
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
-    assert equal(weights(tmp_path / "killed"), weights(undisturbed))
+    assert len(events(run, "resume")) >= 1
+    assert equal(weights(run), weights(undisturbed))
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])

@@ -33,6 +33,14 @@ SMALL: dict[str, Any] = {
     "log.tensorboard": "false",
 }
 
+# 50 updates of 30 images each fall within the second epoch of 47 updates.
+FIFTY_UPDATES: dict[str, Any] = {
+    "stage1__max_epochs": 1.062,
+    "stage2__max_epochs": 0,
+    "checkpoint__every_images": 10**6,
+    "stage1__check_images": 10**6,
+}
+
 
 def words(shards: Path, runs: Path, name: str, **fields: Any) -> list[str]:
     """The command line of a small run; keyword names have __ for dots."""
