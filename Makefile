@@ -13,6 +13,7 @@ TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m
 help:
 	@echo "make demo   everything on Fashion-MNIST: install, shards, two stages on two processes, mixture, evaluation, report"
 	@echo "make test   lint, types and tests"
+	@echo "make test-cluster   ray up, a sweep, a lost host and ray down, on three hosts that are network namespaces (root)"
 
 # The stamp is written last, so an installation that was cut off is done again.
 .venv/.installed: pyproject.toml
@@ -43,4 +44,9 @@ test: .venv/.installed
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: help demo test
+# Not part of the suite: it makes hosts, which takes root and Debian's openssh-server, rsync and iproute2. Says what is missing.
+test-cluster: .venv/.installed
+	@cd tests/tune && ../../$(BIN)/python -c "import sys, cluster_hosts; sys.exit(cluster_hosts.missing())"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/tune
+
+.PHONY: help demo test test-cluster

@@ -19,12 +19,12 @@ NETWORK = "10.213.77"
 PROGRAMS = ("/usr/sbin/sshd", "ssh-keygen", "rsync", "ip", "unshare", "nsenter", "setpriv")
 
 
-def missing() -> str:
-    """What keeps hosts from being made here, in one line, or an empty string."""
+def missing() -> str | None:
+    """What keeps hosts from being made here, in one line; None where nothing does."""
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
-    return f"not installed: {', '.join(absent)} (Debian: openssh-server, rsync, iproute2, util-linux)" if absent else ""
+    return f"not installed: {', '.join(absent)} (Debian: openssh-server, rsync, iproute2, util-linux)" if absent else None
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
