@@ -1,6 +1,7 @@
 """The configuration of a run: a YAML file, changed field by field on the command line, checked before the start."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,13 +117,17 @@ def load(path: str | Path | None, overrides: Mapping[str, Any] | Sequence[str] =
     if path is not None and not Path(path).is_file():
         raise InputError(f"--config: {path} is not a file; the project's own are in trainer/configs")
     if isinstance(overrides, Mapping):
-        words = [
-            f"--{name}={yaml.safe_dump(value, default_flow_style=True).strip()}" for name, value in overrides.items()
-        ]
-        words = [word.removesuffix("\n...") for word in words]
+        words = [f"--{name}={_as_word(value)}" for name, value in overrides.items()]
     else:
         words = list(overrides)
     return parse(([f"--config={path}"] if path is not None else []) + words)
+
+
+def _as_word(value: Any) -> str:
+    """A value as one would type it. A text is typed as it is: quotes would become part of it."""
+    if isinstance(value, str):
+        return value
+    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip().removesuffix("\n...")
 
 
 def parse(words: Sequence[str]) -> Config:

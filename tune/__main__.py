@@ -1,0 +1,41 @@
+"""`python -m tune --config FILE`: a sweep over the trainer's configuration; the same command again goes on."""
+
+import sys
+from pathlib import Path
+
+from data_shards.command_line import OneLineParser
+from data_shards.errors import InputError, command
+from tune.sweep_config import read_sweep
+
+
+def parser() -> OneLineParser:
+    """The command line."""
+    made = OneLineParser(
+        prog="python -m tune",
+        description="Trains many configurations, stops the hopeless ones early, and reports. The same command again "
+        "goes on where the sweep was interrupted.",
+    )
+    made.add_argument("--config", required=True, help="YAML file of the sweep; the project's own are in tune/configs")
+    made.add_argument(
+        "--address", help="a Ray cluster: `auto` for the one this machine belongs to, or its head; none starts Ray here"
+    )
+    made.add_argument(
+        "--export-best", metavar="FILE", help="write the best configuration as YAML for python -m trainer"
+    )
+    return made
+
+
+def main() -> None:
+    """Reads the command line and runs the sweep."""
+    args = parser().parse_args()
+    sweep = read_sweep(args.config)
+    if args.export_best and not Path(args.export_best).resolve().parent.is_dir():
+        raise InputError(f"--export-best: {args.export_best} lies in no folder that is there; make it first")
+    # Ray takes seconds to import, and a mistake in the file should be told at once.
+    from tune.sweep import run_sweep
+
+    run_sweep(sweep, args.address)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

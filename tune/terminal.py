@@ -1,0 +1,80 @@
+"""What a person at the terminal wants to know of a running sweep, and the outcome of each trial as it ends."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial as RayTrial
+
+from data_shards.progress import Progress
+from tune.record import has_outcome, note_outcome, trial_record
+
+
+class SweepProgress(Callback):
+    """Prints trials done, running, stopped and failed, the best so far and the time left; writes outcomes."""
+
+    def __init__(self, title: str, trials_folder: Path, total: int, rungs: tuple[int, ...]) -> None:
+        self.title, self.trials_folder, self.total, self.rungs = title, trials_folder, total, rungs
+        self._bar: Progress | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray stores callbacks to restore a sweep; a terminal cannot be stored.
+        return self.__dict__ | {"_bar": None}
+
+    def on_step_end(self, iteration: int, trials: Sequence[RayTrial], **info: Any) -> None:
+        if self._bar is None:
+            self._bar = Progress(self.title, self.total, "trials").__enter__()
+        ended = [trial for trial in trials if trial.is_finished()]
+        for trial in ended:
+            self._note(trial)
+        outcomes = [trial_record(self._folder(trial))["status"] for trial in ended]
+        self._bar.update(len(ended), **self._facts(trials, outcomes))
+
+    def on_experiment_end(self, trials: Sequence[RayTrial], **info: Any) -> None:
+        for trial in trials:
+            if trial.is_finished():
+                self._note(trial)
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def _facts(self, trials: Sequence[RayTrial], outcomes: list[str]) -> dict[str, object]:
+        facts: dict[str, object] = {"running": sum(trial.status == RayTrial.RUNNING for trial in trials)}
+        facts |= {name: outcomes.count(name) for name in ("stopped", "failed")}
+        measured = [(t.last_result["elbo"], name_of(t)) for t in trials if "elbo" in (t.last_result or {})]
+        if measured:
+            facts["best"] = "ELBO {:.1f} ({})".format(*max(measured))
+        return facts
+
+    def _folder(self, trial: RayTrial) -> Path:
+        return self.trials_folder / name_of(trial)
+
+    def _note(self, trial: RayTrial) -> None:
+        folder = self._folder(trial)
+        if not folder.exists() or has_outcome(folder):
+            return
+        if trial.status == RayTrial.ERROR:
+            note_outcome(folder, "failed", _gist(trial))
+        elif reason := trial_record(folder)["reason"]:
+            note_outcome(folder, "failed", reason)
+        elif (trial.last_result or {}).get("finished"):
+            note_outcome(folder, "finished", "")
+        else:
+            images = trial.last_result.get("images", 0)
+            rung = max((rung for rung in self.rungs if rung <= images), default=0)
+            elbo = trial.last_result.get("elbo", float("nan"))
+            note_outcome(folder, "stopped", f"ASHA, at the rung of {rung:,} images: ELBO {elbo:.1f} is below its cut")
+
+
+def name_of(trial: RayTrial) -> str:
+    """Our name of Ray's trial."""
+    drawn = trial.config["trial"]
+    return f"{drawn['phase']}-{drawn['number']:03d}-seed{drawn['seed']}"
+
+
+def _gist(trial: RayTrial) -> str:
+    """The last line of the error that ended a trial after all its retries."""
+    lines = [line.strip() for line in str(trial.get_error() or "").splitlines() if line.strip()]
+    return (
+        f"its driver ended again and again; the last time: {lines[-1]}" if lines else "its driver ended again and again"
+    )
