@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# What the batch scripts share: strict mode, the environment, where processes meet, signals, and starting again.
+# A script sources it from the project's folder, with the variables of its top set.
+set -euo pipefail
+
+say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID }$*"; }
+
+# The command's --dry-run is taken out of WORDS; all else goes on to Python.
+read_words() {
+  # shellcheck disable=SC2034 # the scripts read both
+  DRY_RUN="" WORDS=()
+  local word
+  for word in "$@"; do
+    # shellcheck disable=SC2034
+    if [[ $word == --dry-run ]]; then DRY_RUN=yes; else WORDS+=("$word"); fi
+  done
+}
+
+# Runs Python in the project's environment, in the container where there is one.
+in_python() { "${IN_PYTHON[@]}" "$@"; }
+
+load_environment() {
+  local module words
+  read -ra words <<<"$MODULES"
+  for module in "${words[@]}"; do module load "$module"; done
+  read -ra words <<<"$CONTAINER"
+  IN_PYTHON=("${words[@]}" "$PYTHON")
+  if ! "${IN_PYTHON[@]}" -c 'import trainer' 2>/dev/null; then
+    say "PYTHON: '${IN_PYTHON[*]}' cannot import the project; run \`make .venv/.installed\`, or set PYTHON or CONTAINER" >&2
+    exit 2
+  fi
+}
+
+# Asks the scheduler whether it would take the script: partition, account, nodes, GPUs, time. Starts nothing.
+check_scheduler() {
+  if [[ -z ${SLURM_JOB_ID:-} ]]; then sbatch --test-only "$@"; fi
+}
+
+# Where the processes meet: the first node of the allocation, and a port that follows from the job's id and is free.
+meet() {
+  local first
+  first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+  # Its address and its name are one on most clusters; where they are not, the address is what can be reached.
+  MASTER_ADDR="$(scontrol --oneliner show node "$first" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')"
+  MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
+  while (: <"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do MASTER_PORT=$((MASTER_PORT + 1)); done
+  export MASTER_ADDR MASTER_PORT
+}
+
+# on_all_nodes MODULE WORDS...: `python -m MODULE WORDS` in PROCESSES processes on each node.
+on_all_nodes() {
+  meet
+  local cpus=$((${SLURM_CPUS_PER_TASK:-1}))
+  export OMP_NUM_THREADS=$((cpus > PROCESSES ? cpus / PROCESSES : 1))
+  local step=(srun --kill-on-bad-exit=1 --nodes="$SLURM_JOB_NUM_NODES")
+  if [[ $LAUNCH == srun ]]; then
+    step+=(--ntasks=$((SLURM_JOB_NUM_NODES * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task="$OMP_NUM_THREADS")
+    # Ignored until Python takes it: a process that is still starting would die of it.
+    "${step[@]}" bash -c "trap '' USR2; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
+  else
+    step+=(--ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus")
+    # -- keeps torchrun from taking the module's options for its own.
+    "${step[@]}" slurm/on_node.sh "${IN_PYTHON[@]}" -m torch.distributed.run \
+      --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$PROCESSES" --signals-to-handle=SIGINT \
+      --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" -m -- "$@"
+  fi
+}
+
+# Puts this job back into the queue, at most MAX_REQUEUES times, and ends the script. A job that is being cancelled stays so.
+requeue() {
+  local state
+  state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
+  if [[ $state != RUNNING ]]; then
+    say "$1; the job is $state, so it is not started again"
+    exit 1
+  fi
+  if ((${SLURM_RESTART_COUNT:-0} >= MAX_REQUEUES)); then
+    say "$1; started again $MAX_REQUEUES times already (MAX_REQUEUES), so this ends; submit it again to go on"
+    exit 1
+  fi
+  say "$1; back into the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+  exit 0
+}
+
+# A step fails at once where a node dies, long before Slurm misses the node: so each is asked for a sign of life.
+a_node_is_lost() {
+  ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+    --quiet true 2>/dev/null
+}
+
+# end_training RUN CODE: what becomes of the job after the training step. The run says in RUN/requeue whether it was
+# stopped and wants to go on; a failure is final unless a node was lost.
+end_training() {
+  if [[ -f $1/requeue && $(<"$1/requeue") == yes* ]]; then requeue "stopped by $(cut -d ' ' -f 2- "$1/requeue")"; fi
+  if (($2)) && a_node_is_lost; then requeue "a node was lost"; fi
+  if (($2)); then say "failed with exit code $2; not started again"; fi
+  exit "$2"
+}

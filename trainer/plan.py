@@ -1,0 +1,154 @@
+"""python -m trainer.plan --config FILE [--any.field value]: what a run needs, before an hour of a GPU is spent on it.
+
+Prints the run folder, the shards, the images of both stages, and estimates of time and disk. What is missing is told,
+a line each, and the exit code is 2.
+"""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from data_shards.command_line import OneLineParser
+from data_shards.errors import InputError, command
+from data_shards.manifest import Manifest
+from data_shards.progress import duration
+from trainer.checkpoint import complete_checkpoints
+from trainer.config import Config, differences, parse
+from trainer.log import read_events
+from trainer.model import SigmaVAE
+from trainer.restore import load_config
+
+# Floating-point operations a second of one process. cpu: what one core of 2021 does with both configurations of CelebA;
+# cuda: a cautious guess, for small convolutions leave most of a GPU idle. A run that has begun is timed instead.
+SUSTAINED = {"cpu": 60e9, "cuda": 10e12}
+# What an update costs beside that: Python, the reduction over all processes, the optimiser.
+UPDATE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What a run costs at the most: a stage that converges ends earlier."""
+
+    stage_images: tuple[int, ...]
+    """Images of each stage at its cap."""
+    done: int
+    """Images that its newest checkpoint has seen."""
+    parameters: int
+    """Weights of the model, without the variance head of stage 2."""
+    operations: float
+    """Floating-point operations for one image, forward and backward."""
+    rate: float
+    """Images a second, of all processes."""
+    timed: bool
+    """True where the rate was measured by this run; else it follows from `SUSTAINED`."""
+    checkpoint_bytes: int
+    """Bytes of all checkpoints that are kept at a time."""
+
+    @property
+    def seconds(self) -> float:
+        """Time from here to the caps of all stages."""
+        return max(0, sum(self.stage_images) - self.done) / self.rate
+
+
+def estimate(config: Config, manifest: Manifest, processes: int) -> Estimate:
+    """What the run of `config` costs on that many processes. No weight is allocated, no image read."""
+    with torch.device("meta"):
+        model = SigmaVAE(manifest.image_shape, config.model)
+        images = torch.zeros(1, *manifest.image_shape)
+    with FlopCounterMode(display=False) as counter:
+        model.decode(model.encode(images).mean)
+    operations = 3.0 * counter.get_total_flops()  # the backward pass costs two forward ones
+    train_images = manifest.num_samples(config.data.train_split)
+    stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
+    measured = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
+    computing = config.data.global_batch * operations / (processes * SUSTAINED[config.device])
+    parameters = sum(weight.numel() for weight in model.parameters())
+    # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
+    copies = 3 + (config.optimiser.ema_images > 0)
+    saved = complete_checkpoints(config.folder)
+    return Estimate(
+        stage_images=tuple(max(1, round(stage.max_epochs * train_images)) for stage in stages),
+        done=int(saved[-1].name) if saved else 0,
+        parameters=parameters,
+        operations=operations,
+        rate=measured[-1] if measured else config.data.global_batch / (computing + UPDATE_SECONDS),
+        timed=bool(measured),
+        checkpoint_bytes=4 * parameters * copies * (config.checkpoint.keep + len(stages)),
+    )
+
+
+def missing(config: Config) -> list[str]:
+    """One line for everything that would stop the run before its first update."""
+    found = []
+    try:
+        manifest = Manifest.load(config.data.shards)
+    except InputError as error:
+        found.append(f"data.shards: {error}")
+    else:
+        for field in ("train_split", "valid_split"):
+            split = getattr(config.data, field)
+            if split not in manifest.splits:
+                found.append(f"data.{field}: {config.data.shards} has no split {split!r}; use one of {manifest.splits}")
+    if (config.folder / "config.yaml").exists() and (changed := differences(load_config(config.folder), config)):
+        found.append(
+            f"{config.folder / 'config.yaml'}: the run was started with another configuration ({'; '.join(changed)}); "
+            "restore these fields or choose another name"
+        )
+    if not os.access(existing_parent(config.folder), os.W_OK):
+        found.append(f"runs: {existing_parent(config.folder)} cannot be written; choose another folder")
+    return found
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder at or above `path` that is there."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def show(config: Config, processes: int) -> None:
+    """Prints the plan. Raises InputError where the shards are missing."""
+    manifest = Manifest.load(config.data.shards)
+    plan = estimate(config, manifest, processes)
+    counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
+    stages = ", ".join(f"stage {number} {images:,}" for number, images in enumerate(plan.stage_images, start=1))
+    from_where = (
+        "as this run was timed" if plan.timed else f"guessed at {SUSTAINED[config.device] / 1e9:g} GFLOP/s each"
+    )
+    free = shutil.disk_usage(existing_parent(config.folder)).free
+    print(f"run      {config.folder}, {plan.done:,} images done")
+    print(f"shards   {config.data.shards}: {counts}")
+    print(f"model    {plan.parameters:,} weights, {plan.operations / 1e9:.3g} GFLOP an image")
+    print(f"images   at most: {stages}")
+    print(f"time     at most {duration(plan.seconds)} on {processes} {config.device} processes, {from_where}")
+    print(f"disk     {plan.checkpoint_bytes / 1e9:.2g} GB of checkpoints; {free / 1e9:.4g} GB are free")
+    if plan.checkpoint_bytes > free:
+        raise InputError(f"runs: {plan.checkpoint_bytes / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
+
+
+def main() -> None:
+    """Reads the command line; fields of the configuration are the trainer's."""
+    parser = OneLineParser(prog="python -m trainer.plan", description="Checks and estimates a run.", allow_abbrev=False)
+    parser.add_argument("--processes", type=int, default=1, help="processes of the whole job (default 1)")
+    parser.add_argument("--folder", action="store_true", help="print the run folder alone, and check nothing else")
+    arguments, words = parser.parse_known_args()
+    config = parse(words)
+    if arguments.folder:
+        print(config.folder)
+        return
+    lines = missing(config)
+    for line in lines[:-1]:
+        print(f"missing: {line}", file=sys.stderr)
+    if lines:
+        raise InputError(f"missing: {lines[-1]}")
+    show(config, arguments.processes)
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
