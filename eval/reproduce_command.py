@@ -2,6 +2,9 @@
 
 import argparse
 import dataclasses
+import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from data_shards.errors import InputError
@@ -9,10 +12,16 @@ from eval.cache import shared_folder
 from eval.extractors.inception import WEIGHTS_NAME
 from eval.fid_command import chosen_part
 from eval.paper import DATASETS
+from eval.reproduction.evidence import Evidence
 from eval.reproduction.jobs import TARGETS, jobs
+from eval.reproduction.kept_pictures import KeptPictures
 from eval.reproduction.measured import MEASURED, keep_pictures, read_measured, write_measured
-from eval.reproduction.plan import Measurements, read_plan
+from eval.reproduction.pages import exhibits, missing_sentences, write_pages
+from eval.reproduction.plan import Measurements, Plan, read_plan
+from eval.reproduction.record import commit
+from eval.reproduction.results_page import Chapter, write_results
 from eval.reproduction.run_jobs import Place, carry_out, known_records, processors, undone
+from eval.reproduction.schedule import Outcome
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,26 +40,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=0, metavar="N", help="jobs at a time (default: one a core)")
     parser.add_argument("--address", default="", help="send the jobs to this Ray cluster, which shares the folder")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the networks run")
+    parser.add_argument("--pages-only", action="store_true", help="train and measure nothing; show what is known")
+    parser.add_argument("--results", metavar="FILE", help="also write this Markdown page with every data set's results")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folders:
+    """Where everything lies."""
+
+    runs: Path
+    """Run folders, logs, and pages."""
+    measured: Path
+    """What is kept of finished runs."""
+
+    def pictures(self, dataset: str) -> KeptPictures:
+        """Where pictures of trained weights are looked for."""
+        return KeptPictures(runs=self.runs, kept=self.measured / dataset)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Carries out the jobs that are not done yet."""
+    """Carries out the jobs that are not done yet, keeps what they measured, and writes the pages.
+
+    Raises InputError, after all other jobs and the pages, where a job failed.
+    """
     if args.processes < 0:
         raise InputError(f"--processes: {args.processes} is below 0")
-    if args.address and args.part:
-        raise InputError("--part: a Ray cluster shares out the jobs by itself; leave one of --part and --address out")
-    plan = read_plan(args.dataset, args.plan)
-    plan = dataclasses.replace(plan, measure=with_extractor(plan.measure))
+    if args.part and (args.address or args.pages_only):
+        raise InputError("--part: goes with neither --address nor --pages-only; leave one of them out")
+    plan = with_extractor(read_plan(args.dataset, args.plan))
     targets = TARGETS if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")
-    measured = Path(args.measured) if args.measured else runs / "measured" if args.plan else MEASURED
-    asked = jobs(plan, targets)
-    if args.part:
-        part, parts = chosen_part(args.part)
-        asked = asked[part::parts]
-    kept = read_measured(measured, plan.dataset)
-    waiting = undone(asked, known_records(plan, asked, runs, kept), runs, measured / plan.dataset)
-    print(f"{len(asked)} jobs, {len(asked) - len(waiting)} of them done before", flush=True)
+    folders = Folders(runs=runs, measured=Path(args.measured or (runs / "measured" if args.plan else MEASURED)))
     place = Place(
         runs=runs,
         processes=args.processes or processors(),
@@ -58,19 +78,69 @@ def run(args: argparse.Namespace) -> None:
         address=args.address,
         source=args.source,
     )
-    failed = [outcome for outcome in carry_out(plan, waiting, place) if outcome.failure]
+    outcomes = [] if args.pages_only else _carry_out(plan, targets, args.part, place, folders)
+    failures = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
     if not args.part:
-        everything = jobs(plan, TARGETS)
-        write_measured(measured, plan.dataset, known_records(plan, everything, runs, kept))
-        keep_pictures(measured / plan.dataset, everything, runs)
-    if failed:
-        raise InputError(
-            f"{len(failed)} of {len(waiting)} jobs failed, the first: {failed[0].name}: {failed[0].failure}"
-        )
+        _show(plan, targets, folders, failures, args.results)
+    if failures:
+        name, failure = next(iter(failures.items()))
+        raise InputError(f"{len(failures)} of {len(outcomes)} jobs failed, the first: {name}: {failure}")
 
 
-def with_extractor(measure: Measurements) -> Measurements:
-    """The measurements with their extractor chosen: inception where its weights are at hand."""
+def _carry_out(plan: Plan, targets: tuple[str, ...], part: str | None, place: Place, folders: Folders) -> list[Outcome]:
+    asked = jobs(plan, targets)
+    if part:
+        first, parts = chosen_part(part)
+        asked = asked[first::parts]
+    kept = read_measured(folders.measured, plan.dataset)
+    waiting = undone(asked, known_records(plan, asked, place.runs, kept), place.runs, folders.measured / plan.dataset)
+    print(f"{len(asked)} jobs, {len(asked) - len(waiting)} of them done before", flush=True)
+    return carry_out(plan, waiting, place)
+
+
+def _show(
+    plan: Plan, targets: tuple[str, ...], folders: Folders, failures: Mapping[str, str], results: str | None
+) -> None:
+    """Keeps what is known, and writes the pages of this data set and the results of all."""
+    command = shlex.join(["python", "-m", "eval", *sys.argv[1:]])
+    everything = jobs(plan, TARGETS)
+    records = known_records(plan, everything, folders.runs, read_measured(folders.measured, plan.dataset))
+    write_measured(folders.measured, plan.dataset, records)
+    keep_pictures(folders.measured / plan.dataset, everything, folders.runs)
+    evidence = Evidence(plan=plan, records=records)
+    made = exhibits(evidence, folders.pictures(plan.dataset), targets)
+    missing = missing_sentences(jobs(plan, targets), evidence, failures)
+    print(f"written to {write_pages(made, evidence, missing, command, folders.runs / 'pages')}")
+    if results:
+        chapters = {
+            dataset: _chapter(
+                plan if dataset == plan.dataset else with_extractor(read_plan(dataset)), folders, failures
+            )
+            for dataset in DATASETS
+        }
+        write_results(Path(results), chapters, command, commit())
+        print(f"written to {results}")
+
+
+def _chapter(plan: Plan, folders: Folders, failures: Mapping[str, str]) -> Chapter:
+    """A data set's part of the results, from what is kept of it."""
+    everything = jobs(plan, TARGETS)
+    kept = read_measured(folders.measured, plan.dataset)
+    evidence = Evidence(plan=plan, records=known_records(plan, everything, folders.runs, kept))
+    return Chapter(
+        evidence=evidence,
+        exhibits=exhibits(evidence, folders.pictures(plan.dataset), TARGETS),
+        missing=missing_sentences(everything, evidence, failures),
+        pictures=folders.measured / plan.dataset,
+    )
+
+
+def with_extractor(plan: Plan) -> Plan:
+    """The plan with its extractor chosen: inception where its weights are at hand."""
+    return dataclasses.replace(plan, measure=_chosen(plan.measure))
+
+
+def _chosen(measure: Measurements) -> Measurements:
     if measure.extractor != "auto":
         return measure
     at_hand = measure.extractor_weights or (shared_folder("weights") / WEIGHTS_NAME).exists()

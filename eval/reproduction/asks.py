@@ -82,6 +82,9 @@ def answer(ask: Ask, run: Path, form: MixtureForm | None, measure: Measurements)
 
 def measured_as(kind: str, result: Mapping[str, Any], measure: Measurements) -> bool:
     """Whether a result was measured as the plan says now: as many images, by the same extractor, with the same seed."""
+    if kind == "pythae":
+        same = (result["extractor"]["name"], result["samples"]) == (measure.extractor, measure.distance_images)
+        return same and result["reference"] == measure.distance_split
     if kind == "mixture":
         return True
     protocol = result["protocol"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from eval.reproduction.asks import BEST, Ask, unique, weights_of
@@ -195,7 +196,12 @@ def _merged(wanted: Sequence[tuple[Training, list[Ask], list[str]]]) -> list[Job
 
 def resolved(plan: Plan, made: Training) -> Config:
     """The trainer's configuration of a training. Raises InputError, naming the training, where it is none."""
-    return load(plan.config, {**made.fields, "name": made.name, "data.shards": plan.shards})
+    return _loaded(plan.config, json.dumps({**made.fields, "name": made.name, "data.shards": plan.shards}))
+
+
+@cache
+def _loaded(path: str, fields: str) -> Config:
+    return load(path, json.loads(fields))
 
 
 def configuration_hash(config: Config) -> str:

@@ -140,6 +140,16 @@ class Measurements:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Aims:
+    """What is to be shown beside the paper's claims."""
+
+    one_variance_nats: float | None = None
+    """Importance-weighted likelihood under q_hat that the end of stage 1 is to reach; None sets no aim."""
+    distance_of_peers: Mapping[str, float] = field(default_factory=dict)
+    """Largest distance of our samples as a part of that of pythae's model of that name (VAE, RAE_L2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Everything that `python -m eval reproduce` may train and measure on one data set."""
 
@@ -169,6 +179,10 @@ class Plan:
     """Seeds of each variant."""
     measure: Measurements = field(default_factory=Measurements)
     """Protocols."""
+    aims: Aims = field(default_factory=Aims)
+    """What is to be shown."""
+    not_run: str = ""
+    """Why nothing was measured, for the pages of a data set of which nothing was."""
 
     def __post_init__(self) -> None:
         require(REFERENCE in self.methods, f"methods: {REFERENCE!r} is missing; it is what the others are held against")

@@ -58,7 +58,14 @@ def read_record(run: Path) -> Record | None:
 
 
 def commit() -> str:
-    """The commit of the code that runs, `-dirty` where tracked files were changed; empty outside a repository."""
-    words = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=10", "--dirty"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    """The commit of the code that runs, `-dirty` where the code was changed since; empty outside a repository."""
+    root = Path(__file__).parents[2]
+    name = _git(root, "rev-parse", "--short=10", "HEAD")
+    code = [f"{room}/*.py" for room in ("data_shards", "trainer", "eval")]
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *code)
+    return f"{name}-dirty" if name and changed else name
+
+
+def _git(root: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,5 +1,6 @@
 """From a plan to finished jobs: what is known already is left alone, the rest is trained and measured."""
 
+import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from data_shards.manifest import FILE, Manifest
 from eval.reproduction.drawings import picture_path
 from eval.reproduction.jobs import Job, configuration_hash, resolved
 from eval.reproduction.measured import merged
+from eval.reproduction.peers import read_peers
 from eval.reproduction.plan import Plan
 from eval.reproduction.record import Record, read_record
 from eval.reproduction.schedule import Outcome, run_here, run_on_ray
@@ -45,6 +47,7 @@ def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping
         candidates = (read_record(runs / name), measured.get(name))
         ours, kept = (r if r and r.configuration == wanted and data in (None, r.data) else None for r in candidates)
         if record := merged(ours, kept):
+            record = dataclasses.replace(record, results=record.results | read_peers(runs / name))
             found[name] = record.measured_as(plan.measure)
     return found
 

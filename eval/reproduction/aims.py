@@ -1,0 +1,44 @@
+"""What was to be shown beside the paper: a likelihood, and the distance against another library's autoencoders."""
+
+from collections.abc import Iterator
+
+from eval.reproduction.asks import Ask
+from eval.reproduction.claims import AGREES, DISAGREES, Finding
+from eval.reproduction.evidence import Evidence, Number, mean_of
+from eval.reproduction.methods_exhibits import sample_distance, trainings_of
+from eval.reproduction.peers import PEER_MODELS, peer_results
+from eval.reproduction.plan import REFERENCE
+
+
+def aims(evidence: Evidence) -> Iterator[Finding]:
+    """The plan's aims on which something was measured."""
+    aimed = evidence.plan.aims
+    label = evidence.plan.measure.mixture.label
+    ask = Ask(kind="likelihood", mixture=label, weights="stage1")
+    nats = evidence.likelihood(trainings_of(evidence, REFERENCE), ask, "iwae_q_hat")
+    if aimed.one_variance_nats is not None and nats is not None:
+        yield Finding(
+            claim=f"Our aim: one variance reaches {aimed.one_variance_nats:g} nats",
+            verdict=AGREES if nats.value >= aimed.one_variance_nats else DISAGREES,
+            because=nats.text(1),
+        )
+    for model, most in aimed.distance_of_peers.items():
+        peers = peer_results(evidence.records, model)
+        for weights, title in (("stage1", "one variance"), ("final", "per pixel")):
+            ours = sample_distance(evidence, REFERENCE, weights)
+            if ours is None or not peers:
+                continue
+            best = min(peers, key=lambda components: _mean(peers[components]).value)
+            theirs = _mean(peers[best])
+            yield Finding(
+                claim=f"Our aim: {title}, at most {most:g} times the distance of pythae's {PEER_MODELS[model]}",
+                verdict=AGREES if ours.value <= most * theirs.value else DISAGREES,
+                because=f"{ours.text(1)} against {theirs.text(1)} with its sampler of {best} components, the best of "
+                f"{', '.join(map(str, sorted(peers)))}: {ours.value / theirs.value:.2f} times",
+            )
+
+
+def _mean(values: list[float]) -> Number:
+    number = mean_of(values)
+    assert number is not None
+    return number
