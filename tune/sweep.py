@@ -62,7 +62,10 @@ def _open_folder(sweep: SweepConfig) -> None:
 
 
 def _concurrent(sweep: SweepConfig) -> int:
-    """Trials at once. A trial's driver needs no CPU of its own, or trials could wait for each other for ever."""
+    """Trials at once. A trial's driver needs no CPU of its own, or trials could wait for each other for ever.
+
+    A number that was asked for may be more than fit now: an autoscaled cluster grows by what waits.
+    """
     cpus = int(ray.cluster_resources().get("CPU", 0))
     fit = cpus // (sweep.workers * sweep.cpus_per_worker)
     if fit < 1:
@@ -70,7 +73,7 @@ def _concurrent(sweep: SweepConfig) -> int:
             f"workers: {sweep.workers} of {sweep.cpus_per_worker} CPUs each are asked for, but the cluster has {cpus} "
             "CPUs; lower workers or cpus_per_worker, or add machines"
         )
-    return min(sweep.concurrent or fit, fit)
+    return sweep.concurrent or fit
 
 
 def _run_phase(sweep: SweepConfig, trials: list[Trial], concurrent: int, *, stop_early: bool) -> None:
