@@ -72,7 +72,7 @@ class Cluster:
         """Submits train_celeba.sh over two nodes."""
         chosen = FIELDS | (fields or {}) | {"name": name}
         words = [f"--{key}={value}" for key, value in chosen.items()]
-        resources = ["--nodes=2", "--gpus-per-node=1", "--cpus-per-task=1", "--time=10"]
+        resources = ["--nodes=2", "--gpus-per-node=1", "--cpus-per-task=1", "--time=30"]
         return self.submit([*resources, *options], "train_celeba.sh", *words, **variables)
 
     def log(self, job: str) -> str:

@@ -1,11 +1,17 @@
-"""slurm/train_celeba.sh on a real scheduler with two nodes."""
+"""slurm/train_celeba.sh on a real scheduler with two nodes: it trains, and what interrupts it leaves no trace."""
+
+import time
 
 import pytest
-from batch_jobs import Cluster
+import torch
+from batch_jobs import Cluster, events, wait_for_stage2
+from scheduler import wait_for
 
-from trainer.checkpoint import complete_checkpoints, read_state
+from trainer.checkpoint import complete_checkpoints, read_model, read_state
+from trainer.config import load
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+ENDLESS = {"stage2.max_epochs": 10000}
 
 
 @pytest.fixture(scope="module")
@@ -13,11 +19,117 @@ def undisturbed(cluster: Cluster):
     """A run that nothing interrupted."""
     job = cluster.train("undisturbed")
     cluster.finish(job)
+    assert not events(cluster.runs / "undisturbed", "stop")
     return cluster.runs / "undisturbed"
 
 
-def test_two_nodes_train_both_stages(cluster: Cluster, undisturbed):
+def assert_went_on_to_the_same_weights(run, undisturbed):
+    expected = read_model(complete_checkpoints(undisturbed)[-1])
+    found = read_model(complete_checkpoints(run)[-1])
+    assert read_state(complete_checkpoints(run)[-1])["stages"]["ended"] == "cap"
+    assert events(run, "resume")
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_two_nodes_train_both_stages(undisturbed):
     state = read_state(complete_checkpoints(undisturbed)[-1])
     assert state["world_size"] == 2
     assert state["stages"]["stage"] == 2
     assert state["stages"]["ended"] == "cap"
+
+
+def test_fields_on_the_command_line_reach_the_trainer(undisturbed):
+    config = load(undisturbed / "config.yaml")
+    assert config.model.encoder_channels == (8, 16)
+    assert config.model.activation == load("trainer/configs/celeba_small.yaml").model.activation
+
+
+def test_a_job_preempted_in_stage_2_goes_on_to_the_weights_of_an_undisturbed_one(cluster: Cluster, undisturbed):
+    job = cluster.train("preempted")
+    run = cluster.runs / "preempted"
+    wait_for_stage2(run)
+    urgent = cluster.scheduler.command(
+        "sbatch", "--parsable", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
+    )
+    cluster.scheduler.wait_until(urgent, "COMPLETED")
+    cluster.finish(job)
+    assert events(run, "stop") == []  # rewritten by the resumed run up to its own position, so look at the log
+    assert "stopped by SIGTERM; back into the queue" in cluster.log(job)
+    assert_went_on_to_the_same_weights(run, undisturbed)
+
+
+def test_a_job_out_of_time_goes_on_to_the_same_weights(cluster: Cluster, undisturbed):
+    job = cluster.train("out-of-time", fields={"checkpoint.every_images": 1000})
+    run = cluster.runs / "out-of-time"
+    wait_for_stage2(run, updates=1)
+    cluster.scheduler.command("scontrol", "update", f"JobId={job}", "TimeLimit=10")
+    wait_for(lambda: "stopped by SIGUSR2; back into the queue" in cluster.log(job), "the limit's signal arrives", 100)
+    cluster.scheduler.command("scontrol", "update", f"JobId={job}", "TimeLimit=30")
+    cluster.finish(job)
+    assert_went_on_to_the_same_weights(run, undisturbed)
+
+
+def test_usr2_by_scancel_saves_and_requeues_tasks_of_srun(cluster: Cluster, undisturbed):
+    job = cluster.train("signalled", LAUNCH="srun")
+    run = cluster.runs / "signalled"
+    wait_for_stage2(run)
+    cluster.scheduler.command("scancel", "--signal=USR2", job)
+    cluster.finish(job)
+    assert cluster.scheduler.facts(job)["Restarts"] == "1"
+    assert_went_on_to_the_same_weights(run, undisturbed)
+
+
+def test_a_job_whose_node_dies_goes_on_when_the_node_is_back(cluster: Cluster, undisturbed):
+    job = cluster.train("node-lost")
+    run = cluster.runs / "node-lost"
+    wait_for_stage2(run)
+    cluster.scheduler.kill_node("n2")
+    cluster.scheduler.wait_until(job, "PENDING", seconds=120)
+    cluster.scheduler.start_node("n2")
+    cluster.finish(job)
+    assert_went_on_to_the_same_weights(run, undisturbed)
+
+
+def test_a_cancelled_job_does_not_come_back(cluster: Cluster):
+    job = cluster.train("cancelled", fields=ENDLESS)
+    run = cluster.runs / "cancelled"
+    wait_for_stage2(run, updates=1)
+    cluster.scheduler.command("scancel", job)
+    cluster.scheduler.wait_until(job, "CANCELLED")
+    wait_for(lambda: cluster.scheduler.node_states() == ["idle"] * 2, "the nodes are free again")
+    time.sleep(5)
+    facts = cluster.scheduler.facts(job)
+    assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+
+
+def test_the_number_of_requeues_is_bounded(cluster: Cluster):
+    job = cluster.train("bounded", fields=ENDLESS, MAX_REQUEUES=1)
+    run = cluster.runs / "bounded"
+    wait_for_stage2(run, updates=1)
+    cluster.scheduler.command("scancel", "--signal=USR2", job)
+    cluster.scheduler.wait_until(job, "PENDING")
+    cluster.scheduler.hurry(job)
+    wait_for(
+        lambda: events(run, "resume") and events(run, "train")[-1]["images"] > events(run, "resume")[-1]["images"],
+        "the run goes on",
+    )
+    cluster.scheduler.command("scancel", "--signal=USR2", job)
+    cluster.finish(job, state="FAILED")
+    assert "started again 1 times already (MAX_REQUEUES)" in cluster.log(job)
+    assert cluster.scheduler.facts(job)["Restarts"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model.latent_dim": 0}, "model.latent_dim"),  # refused before any process starts on the nodes
+        ({"optimiser.learning_rate": 1e30, "checkpoint.bad_steps": 1}, "optimiser.learning_rate"),  # fails in training
+    ],
+)
+def test_a_failed_configuration_does_not_requeue(cluster: Cluster, fields, message):
+    job = cluster.train(f"failed-{message}", fields=fields)
+    cluster.finish(job, state="FAILED")
+    assert cluster.scheduler.facts(job)["Restarts"] == "0"
+    assert message in cluster.log(job)
