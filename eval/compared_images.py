@@ -8,13 +8,15 @@ import torch
 from data_shards.errors import InputError
 from eval.blocks import BLOCK
 from eval.image_sources import ImageSource, from_shards, generated, reconstructed
-from eval.latent_samples import mixture_sampler, prior_sampler
+from eval.latent_samples import flow_sampler, mixture_sampler, prior_sampler
 from eval.measured_run import MeasuredRun
 from trainer.checkpoint import fingerprint
+from trainer.flow.storage import load_flow
 
 SOURCES = {
     "q_hat": "samples from the fitted mixture",
     "prior": "samples from N(0, I)",
+    "flow": "samples from the flow fitted to the codes, see python -m trainer.flow",
     "reconstruction": "reconstructions of the reference split's own images",
     "train": "training images, the first of a seeded shuffle",
     "half": "one half of the reference split against the other: what no model can be expected to beat",
@@ -48,6 +50,10 @@ def compared_images(
     elif source == "prior":
         fields |= {"latents": "z ~ N(0, I), image g(z)"}
         images = generated(model, prior_sampler(model.latent_dim), n=n, seed=seed, device=device)
+    elif source == "flow":
+        flow = load_flow(run.folder, run.weights)
+        fields |= {"latents": "z ~ flow, image g(z)", "mixture_digest": f"{fingerprint(flow.state_dict()):016x}"}
+        images = generated(model, flow_sampler(flow), n=n, seed=seed, device=device)
     elif source == "reconstruction":
         _require_images(run, split, n)
         fields |= {"latents": "z = mean of q(z|x), image g(z)"}

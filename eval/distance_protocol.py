@@ -20,7 +20,7 @@ class DistanceProtocol(Protocol):
     """`split` is the reference's split; `n` is the number of images that are compared with it."""
 
     source: str
-    """Where those n come from: q_hat, prior, reconstruction, train, or half of the reference."""
+    """Where those n come from: q_hat, prior, flow, reconstruction, train, or half of the reference."""
     latents: str
     """How each was generated, in words; empty for real images."""
     mixture: str = ""

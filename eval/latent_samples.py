@@ -1,4 +1,4 @@
-"""Latents to generate from: draws from the prior and from the mixture q_hat (equation 12), block by block."""
+"""Latents to generate from: draws from the prior, the mixture q_hat (equation 12) or a flow, block by block."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from eval.blocks import BLOCK
+from trainer.flow import LatentFlow
 from trainer.mixture.parameters import Parameters
 
 LatentSampler = Callable[[torch.Generator], Tensor]
@@ -16,6 +17,11 @@ LatentSampler = Callable[[torch.Generator], Tensor]
 def prior_sampler(latent_dim: int) -> LatentSampler:
     """Draws from N(0, I)."""
     return lambda generator: torch.randn(BLOCK, latent_dim, generator=generator)
+
+
+def flow_sampler(flow: LatentFlow) -> LatentSampler:
+    """Draws from a normalising flow on the codes."""
+    return lambda generator: flow.sample(BLOCK, generator)
 
 
 def mixture_sampler(parameters: Parameters) -> LatentSampler:

@@ -97,6 +97,6 @@ def _rows(evidence: Evidence, variant: Variant) -> list[tuple[str, ...]]:
         )
         change = "not measured" if difference is None else difference.text(1)
         title = f"{variant.name}: {variant.meaning}"
-        shown = text_of(nats, 1) if label else "not defined here"
+        shown = text_of(nats, 1) if label else "not measured"
         rows.append((title, _STAGES[weights], text_of(ours, 1), change, judgement(difference), shown))
     return rows

@@ -117,6 +117,8 @@ class Worker:
                 return summary
         if ask.kind == "memorisation" or ask.source == "flow":
             self._encode(ask.weights)
+        if ask.source == "flow":
+            self._command(["trainer.flow", "--run", self.work.run, "--weights", ask.weights])
         self._command(words_of(ask, self.work.run, form, self.work.measure, self.work.device))
         return answer(ask, self.run, form, self.work.measure)
 

@@ -1,0 +1,47 @@
+"""python -m trainer.flow --run RUN [--weights stage1]: fits a flow to the latent codes of a run, in one process."""
+
+import sys
+
+from data_shards.command_line import OneLineParser
+from data_shards.errors import command
+from data_shards.progress import Progress
+from trainer import latents
+from trainer.checkpoint import fingerprint
+from trainer.flow.fitting import FlowSettings, fit
+from trainer.flow.storage import flow_folder, flow_summary, save_flow
+from trainer.latents import Latents
+
+
+def read_codes(run: str, weights: str) -> tuple[Latents, Latents]:
+    """Codes of split train, and those of split valid that judge them. Raises InputError where they are missing."""
+    return latents.read(run, "train", weights=weights), latents.read(run, "valid", weights=weights)
+
+
+def main() -> None:
+    parser = OneLineParser(
+        prog="python -m trainer.flow",
+        description="Fits a normalising flow to the latent codes of a run (see python -m eval encode) and writes "
+        "RUN/flows/WEIGHTS. The same command again returns at once.",
+    )
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--weights", choices=latents.WEIGHTS, default="final", help="codes of these weights")
+    parser.add_argument("--epochs", type=int, default=FlowSettings.epochs, help="passes over the codes (default 30)")
+    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    args = parser.parse_args()
+    settings = FlowSettings(epochs=args.epochs, seed=args.seed)
+    codes, held_out = read_codes(args.run, args.weights)
+    folder = flow_folder(args.run, args.weights)
+    facts = {"codes": f"{fingerprint({'mean': codes.mean, 'std': codes.std}):016x}"}
+    found = flow_summary(folder)
+    if found is not None and found["codes"] == facts["codes"] and FlowSettings(**found["settings"]) == settings:
+        print(f"{folder}: already fitted with these settings")
+        return
+    with Progress("flow", settings.epochs, "epochs") as bar:
+        bar.update(0)
+        fitted = fit(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
+    save_flow(folder, fitted, settings, facts)
+    print(f"{folder}: log-likelihood {fitted.held_out:.3f} +- {fitted.held_out_error:.3f} held out")
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

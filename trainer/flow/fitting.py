@@ -1,0 +1,93 @@
+"""The training of a flow on latent codes, ended where held-out codes stop gaining."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_shards.errors import InputError
+from trainer.flow.latent_flow import LatentFlow
+from trainer.latents import Latents
+from trainer.sections import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowSettings:
+    """Settings of one fit."""
+
+    layers: int = 8
+    """Couplings, at least 2, so that every latent is moved."""
+    width: int = 128
+    """Width of their hidden layers, at least 1."""
+    epochs: int = 30
+    """Passes over the codes, at least 1; the step size falls to 0 over them."""
+    batch: int = 512
+    """Codes of one update, at least 1."""
+    learning_rate: float = 2e-3
+    """Step size of Adam at the start, above 0."""
+    seed: int = 0
+    """Seed of the weights, the order of codes and their samples."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("layers", 2), ("width", 1), ("epochs", 1), ("batch", 1), ("seed", 0)):
+            require(getattr(self, name) >= least, f"{name}: {getattr(self, name)} is below {least}")
+        require(self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedFlow:
+    """A flow with the weights of its best epoch."""
+
+    flow: LatentFlow
+    best_epoch: int
+    """From 1."""
+    held_out: float
+    """Mean log-density of held-out codes there, one sample of each posterior; nats."""
+    held_out_error: float
+    """Its standard error over the codes."""
+
+
+def fit(
+    codes: Latents,
+    held_out: Latents,
+    settings: FlowSettings,
+    after: Callable[[int, float], None] = lambda epoch, nats: None,
+) -> FittedFlow:
+    """Maximises the mean log-density of z ~ q(z|x), a new sample of every posterior each epoch (equation 11).
+
+    after: called with each epoch and the held-out mean, which decides which epoch's weights are kept. Raises InputError
+    where there are fewer than two latents, or no codes.
+    """
+    count, dim = codes.mean.shape
+    if dim < 2 or not count or not len(held_out.index):
+        raise InputError(f"flow: {count} codes of {dim} latents; it needs codes, held-out codes and 2 latents or more")
+    flow = LatentFlow(dim, layers=settings.layers, width=settings.width, seed=settings.seed)
+    flow.set_scale(codes.mean.mean(0), codes.mean.var(0, correction=0) + codes.std.square().mean(0))
+    generator = torch.Generator().manual_seed(settings.seed)
+    judges = held_out.mean + held_out.std * torch.randn(held_out.mean.shape, generator=generator)
+    optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate)
+    updates = settings.epochs * -(-count // settings.batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
+    best: tuple[float, int, dict[str, Tensor], float] | None = None
+    for epoch in range(1, settings.epochs + 1):
+        for rows in torch.randperm(count, generator=generator).split(settings.batch):
+            noise = torch.randn(len(rows), dim, generator=generator)
+            loss = -flow.score_samples(codes.mean[rows] + codes.std[rows] * noise).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            scores = flow.score_samples(judges).double()
+        nats = float(scores.mean())
+        after(epoch, nats)
+        if best is None or nats > best[0]:
+            state = {name: value.detach().clone() for name, value in flow.state_dict().items()}
+            best = nats, epoch, state, float(scores.std() / len(scores) ** 0.5)
+    if best is None:
+        raise InputError("learning_rate: the flow's density of held-out codes was never finite; use a smaller one")
+    nats, epoch, state, error = best
+    flow.load_state_dict(state)
+    return FittedFlow(flow=flow.eval(), best_epoch=epoch, held_out=nats, held_out_error=error)
