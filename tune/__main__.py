@@ -32,9 +32,19 @@ def main() -> None:
     if args.export_best and not Path(args.export_best).resolve().parent.is_dir():
         raise InputError(f"--export-best: {args.export_best} lies in no folder that is there; make it first")
     # Ray takes seconds to import, and a mistake in the file should be told at once.
+    from tune.export import export_best
+    from tune.ranking import ranking
+    from tune.report import write_report
+    from tune.stopping import rungs
     from tune.sweep import run_sweep
 
-    run_sweep(sweep, args.address)
+    records = run_sweep(sweep, args.address)
+    objective = sweep.objectives[0]
+    longest = sweep.latest_images()[1]
+    print(f"report: {write_report(sweep.folder, records, sweep.space, objective, rungs(sweep), longest)}")
+    if args.export_best:
+        export_best(sweep, ranking(records, objective), Path(args.export_best))
+        print(f"best configuration: {args.export_best}")
 
 
 if __name__ == "__main__":

@@ -34,6 +34,15 @@ def values(records: Sequence[Record], field: str) -> list[float]:
     return [float(r[field]) for r in records if r[field] is not None and math.isfinite(r[field])]
 
 
+def spread_of(records: Sequence[Record], field: str, decimals: int = 1) -> str:
+    """Mean ± standard deviation of a field over trials, as text; a dash where no trial has it."""
+    numbers = values(records, field)
+    if not numbers:
+        return "-"
+    mean = f"{statistics.fmean(numbers):,.{decimals}f}"
+    return f"{mean} ± {statistics.stdev(numbers):,.{decimals}f}" if len(numbers) > 1 else mean
+
+
 def ranking(records: Sequence[Record], objective: str, phase: str = "search") -> list[Ranked]:
     """The configurations with finished trials, best first. Stopped ones have no final value and are not ranked."""
     field, sign = OBJECTIVES[objective]

@@ -1,5 +1,6 @@
 """What each searched field changes: trials grouped by its value, whatever their other fields are."""
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ def _grouped(records: Sequence[Record], dimension: Dimension) -> list[tuple[str,
         return list(found.items())
     ordered = sorted(records, key=drawn)
     cuts = [round(part * len(ordered) / _BINS) for part in range(_BINS + 1)]
-    parts = [ordered[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+    parts = [ordered[a:b] for a, b in itertools.pairwise(cuts) if b > a]
     return [(f"{drawn(part[0]):.3g} to {drawn(part[-1]):.3g}", part) for part in parts]
 
 

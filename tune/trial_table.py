@@ -30,7 +30,7 @@ def _cell(value: object) -> str:
 
 def number(value: float | None, decimals: int = 1) -> str:
     """A number as text; a dash where it is not known."""
-    return "–" if value is None else f"{value:,.{decimals}f}"
+    return "-" if value is None else f"{value:,.{decimals}f}"
 
 
 def drawn_text(fields: Record) -> str:
@@ -55,7 +55,7 @@ def stage_table(records: Sequence[Record]) -> Table:
 def _stage_cells(record: Record, stage: int) -> list[str]:
     own = {name: record[f"stage{stage}_{name}"] for name in ("reason", "images", "seconds", "sigma2", "kl")}
     active = record[f"stage{stage}_active_dimensions"]
-    cells = [own["reason"] or "–", number(own["images"], 0), number(own["seconds"], 0)]
+    cells = [own["reason"] or "-", number(own["images"], 0), number(own["seconds"], 0)]
     return [*cells, number(own["sigma2"], 5), number(own["kl"]), number(active, 0)]
 
 

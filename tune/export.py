@@ -1,0 +1,29 @@
+"""The best configuration as a YAML file that `python -m trainer --config` runs as it is."""
+
+import dataclasses
+from pathlib import Path
+
+from data_shards.atomic import write_text
+from data_shards.errors import InputError
+from trainer.config import to_yaml
+from tune.ranking import Ranked
+from tune.sweep_config import SweepConfig
+
+
+def export_best(sweep: SweepConfig, ranked: list[Ranked], path: Path) -> None:
+    """Writes the best configuration with every field. Raises InputError where no trial has been trained to its end."""
+    if not ranked:
+        raise InputError(
+            "--export-best: no trial was trained to its end, so none is best; see the report for the reasons"
+        )
+    best = ranked[0]
+    config = sweep.trainer_config(f"best-of-{sweep.name}", sweep.seeds[0], best.fields)
+    shards = Path(config.data.shards)
+    here = Path.cwd()
+    # Within the project the file can be carried to another machine.
+    if shards.is_relative_to(here):
+        data = dataclasses.replace(config.data, shards=str(shards.relative_to(here)))
+        config = dataclasses.replace(config, data=data)
+    config = dataclasses.replace(config, runs=sweep.runs)
+    measured = f"{sweep.objectives[0]} {best.mean:.1f} over {len(best.trials)} seed{'s' * (len(best.trials) > 1)}"
+    write_text(path, f"# Configuration {best.number} of the sweep {sweep.name}: {measured}.\n{to_yaml(config)}")
