@@ -68,7 +68,7 @@ def run_here(jobs: Sequence[Path], logs: Sequence[Path], processes: int, tell: T
             if process.poll() is None:
                 process.terminate()
 
-    former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
     outcomes = []
     try:
         with ThreadPoolExecutor(processes) as pool:
