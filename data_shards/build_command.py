@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from data_shards.build import BuildOptions, build, finished, merge, recipe
+from data_shards.build_plan import show_plan
 from data_shards.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
 from data_shards.pixels import ENCODINGS, Pixels
@@ -67,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--part", metavar="I/N", help="do the I-th of N parts of the work, I = 0..N-1, as an array job")
     parser.add_argument("--merge", action="store_true", help="after all parts: check them and write the manifest")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="check the source and estimate time and disk; write nothing"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -84,6 +88,9 @@ def run(args: argparse.Namespace) -> None:
         parts=parts,
     )
     pixels = _pixels(args)
+    if args.dry_run:
+        show_plan(_source(args, options), pixels, args.out, options)
+        return
     if (made := finished(args.out, recipe(args.dataset, pixels, options))) is None:
         made = (merge if args.merge else build)(_source(args, options), pixels, args.out, options)
     _say(args.out, made, part, parts)

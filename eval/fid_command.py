@@ -13,7 +13,7 @@ from eval.distances import Comparison, comparison
 from eval.extractors.by_name import extractor_by_name
 from eval.extractors.inception import MODES
 from eval.image_files import FORMATS, ImageFolder
-from eval.measured_run import open_run, read_result
+from eval.measured_run import measured_before, open_run, read_result
 from eval.parts import finished, merge, part_path
 from eval.scores import ALSO, scores
 from eval.statistics import FeatureStatistics
@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--part", metavar="I/N", help="make only part I of N, I from 0 to N - 1, as one job of an array")
     parts.add_argument("--merge", type=int, metavar="N", help="answer from N finished parts")
+    parts.add_argument("--missing", type=int, metavar="N", help="tell which of N parts are to be made, as 0,2,3")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the networks run")
 
 
@@ -71,7 +72,7 @@ def check(args: argparse.Namespace) -> None:
     """Fills in the number of images, and refuses numbers that make no sense. Raises InputError."""
     if args.n is None:
         args.n = sufficient(args.split)
-    for name, least in (("n", 2), ("mixture", 1), ("seed", 0), ("merge", 1)):
+    for name, least in (("n", 2), ("mixture", 1), ("seed", 0), ("merge", 1), ("missing", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise InputError(f"--{name}: {value} is below {least}")
@@ -92,7 +93,9 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     with process_group(args.device) as ranks:
         question = _question(args, ranks)
-        if args.part is not None:
+        if args.missing is not None:
+            print(",".join(str(part) for part in _missing_parts(question, args.missing)))
+        elif args.part is not None:
             _make_part(question, *chosen_part(args.part), args, ranks)
         elif ranks.any(ranks.is_main and _answered(question, args)):
             if ranks.is_main:
@@ -130,9 +133,20 @@ def _answer(question: Comparison, args: argparse.Namespace, ranks: Ranks) -> Non
         compared = _measure(question, _images_folder(question, args.save_images), args, ranks)
     reference = question.reference(ranks)
     if ranks.is_main:
-        result = scores(compared, reference, question, args.also)
+        result = _with_earlier(question, scores(compared, reference, question, args.also))
         write_json(question.result_path, result)
         show(result, question.result_path)
+
+
+def _with_earlier(question: Comparison, result: dict[str, Any]) -> dict[str, Any]:
+    """`result` with the further measures that the same question was answered with before."""
+    earlier = measured_before(question.result_path, question.protocol)
+    if earlier is None:
+        return result
+    return result | {
+        "values": earlier["values"] | result["values"],
+        "also": sorted(set(earlier["also"]) | set(result["also"])),
+    }
 
 
 def _make_part(question: Comparison, part: int, parts: int, args: argparse.Namespace, ranks: Ranks) -> None:
@@ -150,6 +164,15 @@ def _make_part(question: Comparison, part: int, parts: int, args: argparse.Names
         print(
             f"{path}: {statistics.n:,} images; when all {parts} parts are done: the same command with --merge {parts}"
         )
+
+
+def _missing_parts(question: Comparison, parts: int) -> list[int]:
+    paths = [part_path(question.run.folder, question.protocol, part, parts) for part in range(parts)]
+    return [
+        part
+        for part, path in enumerate(paths)
+        if not finished(path, question.protocol, with_features=question.keep_features)
+    ]
 
 
 def _measure(

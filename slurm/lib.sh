@@ -36,12 +36,13 @@ check_scheduler() {
   if [[ -z ${SLURM_JOB_ID:-} ]]; then sbatch --test-only "$@"; fi
 }
 
+# node_address NODE: its address and its name are one on most clusters; where not, the address is what can be reached.
+node_address() { scontrol --oneliner show node "$1" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p'; }
+
 # Where the processes meet: the first node of the allocation, and a port that follows from the job's id and is free.
 meet() {
-  local first
-  first="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
-  # Its address and its name are one on most clusters; where they are not, the address is what can be reached.
-  MASTER_ADDR="$(scontrol --oneliner show node "$first" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')"
+  mapfile -t NODES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+  MASTER_ADDR="$(node_address "${NODES[0]}")"
   MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
   while (: <"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do MASTER_PORT=$((MASTER_PORT + 1)); done
   export MASTER_ADDR MASTER_PORT
@@ -55,8 +56,8 @@ on_all_nodes() {
   local step=(srun --kill-on-bad-exit=1 --nodes="$SLURM_JOB_NUM_NODES")
   if [[ $LAUNCH == srun ]]; then
     step+=(--ntasks=$((SLURM_JOB_NUM_NODES * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task="$OMP_NUM_THREADS")
-    # Ignored until Python takes it: a process that is still starting would die of it.
-    "${step[@]}" bash -c "trap '' USR2; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
+    # Ignored until Python takes them: a process that is still starting would die of them.
+    "${step[@]}" bash -c "trap '' USR2 TERM; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
   else
     step+=(--ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus")
     # -- keeps torchrun from taking the module's options for its own.
@@ -83,17 +84,46 @@ requeue() {
   exit 0
 }
 
+# Whether the scheduler has told this job to make way.
+was_preempted() {
+  scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'
+}
+
 # A step fails at once where a node dies, long before Slurm misses the node: so each is asked for a sign of life.
 a_node_is_lost() {
   ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
     --quiet true 2>/dev/null
 }
 
-# end_training RUN CODE: what becomes of the job after the training step. The run says in RUN/requeue whether it was
-# stopped and wants to go on; a failure is final unless a node was lost.
+# end_step CODE: a failed step that was preempted or lost a node starts the job again; any other failure is final.
+end_step() {
+  if (($1)) && was_preempted; then requeue "preempted"; fi
+  if (($1)) && a_node_is_lost; then requeue "a node was lost"; fi
+  if (($1)); then say "failed with exit code $1; not started again"; fi
+  exit "$1"
+}
+
+# end_training RUN CODE: the run says in RUN/requeue whether it was stopped and wants to go on.
 end_training() {
   if [[ -f $1/requeue && $(<"$1/requeue") == yes* ]]; then requeue "stopped by $(cut -d ' ' -f 2- "$1/requeue")"; fi
-  if (($2)) && a_node_is_lost; then requeue "a node was lost"; fi
-  if (($2)); then say "failed with exit code $2; not started again"; fi
-  exit "$2"
+  end_step "$2"
+}
+
+# Runs a command that keeps what it has done and goes on from there, in a job with --signal=B:USR2@SECONDS.
+restartable() {
+  local code=0
+  trap 'requeue "out of time"' USR2
+  "$@" &
+  wait $! || code=$?
+  trap '' USR2
+  if ((code)); then end_step "$code"; fi
+}
+
+# submit_parts SCRIPT PARTS WORDS...: an array of these parts, then the merge when all have succeeded, whose id is
+# printed. Where a part fails the merge is taken out of the queue. AFTER, if set: the job that the array waits for.
+submit_parts() {
+  local script="$1" parts="$2" array
+  shift 2
+  array="$(sbatch --parsable --array="$parts" ${AFTER:+--dependency="afterok:$AFTER" --kill-on-invalid-dep=yes} "$script" "$@")"
+  sbatch --parsable --dependency="afterok:$array" --kill-on-invalid-dep=yes --export=ALL,STEP=merge "$script" "$@"
 }

@@ -8,11 +8,11 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from data_shards.build_plan import existing_parent
 from data_shards.command_line import OneLineParser
 from data_shards.errors import InputError, command
 from data_shards.manifest import Manifest
@@ -55,15 +55,22 @@ class Estimate:
         return max(0, sum(self.stage_images) - self.done) / self.rate
 
 
-def estimate(config: Config, manifest: Manifest, processes: int) -> Estimate:
-    """What the run of `config` costs on that many processes. No weight is allocated, no image read."""
-    with torch.device("meta"):
-        model = SigmaVAE(manifest.image_shape, config.model)
-        images = torch.zeros(1, *manifest.image_shape)
+def forward_operations(model: SigmaVAE) -> float:
+    """Floating-point operations that encode and decode one image, of a model on any device."""
+    images = torch.zeros(1, *model.image_shape, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter:
         model.decode(model.encode(images).mean)
-    operations = 3.0 * counter.get_total_flops()  # the backward pass costs two forward ones
-    train_images = manifest.num_samples(config.data.train_split)
+    return float(counter.get_total_flops())
+
+
+def estimate(config: Config, image_shape: tuple[int, int, int], train_images: int, processes: int) -> Estimate:
+    """What the run of `config` costs on that many processes. No weight is allocated, no image read.
+
+    image_shape: (C, H, W); train_images: images of an epoch.
+    """
+    with torch.device("meta"):
+        model = SigmaVAE(image_shape, config.model)
+    operations = 3.0 * forward_operations(model)  # the backward pass costs two forward ones
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
     measured = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
     computing = config.data.global_batch * operations / (processes * SUSTAINED[config.device])
@@ -104,18 +111,10 @@ def missing(config: Config) -> list[str]:
     return found
 
 
-def existing_parent(path: Path) -> Path:
-    """The nearest folder at or above `path` that is there."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def show(config: Config, processes: int) -> None:
     """Prints the plan. Raises InputError where the shards are missing."""
     manifest = Manifest.load(config.data.shards)
-    plan = estimate(config, manifest, processes)
+    plan = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
     stages = ", ".join(f"stage {number} {images:,}" for number, images in enumerate(plan.stage_images, start=1))
     from_where = (

@@ -1,9 +1,9 @@
 """A real Slurm scheduler with two nodes on this machine, without systemd, in a folder of its own."""
 
+import contextlib
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import time
@@ -48,7 +48,7 @@ SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/log/ctld.log
 SlurmdLogFile={folder}/log/%n.log
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=2 RealMemory=4000 Gres=gpu:2
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={port2} CPUs=2 RealMemory=4000 Gres=gpu:2
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.2 Port={port2} CPUs=2 RealMemory=4000 Gres=gpu:2
 PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=60 State=UP PriorityTier=1 GraceTime=20
 PartitionName=high Nodes=n1,n2 MaxTime=60 State=UP PriorityTier=10
 """
@@ -122,28 +122,27 @@ class Scheduler:
                 found.append(psutil.Process(int(text)))
         return found
 
-    def _steps(self) -> list[psutil.Process]:
-        """The slurmstepd processes of this scheduler and all below them; they outlive their slurmd."""
+    def _steps(self, *nodes: str) -> list[psutil.Process]:
+        """The slurmstepd processes of these nodes and all below them; they outlive their slurmd."""
+        logs = {str(self.folder / "log" / f"{node}.log") for node in nodes or NODES}
         found = []
         for process in psutil.process_iter():
-            try:
-                if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == self.env["SLURM_CONF"]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                if process.name().startswith("slurmstepd") and logs & {file.path for file in process.open_files()}:
                     found += [process, *process.children(recursive=True)]
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
         return found
 
     def stop(self) -> None:
         """Ends all daemons and jobs by their process ids."""
-        for process in (*self._daemons(), *self._steps()):
-            _end(process)
+        _end([*self._daemons(), *self._steps()])
 
     def kill_node(self, node: str) -> None:
         """What the loss of power does to a node: its daemon and its jobs' processes are gone at once."""
-        daemon = psutil.Process(int((self.folder / f"{node}.pid").read_text()))
-        started = [p for p in self._steps() if p.is_running() and node in _node_of(p)]
-        for process in (daemon, *started):
-            _end(process)
+        _end([psutil.Process(int((self.folder / f"{node}.pid").read_text())), *self._steps(node)])
+
+    def trainers(self) -> list[psutil.Process]:
+        """The processes of running steps that train."""
+        return [p for p in self._steps() if "trainer" in p.cmdline() and "torch.distributed.run" not in p.cmdline()]
 
     def command(self, *words: str, env: dict[str, str] | None = None) -> str:
         """What a command of Slurm says."""
@@ -171,16 +170,15 @@ class Scheduler:
         return wait_for(lambda: (s := self.state(job)) in states and s, f"job {job} is {' or '.join(states)}", seconds)
 
 
-def _node_of(process: psutil.Process) -> str:
-    try:
-        return process.environ().get("SLURMD_NODENAME", "") or " ".join(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return ""
+def _end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    wait_for(lambda: not any(_runs(process) for process in processes), "killed processes end", 30)
 
 
-def _end(process: psutil.Process) -> None:
+def _runs(process: psutil.Process) -> bool:
     try:
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-    except (psutil.NoSuchProcess, psutil.TimeoutExpired):
-        pass
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# From CelebA's zip or folder to shards: slurm/build_shards.sh [options of data_shards build celeba] [--dry-run]
+# Submits an array with one part of the work a task, and the merge after it. The same command again makes what is missing.
+#
+#SBATCH --job-name=shards        # in the queue, and in the name of the log
+#SBATCH --ntasks=1               # one part a task
+#SBATCH --cpus-per-task=4        # processes that decode and resize
+#SBATCH --time=01:00:00          # of a part
+#SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
+#SBATCH --open-mode=append       # one log for all starts of the job
+#SBATCH --requeue                # Slurm may start a part again after a lost node
+#SBATCH --signal=B:USR2@60       # seconds before the end at which a part goes back into the queue
+set -euo pipefail
+
+MODULES="${MODULES:-}"               # modules to load, such as "python/3.11"
+CONTAINER="${CONTAINER:-}"           # command before Python, such as "apptainer exec vae.sif"; empty: none
+PYTHON="${PYTHON:-.venv/bin/python}" # the Python in which the project is installed
+SOURCE="${SOURCE:-celeba}"           # folder with img_align_celeba.zip (or unpacked) and list_eval_partition.txt
+SHARDS="${SHARDS:-shards/celeba}"    # folder of the shards, on a disk that all nodes share
+PARTS="${PARTS:-8}"                  # tasks of the array
+MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a part starts itself again
+
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
+# shellcheck source=slurm/lib.sh
+source slurm/lib.sh
+read_words "$@"
+load_environment
+build=(-m data_shards build celeba --source "$SOURCE" --out "$SHARDS" "${WORDS[@]}")
+if [[ ${STEP:-} == merge ]]; then
+  restartable in_python "${build[@]}" --merge
+elif [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then
+  restartable in_python "${build[@]}" --part "$SLURM_ARRAY_TASK_ID/$PARTS" --workers "${SLURM_CPUS_PER_TASK:-1}"
+else
+  in_python "${build[@]}" --dry-run --workers "$((PARTS * ${SLURM_CPUS_PER_TASK:-4}))" >&2
+  if [[ $DRY_RUN ]]; then
+    check_scheduler --array="0-$((PARTS - 1))" slurm/build_shards.sh
+  else
+    submit_parts slurm/build_shards.sh "0-$((PARTS - 1))" "${WORDS[@]}"
+  fi
+fi

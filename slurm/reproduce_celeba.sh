@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# From CelebA's zip to a run's report and every table and figure of the paper: slurm/reproduce_celeba.sh [--dry-run]
+# Submits a chain of jobs, each of which waits for those it needs: shards, then the run with its mixture, distances and
+# report; beside it an array that shares out all trainings of the tables, and their pages. The same command again makes
+# what is missing. Variables and resources of the single steps are those of their own scripts.
+#
+# Resources of one task of the array, of the report and of the pages:
+#SBATCH --job-name=reproduce     # in the queue, and in the name of the log
+#SBATCH --ntasks=1               # one share of the trainings
+#SBATCH --gpus-per-node=1        # trainings of a share follow one another on one GPU
+#SBATCH --cpus-per-task=8        # cores of a share
+#SBATCH --time=24:00:00          # out of time is no loss: the job goes on where it was
+#SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
+#SBATCH --open-mode=append       # one log for all starts of the job
+#SBATCH --requeue                # Slurm may start a share again after a lost node
+#SBATCH --signal=B:USR2@600      # seconds before the end at which a share saves and goes back into the queue
+set -euo pipefail
+
+MODULES="${MODULES:-}"               # modules to load, such as "cuda/12.6 gcc/13"
+CONTAINER="${CONTAINER:-}"           # command before Python, such as "apptainer exec --nv vae.sif"; empty: none
+PYTHON="${PYTHON:-.venv/bin/python}" # the Python in which the project is installed
+SOURCE="${SOURCE:-celeba}"           # folder with img_align_celeba.zip (or unpacked) and list_eval_partition.txt
+RUNS="${RUNS:-runs}"                 # folder of the run folders, on a disk that all nodes share
+RUN="${RUN:-$RUNS/celeba}"           # the run that gets a report; its name is that of the trainer's configuration
+COMPONENTS="${COMPONENTS:-500}"      # components of its mixture
+DEVICE="${DEVICE:-cuda}"             # cuda or cpu
+PLAN="${PLAN:-}"                     # YAML file of what the tables need; empty: the project's own for CelebA
+SHARES="${SHARES:-15}"               # tasks that share out the trainings of the tables
+PARTS="${PARTS:-8}"                  # tasks of the shards, and of the distances
+MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a job starts itself again
+export SOURCE RUNS RUN COMPONENTS DEVICE PARTS
+
+cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
+# shellcheck source=slurm/lib.sh
+source slurm/lib.sh
+read_words "$@"
+load_environment
+tables="$RUNS/reproduction/celeba"
+plan=(--dataset celeba --runs "$tables" ${PLAN:+--plan "$PLAN"})
+measure=(-m eval reproduce all "${plan[@]}" --device "$DEVICE")
+
+report() {
+  in_python -m eval likelihood --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
+  in_python -m eval uncertainty --run "$RUN" --device "$DEVICE"
+  in_python -m eval memorisation --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
+  in_python -m eval report --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
+}
+
+# after JOBS SCRIPT WORDS...: submits a script that waits for these jobs, and leaves the queue where one fails.
+after() { sbatch --parsable --dependency="$1" --kill-on-invalid-dep=yes "${@:2}"; }
+
+submit_chain() {
+  local shards run mixture fid report shares pages
+  shards="$(slurm/build_shards.sh)"
+  run="$(after "afterok:$shards" slurm/train_celeba.sh "${WORDS[@]}")"
+  mixture="$(after "afterok:$run" slurm/fit_mixture.sh)"
+  fid="$(AFTER="$mixture" submit_parts slurm/eval_fid.sh "0-$((PARTS - 1))")"
+  report="$(after "afterok:$fid" --export=ALL,STEP=report slurm/reproduce_celeba.sh)"
+  shares="$(after "afterok:$shards" --array="0-$((SHARES - 1))" --export=ALL,STEP=share slurm/reproduce_celeba.sh)"
+  # Also where a share failed: the pages then say what is missing.
+  pages="$(after "afterany:$shares" --export=ALL,STEP=pages slurm/reproduce_celeba.sh)"
+  say "shards $shards, run $run, mixture $mixture, distances $fid, report $report, tables $shares, pages $pages"
+  say "at the end: $RUN/report.html and $tables/pages"
+}
+
+case "${STEP:-}" in
+  report) restartable report ;;
+  share) restartable in_python "${measure[@]}" --part "$SLURM_ARRAY_TASK_ID/$SHARES" --processes 1 ;;
+  pages) restartable in_python "${measure[@]}" --pages-only ;;
+  *)
+    in_python -m eval.plan reproduce "${plan[@]}" --source "$SOURCE" --device "$DEVICE" --processes "$SHARES"
+    if [[ $DRY_RUN ]]; then
+      slurm/build_shards.sh --dry-run
+      for script in train_celeba fit_mixture eval_fid reproduce_celeba; do check_scheduler "slurm/$script.sh"; done
+    else
+      submit_chain
+    fi
+    ;;
+esac
