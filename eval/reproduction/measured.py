@@ -53,7 +53,8 @@ def write_measured(folder: Path, dataset: str, records: Mapping[str, Record]) ->
     runs = {}
     for name, record in sorted(records.items()):
         results = {key: _small(result, shared) for key, result in sorted(record.results.items())}
-        runs[name] = dataclasses.asdict(dataclasses.replace(record, results=results))
+        # The training command says which run it was; those that measured it follow from the protocols.
+        runs[name] = dataclasses.asdict(dataclasses.replace(record, commands=record.commands[:1], results=results))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{dataset}.json", {"format": _FORMAT, "shared": dict(sorted(shared.items())), "runs": runs})
 

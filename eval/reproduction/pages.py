@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -60,16 +61,16 @@ def findings_table(evidence: Evidence) -> Table:
 
 def missing_sentences(jobs: Sequence[Job], evidence: Evidence, failures: Mapping[str, str]) -> list[str]:
     """What was not run or not measured, and why. failures: the last line of each job that failed, by its run's name."""
-    said = []
+    grouped: dict[tuple[str, str], list[str]] = defaultdict(list)
     for job in jobs:
         name = job.training.name
         record = evidence.records.get(name)
         lacking = [ask.key for ask in job.asks] if record is None else [ask.key for ask in record.missing(job.asks)]
         if lacking:
-            reason = failures.get(name) or evidence.plan.not_run or "it has not been run yet"
-            what = "was not trained" if record is None else f"has no answer to {', '.join(lacking)}"
-            said.append(f"{name} {what}: {reason}.")
-    return said
+            what = "not measured" if record is None else f"without an answer to {', '.join(lacking)}"
+            reason = failures.get(name) or evidence.plan.not_run or "not run yet"
+            grouped[what, reason].append(name)
+    return [f"{', '.join(names)}: {what}; {reason}." for (what, reason), names in grouped.items()]
 
 
 def markdown_table(table: Table) -> str:

@@ -48,7 +48,9 @@ def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping
         ours, kept = (r if r and r.configuration == wanted and data in (None, r.data) else None for r in candidates)
         if record := merged(ours, kept):
             record = dataclasses.replace(record, results=record.results | read_peers(runs / name))
-            found[name] = record.measured_as(plan.measure)
+            record = record.measured_as(plan.measure)
+            if record.results:
+                found[name] = record
     return found
 
 
