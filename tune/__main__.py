@@ -38,10 +38,13 @@ def main() -> None:
     from tune.stopping import rungs
     from tune.sweep import run_sweep
 
-    records = run_sweep(sweep, args.address)
+    records, ended = run_sweep(sweep, args.address)
     objective = sweep.objectives[0]
     longest = sweep.latest_images()[1]
     print(f"report: {write_report(sweep.folder, records, sweep.space, objective, rungs(sweep), longest)}")
+    if not ended:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        sys.exit(130)
     if args.export_best:
         export_best(sweep, ranking(records, objective), Path(args.export_best))
         print(f"best configuration: {args.export_best}")

@@ -1,6 +1,5 @@
 """python -m tune.plan --config FILE: checks a sweep and says what it costs at the most; starts nothing."""
 
-import dataclasses
 import sys
 
 from data_shards.command_line import OneLineParser
@@ -9,6 +8,7 @@ from data_shards.manifest import Manifest
 from data_shards.progress import duration
 from trainer.plan import estimate
 from tune.sweep_config import read_sweep
+from tune.trials import drawn_ahead, repeated
 
 
 def main() -> None:
@@ -21,9 +21,8 @@ def main() -> None:
     config = sweep.trainer_config("base", 0, {})
     manifest = Manifest.load(config.data.shards)
     images = manifest.num_samples(config.data.train_split)
-    new_run = dataclasses.replace(config, name="not-begun")
-    cost = estimate(new_run, manifest.image_shape, images, sweep.workers)
-    trials = sweep.configurations * len(sweep.seeds)
+    cost = estimate(config, manifest.image_shape, images, sweep.workers)
+    trials = len(repeated("search", drawn_ahead(sweep), sweep.seeds))
     at_once = max(1, args.processes // sweep.workers)
     if args.processes < sweep.workers:
         raise InputError(f"workers: a trial takes {sweep.workers} processes, and there are {args.processes}")

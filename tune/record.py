@@ -40,7 +40,7 @@ def has_outcome(folder: Path) -> bool:
 def trial_record(folder: Path) -> Record:
     """All that the report tells of a trial. Keys are always the same; None stands for what is not known (yet).
 
-    Seconds, images a second and peak memory are of training alone, without the held-out checks.
+    Seconds and images a second include the held-out checks, and leave out the start and the measuring at the end.
     """
     trial, events = load_trial(folder), read_events(folder)
     train = [event for event in events if event["event"] == "train"]

@@ -216,7 +216,7 @@ def _trials_section(records: Sequence[Record], rungs: Sequence[int]) -> Section:
     return Section(
         key="trials",
         title="All trials",
-        text=("Everything is in sweep.csv too. Seconds are of training alone.",),
+        text=("Everything is in sweep.csv too. Seconds are of training with its held-out checks.",),
         tables=(trial_table(records), stage_table(records)),
         figures=(
             Drawing(

@@ -2,28 +2,42 @@
 
 import functools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.search import Searcher
 
 from data_shards.atomic import write_json
 from data_shards.errors import InputError
+from tune.optuna_search import OptunaSearch
 from tune.ranking import best_configuration
 from tune.record import Record, trial_record
 from tune.stopping import rungs, scheduler
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
 from tune.trial_driver import drive
-from tune.trials import Trial, drawn_ahead, repeated, trial_folders
-
-# Changed between two starts of a sweep these leave its trials what they are.
-FREE_TO_CHANGE = ("runs", "concurrent", "retries", "cpus_per_worker")
+from tune.trials import Phase, Trial, drawn_ahead, repeated, trial_folders
 
 
-def run_sweep(sweep: SweepConfig, address: str | None) -> list[Record]:
-    """Runs, or goes on with, a sweep. Returns the records of all its trials.
+@dataclass(frozen=True, kw_only=True)
+class _Phase:
+    """Trials that Tune is given at once."""
+
+    name: Phase
+    total: int
+    space: dict[str, Any] = field(default_factory=dict)
+    search: Searcher | None = None
+
+
+def _listed(name: Phase, trials: list[Trial]) -> _Phase:
+    space = {"trial": tune.grid_search([asdict(trial) for trial in trials])}
+    return _Phase(name=name, total=len(trials), space=space)
+
+
+def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[Record], bool]:
+    """Runs, or goes on with, a sweep. Returns the records of all its trials, and False where it was interrupted.
 
     address: of a Ray cluster, "auto" for the one this machine belongs to; None starts Ray on this machine alone.
     Raises InputError where the folder holds another sweep, or the cluster is too small for one trial.
@@ -33,11 +47,25 @@ def run_sweep(sweep: SweepConfig, address: str | None) -> list[Record]:
         # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
     concurrent = _concurrent(sweep)
-    _run_phase(sweep, repeated("search", drawn_ahead(sweep), sweep.seeds), concurrent, stop_early=True)
+    if sweep.search == "optuna":
+        search = _Phase(name="search", total=sweep.configurations * len(sweep.seeds), search=OptunaSearch(sweep))
+    else:
+        search = _listed("search", repeated("search", drawn_ahead(sweep), sweep.seeds))
+    _run_phase(sweep, search, concurrent)
+    if not _ended(sweep, search):
+        return records(sweep), False
     if sweep.confirm_seeds and (best := best_configuration(records(sweep), sweep.objectives[0])) is not None:
         compared = repeated("confirm", [best, {}], sweep.confirm_seeds)
-        _run_phase(sweep, compared, concurrent, stop_early=False)
-    return records(sweep)
+        confirm = _listed("confirm", compared)
+        _run_phase(sweep, confirm, concurrent)
+        return records(sweep), _ended(sweep, confirm)
+    return records(sweep), True
+
+
+def _ended(sweep: SweepConfig, phase: _Phase) -> bool:
+    """False where the phase was interrupted: Tune catches Ctrl-C, stores its state, and returns."""
+    own = [record for record in records(sweep) if record["phase"] == phase.name]
+    return sum(record["status"] != "unfinished" for record in own) >= phase.total
 
 
 def records(sweep: SweepConfig) -> list[Record]:
@@ -54,7 +82,7 @@ def _open_folder(sweep: SweepConfig) -> None:
         write_json(path, content)
         return
     before = json.loads(path.read_text())
-    changed = [name for name in content if name not in FREE_TO_CHANGE and before.get(name) != content[name]]
+    changed = [name for name in content if before.get(name) != content[name]]
     if changed:
         raise InputError(
             f"{path}: the sweep was started with another {', '.join(changed)}; restore it or choose another name"
@@ -66,38 +94,43 @@ def _concurrent(sweep: SweepConfig) -> int:
 
     A number that was asked for may be more than fit now: an autoscaled cluster grows by what waits.
     """
-    cpus = int(ray.cluster_resources().get("CPU", 0))
+    has = ray.cluster_resources()
+    cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
     fit = cpus // (sweep.workers * sweep.cpus_per_worker)
-    if fit < 1:
+    if sweep.fields["device"] == "cuda":
+        fit = min(fit, gpus // sweep.workers)
+    if fit < 1 and not sweep.concurrent:
         raise InputError(
             f"workers: {sweep.workers} of {sweep.cpus_per_worker} CPUs each are asked for, but the cluster has {cpus} "
-            "CPUs; lower workers or cpus_per_worker, or add machines"
+            f"CPUs and {gpus} GPUs; lower workers or cpus_per_worker, or add machines"
         )
     return sweep.concurrent or fit
 
 
-def _run_phase(sweep: SweepConfig, trials: list[Trial], concurrent: int, *, stop_early: bool) -> None:
-    phase = trials[0].phase
+def _run_phase(sweep: SweepConfig, phase: _Phase, concurrent: int) -> None:
+    # What is compared with the default is trained to its end.
+    stop_early = phase.name == "search"
     storage = sweep.ray_folder / "tune"
     # A driver only waits for its workers. Without the memory Ray would place a trial of nothing at all.
     trainable = tune.with_resources(functools.partial(_driven, sweep=sweep), {"CPU": 0, "memory": 1_000_000})
-    space = {"trial": tune.grid_search([asdict(trial) for trial in trials])}
-    path = str(storage / phase)
+    path = str(storage / phase.name)
     if tune.Tuner.can_restore(path):
-        tuner = tune.Tuner.restore(path, trainable=trainable, param_space=space)
+        tuner = tune.Tuner.restore(path, trainable=trainable, param_space=phase.space)
     else:
-        progress = SweepProgress(phase, sweep.trials_folder, len(trials), rungs(sweep) if stop_early else ())
+        progress = SweepProgress(phase.name, sweep.trials_folder, phase.total, rungs(sweep) if stop_early else ())
         tuner = tune.Tuner(
             trainable,
-            param_space=space,
+            param_space=phase.space,
             tune_config=tune.TuneConfig(
+                search_alg=phase.search,
+                num_samples=phase.total if phase.search else 1,
                 scheduler=scheduler(sweep) if stop_early else None,
                 max_concurrent_trials=concurrent,
                 trial_name_creator=name_of,
                 trial_dirname_creator=name_of,
             ),
             run_config=tune.RunConfig(
-                name=phase,
+                name=phase.name,
                 storage_path=str(storage),
                 callbacks=[progress],
                 failure_config=tune.FailureConfig(max_failures=sweep.retries),

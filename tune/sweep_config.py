@@ -86,7 +86,7 @@ class SweepConfig:
     cpus_per_worker: int = 1
     """CPUs of one process; at least 1."""
     concurrent: int = 0
-    """Trials at once; 0 takes as many as the cluster's CPUs (GPUs on cuda) hold when the sweep starts."""
+    """Trials at once; 0: what the CPUs (GPUs on cuda) hold at the start; give it where an autoscaler adds some."""
     retries: int = 3
     """Times that a trial is resumed after a killed worker, and again after a killed driver or node; at least 0."""
     asha: AshaConfig = field(default_factory=AshaConfig)

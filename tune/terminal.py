@@ -9,6 +9,7 @@ from ray.tune.experiment import Trial as RayTrial
 
 from data_shards.progress import Progress
 from tune.record import has_outcome, note_outcome, trial_record
+from tune.trials import Trial, save_trial
 
 
 class SweepProgress(Callback):
@@ -51,8 +52,10 @@ class SweepProgress(Callback):
 
     def _note(self, trial: RayTrial) -> None:
         folder = self._folder(trial)
-        if not folder.exists() or has_outcome(folder):
+        if has_outcome(folder):
             return
+        if not folder.exists():
+            save_trial(folder, Trial(**trial.config["trial"]))  # its driver never came to life
         if trial.status == RayTrial.ERROR:
             note_outcome(folder, "failed", _gist(trial))
         elif reason := trial_record(folder)["reason"]:
@@ -68,8 +71,7 @@ class SweepProgress(Callback):
 
 def name_of(trial: RayTrial) -> str:
     """Our name of Ray's trial."""
-    drawn = trial.config["trial"]
-    return f"{drawn['phase']}-{drawn['number']:03d}-seed{drawn['seed']}"
+    return Trial(**trial.config["trial"]).name
 
 
 def _gist(trial: RayTrial) -> str:

@@ -1,0 +1,94 @@
+"""The configuration of a sweep, and the rungs that follow from it."""
+
+from pathlib import Path
+
+import pytest
+from running import ROOT, run_module
+from sweep_cases import write_sweep
+
+from data_shards.errors import InputError
+from data_shards.manifest import Manifest
+from trainer.config import load
+from tune.space import random_fields
+from tune.stopping import rungs
+from tune.sweep_config import read_sweep
+
+# The fields that a sweep has to be able to change: width, depth, latent size, norm, variance update, floor, and the
+# eps, patience and cap of both stages.
+COVERED = {
+    "model.encoder_channels",
+    "model.latent_dim",
+    "model.norm",
+    "variance.update",
+    "variance.floor",
+    *(f"stage{stage}.{name}" for stage in (1, 2) for name in ("eps", "patience", "max_epochs")),
+}
+
+
+@pytest.mark.parametrize("name", ["fashion_mnist", "celeba"])
+def test_the_projects_own_sweeps_cover_architecture_and_thresholds_with_configurations_that_the_trainer_takes(name):
+    sweep = read_sweep(ROOT / "tune" / "configs" / f"{name}.yaml")
+    assert {dimension.field for dimension in sweep.space} >= COVERED
+    for index in range(12):
+        fields = random_fields(sweep.space, 1, index)
+        made = sweep.trainer_config("one", 5, fields)
+        assert (made.seed, made.model.latent_dim) == (5, fields["model.latent_dim"])
+        assert list(made.model.encoder_channels) == fields["model.encoder_channels"]
+
+
+def test_a_trial_has_the_bases_fields_then_the_sweeps_then_what_was_drawn(tmp_path, digits_shards):
+    path = write_sweep(tmp_path, digits_shards, fields={"model.hidden": 24})
+    (tmp_path / "base.yaml").write_text("name: base\nmodel: {hidden: 32, kernel: 5}\ndata: {shards: elsewhere}\n")
+    made = read_sweep(path).trainer_config("one", 0, {"model.latent_dim": 4})
+    assert (made.model.kernel, made.model.hidden, made.model.latent_dim) == (5, 24, 4)
+    assert Path(made.data.shards) == digits_shards.resolve()
+
+
+def test_a_base_survives_the_way_through_the_sweep_with_every_field(tmp_path, digits_shards):
+    base = ROOT / "trainer" / "configs" / "celeba.yaml"
+    shards = {"data.shards": str(digits_shards)}
+    path = write_sweep(tmp_path, digits_shards)
+    path.write_text(path.read_text().replace(str(tmp_path / "base.yaml"), str(base)))
+    content = path.read_text().split("fields:")[0] + path.read_text()[path.read_text().index("space:") :]
+    path.write_text(content + f"fields: {{data.shards: {digits_shards}}}\n")
+    made = read_sweep(path).trainer_config("celeba", 0, {})
+    expected = load(base, {**shards, "runs": str(tmp_path / "runs" / "sweep" / "trials")})
+    assert made == expected
+
+
+def test_no_rung_lies_before_the_latest_possible_switch_of_any_trial_and_its_grace(tmp_path, digits_shards):
+    path = write_sweep(
+        tmp_path,
+        digits_shards,
+        space={"stage1.max_epochs": {"choice": [1, 3]}, "stage2.max_epochs": {"choice": [2, 9]}},
+        asha={"grace_images": 200, "reduction_factor": 2},
+    )
+    images = Manifest.load(str(digits_shards)).num_samples("train")
+    found = rungs(read_sweep(path))
+    assert found[0] >= 3 * images + 200
+    assert found[1] == 2 * found[0]
+    assert found[-1] <= 12 * images + 2 * 50
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"search": "genetic"}, "search: 'genetic'; use grid, random or optuna"),
+        ({"wokers": 2}, "wokers: unknown; the fields are name, runs, base"),
+        ({"asha": {"reduction_factor": 1}}, "asha.reduction_factor: 1 is not above 1"),
+        ({"objectives": ["fd"]}, "measure.images: objective fd needs some"),
+        ({"objectives": ["cost"]}, "objectives: cost alone has no quality"),
+        ({"space": {"model.latent_dims": {"choice": [2]}}}, "space.model.latent_dims: .* no such field"),
+        ({"space": {"seed": {"choice": [2]}}}, "space.seed: the sweep sets it itself"),
+        ({"seeds": [1, 1]}, "seeds: give at least one, none twice"),
+        ({"base": "nowhere.yaml"}, "nowhere.yaml is not a file"),
+    ],
+)
+def test_a_mistake_in_the_file_is_told_in_one_line_with_what_would_be_right(tmp_path, digits_shards, changed, told):
+    with pytest.raises(InputError, match=told):
+        read_sweep(write_sweep(tmp_path, digits_shards, **changed))
+
+
+def test_the_command_ends_with_code_2_and_one_line_before_ray_is_started(tmp_path, digits_shards):
+    done = run_module("tune", "--config", str(write_sweep(tmp_path, digits_shards, search="genetic")))
+    assert (done.returncode, done.stderr) == (2, "error: search: 'genetic'; use grid, random or optuna\n")
