@@ -13,6 +13,9 @@ mount --bind "$keys" /mnt/keys
 for folder in /run /tmp /dev/shm; do mount -t tmpfs tmpfs "$folder"; done
 mkdir /run/sshd /run/upper /run/work
 mount -t overlay overlay -o "lowerdir=$home,upperdir=/run/upper,workdir=/run/work" "$home"
+# Ray on the real machine may have left a token there, which is none of this host's business.
+mkdir -p "$home/.ray"
+mount -t tmpfs tmpfs "$home/.ray"
 
 # What installing for ten minutes would leave on a real host: the dependencies, but not the project.
 venv=$home/two-stage-sigma-vae/.venv

@@ -11,9 +11,11 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 NETWORK = "10.213.77"
 PROGRAMS = ("/usr/sbin/sshd", "ssh-keygen", "rsync", "ip", "unshare", "nsenter", "setpriv")
@@ -24,7 +26,9 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
-    return f"not installed: {', '.join(absent)} (Debian: openssh-server, rsync, iproute2, util-linux)" if absent else None
+    return (
+        f"not installed: {', '.join(absent)} (Debian: openssh-server, rsync, iproute2, util-linux)" if absent else None
+    )
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:
@@ -157,3 +161,22 @@ class Network:
             print(done.stdout)
         done.check_returncode()
         return done.stdout
+
+    @contextmanager
+    def started_at_desk(
+        self, *words: str, env: dict[str, str], cwd: Path, output: BinaryIO
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """A command that runs at the desk within the context; its output goes to a file."""
+        process = subprocess.Popen(
+            self._enter(*words),
+            env={**os.environ, **env},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()

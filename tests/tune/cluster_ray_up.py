@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,17 +34,31 @@ class RayUp:
         file.write_text(yaml.safe_dump(cluster))
         return cls(network, file)
 
-    def ray(self, command: str, *words: str, timeout: float = 120) -> str:
-        """Output of `ray COMMAND FILE WORDS` at the desk, from the project's folder."""
-        env = {
+    @property
+    def env(self) -> dict[str, str]:
+        """What commands at the desk need: the project's Ray, and notes of clusters apart from those of others."""
+        return {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_TMPDIR": str(self.network.folder / "ray"),
             "RAY_USAGE_STATS_ENABLED": "0",
         }
-        return self.network.at_desk("ray", command, str(self.file), *words, env=env, cwd=ROOT, timeout=timeout)
+
+    def ray(self, command: str, *words: str, timeout: float = 300) -> str:
+        """Output of `ray COMMAND FILE WORDS` at the desk, from the project's folder."""
+        return self.network.at_desk("ray", command, str(self.file), *words, env=self.env, cwd=ROOT, timeout=timeout)
+
+    @contextmanager
+    def executing(self, command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """`ray exec FILE COMMAND` at the desk, in the background; it is ended, if it still runs, with the context."""
+        words = ("ray", "exec", str(self.file), command)
+        with (
+            log.open("wb") as output,
+            self.network.started_at_desk(*words, env=self.env, cwd=ROOT, output=output) as one,
+        ):
+            yield one
 
     def up(self) -> None:
-        self.ray("up", "--yes", "--no-config-cache", timeout=240)
+        self.ray("up", "--yes", "--no-config-cache", timeout=600)
 
     def down(self) -> None:
         self.ray("down", "--yes")
@@ -55,7 +71,7 @@ class RayUp:
                 names.add(host.name)
         return names
 
-    def on_head(self, command: str, *, timeout: float = 120) -> str:
+    def on_head(self, command: str, *, timeout: float = 300) -> str:
         """Output of a command on the head, in the project's folder, as `ray exec` would run it."""
         head = next(iter(self.network.hosts.values()))
         words = ("bash", "--login", "-i", "-c", f"source ~/.bashrc; cd {PROJECT} && {command}")

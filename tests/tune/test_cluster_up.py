@@ -4,12 +4,13 @@ The tests follow one cluster through its life, in the order of the file. Started
 """
 
 import json
+import shutil
 
 import pytest
 from cluster_hosts import Network, missing, wait_until
-from cluster_ray_up import RayUp
+from cluster_ray_up import PROJECT, RayUp
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 WHERE_TASKS_RUN = """
 import json, pathlib, socket
@@ -28,6 +29,35 @@ tasks = [
 print(json.dumps(ray.get(tasks)))
 """
 
+# Two processes of two CPUs each: a trial takes two of the three hosts, and a lost one leaves enough for it.
+SWEEP = """
+name: three-hosts
+runs: /mnt/sweeps/runs
+base: trainer/configs/fashion_mnist.yaml
+fields:
+  data.shards: /mnt/sweeps/shards
+  data.global_batch: 50
+  data.valid_images: 100
+  model.encoder_channels: [8]
+  model.decoder_channels: [8, 8]
+  model.hidden: 16
+  stage1.max_epochs: 30
+  stage1.eps: 0
+  stage1.check_images: 2000
+  stage2.max_epochs: 10
+  stage2.eps: 0
+  stage2.check_images: 2000
+  checkpoint.every_images: 1000
+  log.tensorboard: false
+space:
+  model.latent_dim: {choice: [2, 4]}
+search: grid
+workers: 2
+cpus_per_worker: 2
+asha: {enabled: false}
+measure: {images: 0}
+"""
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
@@ -44,7 +74,7 @@ def network(tmp_path_factory):
 def cluster(network: Network) -> RayUp:
     cluster = RayUp.on(network)
     cluster.up()
-    wait_until(lambda: cluster.with_raylet() == set(network.hosts), seconds=180, what="Ray on all three hosts")
+    wait_until(lambda: cluster.with_raylet() == set(network.hosts), seconds=600, what="Ray on all three hosts")
     return cluster
 
 
@@ -56,10 +86,39 @@ def test_every_host_joins_and_runs_the_project_that_was_sent_to_it(cluster, netw
         return dict(json.loads(cluster.on_head("python /mnt/sweeps/where.py").splitlines()[-1]))
 
     expected = dict.fromkeys(network.hosts, f"{home}/two-stage-sigma-vae/tune")
-    wait_until(lambda: len(places()) == 3, seconds=60, what="three hosts in Ray's list")
+    wait_until(lambda: len(places()) == 3, seconds=300, what="three hosts in Ray's list")
     assert places() == expected
+
+
+def test_a_sweep_outlives_a_host_and_its_trial_goes_on_from_its_checkpoint(cluster, network, digits_shards):
+    shutil.copytree(digits_shards, network.shared / "shards")
+    (network.shared / "sweep.yaml").write_text(SWEEP)
+    trials = network.shared / "runs" / "three-hosts" / "trials"
+    first = trials / "search-000-seed0"
+
+    def checkpoints() -> list[int]:
+        return sorted(int(mark.parent.name) for mark in first.glob("checkpoints/*/COMPLETE"))
+
+    def trains(name: str) -> bool:
+        return any("RayTrainWorker" in command for command in network.hosts[name].commands())
+
+    command = f"cd {PROJECT} && python -m tune --config /mnt/sweeps/sweep.yaml --address auto"
+    with cluster.executing(command, network.folder / "sweep.log") as sweep:
+        wait_until(lambda: max(checkpoints(), default=0) >= 5000, seconds=600, what="5000 images of the first trial")
+        lost = next(name for name in ("one", "two") if trains(name))
+        network.hosts[lost].lose()
+        reached = checkpoints()[-1]
+        assert sweep.wait(timeout=900) == 0, (network.folder / "sweep.log").read_text()
+
+    events = {
+        folder.name: [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in trials.iterdir()
+    }
+    print(events)
+    assert sorted(events) == ["search-000-seed0", "search-001-seed0"]
+    assert reached > 0
 
 
 def test_ray_down_ends_ray_on_every_host(cluster):
     cluster.down()
-    wait_until(lambda: not cluster.with_raylet(), seconds=120, what="the end of Ray on every host")
+    wait_until(lambda: not cluster.with_raylet(), seconds=300, what="the end of Ray on every host")
