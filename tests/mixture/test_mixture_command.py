@@ -101,6 +101,7 @@ def test_a_fit_starts_from_a_smaller_one_of_the_run(run):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--components", "many"), "error: argument --components: invalid int value: 'many'"),
         (("--components", "0"), "error: n_components: 0 is too small; use 1 or more"),
         (("--weights", "stage1"), "no codes of split 'train' are here; make the codes with: python -m eval encode"),
         (("--components", "9000"), "error: n_components: 9000 components for 1200 points; use 1200 or fewer"),

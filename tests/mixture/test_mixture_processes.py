@@ -11,8 +11,11 @@ import pytest
 import torch
 from mixture_cases import draws, known_mixture
 from mixture_worker import FITS
+from safetensors import safe_open
 
 from trainer.mixture import GaussianMixture
+from trainer.mixture.kmeans import kmeans
+from trainer.mixture.kmeans_checkpoint import KMeansCheckpoint
 from trainer.process_group import single
 
 HERE = Path(__file__).parent
@@ -82,6 +85,62 @@ def test_a_fit_killed_between_iterations_ends_bit_identical_to_one_that_was_not(
     assert resumed.n_iter_ == whole.n_iter_
     for name in ("weights_", "means_", "covariances_"):
         assert torch.equal(getattr(resumed, name), getattr(whole, name))
+
+
+SLOW_KMEANS = {"candidates": 0, "max_iter": 1, "annealing_iter": 0, "kmeans_iter": 400, "prior_strength": 16.0,
+               "inflation": 1.0}  # fmt: skip
+
+
+def uniform_points() -> torch.Tensor:
+    """Points without clusters, in which k-means needs hundreds of iterations."""
+    return torch.rand(60_000, 8, generator=torch.Generator().manual_seed(0))
+
+
+KILLED_IN_KMEANS = """
+import sys
+from test_mixture_processes import SLOW_KMEANS, uniform_points
+from trainer.mixture import GaussianMixture
+GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points(), checkpoint=sys.argv[1], checkpoint_seconds=0)
+"""
+
+
+def test_a_fit_killed_in_k_means_ends_bit_identical_to_one_that_was_not(tmp_path):
+    file = tmp_path / "checkpoints" / "k-means.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_IN_KMEANS, str(file.parent)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not file.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with safe_open(str(file), "pt") as content:
+        assert 1 <= int(content.metadata()["iteration"]) < 400
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        resumed = GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points(), checkpoint=file.parent)
+        whole = GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points())
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("weights_", "means_", "covariances_"):
+        assert torch.equal(getattr(resumed, name), getattr(whole, name))
+
+
+def clusters(x: torch.Tensor, iterations: int, checkpoint: KMeansCheckpoint) -> torch.Tensor:
+    """Centroids of 20 clusters."""
+    generator = torch.Generator().manual_seed(0)
+    settings = {"iterations": iterations, "init": "random", "generator": generator, "ranks": single()}
+    return kmeans(x, 20, checkpoint=checkpoint, **settings)[0]
+
+
+def test_k_means_goes_on_from_the_centroids_of_its_checkpoint_unless_the_data_are_others(tmp_path):
+    x = uniform_points()[:2000]
+    first = clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
+    # All iterations are done: what comes back is what was kept, whatever the points are.
+    assert torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0)), first)
+    assert not torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 2}, single(), 0)), first)
 
 
 def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path):

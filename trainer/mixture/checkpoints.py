@@ -1,5 +1,6 @@
 """Checkpoints between EM iterations, so that a fit that was killed goes on where it was.
 
+FOLDER/k-means.safetensors is there before the first of them.
 FOLDER/00000012/ holds parameters.safetensors, expectation-RANK-of-WORLD.safetensors, and progress.json, written last by
 the first process when every process has written its part. Only the newest is kept.
 """
@@ -16,6 +17,7 @@ from safetensors.torch import load, save
 from data_shards import atomic
 from trainer.mixture.expectation import Expectation
 from trainer.mixture.expectation_maximisation import Progress
+from trainer.mixture.kmeans_checkpoint import KMeansCheckpoint
 from trainer.mixture.parameters import Parameters
 from trainer.process_group import Ranks
 
@@ -30,6 +32,8 @@ class Checkpoints:
         self._folder, self._ranks, self._every_seconds = Path(folder), ranks, every_seconds
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._saved = time.monotonic()
+        self.kmeans = KMeansCheckpoint(self._folder / "k-means.safetensors", fingerprint, ranks, every_seconds)
+        """The checkpoint of the k-means that the fit starts with."""
 
     def save(self, progress: Progress, expectation: Expectation) -> None:
         """Writes a checkpoint where the last one is old enough. Called by all processes after an iteration."""
@@ -57,8 +61,9 @@ class Checkpoints:
             }
             atomic.write_json(folder / "progress.json", record)
             for other in self._folder.iterdir():
-                if other != folder:
+                if other.is_dir() and other != folder:
                     shutil.rmtree(other)
+            self.kmeans.remove()
         self._ranks.barrier()
         self._saved = time.monotonic()
 

@@ -3,18 +3,18 @@
 import torch
 from torch import Tensor
 
-from trainer.mixture.dense import DenseScores, product_dtype
+from trainer.mixture.dense import DenseScores
+from trainer.mixture.pairs import Factors, Pairs
 from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points
-from trainer.mixture.truncated import Factors, Pairs
 
 # Numbers in the largest intermediate tensor.
 _CHUNK_NUMBERS = 16_000_000
-# Components whose density is below exp(-60) of the best one's add nothing to a float64 sum, even 10,000 of them.
-_NEGLIGIBLE = 60.0
+# Components whose density is below exp(-32) of the best one's add less than 2e-10 nats, even 10,000 of them.
+_NEGLIGIBLE = 32.0
 # With fewer components than this the direct way is faster.
 _FEWEST_TO_SCREEN = 64
-_SCREENED_ROWS = 2048
+_SCREENED_ROWS = 8192
 
 
 def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
@@ -71,7 +71,7 @@ class Scorer:
             between = centred.weights @ centred.means.square()
             variances = centred.variances()
             within = centred.weights @ variances.expand(centred.n_components, -1)
-            self._screen = DenseScores(centred, product_dtype(centred, within + between))
+            self._screen = DenseScores.safe(centred, within + between)
             self._factors = Factors.of(centred, torch.float64)
         found = []
         first = 0
@@ -80,12 +80,7 @@ class Scorer:
             found.append(torch.stack([row + first, component]))
             first += len(chunk)
         row, component = torch.cat(found, 1)
-        scores = x.new_empty(len(row))
-        pairs = Pairs.of(component, self.parameters.n_components)
-        for components, places, real in pairs.blocks(x.shape[1]):
-            squares = self._factors.squares(components, Points(x[row[places]]))  # (b, m)
-            values = self._factors.constants[components][:, None] - 0.5 * squares
-            scores[places[real]] = values[real]
+        scores = Pairs.of(row, component, self.parameters.n_components).scores(Points(x), self._factors)
         top = x.new_full((len(x),), -torch.inf).scatter_reduce_(0, row, scores, "amax")
         sums = x.new_zeros(len(x)).index_add_(0, row, (scores - top[row]).exp_())
         return top + sums.log()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from data_shards import atomic
+from data_shards.command_line import OneLineParser
 from data_shards.errors import InputError
 from data_shards.progress import Progress as Bar
 from trainer.latents import WEIGHTS
@@ -24,9 +25,9 @@ from trainer.mixture.settings import COVARIANCE_TYPES, SEEDINGS, Settings
 from trainer.process_group import Ranks, process_group
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> OneLineParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m trainer.mixture",
         description="Fits q_hat(z), a Gaussian mixture, to the latent codes of a run (see python -m eval encode) "
         "and writes RUN/mixtures/K-COVARIANCE with a summary.json. The same command again returns at once. "

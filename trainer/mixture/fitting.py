@@ -10,13 +10,14 @@ from torch import Tensor
 
 from data_shards.errors import InputError
 from trainer.mixture.checkpoints import Checkpoints
-from trainer.mixture.dense import Exact, hard_statistics
+from trainer.mixture.dense import DenseScores, Exact, e_step, hard_statistics
 from trainer.mixture.estimate import maximise
 from trainer.mixture.expectation import Expectation
 from trainer.mixture.expectation_maximisation import Progress, expectation_maximisation
 from trainer.mixture.frame import Frame
 from trainer.mixture.growth import grown
 from trainer.mixture.kmeans import kmeans
+from trainer.mixture.kmeans_checkpoint import KMeansCheckpoint
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, place_among_ranks, second_moment
 from trainer.mixture.selection import choose
@@ -84,23 +85,33 @@ def fit(
     progress = saved.resume(expectation, settings.covariance_type) if saved is not None else None
     if progress is None:
         progress = Progress(
-            kmeans_start(data.points, inner, ranks)
+            kmeans_start(data.points, inner, ranks, None if saved is None else saved.kmeans)
             if start is None
             else frame.enter_parameters(grown(start.to(ranks.device), settings.n_components))
         )
     laps.end("k-means")
 
-    def after_iteration(progress: Progress) -> None:
+    expectation_maximisation(progress, expectation, inner, ranks, _after_iteration(saved, expectation, frame, after))
+    laps.end("EM")
+    closed, nu, inflation, loss = _close(data, progress.parameters, expectation, inner, ranks, laps)
+    progress.parameters = closed
+    del expectation  # with thousands of components it and the former parameters are a third of all memory
+    progress.history = _in_data_units(progress.history, frame.log_density_shift)
+    return Fitted(frame.leave_parameters(closed), progress, nu, inflation, loss, laps.seconds)
+
+
+def _after_iteration(
+    saved: Checkpoints | None, expectation: Expectation, frame: Frame, after: Callable[[Progress], None] | None
+) -> Callable[[Progress], None]:
+    """What happens after each iteration: a checkpoint, and the caller's wish with a history in units of the data."""
+
+    def both(progress: Progress) -> None:
         if saved is not None:
             saved.save(progress, expectation)
         if after is not None:
             after(replace(progress, history=_in_data_units(progress.history, frame.log_density_shift)))
 
-    expectation_maximisation(progress, expectation, inner, ranks, after_iteration)
-    laps.end("EM")
-    closed, nu, inflation, loss = _close(data, progress.parameters, expectation, inner, ranks, laps)
-    progress.history = _in_data_units(progress.history, frame.log_density_shift)
-    return Fitted(frame.leave_parameters(closed), progress, nu, inflation, loss, laps.seconds)
+    return both
 
 
 @dataclass(frozen=True)
@@ -120,7 +131,8 @@ class _Data:
 
     def exact(self, points: Points, parameters: Parameters, settings: Settings, ranks: Ranks) -> Statistics:
         """Exact statistics of some points of all processes."""
-        return Exact(points, None, self.moment, settings.products).statistics(parameters, 1.0).all_reduce(ranks)
+        scores = DenseScores.safe(parameters, self.moment, settings.products)
+        return e_step(points, scores, sparse=True).all_reduce(ranks)
 
 
 def _divided(frame: Frame, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks) -> _Data:
@@ -167,12 +179,20 @@ def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Po
     return points.rows(~mine), points.rows(mine)
 
 
-def kmeans_start(points: Points, settings: Settings, ranks: Ranks) -> Parameters:
-    """The mixture of the k-means clusters."""
+def kmeans_start(
+    points: Points, settings: Settings, ranks: Ranks, checkpoint: KMeansCheckpoint | None = None
+) -> Parameters:
+    """The mixture of the k-means clusters. checkpoint: see `kmeans`."""
     k, kind = settings.n_components, settings.covariance_type
     generator = torch.Generator().manual_seed(settings.random_state)
     _, labels = kmeans(
-        points.x, k, iterations=settings.kmeans_iter, init=settings.init_params, generator=generator, ranks=ranks
+        points.x,
+        k,
+        iterations=settings.kmeans_iter,
+        init=settings.init_params,
+        generator=generator,
+        ranks=ranks,
+        checkpoint=checkpoint,
     )
     statistics = hard_statistics(points, labels, kind, k).all_reduce(ranks)
     return maximise(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))

@@ -10,6 +10,7 @@ import faiss
 import torch
 from torch import Tensor
 
+from trainer.mixture.kmeans_checkpoint import KMeansCheckpoint
 from trainer.mixture.points import place_among_ranks
 from trainer.process_group import Ranks
 
@@ -19,23 +20,26 @@ _MOST_CAREFUL_SEEDS = 500
 
 
 def kmeans(
-    x: Tensor, k: int, *, iterations: int, init: str, generator: torch.Generator, ranks: Ranks
+    x: Tensor,
+    k: int,
+    *,
+    iterations: int,
+    init: str,
+    generator: torch.Generator,
+    ranks: Ranks,
+    checkpoint: KMeansCheckpoint | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Clusters the points of all processes. x: (n, D), this process's slice. generator: the same on each process.
 
+    checkpoint: where a run that was killed is taken up, and kept between iterations.
     Returns centroids (K, D) float64 and this process's labels (n,) int64. A cluster that goes empty takes half of the
     largest one (its centroid, moved by a thousandth of the spread); some may stay empty where points are doubled.
     """
-    total, first = place_among_ranks(len(x), ranks)
     points = x.to(torch.float32)
-    chosen = torch.randperm(total, generator=generator)
-    if init == "k-means++" or (init == "auto" and k <= _MOST_CAREFUL_SEEDS):
-        pool = _gather(points, chosen[: max(k * _SEEDING_POINTS, 1024)], first, ranks)
-        centroids = _plus_plus(pool, k, generator)
-    else:
-        centroids = _gather(points, chosen[:k], first, ranks)
+    resumed = None if checkpoint is None else checkpoint.resume((k, x.shape[1]))
+    centroids, done = (_seeds(points, k, init, generator, ranks), 0) if resumed is None else resumed
     labels = _assign(points, centroids)
-    for _ in range(iterations):
+    for iteration in range(done, iterations):
         sums = torch.zeros(k, 1 + x.shape[1], dtype=torch.float64, device=x.device)
         sums[:, 1:].index_add_(0, labels, x.double())
         sums[:, 0] = torch.bincount(labels, minlength=k)
@@ -45,7 +49,19 @@ def kmeans(
             break
         centroids = moved
         labels = _assign(points, centroids)
+        if checkpoint is not None:
+            checkpoint.save(centroids, iteration + 1)
     return centroids, labels
+
+
+def _seeds(points: Tensor, k: int, init: str, generator: torch.Generator, ranks: Ranks) -> Tensor:
+    """The first centroids (K, D): points of all processes, see `Settings.init_params`."""
+    total, first = place_among_ranks(len(points), ranks)
+    chosen = torch.randperm(total, generator=generator)
+    if init == "k-means++" or (init == "auto" and k <= _MOST_CAREFUL_SEEDS):
+        pool = _gather(points, chosen[: max(k * _SEEDING_POINTS, 1024)], first, ranks)
+        return _plus_plus(pool, k, generator)
+    return _gather(points, chosen[:k], first, ranks)
 
 
 def _assign(points: Tensor, centroids: Tensor) -> Tensor:

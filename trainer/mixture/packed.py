@@ -55,31 +55,47 @@ def quadratic_columns(covariance_type: str, dim: int) -> int:
     return {"full": packed_size(dim), "diag": dim, "spherical": 1, "tied": 0}[covariance_type]
 
 
-def features(x: Tensor, variance: Tensor | None, covariance_type: str) -> Tensor:
-    """phi(x) for points x (n, D), or its expectation under N(x, diag(variance)). Returns (columns, n).
+class Features:
+    """phi of one chunk of points after another, in memory that is asked for once: one row a feature, (columns, n).
 
-    One row a feature, so that each is one contiguous product.
+    rows: points of the largest chunk.
     """
-    count, dim = x.shape
-    columns = 1 + dim + quadratic_columns(covariance_type, dim)
-    phi = torch.empty(columns, count, dtype=x.dtype, device=x.device)
-    phi[0] = 1
-    rows = phi[1 : 1 + dim]  # (D, n)
-    rows.copy_(x.t())
-    quadratic = phi[1 + dim :]
-    if covariance_type == "full":
-        start = 0
-        for i in range(dim):
-            torch.mul(rows[i], rows[i:], out=quadratic[start : start + dim - i])
-            start += dim - i
-        if variance is not None:
-            quadratic[diagonal_index(dim).to(x.device)] += variance.t()
-    elif covariance_type == "diag":
-        torch.mul(rows, rows, out=quadratic)
-        if variance is not None:
-            quadratic += variance.t()
-    elif covariance_type == "spherical":
-        quadratic[0] = rows.square().sum(0)
-        if variance is not None:
-            quadratic[0] += variance.sum(1)
-    return phi
+
+    def __init__(self, covariance_type: str, dim: int, rows: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._covariance_type, self._dim = covariance_type, dim
+        columns = 1 + dim + quadratic_columns(covariance_type, dim)
+        self._phi = torch.empty(columns, rows, dtype=dtype, device=device)
+        self._products: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
+
+    def of(self, x: Tensor, variance: Tensor | None) -> Tensor:
+        """phi(x) for points x (n, D), or its expectation under N(x, diag(variance)); the next call overwrites it."""
+        phi, dim, kind = self._phi[:, : len(x)], self._dim, self._covariance_type
+        phi[0] = 1
+        rows = phi[1 : 1 + dim]  # (D, n)
+        rows.copy_(x.t())
+        quadratic = phi[1 + dim :]
+        if kind == "full":
+            for one, others, products in self._factors(phi):
+                torch.mul(one, others, out=products)
+            if variance is not None:
+                quadratic[diagonal_index(dim).to(x.device)] += variance.t()
+        elif kind == "diag":
+            torch.mul(rows, rows, out=quadratic)
+            if variance is not None:
+                quadratic += variance.t()
+        elif kind == "spherical":
+            quadratic[0] = rows.square().sum(0)
+            if variance is not None:
+                quadratic[0] += variance.sum(1)
+        return phi
+
+    def _factors(self, phi: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """For each dimension i: x_i, x_i and what follows, and the place of their products; views made once a size."""
+        count, dim = phi.shape[1], self._dim
+        if count not in self._products:
+            rows, views, start = phi[1 : 1 + dim], [], 1 + dim
+            for i in range(dim):
+                views.append((rows[i], rows[i:], phi[start : start + dim - i]))
+                start += dim - i
+            self._products[count] = views
+        return self._products[count]

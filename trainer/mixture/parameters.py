@@ -79,6 +79,12 @@ class Parameters:
         log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return torch.linalg.solve_triangular(cholesky, identity, upper=False), log_det
 
+    def precision(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Sigma^-1 (b, D, D) and log det Sigma (b,) of full or tied components."""
+        cholesky = self.cholesky(chosen)
+        log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return torch.cholesky_inverse(cholesky), log_det
+
     def expanded_covariances(self) -> Tensor:
         """Covariances in scikit-learn's shapes: full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
         if self.covariance_type == "full":
@@ -112,7 +118,7 @@ def pack_covariances(covariance_type: str, covariances: Tensor) -> Tensor:
 
 
 def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
-    """The rows that turn features into log w_k + log N(x; mu_k, Sigma_k), (K, columns), rounded once from float64.
+    """What turns features into log w_k + log N(x; mu_k, Sigma_k): (columns, K), rounded once from float64.
 
     For tied, all but the common term -x^T Sigma^-1 x / 2, which `common_precision` gives.
     """
@@ -122,28 +128,26 @@ def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
         precision = 1 / parameters.covariances  # (K, D) or (K, 1)
         log_det = -precision.log().expand(-1, dim).sum(1)
         constant = log_weights - 0.5 * (dim * LOG_2PI + log_det + (means.square() * precision).sum(1))
-        return torch.cat([constant[:, None], means * precision, -0.5 * precision], 1).to(dtype)
+        return torch.cat([constant[:, None], means * precision, -0.5 * precision], 1).to(dtype).t().contiguous()
     columns = 1 + dim + (packed_size(dim) if kind == "full" else 0)
-    rows = torch.empty(parameters.n_components, columns, dtype=dtype, device=means.device)
+    found = torch.empty(columns, parameters.n_components, dtype=dtype, device=means.device)
     # Each off-diagonal product x_i x_j stands once in phi and twice in the quadratic form.
     factor = torch.full((packed_size(dim),), -1.0, dtype=torch.float64, device=means.device)
     factor[diagonal_index(dim).to(means.device)] = -0.5
     for block in parameters.blocks():
-        white, log_det = parameters.whitening(block)
-        precision = white.mT @ white  # (b, D, D)
+        precision, log_det = parameters.precision(block)  # (b, D, D), (b,); b = 1 for tied
         linear = (precision @ means[block, :, None])[..., 0]  # (b, D)
         constant = log_weights[block] - 0.5 * (dim * LOG_2PI + log_det + (means[block] * linear).sum(1))
-        rows[block, 0] = constant.to(dtype)
-        rows[block, 1 : 1 + dim] = linear.to(dtype)
+        found[0, block] = constant.to(dtype)
+        found[1 : 1 + dim, block] = linear.to(dtype).t()
         if kind == "full":
-            rows[block, 1 + dim :] = (pack(precision) * factor).to(dtype)
-    return rows
+            found[1 + dim :, block] = pack(precision).mul_(factor).to(dtype).t()
+    return found
 
 
 def common_precision(parameters: Parameters) -> Tensor:
     """The precision matrix (D, D) that all components of a tied mixture share."""
-    white, _ = parameters.whitening(slice(0, 1))
-    return (white.mT @ white)[0]
+    return parameters.precision(slice(0, 1))[0][0]
 
 
 def log_constants(parameters: Parameters) -> Tensor:

@@ -1,5 +1,7 @@
 """Prior strength and inflation, chosen on held-out points from the statistics of one E-step."""
 
+from functools import cache
+
 from trainer.mixture.estimate import maximise
 from trainer.mixture.expectation import Expectation
 from trainer.mixture.settings import Settings
@@ -13,12 +15,26 @@ INFLATIONS = (0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2.0)
 def choose(
     statistics: Statistics, expectation: Expectation, settings: Settings, dim: int, ranks: Ranks
 ) -> tuple[float, float]:
-    """(prior strength, inflation) with the best held-out log-likelihood; those that the settings fix are kept."""
+    """(prior strength, inflation) with the best held-out log-likelihood; those that the settings fix are kept.
+
+    The likelihood has one maximum over the prior strength: a walk uphill from the middle spares strengths beyond it.
+    """
     strengths = [dim * s for s in STRENGTHS] if settings.prior_strength is None else [settings.prior_strength]
     inflations = INFLATIONS if settings.inflation is None else (settings.inflation,)
-    scored: dict[tuple[float, float], float] = {}
-    for nu in strengths:
-        parameters = maximise(statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
+
+    @cache
+    def best_inflation(place: int) -> tuple[float, float]:
+        """(sum of held-out log-likelihoods, inflation) for one strength."""
+        parameters = maximise(
+            statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=strengths[place]
+        )
         sums = ranks.sum_(expectation.held_out(parameters, inflations)).tolist()
-        scored |= {(nu, inflation): total for inflation, total in zip(inflations, sums[:-1], strict=True)}
-    return max(scored, key=lambda pair: scored[pair])
+        return max(zip(sums[:-1], inflations, strict=True))
+
+    place = (len(strengths) - 1) // 2
+    while True:
+        around = range(max(0, place - 1), min(len(strengths), place + 2))
+        best = max(around, key=best_inflation)
+        if best == place:
+            return strengths[place], best_inflation(place)[1]
+        place = best
