@@ -1,14 +1,20 @@
-"""Seconds of one EM iteration, dense and truncated, over the floor and against scikit-learn.
+"""Seconds of one EM iteration, dense and truncated, over the floor and against scikit-learn, and of a whole fit.
 
-The floor is the arithmetic of the two products in packed features, 4 N K columns floating-point operations, at the
-sgemm rate that this machine reaches in the same run (a square product of 2048, best of the repeats before and after
-each measurement). Times are CPU seconds of one thread, so that a busy machine disturbs the ratios little.
+The floor of a dense iteration is the arithmetic of the two products in packed features, 4 N K columns floating-point
+operations, at the sgemm rate that this machine reaches just before and just after the iteration (a square product of
+2048). Rounds of the two alternate and the median of the ratios is printed, with the smallest and the largest. Times are
+CPU seconds of one thread; cores that share their caches with other work disturb them nevertheless. Each size has a
+process of its own, so that its peak memory is its own.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --covariance diag full --components 500 2000
+    OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure gap --components 2000
+    OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure fit --components 10000
 """
 
 import argparse
+import multiprocessing
 import resource
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -23,11 +29,14 @@ from trainer.mixture.estimate import maximise
 from trainer.mixture.expectation import Expectation
 from trainer.mixture.frame import Frame
 from trainer.mixture.kmeans import kmeans
+from trainer.mixture.packed import quadratic_columns
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, second_moment
 from trainer.mixture.sklearn_conversion import to_sklearn
 from trainer.mixture.truncated import Truncated
 from trainer.process_group import single
+
+DIM, WIDTH, NU = 64, 32, 128.0
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -43,51 +52,66 @@ def sgemm_rate(repeats: int = 3) -> float:
     return 2 * 2048**3 / min(seconds(lambda: a @ b) for _ in range(repeats))
 
 
-def iteration(expectation: Expectation, parameters: Parameters, kind: str) -> Parameters:
-    """One E-step and one M-step."""
-    return maximise(expectation.statistics(parameters, 1.0), kind, ridge=1e-6, prior_strength=128.0)
+def say(kind: str, k: int, line: str) -> None:
+    """One result, with the peak memory so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{kind} {k}: {line}; peak memory so far {peak:.2f} GB", flush=True)
 
 
-def columns(kind: str, dim: int) -> int:
-    """Packed features of one point."""
-    return 1 + 2 * dim if kind == "diag" else 1 + dim + dim * (dim + 1) // 2
+def points_in_frame(count: int) -> Points:
+    """Data A of the recipe, centred and of unit size."""
+    train = manifold_mixture(count, 1).train
+    return Frame.of(train, single()).enter(Points(train), torch.float32)
 
 
-def measure(points: Points, kind: str, k: int, repeats: int, against_sklearn: bool) -> None:
-    """Prints one line for each kind of iteration."""
-    count, dim = points.x.shape
+def started(points: Points, kind: str, k: int) -> Parameters:
+    """The mixture of the clusters of three iterations of k-means."""
     generator = torch.Generator().manual_seed(0)
     _, labels = kmeans(points.x, k, iterations=3, init="random", generator=generator, ranks=single())
-    parameters = maximise(hard_statistics(points, labels, kind, k), kind, ridge=1e-6, prior_strength=128.0)
+    return maximise(hard_statistics(points, labels, kind, k), kind, ridge=1e-6, prior_strength=NU)
+
+
+def iteration(expectation: Expectation, parameters: Parameters) -> Parameters:
+    """One E-step and one M-step."""
+    kind = parameters.covariance_type
+    return maximise(expectation.statistics(parameters, 1.0), kind, ridge=1e-6, prior_strength=NU)
+
+
+def iterations(kind: str, k: int, count: int, repeats: int, against_sklearn: bool) -> None:
+    """Dense iterations over their floor, truncated ones, and scikit-learn's."""
+    points = points_in_frame(count)
+    parameters = started(points, kind, k)
     moment = second_moment(points, single())
     dense = Exact(points, None, moment, "auto")
-    rates, times = [sgemm_rate()], []
+    arithmetic = 4 * count * k * (1 + DIM + quadratic_columns(kind, DIM))
+    ratios, times, rates = [], [], [sgemm_rate()]
     for _ in range(repeats):
-        times.append(seconds(lambda: iteration(dense, parameters, kind)))
+        times.append(seconds(lambda: iteration(dense, parameters)))
         rates.append(sgemm_rate())
-    best = min(times)
-    floor = 4 * count * k * columns(kind, dim) / max(rates)
-    print(
-        f"{kind} {k}: floor {floor:.3f} s at {max(rates) / 1e9:.0f} GFLOP/s, dense {best:.3f} s, {best / floor:.2f} x"
+        ratios.append(times[-1] / (arithmetic / statistics.mean(rates[-2:])))
+    middle = statistics.median(times)
+    say(
+        kind,
+        k,
+        f"dense {middle:.3f} s, {statistics.median(ratios):.2f} x the floor ({min(ratios):.2f} to {max(ratios):.2f}) "
+        f"of {arithmetic / statistics.median(rates):.3f} s at {statistics.median(rates) / 1e9:.0f} GFLOP/s",
     )
-    truncated = Truncated(points, None, moment, "auto", width=32)
+    truncated = Truncated(points, None, moment, "auto", width=WIDTH)
     # The first searches for candidates; the graph of neighbours is built at every fourth.
-    truncated_times = [seconds(lambda: iteration(truncated, parameters, kind)) for _ in range(5)]
-    mean = sum(truncated_times[1:]) / 4
-    print(f"{kind} {k}: truncated {mean:.3f} s, dense is {best / mean:.1f} x")
+    mean = statistics.mean([seconds(lambda: iteration(truncated, parameters)) for _ in range(5)][1:])
+    say(kind, k, f"truncated to {WIDTH} candidates {mean:.3f} s, the dense one is {middle / mean:.1f} x")
     if against_sklearn:
-        compare_with_sklearn(points, parameters, kind, best)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    print(f"{kind} {k}: peak memory of this process so far {peak:.2f} GB", flush=True)
+        compare_with_sklearn(points, parameters, middle)
 
 
-def compare_with_sklearn(points: Points, parameters: Parameters, kind: str, ours: float) -> None:
+def compare_with_sklearn(points: Points, parameters: Parameters, ours: float) -> None:
     """Prints the ratio to one iteration of scikit-learn in float32 from the same parameters, and both likelihoods."""
-    start = GaussianMixture(parameters.n_components, covariance_type=kind)
+    kind, k = parameters.covariance_type, parameters.n_components
+    start = GaussianMixture(k, covariance_type=kind)
     start.parameters_ = parameters
     model = to_sklearn(start)
     step = type(model)(
-        parameters.n_components,
+        k,
         covariance_type=kind,
         max_iter=1,
         weights_init=model.weights_.astype("float32"),
@@ -100,27 +124,68 @@ def compare_with_sklearn(points: Points, parameters: Parameters, kind: str, ours
         both = seconds(lambda: step.fit(x))
     # fit() is one iteration and one closing E-step; an E-step alone is what score_samples does.
     theirs = both - seconds(lambda: step.score_samples(x))
-    likelihood = float(model.score(x[:2000]))
-    own = start.score(points.x[:2000])
-    print(
-        f"{kind} {parameters.n_components}: scikit-learn {theirs:.2f} s, {theirs / ours:.1f} x ours; "
-        f"log-likelihood {likelihood:.5f} theirs, {own:.5f} ours"
+    likelihood, own = float(model.score(x[:2000])), start.score(points.x[:2000])
+    say(
+        kind,
+        k,
+        f"scikit-learn {theirs:.2f} s, {theirs / ours:.1f} x ours; "
+        f"log-likelihood {likelihood:.5f} theirs, {own:.5f} ours",
+    )
+
+
+def gap(kind: str, k: int, count: int) -> None:
+    """Held-out log-likelihood after five iterations, exact and truncated, from the same start."""
+    data = manifold_mixture(count, 10_000)
+    frame = Frame.of(data.train, single())
+    points, held_out = (frame.enter(Points(x), torch.float32) for x in (data.train, data.held_out))
+    start, moment = started(points, kind, k), second_moment(points, single())
+    scores = {}
+    for name, expectation in (
+        ("exact", Exact(points, None, moment, "auto")),
+        ("truncated", Truncated(points, None, moment, "auto", width=WIDTH)),
+    ):
+        parameters = start
+        for _ in range(5):
+            parameters = iteration(expectation, parameters)
+        mixture = GaussianMixture(k, covariance_type=kind)
+        mixture.parameters_ = parameters
+        scores[name] = mixture.score(held_out.x)
+    lost = scores["exact"] - scores["truncated"]
+    say(kind, k, f"held out, five iterations: {scores['exact']:.4f} exact, truncated loses {lost:.4f} nats")
+
+
+def whole_fit(kind: str, k: int, count: int) -> None:
+    """Phases of a fit of ten iterations by defaults."""
+    data = manifold_mixture(count, 10_000)
+    mixture = GaussianMixture(k, covariance_type=kind, max_iter=10)
+    used = seconds(lambda: mixture.fit(data.train))
+    phases = ", ".join(f"{phase} {value:.1f} s" for phase, value in mixture.seconds_.items())
+    say(
+        kind,
+        k,
+        f"fit of {mixture.n_iter_} iterations {used:.1f} s of one core (wall: {phases}); "
+        f"truncation loses {mixture.truncation_loss_} nats",
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--covariance", nargs="+", default=["diag", "full"], choices=["diag", "full"])
+    parser.add_argument("--measure", default="iterations", choices=("iterations", "gap", "fit"))
+    parser.add_argument("--covariance", nargs="+", default=["full"], choices=["diag", "full"])
     parser.add_argument("--components", nargs="+", type=int, default=[500, 2000])
     parser.add_argument("--points", type=int, default=50_000)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--against-sklearn", action="store_true", help="scikit-learn too: slow, and 12 GB at 10,000")
     args = parser.parse_args()
-    train = manifold_mixture(args.points, 1).train
-    points = Frame.of(train, single()).enter(Points(train), torch.float32)
     for kind in args.covariance:
         for k in args.components:
-            measure(points, kind, k, args.repeats, args.against_sklearn)
+            more = (args.repeats, args.against_sklearn) if args.measure == "iterations" else ()
+            measure = {"iterations": iterations, "gap": gap, "fit": whole_fit}[args.measure]
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=(kind, k, args.points, *more))
+            process.start()
+            process.join()
+            if process.exitcode:
+                raise SystemExit(process.exitcode)
 
 
 if __name__ == "__main__":
