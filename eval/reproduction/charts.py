@@ -1,5 +1,6 @@
 """The charts of the reproduction: points with their errors over a variance or a number, and bars by method."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -26,6 +27,9 @@ def line_panels(
             for colour, (name, numbers) in zip(_COLOURS, series.items(), strict=False):
                 _line(axes, name, numbers, colour, star)
             axes.set_xscale("log")
+            places = sorted({place for numbers in series.values() for place in numbers})
+            axes.set_xticks(places, [f"{place:.3g}" for place in places], fontsize=7, rotation=45)
+            axes.set_xticks([], minor=True)
             axes.set_xlabel(axis)
             axes.set_title(title)
             if len(series) > 1 or star is not None:
@@ -36,7 +40,8 @@ def line_panels(
 def _line(axes: Axes, name: str, numbers: Series, colour: str, star: float | None) -> None:
     places = sorted(numbers)
     values = [numbers[place].value for place in places]
-    errors = [numbers[place].error or 0.0 for place in places]
+    # A number without a known error has no bar.
+    errors = [math.nan if (error := numbers[place].error) is None else error for place in places]
     axes.errorbar(places, values, yerr=errors, marker="o", markersize=4, color=colour, label=name, capsize=2)
     if star is not None and star in numbers:
         axes.plot([star], [numbers[star].value], marker="*", markersize=13, color=colour, linestyle="none")
@@ -55,12 +60,13 @@ def bars(groups: Mapping[str, Mapping[str, Number | None]], *, axis: str) -> byt
                 [x + (place - (len(series) - 1) / 2) * width for x, _ in shown],
                 [number.value for _, number in shown],
                 width,
-                yerr=[number.error or 0.0 for _, number in shown],
+                yerr=[math.nan if number.error is None else number.error for _, number in shown],
                 color=colour,
                 ecolor=MUTED,
                 capsize=2,
                 label=name,
             )
+        axes.set_axisbelow(True)
         axes.set_xticks(range(len(groups)), list(groups), fontsize=8)
         axes.set_ylabel(axis)
         axes.axhline(0, color=MUTED, linewidth=0.6)
