@@ -13,6 +13,7 @@ TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m
 help:
 	@echo "make demo   everything on Fashion-MNIST: install, shards, two stages on two processes, mixture, evaluation, report"
 	@echo "make test   lint, types and tests"
+	@echo "make test-slurm   the batch scripts on a real scheduler, which this installs (root)"
 	@echo "make test-cluster   ray up, a sweep, a lost host and ray down, on three hosts that are network namespaces (root)"
 
 # The stamp is written last, so an installation that was cut off is done again.
@@ -49,4 +50,10 @@ test-cluster: .venv/.installed
 	@cd tests/tune && ../../$(BIN)/python -c "import sys, cluster_hosts; sys.exit(cluster_hosts.missing())"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not slow" tests/tune
 
-.PHONY: help demo test test-cluster
+# Not part of the suite: it starts a scheduler, which takes root, and Debian's packages, which it installs.
+test-slurm: .venv/.installed
+	@{ command -v slurmctld && command -v munged; } > /dev/null || { apt-get update --quiet && apt-get install --yes --no-install-recommends slurm-wlm munge; } \
+	  || { echo "the tests of the batch scripts need slurmctld, slurmd and munged, and root: apt-get install slurm-wlm munge"; exit 2; }
+	$(BIN)/python -m pytest -m slurm tests/slurm
+
+.PHONY: help demo test test-cluster test-slurm
