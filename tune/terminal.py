@@ -8,6 +8,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial as RayTrial
 
 from data_shards.progress import Progress
+from tune.leftovers import free_processes
 from tune.record import has_outcome, note_outcome, trial_record
 from tune.trials import Trial, save_trial
 
@@ -54,6 +55,7 @@ class SweepProgress(Callback):
         folder = self._folder(trial)
         if has_outcome(folder):
             return
+        free_processes(folder)
         if not folder.exists():
             save_trial(folder, Trial(**trial.config["trial"]))  # its driver never came to life
         if trial.status == RayTrial.ERROR:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.util
 import torch.distributed as dist
 
 from data_shards.errors import InputError
@@ -78,6 +79,11 @@ def _tell(kind: str, images: int, facts: dict[str, Any]) -> None:
 
 def _note_attempt(folder: Path) -> None:
     """A line for each start of the trial: how often it was tried again."""
-    line = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "host": socket.gethostname()}
+    group = ray.util.get_current_placement_group()
+    line = {
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "placement_group": group.id.hex() if group is not None else "",
+    }
     with (folder / ATTEMPTS).open("a") as file:
         file.write(json.dumps(line) + "\n")

@@ -1,0 +1,119 @@
+"""A whole sweep through Ray, as the command runs it: one trial is finished, one stopped by ASHA, one impossible."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import ROOT
+from sweep_cases import write_sweep
+
+from trainer.config import load
+from tune.record import Record, trial_record
+from tune.stopping import rungs
+from tune.sweep_config import read_sweep
+from tune.trials import trial_folders
+
+
+def sweep_command(path: Path, *words: str) -> list[str]:
+    return [sys.executable, "-m", "tune", "--config", str(path), *words]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(ROOT)}
+
+
+def run_tune(path: Path, *words: str, timeout: float = 280) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        sweep_command(path, *words),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def by_name(path: Path) -> dict[str, Record]:
+    return {folder.name: trial_record(folder) for folder in trial_folders(read_sweep(path).trials_folder)}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory, digits_shards) -> tuple[Path, subprocess.CompletedProcess]:
+    """The sweep's file and its finished command. The trials run one after another, so that ASHA's cut is known."""
+    path = write_sweep(
+        tmp_path_factory.mktemp("swept"),
+        digits_shards,
+        fields={"stage2.max_epochs": 3},
+        # Good; hardly learning at all; and 12 channels, which group norm cannot cut into groups of 8.
+        space={
+            "optimiser.learning_rate": {"choice": [0.005, 1e-8]},
+            "model.norm": {"choice": ["none", "group"], "when": {"optimiser.learning_rate": 1e-8}},
+            "model.encoder_channels": {"choice": [[12]], "when": {"model.norm": "group"}},
+        },
+        asha={"enabled": True, "grace_images": 100, "reduction_factor": 2},
+        measure={"images": 60, "mixture": 2, "likelihood_images": 10, "likelihood_samples": 2},
+        objectives=["fd"],
+    )
+    return path, run_tune(path, "--export-best", str(path.parent / "best.yaml"))
+
+
+def test_a_sweep_finishes_good_trials_stops_hopeless_ones_and_goes_on_past_impossible_ones(swept):
+    path, done = swept
+    assert done.returncode == 0, done.stderr
+    good, hopeless, impossible = by_name(path).values()
+    assert good["status"] == "finished"
+    assert (hopeless["status"], hopeless["fields"]["optimiser.learning_rate"]) == ("stopped", 1e-8)
+    assert hopeless["reason"].startswith("ASHA, at the rung of ")
+    assert impossible["status"] == "failed"
+    assert "group norm needs multiples of 8" in impossible["reason"]
+
+
+def test_no_trial_is_stopped_before_the_first_rung(swept):
+    path, _ = swept
+    first = rungs(read_sweep(path))[0]
+    (stopped,) = [record for record in by_name(path).values() if record["status"] == "stopped"]
+    assert first <= stopped["images"] < 3 * first
+    assert stopped["stage"] == 2
+
+
+def test_a_finished_trial_has_distances_of_reconstructions_and_of_both_stages_and_likelihoods(swept):
+    (good,) = [record for record in by_name(swept[0]).values() if record["status"] == "finished"]
+    assert all(good[name] > 0 for name in ("fd_reconstruction", "fd_stage1", "fd_final", "seconds", "parameters"))
+    assert all(isinstance(good[name], float) for name in ("iwae_stage1", "iwae_final"))
+    assert (good["retries"], good["stage1_reason"], good["stage2_reason"]) == (0, "cap", "cap")
+
+
+def test_the_terminal_tells_trials_done_running_stopped_failed_the_best_and_the_report(swept):
+    path, done = swept
+    last = [line for line in done.stderr.splitlines() if line.startswith("search  ")][-1]
+    assert "3 of 3 trials" in last
+    assert "stopped 1  failed 1" in last
+    assert "best ELBO" in last
+    assert f"report: {read_sweep(path).folder / 'sweep.html'}" in done.stdout
+
+
+def test_the_best_configuration_is_exported_with_what_was_drawn_for_it(swept):
+    path, _ = swept
+    best = load(path.parent / "best.yaml")
+    assert (best.name, best.optimiser.learning_rate) == ("best-of-sweep", 0.005)
+
+
+def test_the_same_command_again_trains_nothing(swept):
+    path, _ = swept
+    before, began = by_name(path), time.monotonic()
+    done = run_tune(path)
+    assert done.returncode == 0, done.stderr
+    assert by_name(path) == before
+    assert time.monotonic() - began < 240
+
+
+def test_a_sweep_that_was_changed_is_refused_with_what_changed(swept):
+    path, _ = swept
+    path.with_name("changed.yaml").write_text(path.read_text().replace("images: 60", "images: 70"))
+    done = run_tune(path.with_name("changed.yaml"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "the sweep was started with another measure" in done.stderr
