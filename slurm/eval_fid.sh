@@ -19,6 +19,7 @@ CONTAINER="${CONTAINER:-}"           # command before Python, such as "apptainer
 PYTHON="${PYTHON:-.venv/bin/python}" # the Python in which the project is installed
 RUN="${RUN:-runs/celeba}"            # run folder, on a disk that all nodes share
 COMPONENTS="${COMPONENTS:-500}"      # components of the fitted mixture, unless --mixture says otherwise
+SAMPLES="${SAMPLES:-10000}"          # samples compared, unless --n says otherwise
 DEVICE="${DEVICE:-cuda}"             # cuda or cpu
 PARTS="${PARTS:-4}"                  # tasks of the array
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a part starts itself again
@@ -28,13 +29,13 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the f
 source slurm/lib.sh
 read_words "$@"
 load_environment
-fid=(-m eval fid --run "$RUN" --from q_hat --mixture "$COMPONENTS" "${WORDS[@]}")
+fid=(-m eval fid --run "$RUN" --from q_hat --mixture "$COMPONENTS" --n "$SAMPLES" "${WORDS[@]}")
 if [[ ${STEP:-} == merge ]]; then
   restartable in_python "${fid[@]}" --device "$DEVICE" --merge "$PARTS"
 elif [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then
   restartable in_python "${fid[@]}" --device "$DEVICE" --part "$SLURM_ARRAY_TASK_ID/$PARTS"
 else
-  in_python -m eval.plan fid --run "$RUN" --device "$DEVICE" --processes "$PARTS" >&2
+  in_python -m eval.plan fid --run "$RUN" --n "$SAMPLES" --device "$DEVICE" --processes "$PARTS" >&2
   missing="$(in_python "${fid[@]}" --missing "$PARTS")"
   say "parts to make: ${missing:-none}" >&2
   if [[ $DRY_RUN ]]; then

@@ -52,10 +52,10 @@ meet() {
 on_all_nodes() {
   meet
   local cpus=$((${SLURM_CPUS_PER_TASK:-1}))
-  export OMP_NUM_THREADS=$((cpus > PROCESSES ? cpus / PROCESSES : 1))
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > PROCESSES ? cpus / PROCESSES : 1))}"
   local step=(srun --kill-on-bad-exit=1 --nodes="$SLURM_JOB_NUM_NODES")
   if [[ $LAUNCH == srun ]]; then
-    step+=(--ntasks=$((SLURM_JOB_NUM_NODES * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task="$OMP_NUM_THREADS")
+    step+=(--ntasks=$((SLURM_JOB_NUM_NODES * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task=$((cpus > PROCESSES ? cpus / PROCESSES : 1)))
     # Ignored until Python takes them: a process that is still starting would die of them.
     "${step[@]}" bash -c "trap '' USR2 TERM; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
   else

@@ -23,12 +23,13 @@ SOURCE="${SOURCE:-celeba}"           # folder with img_align_celeba.zip (or unpa
 RUNS="${RUNS:-runs}"                 # folder of the run folders, on a disk that all nodes share
 RUN="${RUN:-$RUNS/celeba}"           # the run that gets a report; its name is that of the trainer's configuration
 COMPONENTS="${COMPONENTS:-500}"      # components of its mixture
+IMAGES="${IMAGES:-500}"              # test images of its likelihood and uncertainty, and samples of its memorisation
 DEVICE="${DEVICE:-cuda}"             # cuda or cpu
 PLAN="${PLAN:-}"                     # YAML file of what the tables need; empty: the project's own for CelebA
 SHARES="${SHARES:-15}"               # tasks that share out the trainings of the tables
 PARTS="${PARTS:-8}"                  # tasks of the shards, and of the distances
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a job starts itself again
-export SOURCE RUNS RUN COMPONENTS DEVICE PARTS
+export SOURCE RUNS RUN COMPONENTS IMAGES DEVICE PARTS
 
 cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
 # shellcheck source=slurm/lib.sh
@@ -40,9 +41,9 @@ plan=(--dataset celeba --runs "$tables" ${PLAN:+--plan "$PLAN"})
 measure=(-m eval reproduce all "${plan[@]}" --device "$DEVICE")
 
 report() {
-  in_python -m eval likelihood --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
-  in_python -m eval uncertainty --run "$RUN" --device "$DEVICE"
-  in_python -m eval memorisation --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
+  in_python -m eval likelihood --run "$RUN" --images "$IMAGES" --mixture "$COMPONENTS" --device "$DEVICE"
+  in_python -m eval uncertainty --run "$RUN" --images "$IMAGES" --device "$DEVICE"
+  in_python -m eval memorisation --run "$RUN" --images "$IMAGES" --mixture "$COMPONENTS" --device "$DEVICE"
   in_python -m eval report --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
 }
 
