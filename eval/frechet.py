@@ -3,17 +3,16 @@
 For covariances A = F F^T and B = G G^T the trace of (A B)^(1/2) is the sum of the singular values of F^T G (F and G any
 factors, square or not), so Cholesky factors do where both are positive definite and truncated eigenvectors elsewhere.
 Where A and B are well conditioned, the eigenvalues of F^T B F are exact enough: their roots are these singular values,
-and they cost a fifth.
+and they cost a tenth.
 """
 
 import torch
+from scipy.linalg import lapack
 from torch import Tensor
 
 _EPS = torch.finfo(torch.float64).eps
 # Error of the cheap route, relative to the distance, above which the dear one is taken.
 _TOLERANCE = 3e-10
-# Expected error, relative to the traces, above which the cheap route is not tried.
-_HOPELESS = 1e-11
 
 
 def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tensor) -> float:
@@ -22,7 +21,9 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
     mean_a, mean_b: (d,); cov_a, cov_b: (d, d), symmetric, positive semidefinite and perhaps singular, as covariances of
     fewer than d + 1 vectors are. Raises ValueError where shapes disagree or an entry is not finite.
     """
-    mean_a, cov_a, mean_b, cov_b = (torch.as_tensor(t, dtype=torch.float64) for t in (mean_a, cov_a, mean_b, cov_b))
+    mean_a, cov_a, mean_b, cov_b = (
+        torch.as_tensor(t, dtype=torch.float64, device="cpu") for t in (mean_a, cov_a, mean_b, cov_b)
+    )
     d = len(mean_a)
     if mean_a.shape != (d,) or mean_b.shape != (d,) or cov_a.shape != (d, d) or cov_b.shape != (d, d):
         shapes = [tuple(t.shape) for t in (mean_a, cov_a, mean_b, cov_b)]
@@ -31,17 +32,14 @@ def frechet_distance(mean_a: Tensor, cov_a: Tensor, mean_b: Tensor, cov_b: Tenso
         raise ValueError("a mean or covariance has an entry that is not finite")
     cov_a, cov_b = (cov_a + cov_a.T) / 2, (cov_b + cov_b.T) / 2
     apart = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace()
-    factor_a, factor_b = _cholesky(cov_a), _cholesky(cov_b)
-    if factor_a is not None and factor_b is not None:
-        # The pivots lie roughly as the eigenvalues do, which is enough to choose a route.
-        likely = factor_a.diagonal().square().sort().values * factor_b.diagonal().square().sort().values
-        if _error_of_roots(likely) <= _HOPELESS * apart:
-            product = factor_a.T @ cov_b @ factor_a
-            values = torch.linalg.eigvalsh((product + product.T) / 2)
-            distance = apart - 2 * values.clamp_min(0).sqrt().sum()
-            if _error_of_roots(values) <= _TOLERANCE * distance:
-                return float(distance)
+    factor_a = _cholesky(cov_a)
+    if factor_a is not None:
+        values = _eigenvalues_between(factor_a, cov_b)
+        distance = apart - 2 * values.clamp_min(0).sqrt().sum()
+        if _error_of_roots(values) <= _TOLERANCE * distance:
+            return float(distance)
     factor_a = _truncated_factor(cov_a) if factor_a is None else factor_a
+    factor_b = _cholesky(cov_b)
     factor_b = _truncated_factor(cov_b) if factor_b is None else factor_b
     overlap = torch.linalg.svdvals(factor_a.T @ factor_b).sum()
     return float((apart - 2 * overlap).clamp_min(0))
@@ -54,6 +52,24 @@ def _cholesky(cov: Tensor) -> Tensor | None:
     if failed or (pivots.numel() and pivots.min() <= len(cov) * _EPS * pivots.max()):
         return None
     return factor
+
+
+def _eigenvalues_between(factor: Tensor, cov: Tensor) -> Tensor:
+    """Eigenvalues (d,) of F^T C F for a lower triangular F; NaN where they were not found.
+
+    LAPACK's reduction of the product takes a quarter of the arithmetic of two products, and without eigenvectors the
+    tridiagonal form is all that costs.
+    """
+    if len(cov) == 1:
+        return (factor.square() * cov).flatten()  # dsterf wants something beside the diagonal
+    # C order of a lower triangle is Fortran's order of its transpose, an upper one.
+    upper, symmetric = factor.numpy().T, cov.numpy().T
+    product, failed = lapack.dsygst(symmetric, upper, itype=2, lower=0)
+    lwork, _ = lapack.dsytrd_lwork(len(cov), lower=0)
+    _, diagonal, beside, _, failed_too = lapack.dsytrd(product, lower=0, lwork=int(lwork), overwrite_a=1)
+    values, left = lapack.dsterf(diagonal, beside)
+    found = torch.from_numpy(values)
+    return found if failed == failed_too == left == 0 else found.fill_(torch.nan)
 
 
 def _truncated_factor(cov: Tensor) -> Tensor:
