@@ -26,6 +26,8 @@ chmod +x "$venv/bin/ray"
 # setuptools is among them, and there is no network to fetch another one for building.
 mkdir -p "$home/.config/pip"
 printf '[install]\nno-build-isolation = false\n' > "$home/.config/pip/pip.conf"
+# Ray's workers are nice by 15, and on a machine whose cores do other work too they would hardly ever get one.
+echo 'export RAY_worker_niceness=0' >> "$home/.bashrc"
 
 hostname "$name"
 ip link set lo up

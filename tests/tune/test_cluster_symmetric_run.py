@@ -1,4 +1,4 @@
-"""The command that tune/clusters/slurm.yaml gives for a batch job, started on every host at once as srun starts it."""
+"""The command that tune/clusters/slurm.yaml gives for an allocation, started on all hosts at once as srun does it."""
 
 import json
 import secrets

@@ -102,21 +102,31 @@ def test_a_sweep_outlives_a_host_and_its_trial_goes_on_from_its_checkpoint(clust
     def trains(name: str) -> bool:
         return any("RayTrainWorker" in command for command in network.hosts[name].commands())
 
+    def attempts() -> list[str]:
+        """The host of the first process, for each time that the trial was started."""
+        return [json.loads(line)["host"] for line in (first / "attempts.jsonl").read_text().splitlines()]
+
     command = f"cd {PROJECT} && python -m tune --config /mnt/sweeps/sweep.yaml --address auto"
-    with cluster.executing(command, network.folder / "sweep.log") as sweep:
+    log = network.folder / "sweep.log"
+    with cluster.executing(command, log) as sweep:
         wait_until(lambda: max(checkpoints(), default=0) >= 5000, seconds=600, what="5000 images of the first trial")
         lost = next(name for name in ("one", "two") if trains(name))
         network.hosts[lost].lose()
         reached = checkpoints()[-1]
-        assert sweep.wait(timeout=900) == 0, (network.folder / "sweep.log").read_text()
+        assert sweep.wait(timeout=900) == 0, log.read_text()
 
-    events = {
-        folder.name: [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        for folder in trials.iterdir()
-    }
-    print(events)
-    assert sorted(events) == ["search-000-seed0", "search-001-seed0"]
-    assert reached > 0
+    assert len(attempts()) == 2
+    assert attempts()[-1] != lost
+    events = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
+    resumed = [event["images"] for event in events if event["event"] == "resume"]
+    assert len(resumed) == 1
+    assert resumed[0] >= reached
+    ends = {path.parent.name: json.loads(path.read_text())["status"] for path in trials.glob("*/outcome.json")}
+    assert ends == {"search-000-seed0": "finished", "search-001-seed0": "finished"}
+
+    copied = network.folder / "copied"
+    cluster.ray("rsync-down", "/mnt/sweeps/runs/three-hosts/sweep.html", str(copied))
+    assert "search-001-seed0" in copied.read_text()
 
 
 def test_ray_down_ends_ray_on_every_host(cluster):
