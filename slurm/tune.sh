@@ -41,6 +41,10 @@ ray_on() {
     --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=200000000 "$@" &
 }
 
+# A head that finds a token in the home folder asks for it, and other nodes show it only when they are told to.
+export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
+[[ $RAY_AUTH_MODE != token ]] || in_python -m ray.scripts.scripts get-auth-token --generate >/dev/null
+
 meet
 ray_on "${NODES[0]}" --head --port="$MASTER_PORT" --temp-dir="$RAY_FOLDER"
 until (: <"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do sleep 1; done
