@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 from eval.figures import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
 from tune.front import front
@@ -116,8 +116,11 @@ def sensitivity_figure(records: Sequence[Record], space: Sequence[Dimension], ea
                 axes.set_xlim(-0.5, len(named) - 0.5)
             else:
                 axes.scatter([v for v, _ in points], [e for _, e in points], color=BLUE, s=12)
+                axes.xaxis.set_major_locator(MaxNLocator(integer=dimension.kind == "randint", nbins=4))
                 if dimension.kind == "loguniform":
                     axes.set_xscale("log")
+                    axes.set_xlim(*dimension.values)
+                    axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_title(dimension.field, fontsize=8.5)
             axes.tick_params(labelsize=7.5)
         return svg(made)

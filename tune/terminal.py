@@ -1,5 +1,6 @@
 """What a person at the terminal wants to know of a running sweep, and the outcome of each trial as it ends."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,8 @@ class SweepProgress(Callback):
     def _facts(self, trials: Sequence[RayTrial], outcomes: list[str]) -> dict[str, object]:
         facts: dict[str, object] = {"running": sum(trial.status == RayTrial.RUNNING for trial in trials)}
         facts |= {name: outcomes.count(name) for name in ("stopped", "failed")}
-        measured = [(t.last_result["elbo"], name_of(t)) for t in trials if "elbo" in (t.last_result or {})]
-        if measured:
+        told = [((trial.last_result or {}).get("elbo", math.nan), name_of(trial)) for trial in trials]
+        if measured := [(elbo, name) for elbo, name in told if math.isfinite(elbo)]:
             facts["best"] = "ELBO {:.1f} ({})".format(*max(measured))
         return facts
 

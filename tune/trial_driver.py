@@ -8,6 +8,7 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from data_shards.errors import InputError
+from tune.leftovers import free_processes
 from tune.sweep_config import SweepConfig
 from tune.trials import Trial, note_failure, save_trial
 from tune.worker import Task, work
@@ -23,6 +24,8 @@ def drive(params: dict[str, Any], sweep: SweepConfig) -> None:
     except InputError as error:
         note_failure(folder, str(error))
         return
+    # A driver that was killed may have left workers; two trainings must not write into one run folder.
+    free_processes(folder)
     resources: dict[str, float] = {"CPU": sweep.cpus_per_worker}
     if config.device == "cuda":
         resources["GPU"] = 1

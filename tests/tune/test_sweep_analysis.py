@@ -19,7 +19,7 @@ from tune.sensitivity import elbo_at, sensitivity
 from tune.space import read_space
 from tune.trial_table import to_csv
 
-SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6]}})
+SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
 
 
 def test_configurations_rank_by_their_mean_over_seeds_with_the_standard_deviation_over_them():
