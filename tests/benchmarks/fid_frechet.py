@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python tests/benchmarks/fid_frechet.py
 
 Covariances of 20,000 vectors whose spectrum falls as 1 / k; then of 1,000 vectors, which are singular, the dearer case.
-The floor is what any route by eigenvalues computes, at the rate of a float64 product in the same run: a Cholesky factor,
+The floor is what a route by eigenvalues computes, at the rate of a float64 product in the same run: a Cholesky factor,
 the two-sided product and its tridiagonal form, (1 + 3 + 4) d^3 / 3 operations. Half of the last is products of a matrix
 and a vector, which memory holds back. Times are CPU seconds. Asked for: at least 20 times faster, equal to 1e-8.
 """
@@ -55,8 +55,8 @@ def main() -> None:
     expected = float(clean_fid_distance(*(t.numpy() for t in (*a, *b))))
     theirs = time.process_time() - began
     print(
-        f"20,000 vectors: ours {ours:.2f} s, floor {floor():.2f} s, clean-fid's sqrtm {theirs:.1f} s, {theirs / ours:.1f} times; "
-        f"relative difference {abs(value - expected) / expected:.1e}"
+        f"20,000 vectors: ours {ours:.2f} s, floor {floor():.2f} s, clean-fid's sqrtm {theirs:.1f} s, "
+        f"{theirs / ours:.1f} times; relative difference {abs(value - expected) / expected:.1e}"
     )
     _, singular = best_of_ours(moments(1_000, 0), moments(1_000, 1))
     print(f" 1,000 vectors: ours {singular:.2f} s (singular covariances), {theirs / singular:.1f} times")
