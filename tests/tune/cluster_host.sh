@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # The first process of a host: a machine of its own as far as Ray can tell, with a private /tmp, /dev/shm, /run and home
 # over those of the real machine, the shared folder under /mnt/sweeps, and sshd.
 # Arguments: name, its address with prefix, gateway, home, shared folder, folder of installed packages, Python, folder of keys.

@@ -48,12 +48,12 @@ class RayUp:
         return self.network.at_desk("ray", command, str(self.file), *words, env=self.env, cwd=ROOT, timeout=timeout)
 
     @contextmanager
-    def executing(self, command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-        """`ray exec FILE COMMAND` at the desk, in the background; it is ended, if it still runs, with the context."""
-        words = ("ray", "exec", str(self.file), command)
+    def started(self, command: str, *words: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """`ray COMMAND FILE WORDS` at the desk, in the background; it is ended, if it still runs, with the context."""
+        line = ("ray", command, str(self.file), *words)
         with (
             log.open("wb") as output,
-            self.network.started_at_desk(*words, env=self.env, cwd=ROOT, output=output) as one,
+            self.network.started_at_desk(*line, env=self.env, cwd=ROOT, output=output) as one,
         ):
             yield one
 
