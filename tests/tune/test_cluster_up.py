@@ -116,18 +116,23 @@ def test_a_sweep_outlives_a_host_and_its_trial_goes_on_from_its_checkpoint(clust
     command = f"cd {PROJECT} && python -m tune --config /mnt/sweeps/sweep.yaml --address auto"
     log = network.folder / "sweep.log"
     with cluster.started("exec", command, log=log) as sweep:
-        wait_until(lambda: max(checkpoints(), default=0) >= 5000, seconds=600, what="5000 images of the first trial")
+        wait_until(
+            lambda: sweep.poll() is not None or max(checkpoints(), default=0) >= 5000,
+            seconds=600,
+            what="5000 images of the first trial",
+        )
+        assert sweep.poll() is None, log.read_text()
         lost = next(name for name in ("one", "two") if trains(name))
         network.hosts[lost].lose()
         reached = checkpoints()[-1]
         assert sweep.wait(timeout=900) == 0, log.read_text()
 
-    assert len(attempts()) == 2
+    assert len(attempts()) > 1
     assert attempts()[-1] != lost
     events = [json.loads(line) for line in (first / "metrics.jsonl").read_text().splitlines()]
     resumed = [event["images"] for event in events if event["event"] == "resume"]
-    assert len(resumed) == 1
-    assert resumed[0] >= reached
+    assert resumed
+    assert min(resumed) >= reached
     ends = {path.parent.name: json.loads(path.read_text())["status"] for path in trials.glob("*/outcome.json")}
     assert ends == {"search-000-seed0": "finished", "search-001-seed0": "finished"}
 
