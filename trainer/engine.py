@@ -104,7 +104,7 @@ class DdpEngine:
 
     def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
-        self.adam.zero_grad(set_to_none=False)
+        self.adam.zero_grad(set_to_none=True)
         parts = micro_batches(share, self.config.engine.micro_batches)
         whole = whole_batch_rows(self.objective, parts, self.ranks)
         sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)

@@ -20,6 +20,7 @@ from trainer.checkpoint import Checkpoint
 from trainer.config import Config, differences, to_yaml
 from trainer.ema import WeightAverage
 from trainer.engine import DdpEngine, Engine
+from trainer.heap import keep_freed_memory
 from trainer.held_out import HeldOut, held_out
 from trainer.log import Listener, RunLog
 from trainer.meter import Meter
@@ -43,6 +44,8 @@ def train(config: Config, listener: Listener | None = None) -> Path:
     event of metrics.jsonl on every process; a process group that is there already is joined.
     """
     with process_group(config.device) as ranks:
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
         # One rank's mistake must end all of them, or the others wait for it.
         trainer = _agreed(ranks, lambda: Trainer(config, ranks, listener))
         trainer.run()

@@ -1,15 +1,17 @@
 """sigma^2 by its three updates, the exact pass, and the switch to stage 2 (decisions D5 and D6)."""
 
+import numpy as np
 import pytest
 import torch
 from training import events, train
 
 from data_shards.manifest import Manifest
 from data_shards.stream import ShardStream
+from trainer.model import SigmaVAE
 from trainer.process_group import single
 from trainer.restore import load_model
-from trainer.sections import DataConfig
-from trainer.variance import exact_variance
+from trainer.sections import DataConfig, ModelConfig, VarianceConfig
+from trainer.variance import VarianceUpdate, exact_variance
 
 
 @pytest.fixture(scope="module", params=["adam", "closed_form", "epoch"])
@@ -54,6 +56,28 @@ def test_the_floor_of_stage_2_is_half_the_variance_of_the_data_set(run):
 
 def test_the_variance_of_the_data_set_is_frozen_in_stage_2(run):
     assert load_model(run).dataset_variance == load_model(run, "stage1").dataset_variance
+
+
+def test_closed_form_is_the_mean_of_the_first_batches_then_a_running_mean():
+    model = SigmaVAE((1, 8, 8), ModelConfig(encoder_channels=(4,), decoder_channels=(4,), hidden=0, latent_dim=2))
+    update = VarianceUpdate(VarianceConfig(initial=7.0, smoothing=0.25), torch.device("cpu"))
+    newest = np.random.default_rng(0).uniform(0.01, 0.5, 12)  # equation 9 on each batch of 10 images
+    found = []
+    for variance in newest:
+        update.after_batch(model, torch.tensor(variance * 10 * 64, dtype=torch.float64), 10, torch.tensor(True))
+        found.append(model.dataset_variance)
+    expected = [newest[: count + 1].mean() for count in range(4)]
+    for variance in newest[4:]:
+        expected.append(0.75 * expected[-1] + 0.25 * variance)
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_left_out_changes_neither_the_variance_nor_the_weight_of_the_next():
+    model = SigmaVAE((1, 8, 8), ModelConfig(encoder_channels=(4,), decoder_channels=(4,), hidden=0, latent_dim=2))
+    update = VarianceUpdate(VarianceConfig(smoothing=0.01), torch.device("cpu"))
+    for variance, finite in ((0.2, True), (float("nan"), False), (0.4, True)):
+        update.after_batch(model, torch.tensor(variance * 10 * 64, dtype=torch.float64), 10, torch.tensor(finite))
+    assert model.dataset_variance == pytest.approx(0.3, rel=1e-5)
 
 
 def test_an_absolute_floor_is_taken_as_given(digits_shards, tmp_path):
