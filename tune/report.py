@@ -1,4 +1,4 @@
-"""The report of a sweep, from the records of its trials: sweep.html for a person, sweep.csv for everything else."""
+"""The report of a sweep, from the records of its trials: a page for a person, a summary and a CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from tune.ranking import Ranked, Record, ranking, spread_of, values
 from tune.report_figures import TITLES, curves, early_figure, front_figure, sensitivity_figure
 from tune.sensitivity import sensitivity
 from tune.space import Dimension
+from tune.summary import to_markdown
 from tune.trial_table import drawn_text, number, stage_table, to_csv, trial_table
 
 # Parts of the longest training at which the early metric is compared with the final one, beside the first rung.
@@ -28,14 +29,15 @@ def write_report(
     rungs: Sequence[int],
     longest: int,
 ) -> Path:
-    """Writes sweep.html and sweep.csv into the sweep's folder; returns the page's path.
+    """Writes sweep.html, sweep.md and sweep.csv into the sweep's folder; returns the page's path.
 
     objective: what ranks; rungs: images at which ASHA judged; longest: images of the longest possible training.
     """
+    page = build_page(folder.name, records, space, objective, rungs, longest)
     write_text(folder / "sweep.csv", to_csv(records))
-    page = folder / "sweep.html"
-    write_text(page, build_page(folder.name, records, space, objective, rungs, longest).html())
-    return page
+    write_text(folder / "sweep.md", to_markdown(page))
+    write_text(folder / "sweep.html", page.html())
+    return folder / "sweep.html"
 
 
 def build_page(

@@ -17,6 +17,7 @@ from tune.ranking import best_configuration, ranking
 from tune.report import build_page
 from tune.sensitivity import elbo_at, sensitivity
 from tune.space import read_space
+from tune.summary import to_markdown
 from tune.trial_table import to_csv
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
@@ -162,6 +163,15 @@ def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_n
         assert title in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+def test_the_summary_has_the_ranking_and_the_reasons_as_markdown_tables_of_even_rows():
+    records = [record(0), record(1), record(2, status="failed", reason="a | b")]
+    text = to_markdown(build_page("s", records, SPACE, "fd", (1000,), 2000))
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert all(len({line.replace("\\|", "").count("|") for line in table}) == 1 for table in tables)
+    assert "1. configuration 1 | 99.0 |" in text
+    assert "a \\| b" in text
 
 
 def test_the_page_can_be_made_of_any_part_of_a_sweep():
