@@ -72,7 +72,9 @@ class OptunaSearch(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the study when the last of a configuration's seeds has ended."""
-        number = self.state["of"].pop(trial_id)
+        number = self.state["of"].pop(trial_id, None)
+        if number is None:
+            return  # suggested after Ray last stored the search, and lost with what came later
         values = [(result or {}).get(objective) for objective in self.sweep.objectives]
         complete = (result or {}).get("finished") and None not in values
         results = self.state["results"][str(number)]

@@ -20,19 +20,21 @@ class SweepProgress(Callback):
     def __init__(self, title: str, trials_folder: Path, total: int, rungs: tuple[int, ...]) -> None:
         self.title, self.trials_folder, self.total, self.rungs = title, trials_folder, total, rungs
         self._bar: Progress | None = None
+        self._statuses: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray stores callbacks to restore a sweep; a terminal cannot be stored.
-        return self.__dict__ | {"_bar": None}
+        return self.__dict__ | {"_bar": None, "_statuses": {}}
 
     def on_step_end(self, iteration: int, trials: Sequence[RayTrial], **info: Any) -> None:
         if self._bar is None:
             self._bar = Progress(self.title, self.total, "trials").__enter__()
-        ended = [trial for trial in trials if trial.is_finished()]
-        for trial in ended:
-            self._note(trial)
-        outcomes = [trial_record(self._folder(trial))["status"] for trial in ended]
-        self._bar.update(len(ended), **self._facts(trials, outcomes))
+        # Ray comes by many times a second: an ended trial's record is read once.
+        for trial in trials:
+            if trial.is_finished() and trial.trial_id not in self._statuses:
+                self._note(trial)
+                self._statuses[trial.trial_id] = trial_record(self._folder(trial))["status"]
+        self._bar.update(len(self._statuses), **self._facts(trials, list(self._statuses.values())))
 
     def on_experiment_end(self, trials: Sequence[RayTrial], **info: Any) -> None:
         for trial in trials:
