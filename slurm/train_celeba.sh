@@ -31,13 +31,14 @@ source slurm/lib.sh
 read_words "$@"
 load_environment
 fields=(--config "$CONFIG" --data.shards "$SHARDS" --runs "$RUNS" "${WORDS[@]}")
-in_python -m trainer.plan --processes $((PROCESSES * ${SLURM_JOB_NUM_NODES:-2})) "${fields[@]}"
+plan=(-m trainer.plan --processes $((PROCESSES * ${SLURM_JOB_NUM_NODES:-2})) "${fields[@]}")
 if [[ $DRY_RUN ]]; then
-  check_scheduler "$0"
+  in_python "${plan[@]}"
+  check_scheduler slurm/train_celeba.sh
   exit
 fi
 
-run="$(in_python -m trainer.plan --folder "${fields[@]}")"
+run="$(in_python "${plan[@]}" --folder)"
 rm -f "$run/requeue" # of the former start
 on_all_nodes trainer "${fields[@]}" && code=0 || code=$?
 end_training "$run" "$code"

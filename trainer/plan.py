@@ -4,6 +4,7 @@ Prints the run folder, the shards, the images of both stages, and estimates of t
 a line each, and the exit code is 2.
 """
 
+import contextlib
 import os
 import shutil
 import sys
@@ -135,18 +136,18 @@ def main() -> None:
     """Reads the command line; fields of the configuration are the trainer's."""
     parser = OneLineParser(prog="python -m trainer.plan", description="Checks and estimates a run.", allow_abbrev=False)
     parser.add_argument("--processes", type=int, default=1, help="processes of the whole job (default 1)")
-    parser.add_argument("--folder", action="store_true", help="print the run folder alone, and check nothing else")
+    parser.add_argument("--folder", action="store_true", help="the run folder on stdout, the plan on stderr")
     arguments, words = parser.parse_known_args()
     config = parse(words)
-    if arguments.folder:
-        print(config.folder)
-        return
     lines = missing(config)
     for line in lines[:-1]:
         print(f"missing: {line}", file=sys.stderr)
     if lines:
         raise InputError(f"missing: {lines[-1]}")
-    show(config, arguments.processes)
+    with contextlib.redirect_stdout(sys.stderr if arguments.folder else sys.stdout):
+        show(config, arguments.processes)
+    if arguments.folder:
+        print(config.folder)
 
 
 if __name__ == "__main__":

@@ -102,11 +102,16 @@ class Scheduler:
         self._run("slurmctld", "-c")
         for node in NODES:
             self.start_node(node)
-        wait_for(
-            lambda: self.command("sinfo", "-N", "-h", "-p", "gpu", "-o", "%T").split() == ["idle"] * 2,
-            "both nodes are idle",
-            60,
-        )
+        self.wait_until_idle()
+
+    def wait_until_idle(self) -> None:
+        """Waits until both nodes are up and have nothing to do, nor processes left of what they did."""
+
+        def idle() -> bool:
+            states = self.command("sinfo", "--Node", "--noheader", "--partition=gpu", "--format=%T").split()
+            return states == ["idle"] * len(NODES) and not self._steps()
+
+        wait_for(idle, "both nodes are idle", 60)
 
     def start_node(self, node: str) -> None:
         """Starts the daemon of a node."""

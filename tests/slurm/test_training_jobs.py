@@ -1,5 +1,6 @@
 """slurm/train_celeba.sh on a real scheduler with two nodes: it trains, and what interrupts it leaves no trace."""
 
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -36,7 +37,9 @@ def assert_went_on_to_the_same_weights(run, undisturbed):
         assert torch.equal(found[name], value), name
 
 
-def signal_is_pending(process: psutil.Process, number: signal.Signals) -> bool:
+def signal_has_come(process: psutil.Process, number: signal.Signals) -> bool:
+    if not process.is_running() or process.status() != psutil.STATUS_STOPPED:
+        return True  # it came with a SIGCONT
     lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
     return any(mask >> (number - 1) & 1 for mask in masks)
@@ -77,9 +80,10 @@ def test_a_job_out_of_time_goes_on_to_the_same_weights(cluster: Cluster, undistu
     for process in trainers:
         process.suspend()  # Slurm looks at limits every 30 s, and the run must not end before
     cluster.scheduler.command("scontrol", "update", f"JobId={job}", "TimeLimit=10")  # the script asks for USR2@600
-    wait_for(lambda: all(signal_is_pending(process, signal.SIGUSR2) for process in trainers), "the signal comes", 100)
+    wait_for(lambda: all(signal_has_come(process, signal.SIGUSR2) for process in trainers), "the signal comes", 100)
     for process in trainers:
-        process.resume()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.resume()
     wait_for(lambda: "stopped by SIGUSR2; back into the queue" in cluster.log(job), "the job requeues itself")
     cluster.scheduler.wait_until(job, "PENDING")
     cluster.scheduler.command("scontrol", "update", f"JobId={job}", "TimeLimit=30")
@@ -104,6 +108,7 @@ def test_a_job_whose_node_dies_goes_on_when_the_node_is_back(cluster: Cluster, u
     cluster.scheduler.kill_node("n2")
     cluster.scheduler.wait_until(job, "PENDING", seconds=120)
     cluster.scheduler.start_node("n2")
+    cluster.scheduler.wait_until_idle()
     cluster.finish(job)
     assert_went_on_to_the_same_weights(run, undisturbed)
 
@@ -114,7 +119,7 @@ def test_a_cancelled_job_does_not_come_back(cluster: Cluster):
     wait_for_stage2(run, updates=1)
     cluster.scheduler.command("scancel", job)
     cluster.scheduler.wait_until(job, "CANCELLED")
-    wait_for(lambda: cluster.scheduler.node_states() == ["idle"] * 2, "the nodes are free again")
+    cluster.scheduler.wait_until_idle()
     time.sleep(5)
     facts = cluster.scheduler.facts(job)
     assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
