@@ -13,7 +13,7 @@ from trainer.mixture.statistics import Statistics
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("gaussians", [False, True])
 def test_sparse_sums_are_those_of_the_dense_product(kind, gaussians):
-    truth = known_mixture(kind, k=60, dim=8, spread=5.0)
+    truth = known_mixture(kind, k=200, dim=8, spread=10.0)
     x = draws(truth, 2000).double()
     points = Points(x, 0.1 * torch.rand(2000, 8, dtype=torch.float64) if gaussians else None)
     scores = DenseScores(truth.parameters_, torch.float64)
