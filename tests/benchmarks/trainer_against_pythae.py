@@ -4,8 +4,8 @@
 
 Needs the extra `benchmarks`. Both train the network of trainer/configs/fashion_mnist.yaml on 28 x 28 images: ours
 streams shards, checks the held-out ELBO, logs and writes checkpoints; pythae's BaseTrainer has its images in memory.
-They take turns of ten updates. On two cores ours runs as two processes and pythae's with two threads. Asked for: at
-least 1.1 times its rate on one core, and 1.3 times on two.
+They take turns of ten updates. On two cores ours runs as two processes and pythae's with two threads; where one core is
+free only the first ratio is measured. Asked for: at least 1.1 times its rate on one core, and 1.3 times on two.
 """
 
 import argparse
@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch  # noqa: E402
+from pythae.data.datasets import BaseDataset  # noqa: E402
 from pythae.trainers import BaseTrainer, BaseTrainerConfig  # noqa: E402
 from pythae.trainers.training_callbacks import TrainingCallback  # noqa: E402
 from pythae_networks import vae  # noqa: E402
@@ -54,7 +55,7 @@ def pythae(config: Config) -> Work:
             learning_rate=1e-4,
             no_cuda=True,
         )
-        images = torch.rand(IMAGES, *IMAGE_SHAPE)
+        images = BaseDataset(torch.rand(IMAGES, *IMAGE_SHAPE), torch.zeros(IMAGES))
         model, ends = vae(IMAGE_SHAPE, config.model), [EndOfTurn(turn_over)]
         BaseTrainer(model=model, train_dataset=images, training_config=settings, callbacks=ends).train()
 
@@ -73,6 +74,8 @@ def parse() -> argparse.Namespace:
 def report(seconds: dict[str, list[float]], batch: int) -> None:
     print(f"batch {batch}, {len(seconds['ours-1'])} rounds; medians over rounds")
     for cores, asked in ((1, 1.1), (2, 1.3)):
+        if f"ours-{cores}" not in seconds:
+            continue
         theirs, ours = seconds[f"pythae-{cores}"], seconds[f"ours-{cores}"]
         ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
         whole = sum(theirs) / sum(ours)
@@ -87,14 +90,15 @@ def main() -> None:
         config = configuration(args.folder / "shards", args.way, args.batch)
         work_in_turns((pythae if "pythae" in args.way else trainer)(config))
         return
-    first, second, *_ = sorted(os.sched_getaffinity(0))
+    first, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         build_shards(Path(folder))
         given = (__file__, Path(folder))
         batch = f"--batch={args.batch}"
         ways = {name: Turns(*given, name, batch, cores=[{first}]) for name in ("ours-1", "pythae-1")}
-        ways["pythae-2"] = Turns(*given, "pythae-2", batch, cores=[{first, second}], threads=2)
-        ways["ours-2"] = Turns(*given, "ours-2", batch, cores=[{first}, {second}])
+        if others:
+            ways["pythae-2"] = Turns(*given, "pythae-2", batch, cores=[{first, others[0]}], threads=2)
+            ways["ours-2"] = Turns(*given, "ours-2", batch, cores=[{first}, {others[0]}])
         report(take_turns(ways, args.rounds), args.batch)
 
 

@@ -5,7 +5,8 @@
 The trainer streams shards of random pixels, checks the held-out ELBO, logs and writes checkpoints, with the network of
 trainer/configs/fashion_mnist.yaml. It is held against a bare loop over tensors in memory, and, on two processes with a
 core each, against itself on one and against a bare loop under DistributedDataParallel. All four take turns of ten
-updates. Asked for: at least 0.95 of the bare loop with one process, and 1.7 times one process with two.
+updates; where one core is free the first two alone do. Asked for: at least 0.95 of the bare loop with one process, and
+1.7 times one process with two.
 """
 
 import argparse
@@ -39,9 +40,10 @@ def report(seconds: dict[str, list[float]], batch: int) -> None:
 
     print(f"batch {batch}, {len(seconds['one'])} rounds; medians over rounds")
     line("trainer, one process, of the bare loop (asked for 0.95)", "one", "bare")
-    line("trainer, two processes, times one (asked for 1.7)", "two", "one")
-    line("bare loop, two processes, times one", "two-bare", "bare")
-    line("trainer, two processes, of the bare loop on two", "two", "two-bare")
+    if "two" in seconds:
+        line("trainer, two processes, times one (asked for 1.7)", "two", "one")
+        line("bare loop, two processes, times one", "two-bare", "bare")
+        line("trainer, two processes, of the bare loop on two", "two", "two-bare")
     rates = {name: UPDATES * batch / statistics.median(values) for name, values in seconds.items()}
     print("images/s: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
 
@@ -52,13 +54,14 @@ def main() -> None:
         config = configuration(args.folder / "shards", args.way, args.batch)
         work_in_turns((bare if "bare" in args.way else trainer)(config))
         return
-    first, second, *_ = sorted(os.sched_getaffinity(0))
+    first, *others = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
         build_shards(Path(folder))
         given = (__file__, Path(folder))
         batch = f"--batch={args.batch}"
         ways = {name: Turns(*given, name, batch, cores=[{first}]) for name in ("bare", "one")}
-        ways |= {name: Turns(*given, name, batch, cores=[{first}, {second}]) for name in ("two", "two-bare")}
+        for name in ("two", "two-bare")[: 2 * len(others)]:
+            ways[name] = Turns(*given, name, batch, cores=[{first}, {others[0]}])
         report(take_turns(ways, args.rounds), args.batch)
 
 
