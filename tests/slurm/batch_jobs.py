@@ -80,7 +80,7 @@ class Cluster:
         """What a job has said so far."""
         return "".join(path.read_text() for path in sorted(self.folder.glob(f"*-{job}.log")))
 
-    def finish(self, job: str, *, state: str = "COMPLETED", seconds: float = 240) -> None:
+    def finish(self, job: str, *, state: str = "COMPLETED", seconds: float = 500) -> None:
         """Waits for a job's end, and hurries it whenever it is back in the queue."""
 
         def ended() -> str:
@@ -110,4 +110,4 @@ def wait_for_stage2(run: Path, updates: int = 100) -> None:
             bool(seen) and seen[-1] - events(run, "stage_start")[0]["images"] >= updates * FIELDS["data.global_batch"]
         )
 
-    wait_for(inside, f"{run.name} is in stage 2", 180)
+    wait_for(inside, f"{run.name} is in stage 2", 300)

@@ -7,7 +7,7 @@ from batch_jobs import Cluster
 from running import run_module
 from scheduler import wait_for
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 SMALL_SHARDS = ["--size", "16", "--shard-images", "20"]
 
 

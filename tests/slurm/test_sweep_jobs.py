@@ -4,7 +4,7 @@ import pytest
 import yaml
 from batch_jobs import FIELDS, Cluster, events
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def sweep(cluster: Cluster, tmp_path):
 def test_a_sweep_runs_on_two_nodes_and_the_job_ends_with_it(cluster: Cluster, sweep, tmp_path):
     resources = ["--nodes=2", "--gpus-per-node=1", "--cpus-per-task=1", "--time=30"]
     job = cluster.submit(resources, "tune.sh", SWEEP=sweep, RAY_AUTH_MODE="disabled")
-    cluster.finish(job, seconds=400)
+    cluster.finish(job)
     trials = sorted((tmp_path / "sweep" / "trials").glob("*/config.yaml"))
     assert [yaml.safe_load(path.read_text())["model"]["latent_dim"] for path in trials] == [3, 5]
     assert all(events(path.parent, "stage_end")[-1]["stage"] == 2 for path in trials)
