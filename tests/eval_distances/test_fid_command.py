@@ -115,6 +115,25 @@ def test_further_measures_come_with_their_errors_also_from_parts(run):
         assert number["value"] == pytest.approx(whole[name]["value"], rel=1e-6)
 
 
+def test_a_further_measure_asked_for_later_joins_those_that_are_there(run):
+    fid(run, "--also", "kernel")
+    first = answer(run)
+    fid(run, "--also", "neighbours")
+    both = answer(run)
+    assert both["also"] == ["kernel", "neighbours"]
+    assert both["values"]["kernel_distance"] == first["values"]["kernel_distance"]
+    assert "precision" in both["values"]
+
+
+def test_further_measures_of_another_question_are_not_kept(run):
+    fid(run, "--also", "kernel")
+    done = run_module("trainer.mixture", "--run", str(run), "--components", "4", "--seed", "1")
+    assert done.returncode == 0, done.stderr
+    fid(run)
+    assert answer(run)["also"] == []
+    assert set(answer(run)["values"]) == {"frechet_distance"}
+
+
 def test_parts_without_feature_vectors_cannot_answer_what_needs_them(run):
     for part in range(2):
         fid(run, "--part", f"{part}/2")
