@@ -43,21 +43,17 @@ def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[Record], bo
     Raises InputError where the folder holds another sweep, or the cluster is too small for one trial.
     """
     _open_folder(sweep)
-    if not ray.is_initialized():
-        # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
-        ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
-    concurrent = _concurrent(sweep)
     if sweep.search == "optuna":
         search = _Phase(name="search", total=sweep.configurations * len(sweep.seeds), search=OptunaSearch(sweep))
     else:
         search = _listed("search", repeated("search", drawn_ahead(sweep), sweep.seeds))
-    _run_phase(sweep, search, concurrent)
+    _run_phase(sweep, search, address)
     if not _ended(sweep, search):
         return records(sweep), False
     if sweep.confirm_seeds and (best := best_configuration(records(sweep), sweep.objectives[0])) is not None:
         compared = repeated("confirm", [best, {}], sweep.confirm_seeds)
         confirm = _listed("confirm", compared)
-        _run_phase(sweep, confirm, concurrent)
+        _run_phase(sweep, confirm, address)
         return records(sweep), _ended(sweep, confirm)
     return records(sweep), True
 
@@ -107,7 +103,12 @@ def _concurrent(sweep: SweepConfig) -> int:
     return sweep.concurrent or fit
 
 
-def _run_phase(sweep: SweepConfig, phase: _Phase, concurrent: int) -> None:
+def _run_phase(sweep: SweepConfig, phase: _Phase, address: str | None) -> None:
+    if _ended(sweep, phase):
+        return
+    if not ray.is_initialized():
+        # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
+        ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
     # What is compared with the default is trained to its end.
     stop_early = phase.name == "search"
     storage = sweep.ray_folder / "tune"
@@ -125,7 +126,7 @@ def _run_phase(sweep: SweepConfig, phase: _Phase, concurrent: int) -> None:
                 search_alg=phase.search,
                 num_samples=phase.total if phase.search else 1,
                 scheduler=scheduler(sweep) if stop_early else None,
-                max_concurrent_trials=concurrent,
+                max_concurrent_trials=_concurrent(sweep),
                 trial_name_creator=name_of,
                 trial_dirname_creator=name_of,
             ),
