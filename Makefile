@@ -45,7 +45,7 @@ test: .venv/.installed
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
-# Not part of the suite: it makes hosts, which takes root and Debian's openssh-server, rsync, iproute2, curl. Says what is missing.
+# Not part of the suite: it makes hosts, which takes root and Debian's openssh-server, rsync, iproute2. Says what is missing.
 test-cluster: .venv/.installed
 	@cd tests/tune && ../../$(BIN)/python -c "import sys, cluster_hosts; sys.exit(cluster_hosts.missing())"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not slow" tests/tune

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 NETWORK = "10.213.77"
-PROGRAMS = ("/usr/sbin/sshd", "ssh-keygen", "rsync", "ip", "curl", "unshare", "nsenter", "setpriv")
+PROGRAMS = ("/usr/sbin/sshd", "ssh-keygen", "rsync", "ip", "unshare", "nsenter", "setpriv")
 
 
 def missing() -> str | None:
@@ -26,7 +26,7 @@ def missing() -> str | None:
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
-    return f"not installed: {', '.join(absent)} (Debian: openssh-server, rsync, iproute2, curl)" if absent else None
+    return f"not installed: {', '.join(absent)} (Debian: openssh-server, rsync, iproute2)" if absent else None
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:

@@ -90,13 +90,6 @@ def test_every_host_joins_and_runs_the_project_that_was_sent_to_it(cluster, netw
     assert places() == expected
 
 
-def test_the_dashboard_comes_to_the_desk(cluster, network):
-    patiently = ("--retry", "60", "--retry-delay", "2", "--retry-connrefused", "--retry-all-errors")
-    with cluster.started("dashboard", log=network.folder / "dashboard.log"):
-        page = network.at_desk("curl", "--silent", *patiently, "http://localhost:8265/", timeout=180)
-    assert "Ray Dashboard" in page
-
-
 def test_a_sweep_outlives_a_host_and_its_trial_goes_on_from_its_checkpoint(cluster, network, digits_shards):
     shutil.copytree(digits_shards, network.shared / "shards")
     (network.shared / "sweep.yaml").write_text(SWEEP)
