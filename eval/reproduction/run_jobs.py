@@ -43,8 +43,10 @@ def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping
     found = {}
     for job in jobs:
         name = job.training.name
-        wanted = configuration_hash(resolved(plan, job.training))
         candidates = (read_record(runs / name), measured.get(name))
+        if not any(candidates):
+            continue
+        wanted = configuration_hash(resolved(plan, job.training))
         ours, kept = (r if r and r.configuration == wanted and data in (None, r.data) else None for r in candidates)
         if record := merged(ours, kept):
             record = dataclasses.replace(record, results=record.results | read_peers(runs / name))

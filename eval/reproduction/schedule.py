@@ -87,7 +87,7 @@ def run_on_ray(jobs: Sequence[Path], logs: Sequence[Path], address: str, tell: T
     import ray
 
     try:
-        ray.init(address=address, log_to_driver=False, runtime_env={"working_dir": None})
+        ray.init(address=address, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"--address: no Ray cluster answers at {address} ({error})") from error
     here = Path.cwd()
