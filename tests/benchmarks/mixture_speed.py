@@ -4,7 +4,7 @@ The floor of a dense iteration is the arithmetic of the two products in packed f
 operations, at the sgemm rate that this machine reaches just before and just after the iteration (a square product of
 2048). Rounds of the two alternate and the median of the ratios is printed, with the smallest and the largest. Times are
 CPU seconds of one thread; cores that share their caches with other work disturb them nevertheless. Each size has a
-process of its own, so that its peak memory is its own.
+process of its own, so that its peak memory is its own, without that of the recipe of the points.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --covariance diag full --components 500 2000
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure gap --components 2000
@@ -13,15 +13,18 @@ process of its own, so that its peak memory is its own.
 
 import argparse
 import multiprocessing
-import resource
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from mixture_data import manifold_mixture
+from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
 
 from trainer.mixture import GaussianMixture
 from trainer.mixture.dense import Exact, hard_statistics
@@ -54,13 +57,14 @@ def sgemm_rate(repeats: int = 3) -> float:
 
 def say(kind: str, k: int, line: str) -> None:
     """One result, with the peak memory so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    # getrusage would give the largest of this process and the one that started it.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1e6
     print(f"{kind} {k}: {line}; peak memory so far {peak:.2f} GB", flush=True)
 
 
-def points_in_frame(count: int) -> Points:
-    """Data A of the recipe, centred and of unit size."""
-    train = manifold_mixture(count, 1).train
+def points_in_frame(train: Tensor) -> Points:
+    """The points, centred and of unit size."""
     return Frame.of(train, single()).enter(Points(train), torch.float32)
 
 
@@ -77,9 +81,10 @@ def iteration(expectation: Expectation, parameters: Parameters) -> Parameters:
     return maximise(expectation.statistics(parameters, 1.0), kind, ridge=1e-6, prior_strength=NU)
 
 
-def iterations(kind: str, k: int, count: int, repeats: int, against_sklearn: bool) -> None:
+def iterations(kind: str, k: int, data: Path, repeats: int, against_sklearn: bool) -> None:
     """Dense iterations over their floor, truncated ones, and scikit-learn's."""
-    points = points_in_frame(count)
+    points = points_in_frame(load_file(data)["train"])
+    count = len(points)
     parameters = started(points, kind, k)
     moment = second_moment(points, single())
     dense = Exact(points, None, moment, "auto")
@@ -114,6 +119,7 @@ def compare_with_sklearn(points: Points, parameters: Parameters, ours: float) ->
         k,
         covariance_type=kind,
         max_iter=1,
+        reg_covar=1e-3,  # with fewer points than dimensions in a component float32 needs it
         weights_init=model.weights_.astype("float32"),
         means_init=model.means_.astype("float32"),
         precisions_init=model.precisions_.astype("float32"),
@@ -133,11 +139,11 @@ def compare_with_sklearn(points: Points, parameters: Parameters, ours: float) ->
     )
 
 
-def gap(kind: str, k: int, count: int) -> None:
+def gap(kind: str, k: int, data: Path) -> None:
     """Held-out log-likelihood after five iterations, exact and truncated, from the same start."""
-    data = manifold_mixture(count, 10_000)
-    frame = Frame.of(data.train, single())
-    points, held_out = (frame.enter(Points(x), torch.float32) for x in (data.train, data.held_out))
+    both = load_file(data)
+    frame = Frame.of(both["train"], single())
+    points, held_out = (frame.enter(Points(both[name]), torch.float32) for name in ("train", "held_out"))
     start, moment = started(points, kind, k), second_moment(points, single())
     scores = {}
     for name, expectation in (
@@ -154,11 +160,11 @@ def gap(kind: str, k: int, count: int) -> None:
     say(kind, k, f"held out, five iterations: {scores['exact']:.4f} exact, truncated loses {lost:.4f} nats")
 
 
-def whole_fit(kind: str, k: int, count: int) -> None:
+def whole_fit(kind: str, k: int, data: Path) -> None:
     """Phases of a fit of ten iterations by defaults."""
-    data = manifold_mixture(count, 10_000)
+    train = load_file(data)["train"]
     mixture = GaussianMixture(k, covariance_type=kind, max_iter=10)
-    used = seconds(lambda: mixture.fit(data.train))
+    used = seconds(lambda: mixture.fit(train))
     phases = ", ".join(f"{phase} {value:.1f} s" for phase, value in mixture.seconds_.items())
     say(
         kind,
@@ -177,15 +183,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--against-sklearn", action="store_true", help="scikit-learn too: slow, and 12 GB at 10,000")
     args = parser.parse_args()
-    for kind in args.covariance:
-        for k in args.components:
-            more = (args.repeats, args.against_sklearn) if args.measure == "iterations" else ()
-            measure = {"iterations": iterations, "gap": gap, "fit": whole_fit}[args.measure]
-            process = multiprocessing.get_context("spawn").Process(target=measure, args=(kind, k, args.points, *more))
-            process.start()
-            process.join()
-            if process.exitcode:
-                raise SystemExit(process.exitcode)
+    measure = {"iterations": iterations, "gap": gap, "fit": whole_fit}[args.measure]
+    more = (args.repeats, args.against_sklearn) if args.measure == "iterations" else ()
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "points.safetensors"
+        points = manifold_mixture(args.points, 10_000)
+        save_file({"train": points.train, "held_out": points.held_out}, data)
+        for kind in args.covariance:
+            for k in args.components:
+                process = multiprocessing.get_context("spawn").Process(target=measure, args=(kind, k, data, *more))
+                process.start()
+                process.join()
+                if process.exitcode:
+                    raise SystemExit(process.exitcode)
 
 
 if __name__ == "__main__":
