@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -109,6 +110,8 @@ def _run_phase(sweep: SweepConfig, phase: _Phase, address: str | None) -> None:
     if not ray.is_initialized():
         # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
+    # A trial that fails before its first check has reported no metric; Tune would end the whole sweep for it.
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     # What is compared with the default is trained to its end.
     stop_early = phase.name == "search"
     storage = sweep.ray_folder / "tune"
