@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,10 @@ from tune.sweep_config import read_sweep
 from tune.trials import trial_folders
 
 
+# Starting Ray and three trials takes minutes on a busy machine; a free core needs a fraction of this.
+pytestmark = pytest.mark.timeout(900)
+
+
 def sweep_command(path: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "tune", "--config", str(path), *words]
 
@@ -27,7 +30,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, **ray, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run_tune(path: Path, *words: str, timeout: float = 280) -> subprocess.CompletedProcess:
+def run_tune(path: Path, *words: str, timeout: float = 800) -> subprocess.CompletedProcess:
     return subprocess.run(
         sweep_command(path, *words),
         cwd=ROOT,
@@ -106,11 +109,11 @@ def test_the_best_configuration_is_exported_with_what_was_drawn_for_it(swept):
 
 def test_the_same_command_again_trains_nothing(swept):
     path, _ = swept
-    before, began = by_name(path), time.monotonic()
+    before = by_name(path)
     done = run_tune(path)
     assert done.returncode == 0, done.stderr
     assert by_name(path) == before
-    assert time.monotonic() - began < 240
+    assert "search  " not in done.stderr
 
 
 def test_a_sweep_that_was_changed_is_refused_with_what_changed(swept):

@@ -17,7 +17,7 @@ from trainer.checkpoint import complete_checkpoints
 from trainer.log import read_events
 from tune.sweep_config import read_sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2000)]
 
 # Long enough to be killed in its middle, after the first checkpoint.
 LONG = {"stage1.max_epochs": 8, "stage2.max_epochs": 8}
@@ -50,7 +50,7 @@ def descendants(command: subprocess.Popen, title: str) -> list[psutil.Process]:
     return found
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 240) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 800) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, "waited in vain"
@@ -73,7 +73,7 @@ def test_a_killed_worker_or_driver_is_started_again_and_goes_on_from_the_trials_
         wait_for(lambda: complete_checkpoints(run))
         (victim,) = descendants(command, title)
         victim.kill()
-        assert command.wait(400) == 0, path.with_suffix(".log").read_text()
+        assert command.wait(800) == 0, path.with_suffix(".log").read_text()
     finally:
         end(command)
     (record,) = by_name(path).values()
@@ -90,14 +90,14 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command_and_ends_with_the_sa
     first, second = (sweep.trials_folder / f"search-{n:03d}-seed0" for n in (0, 1))
     command = start(path)
     try:
-        wait_for(lambda: (first / "outcome.json").exists() and complete_checkpoints(second), 400)
+        wait_for(lambda: (first / "outcome.json").exists() and complete_checkpoints(second), 800)
         command.send_signal(number)
         code = command.wait(120)
     finally:
         end(command)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 130)
     ended = by_name(path)["search-000-seed0"]
-    done = run_tune(path, timeout=500)
+    done = run_tune(path, timeout=800)
     assert done.returncode == 0, done.stderr
     records = by_name(path)
     assert list(records) == ["search-000-seed0", "search-001-seed0"]
@@ -132,7 +132,7 @@ def test_memory_that_is_not_there_and_losses_that_are_not_finite_fail_their_tria
             "optimiser.learning_rate": {"choice": [1e30, 0.005], "when": {"model.hidden": 16}},
         },
     )
-    done = run_tune(path, timeout=500)
+    done = run_tune(path, timeout=800)
     assert done.returncode == 0, done.stderr
     memory, diverged, good = by_name(path).values()
     assert memory["reason"].startswith("out of memory")
@@ -180,7 +180,7 @@ def test_a_sweep_on_two_nodes_of_which_one_is_lost_ends_with_all_its_trials(tmp_
             ["python", str(script), str(path)], env=environment(), stdout=file, stderr=file, start_new_session=True
         )
         try:
-            code = command.wait(800)
+            code = command.wait(1500)
         finally:
             end(command)
     assert code == 0, log.read_text()
