@@ -15,7 +15,6 @@ from tune.stopping import rungs
 from tune.sweep_config import read_sweep
 from tune.trials import trial_folders
 
-
 # Starting Ray and three trials takes minutes on a busy machine; a free core needs a fraction of this.
 pytestmark = pytest.mark.timeout(900)
 
