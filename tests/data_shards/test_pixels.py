@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from celeba_tree import jpeg_of_celeba_size
 from PIL import Image
-from shard_cases import jpeg_of_celeba_size
 
 from data_shards.errors import InputError
 from data_shards.pixels import ENCODINGS, BadImage, Pixels, npy_header
