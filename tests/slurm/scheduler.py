@@ -170,7 +170,8 @@ class Scheduler:
         return self.facts(job)["JobState"]
 
     def hurry(self, job: str) -> None:
-        """A job that is back in the queue waits two minutes for its nodes to be clean; these nodes are."""
+        """A job that is back in the queue waits two minutes for its nodes to be clean; these nodes are so sooner."""
+        time.sleep(5)  # at once, its new credential would be revoked with the old one
         self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def wait_until(self, job: str, *states: str, seconds: float = 120) -> str:
