@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,10 @@ def run_module(*words: str, processes: int = 0, env: dict[str, str] | None = Non
         timeout=timeout,
         check=False,
     )
+
+
+def free_port() -> str:
+    """A port of the loopback address that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import Config
+from trainer.host_sum import HostSum, open_host_sum
 from trainer.noise import rank_slice
 from trainer.objective import Objective, Share
 from trainer.optimiser import adam_state, build_adam, load_adam_state, set_step_size
@@ -75,7 +76,7 @@ def autocast(config: Config, device: torch.device) -> contextlib.AbstractContext
 
 
 class DdpEngine:
-    """A replica on each process, gradients summed by DistributedDataParallel."""
+    """A replica on each process. DistributedDataParallel sums gradients, or `HostSum` where it can."""
 
     def __init__(self, objective: Objective, config: Config, ranks: Ranks) -> None:
         self.objective, self.config, self.ranks = objective, config, ranks
@@ -84,23 +85,28 @@ class DdpEngine:
     def _start(self) -> None:
         self.adam = build_adam(self.objective, self.config)
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
-        self.replica: nn.Module = self.objective
-        if self.ranks.world_size > 1:
-            on_gpu = self.ranks.device.type == "cuda"
-            # Finding unused parameters keeps DDP from reordering its buckets after the first update, and with them
-            # the order of floating-point sums: a resumed run must add in the order of the one that was not cut off.
-            with warnings.catch_warnings():
-                # torch 2.14 announces a successor of broadcast_buffers that older versions do not know.
-                warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-                self.replica = DistributedDataParallel(
-                    self.objective,
-                    device_ids=[self.ranks.device.index] if on_gpu else None,
-                    broadcast_buffers=False,
-                    find_unused_parameters=not on_gpu,
-                    gradient_as_bucket_view=True,
-                )
+        self.shared: HostSum | None = None
+        if self.ranks.world_size > 1 and self.ranks.device.type == "cpu":
+            self.shared = open_host_sum(self.ranks, sum(p.numel() for p in self.parameters))
+        self.ddp = self._replicated() if self.ranks.world_size > 1 and self.shared is None else None
+        self.replica: nn.Module = self.ddp or self.objective
         if self.config.engine.compile:
             self.replica = torch.compile(self.replica)  # type: ignore[assignment]
+
+    def _replicated(self) -> DistributedDataParallel:
+        on_gpu = self.ranks.device.type == "cuda"
+        with warnings.catch_warnings():
+            # torch 2.14 announces a successor of broadcast_buffers that older versions do not know.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            return DistributedDataParallel(
+                self.objective,
+                device_ids=[self.ranks.device.index] if on_gpu else None,
+                broadcast_buffers=False,
+                # Finding unused parameters keeps DDP from reordering its buckets after the first update, and with them
+                # the order of gloo's sums: a resumed run must add in the order of the one that was not cut off.
+                find_unused_parameters=not on_gpu,
+                gradient_as_bucket_view=True,
+            )
 
     def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
@@ -108,16 +114,19 @@ class DdpEngine:
         parts = micro_batches(share, self.config.engine.micro_batches)
         whole = whole_batch_rows(self.objective, parts, self.ranks)
         sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)
+        # DDP divides the sum of gradients by the number of processes.
+        divided_by = 1 if self.ddp is None else self.ranks.world_size
         for number, part in enumerate(parts, start=1):
-            waits = number < len(parts) and isinstance(self.replica, DistributedDataParallel)
-            with self.replica.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
+            with self.ddp.no_sync() if self.ddp and number < len(parts) else contextlib.nullcontext():
                 with autocast(self.config, self.ranks.device):
                     terms = self.replica(part, kl_weight, whole)
-                # DDP divides the sum of gradients by the number of processes.
-                (terms.loss * (self.ranks.world_size / share.rows)).backward()
+                (terms.loss * (divided_by / share.rows)).backward()
             sums[:4] += terms.sums(len(parts) * self.ranks.world_size)
         sums[4:] = sums.new_tensor(signals)
-        self.ranks.sum_(sums)
+        if self.shared is None:
+            self.ranks.sum_(sums)
+        else:
+            self.shared.sum_([p.grad for p in self.parameters if p.grad is not None], sums)
         return StepResult(sums, self._update(step_size, sums[0]))
 
     def _update(self, step_size: float, loss: Tensor) -> Tensor:

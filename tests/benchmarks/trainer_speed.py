@@ -1,10 +1,10 @@
 """Images per second of the whole trainer, against a bare loop and on two processes against one.
 
-    python tests/benchmarks/trainer_speed.py [--batch 128] [--rounds 30]
+    python tests/benchmarks/trainer_speed.py [--batch 128] [--rounds 12]
 
 The trainer streams shards of random pixels, checks the held-out ELBO, logs and writes checkpoints, with the network of
 trainer/configs/fashion_mnist.yaml. It is held against a bare loop over tensors in memory, and, on two processes with a
-core each, against itself on one and against a bare loop under DistributedDataParallel. All four take turns of ten
+core each, against itself on one and against a bare loop under DistributedDataParallel. All four take turns of 25
 updates; where one core is free the first two alone do. Asked for: at least 0.95 of the bare loop with one process, and
 1.7 times one process with two.
 """
@@ -28,7 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, nargs="?", help=argparse.SUPPRESS)  # this and --way: for its own processes
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=128, help="images of an update, over all processes")
-    parser.add_argument("--rounds", type=int, default=30, help="turns of each way, after two that warm up")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each way, after two that warm up")
     return parser.parse_args()
 
 

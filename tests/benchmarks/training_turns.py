@@ -19,7 +19,7 @@ from trainer.model import SigmaVAE
 
 IMAGE_SHAPE = (1, 28, 28)
 IMAGES = 12_800
-UPDATES = 10
+UPDATES = 25
 """Updates in a turn."""
 CONFIG = ROOT / "trainer" / "configs" / "fashion_mnist.yaml"
 
@@ -38,10 +38,10 @@ def build_shards(folder: Path) -> Path:
 
 
 def configuration(shards: Path, name: str, batch: int) -> Config:
-    """fashion_mnist.yaml with a log line and a held-out check in every turn, and a checkpoint every 12,800 images.
+    """fashion_mnist.yaml with a log line and a held-out check in every turn, and a checkpoint every ten turns.
 
     A check looks at 4 % as many images as were trained on since the last one, as with the file's own settings. Log
-    lines and checkpoints come several times as often as there.
+    lines, checks and checkpoints come several times as often as there.
     """
     turn = UPDATES * batch
     fields = {
@@ -54,7 +54,7 @@ def configuration(shards: Path, name: str, batch: int) -> Config:
         "stage1.eps": 0,
         "stage1.check_images": turn,
         "stage2.max_epochs": 0,
-        "checkpoint.every_images": IMAGES,
+        "checkpoint.every_images": 10 * turn,
         "log.every_images": turn,
     }
     return load(CONFIG, fields)

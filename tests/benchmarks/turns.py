@@ -5,12 +5,13 @@ so the median over rounds of the ratio of two turns is steadier than any ratio o
 """
 
 import os
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from running import free_port
 
 from trainer.process_group import process_group
 
@@ -28,7 +29,7 @@ class Turns:
         self, script: str, folder: Path, name: str, *words: str, cores: Sequence[set[int]], threads: int = 1
     ) -> None:
         shared = {"SLURM_NTASKS": str(len(cores)), "SLURM_STEP_ID": "0", "TORCH_CPP_LOG_LEVEL": "ERROR"}
-        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _free_port(), "OMP_NUM_THREADS": str(threads)}
+        shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": str(threads)}
         self._log = folder / f"{name}.log"
         with self._log.open("w") as log:
             self._processes = [
@@ -63,12 +64,6 @@ class Turns:
         for process in self._processes:
             process.kill()
             process.communicate()
-
-
-def _free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def work_in_turns(work: Work) -> None:

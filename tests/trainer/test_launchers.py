@@ -1,13 +1,12 @@
 """However its processes are started, a run ends in the weights of one process."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT
+from running import ROOT, free_port
 from training import FIFTY_UPDATES, events, largest_relative_difference, train, weights, words
 
 from trainer.process_group import process_group
@@ -22,12 +21,6 @@ ENVIRONMENT = {
 @pytest.fixture(scope="module")
 def one_process(digits_shards, tmp_path_factory):
     return train(digits_shards, tmp_path_factory.mktemp("runs"), "one", **FIFTY_UPDATES)
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def run_together(commands: list[tuple[list[str], dict[str, str]]]) -> None:
@@ -67,6 +60,15 @@ def test_one_task_a_rank_with_the_environment_of_srun(digits_shards, tmp_path, o
     tasks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": "0"} for rank in range(2)]
     run_together([(command, shared | task) for task in tasks])
     assert_equal_to_one_process(tmp_path / "tasks", one_process)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a /dev/shm of one's own takes root")
+def test_processes_that_share_no_memory_as_on_two_machines(digits_shards, tmp_path, one_process):
+    apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$0" "$@"']
+    command = [*apart, sys.executable, "-m", "trainer", *words(digits_shards, tmp_path, "apart", **FIFTY_UPDATES)]
+    shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    run_together([(command, shared | {"RANK": str(rank)}) for rank in range(2)])
+    assert_equal_to_one_process(tmp_path / "apart", one_process)
 
 
 def test_a_shell_inside_an_allocation_is_not_a_task(monkeypatch):
