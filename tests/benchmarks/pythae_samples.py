@@ -128,7 +128,7 @@ def main() -> None:
             sampler.fit(images)
             samples = to_8_bits(sampler.sample(SAMPLES))
             made = extract(as_source(samples), extractor, ranks, n=SAMPLES, title=args.model, protocol={})
-            distance = frechet_distance(made.mean, made.covariance, reference.mean, reference.covariance)
+            distance = frechet_distance(made.mean(), made.covariance(), reference.mean(), reference.covariance())
             result = {
                 "model": args.model,
                 "components": components,

@@ -92,8 +92,7 @@ def e_step(points: Points, scores: DenseScores, *, sparse: bool = False) -> Stat
     """
     kind, k = scores.covariance_type, scores.n_components
     statistics = Statistics.zeros(kind, k, scores.dim, points.x.device)
-    # (columns, K): the transposed product is a third faster, as neither factor has to be transposed.
-    sums = torch.zeros(statistics.sums.shape[::-1], dtype=scores.dtype, device=points.x.device)
+    sums: Tensor | None = None
     sparse_sums = SparseSums(points, statistics, kind) if sparse else None
     first = pending = 0
     for chunk, phi, logits, common in scores.chunks(points):
@@ -109,17 +108,27 @@ def e_step(points: Points, scores: DenseScores, *, sparse: bool = False) -> Stat
             logits /= total[:, None]
         else:
             phi /= total
+        if sums is None:
+            # (columns, K): the transposed product is a third faster, as neither factor has to be transposed.
+            sums = torch.zeros(statistics.sums.shape[::-1], dtype=scores.dtype, device=points.x.device)
         sums.addmm_(phi, logits)
         pending += len(chunk)
         if pending >= _ROWS_BETWEEN_SUMS:
-            statistics.sums.add_(sums.t())
+            _add_transposed(statistics.sums, sums)
             sums.zero_()
             pending = 0
     if sparse_sums is not None:
         sparse_sums.add()
-    statistics.sums.add_(sums.t())
+    if sums is not None:
+        _add_transposed(statistics.sums, sums)
     statistics.totals[1] += len(points)
     return statistics
+
+
+def _add_transposed(total: Tensor, part: Tensor) -> None:
+    """Adds part (columns, K) to total (K, columns), a few rows at a time: torch copies the former to float64 first."""
+    for rows, columns in zip(total.split(_CHUNK_ROWS[1]), part.split(_CHUNK_ROWS[1], dim=1), strict=True):
+        rows += columns.t()
 
 
 def packed_second_moment(points: Points) -> Tensor:
@@ -173,6 +182,15 @@ class Exact:
                 sums[:-1] += inflated_log_sums(logits, constants.to(logits.dtype), parameters.dim, inflations)
             sums[-1] += len(chunk)
         return sums
+
+    def exact(self, name: str, parameters: Parameters) -> Statistics:
+        """See `Expectation`."""
+        points = {"train": self._train, "held_out": self._held_out}[name]
+        assert points is not None
+        return e_step(points, self._scores(parameters), sparse=True)
+
+    def forget(self) -> None:
+        """See `Expectation`. An exact E-step keeps nothing."""
 
     def state(self) -> dict[str, Tensor]:
         """See `Expectation`. An exact E-step remembers nothing."""

@@ -29,6 +29,12 @@ class Expectation(Protocol):
         Returns (len(inflations) + 1,) float64.
         """
 
+    def exact(self, name: str, parameters: Parameters) -> Statistics:
+        """Expected sufficient statistics of the points "train" or "held_out", with no component left out."""
+
+    def forget(self) -> None:
+        """Frees what is kept for the last parameters."""
+
     def state(self) -> dict[str, Tensor]:
         """What a resumed fit must have to go on as if it had not stopped."""
 

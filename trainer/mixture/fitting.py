@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data_shards.errors import InputError
 from trainer.mixture.checkpoints import Checkpoints
-from trainer.mixture.dense import DenseScores, Exact, e_step, hard_statistics
+from trainer.mixture.dense import Exact, hard_statistics
 from trainer.mixture.estimate import maximise
 from trainer.mixture.expectation import Expectation
 from trainer.mixture.expectation_maximisation import Progress, expectation_maximisation
@@ -22,7 +22,6 @@ from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, place_among_ranks, second_moment
 from trainer.mixture.selection import choose
 from trainer.mixture.settings import Settings
-from trainer.mixture.statistics import Statistics
 from trainer.mixture.truncated import Truncated
 from trainer.process_group import Ranks
 
@@ -129,11 +128,6 @@ class _Data:
             return Truncated(self.points, self.judges, self.moment, settings.products, settings.width)
         return Exact(self.points, self.judges, self.moment, settings.products)
 
-    def exact(self, points: Points, parameters: Parameters, settings: Settings, ranks: Ranks) -> Statistics:
-        """Exact statistics of some points of all processes."""
-        scores = DenseScores.safe(parameters, self.moment, settings.products)
-        return e_step(points, scores, sparse=True).all_reduce(ranks)
-
 
 def _divided(frame: Frame, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks) -> _Data:
     everything = frame.enter(train, settings.working_dtype)
@@ -148,16 +142,19 @@ def _close(
     data: _Data, parameters: Parameters, expectation: Expectation, settings: Settings, ranks: Ranks, laps: _Laps
 ) -> tuple[Parameters, float, float, float | None]:
     """The last M-step, from an exact E-step: (parameters, prior strength, inflation, truncation loss)."""
-    statistics, loss = data.exact(data.points, parameters, settings, ranks), None
+    truncated = None
     if settings.width:
         truncated = expectation.statistics(parameters, 1.0).all_reduce(ranks).mean_log_likelihood
-        loss = statistics.mean_log_likelihood - truncated
+    statistics = expectation.exact("train", parameters).all_reduce(ranks)
+    loss = None if truncated is None else statistics.mean_log_likelihood - truncated
     laps.end("exact pass")
     nu, inflation = settings.nu(parameters.dim), settings.inflation or 1.0
     if data.judges is not None and settings.has_choices:
         nu, inflation = choose(statistics, expectation, settings, parameters.dim, ranks)
     if data.judges is not None and data.returning:
-        statistics.add_(data.exact(data.judges, parameters, settings, ranks))
+        expectation.forget()
+        statistics.add_(expectation.exact("held_out", parameters).all_reduce(ranks))
+    expectation.forget()
     closed = maximise(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
     laps.end("choice")
     return closed.inflated(inflation), nu, inflation, loss

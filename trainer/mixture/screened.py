@@ -23,41 +23,93 @@ _NEGLIGIBLE = 24.0
 _ROUNDING = 0.1
 # With fewer dimensions the half of them is too small a part of the work to be spared.
 _FEWEST_DIMENSIONS = 32
+# Above this part of all pairs the dense product is faster.
+_LARGEST_SHARE = 0.04
 _PAIRS_AT_A_TIME = 1_000_000
 
 
-def can_screen(parameters: Parameters) -> bool:
-    """Whether screening pays: full covariances in many dimensions."""
+def worth_screening(parameters: Parameters) -> bool:
+    """Whether it saves time: full covariances in many dimensions."""
     return parameters.covariance_type == "full" and parameters.dim >= _FEWEST_DIMENSIONS
 
 
-class Screen:
-    """What rules components out for points of one mixture of full covariances."""
+def screened_statistics(
+    points: Points, parameters: Parameters, factors: Factors, best: Tensor
+) -> Statistics | None:
+    """The exact statistics of the points at inverse temperature 1, see `Expectation`.
 
-    def __init__(self, parameters: Parameters, points: Points) -> None:
-        self._axes = _discriminant_axes(parameters)  # (m, D)
-        m = len(self._axes)
-        packed = parameters.covariances.new_empty(parameters.n_components, m * (m + 1) // 2)
-        for block in parameters.blocks():
-            packed[block] = pack(self._axes @ parameters.matrices(block) @ self._axes.t())
-        image = Parameters(
-            covariance_type="full",
-            weights=parameters.weights,
-            means=parameters.means @ self._axes.t(),
-            covariances=packed,
-        )
-        seen = Points(points.x.double() @ self._axes.t())
-        self._scores = DenseScores.safe(image, second_moment(seen, single()))
-        # The distance is that of the images, everything else is the component's own.
-        own = log_constants(parameters) - log_constants(image)
-        self._scores.coefficients[0] += own.to(self._scores.dtype)
+    factors: of `parameters`; best: (n,), for each point a score that some component reaches. Returns None where so few
+    pairs are ruled out that the dense E-step is faster.
+    """
+    statistics = Statistics.zeros("full", parameters.n_components, parameters.dim, points.x.device)
+    adder = _Adder(points, factors, statistics)
+    axes = _discriminant_axes(parameters)
+    # The spread of points that are Gaussians only adds to their expected distances.
+    images = Points(points.x @ axes.t().to(points.x.dtype))
+    first = left = 0
+    for _, _, bounds, _ in _bounds(parameters, axes, images).chunks(images):
+        least = best[first : first + len(bounds)] - (_NEGLIGIBLE + _ROUNDING)
+        row, component = (bounds > least[:, None]).nonzero(as_tuple=True)
+        adder.take(row + first, component)
+        first, left = first + len(bounds), left + len(row)
+        if left > _LARGEST_SHARE * first * parameters.n_components:
+            return None
+    adder.add()
+    statistics.totals[1] += len(points)
+    return statistics
 
-    def left(self, points: Points, best: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (row, component) that may matter, chunk after chunk; best: (n,), a score that some component reaches.
 
-        Yields them as long as memory allows, so a caller adds up before it asks for more.
-        """
-        raise NotImplementedError
+def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores:
+    """Upper bounds of log w_k + log N(x; mu_k, Sigma_k), from the images of points and components on the axes."""
+    dim = len(axes)
+    covariances = parameters.covariances.new_empty(parameters.n_components, dim * (dim + 1) // 2)
+    for block in parameters.blocks():
+        covariances[block] = pack(axes @ parameters.matrices(block) @ axes.t())
+    image = Parameters(
+        covariance_type="full",
+        weights=parameters.weights,
+        means=parameters.means @ axes.t(),
+        covariances=covariances,
+    )
+    bounds = DenseScores.safe(image, second_moment(images, single()))
+    # The distance is that of the images, all else the component's own.
+    bounds.coefficients[0] += (log_constants(parameters) - log_constants(image)).to(bounds.dtype)
+    return bounds
+
+
+class _Adder:
+    """Adds what the pairs that were left say to float64 statistics, many pairs at a time."""
+
+    def __init__(self, points: Points, factors: Factors, statistics: Statistics) -> None:
+        self._points, self._factors, self._statistics = points, factors, statistics
+        self._precise = points.to(torch.float64)
+        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._count = 0
+
+    def take(self, row: Tensor, component: Tensor) -> None:
+        """Takes all pairs of some points."""
+        self._waiting.append((row, component))
+        self._count += len(row)
+        if self._count >= _PAIRS_AT_A_TIME:
+            self.add()
+
+    def add(self) -> None:
+        """Adds what waits."""
+        if not self._waiting:
+            return
+        row, component = (torch.cat(tensors) for tensors in zip(*self._waiting, strict=True))
+        pairs = Pairs.of(row, component, len(self._statistics.sums))
+        scores = pairs.scores(self._points, self._factors).double()
+        place = row - row[0]  # rows come in order
+        count = int(place[-1]) + 1
+        top = scores.new_full((count,), -torch.inf).scatter_reduce_(0, place, scores, "amax")
+        relative = scores.sub_(top[place]).exp_()
+        total = relative.new_zeros(count).index_add_(0, place, relative)
+        self._statistics.totals[0] += (top + total.log()).sum()
+        share = relative.div_(total[place])
+        pairs.only(share > LEAST_RESPONSIBILITY).add_sums(self._precise, share, self._statistics.sums, "full")
+        self._waiting.clear()
+        self._count = 0
 
 
 def _discriminant_axes(parameters: Parameters) -> Tensor:

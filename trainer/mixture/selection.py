@@ -25,6 +25,7 @@ def choose(
     @cache
     def best_inflation(place: int) -> tuple[float, float]:
         """(sum of held-out log-likelihoods, inflation) for one strength."""
+        expectation.forget()
         parameters = maximise(
             statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=strengths[place]
         )

@@ -12,7 +12,7 @@ from trainer.mixture.points import Points
 from trainer.mixture.statistics import Statistics
 
 # 10,000 pairs that are left out change a count by less than 1e-6.
-_LEAST_RESPONSIBILITY = 1e-10
+LEAST_RESPONSIBILITY = 1e-10
 # Above this part of all pairs the dense product is faster.
 _LARGEST_SHARE = 0.03
 _PAIRS_BETWEEN_SUMS = 500_000
@@ -31,7 +31,7 @@ class SparseSums:
 
         Returns False, and takes nothing, where they are not sparse enough.
         """
-        row, component = (relative > _LEAST_RESPONSIBILITY * total[:, None]).nonzero(as_tuple=True)
+        row, component = (relative > LEAST_RESPONSIBILITY * total[:, None]).nonzero(as_tuple=True)
         if len(row) > _LARGEST_SHARE * relative.numel():
             return False
         self._waiting.append((row + first, component, relative[row, component] / total[row]))

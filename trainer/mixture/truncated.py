@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainer.mixture.dense import FLOAT32_LIMIT, packed_second_moment
+from trainer.mixture.dense import FLOAT32_LIMIT, DenseScores, e_step, packed_second_moment
 from trainer.mixture.expectation import inflated_log_sums
 from trainer.mixture.kmeans import search_index
 from trainer.mixture.packed import unpack
 from trainer.mixture.pairs import Factors, Pairs
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points
+from trainer.mixture.screened import screened_statistics, worth_screening
 from trainer.mixture.statistics import Statistics
 
 # Pairs with a smaller responsibility are left out of the sums.
@@ -98,6 +99,19 @@ class Truncated:
             sums[:-1] += inflated_log_sums(scores, constants, parameters.dim, inflations)
             sums[-1] += len(points)
         return sums
+
+    def exact(self, name: str, parameters: Parameters) -> Statistics:
+        """Exact statistics of the points "train" or "held_out", whose candidates say where their density is high."""
+        points, scores, _, _ = self._scores(name, parameters)
+        if worth_screening(parameters):
+            best = scores.amax(1)
+            if (found := screened_statistics(points, parameters, self._factors_of(parameters), best)) is not None:
+                return found
+        return e_step(points, DenseScores.safe(parameters, self._second_moment, self._products), sparse=True)
+
+    def forget(self) -> None:
+        """Frees what is kept for the last parameters; with thousands of components it is a third of all memory."""
+        self._factored = None
 
     def state(self) -> dict[str, Tensor]:
         """See `Expectation`: candidates and the graph of neighbours."""
