@@ -3,6 +3,8 @@
 import functools
 import json
 import os
+import signal
+import threading
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -104,12 +106,19 @@ def _concurrent(sweep: SweepConfig) -> int:
     return sweep.concurrent or fit
 
 
+def _end_as_by_ctrl_c(number: int) -> None:
+    """Lets Tune store its state and return on a signal that would end Ray, and everything with it, at once."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+
 def _run_phase(sweep: SweepConfig, phase: _Phase, address: str | None) -> None:
     if _ended(sweep, phase):
         return
     if not ray.is_initialized():
         # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
+    _end_as_by_ctrl_c(signal.SIGTERM)
     # A trial that fails before its first check has reported no metric; Tune would end the whole sweep for it.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     # What is compared with the default is trained to its end.

@@ -55,12 +55,17 @@ def sgemm_rate(repeats: int = 3) -> float:
     return 2 * 2048**3 / min(seconds(lambda: a @ b) for _ in range(repeats))
 
 
-def say(kind: str, k: int, line: str) -> None:
-    """One result, with the peak memory so far."""
+def memory(kind: str) -> float:
+    """GB of this process: VmHWM, the most so far, or RssFile, pages of files such as libraries."""
     # getrusage would give the largest of this process and the one that started it.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1e6
-    print(f"{kind} {k}: {line}; peak memory so far {peak:.2f} GB", flush=True)
+    return int(status[kind].split()[0]) / 1e6
+
+
+def say(kind: str, k: int, line: str) -> None:
+    """One result, with the peak memory so far."""
+    peak, files = memory("VmHWM"), memory("RssFile")
+    print(f"{kind} {k}: {line}; peak memory so far {peak:.2f} GB, {peak - files:.2f} without libraries", flush=True)
 
 
 def points_in_frame(train: Tensor) -> Points:
@@ -79,6 +84,16 @@ def iteration(expectation: Expectation, parameters: Parameters) -> Parameters:
     """One E-step and one M-step."""
     kind = parameters.covariance_type
     return maximise(expectation.statistics(parameters, 1.0), kind, ridge=1e-6, prior_strength=NU)
+
+
+def truncated_iteration(expectation: Expectation, parameters: Parameters) -> float:
+    """Mean seconds of the second to fifth iteration: the first searches, every fourth looks for neighbours anew."""
+    times = []
+    for _ in range(5):
+        began = time.process_time()
+        parameters = iteration(expectation, parameters)
+        times.append(time.process_time() - began)
+    return statistics.mean(times[1:])
 
 
 def iterations(kind: str, k: int, data: Path, repeats: int, against_sklearn: bool) -> None:
@@ -101,9 +116,7 @@ def iterations(kind: str, k: int, data: Path, repeats: int, against_sklearn: boo
         f"dense {middle:.3f} s, {statistics.median(ratios):.2f} x the floor ({min(ratios):.2f} to {max(ratios):.2f}) "
         f"of {arithmetic / statistics.median(rates):.3f} s at {statistics.median(rates) / 1e9:.0f} GFLOP/s",
     )
-    truncated = Truncated(points, None, moment, "auto", width=WIDTH)
-    # The first searches for candidates; the graph of neighbours is built at every fourth.
-    mean = statistics.mean([seconds(lambda: iteration(truncated, parameters)) for _ in range(5)][1:])
+    mean = truncated_iteration(Truncated(points, None, moment, "auto", width=WIDTH), parameters)
     say(kind, k, f"truncated to {WIDTH} candidates {mean:.3f} s, the dense one is {middle / mean:.1f} x")
     if against_sklearn:
         compare_with_sklearn(points, parameters, middle)

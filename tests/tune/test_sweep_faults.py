@@ -81,7 +81,7 @@ def test_a_killed_worker_or_driver_is_started_again_and_goes_on_from_the_trials_
     assert resumed_from(run)[0] > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_goes_on_with_the_same_command_and_ends_with_the_same_trials(
     tmp_path, digits_shards, number
 ):

@@ -33,9 +33,7 @@ def worth_screening(parameters: Parameters) -> bool:
     return parameters.covariance_type == "full" and parameters.dim >= _FEWEST_DIMENSIONS
 
 
-def screened_statistics(
-    points: Points, parameters: Parameters, factors: Factors, best: Tensor
-) -> Statistics | None:
+def screened_statistics(points: Points, parameters: Parameters, factors: Factors, best: Tensor) -> Statistics | None:
     """The exact statistics of the points at inverse temperature 1, see `Expectation`.
 
     factors: of `parameters`; best: (n,), for each point a score that some component reaches. Returns None where so few

@@ -17,7 +17,7 @@ def choose(
 ) -> tuple[float, float]:
     """(prior strength, inflation) with the best held-out log-likelihood; those that the settings fix are kept.
 
-    The likelihood has one maximum over the prior strength: a walk uphill from the middle spares strengths beyond it.
+    The likelihood has one maximum over the prior strength: a walk uphill from that of the fit spares those beyond it.
     """
     strengths = [dim * s for s in STRENGTHS] if settings.prior_strength is None else [settings.prior_strength]
     inflations = INFLATIONS if settings.inflation is None else (settings.inflation,)
@@ -32,7 +32,7 @@ def choose(
         sums = ranks.sum_(expectation.held_out(parameters, inflations)).tolist()
         return max(zip(sums[:-1], inflations, strict=True))
 
-    place = (len(strengths) - 1) // 2
+    place = min(range(len(strengths)), key=lambda i: abs(strengths[i] - settings.nu(dim)))
     while True:
         around = range(max(0, place - 1), min(len(strengths), place + 2))
         best = max(around, key=best_inflation)
