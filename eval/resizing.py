@@ -24,9 +24,12 @@ def pillow_bicubic_matrix(size: int, new_size: int) -> Tensor:
 def resize_clean(images: Tensor, size: int) -> Tensor:
     """(B, C, H, W) float32 in 0 to 255 as (B, C, size, size) in 0 to 255, by Pillow's bicubic filter."""
     height, width = images.shape[-2:]
-    rows = pillow_bicubic_matrix(height, size).to(images.device)
-    columns = pillow_bicubic_matrix(width, size).to(images.device)
-    return (rows @ (images @ columns.T)).clamp(0, 255)
+    # At the same size the filter is the identity.
+    if width != size:
+        images = images @ pillow_bicubic_matrix(width, size).to(images.device).T
+    if height != size:
+        images = pillow_bicubic_matrix(height, size).to(images.device) @ images
+    return images.clamp(0, 255)
 
 
 def resize_bilinear(images: Tensor, size: int) -> Tensor:

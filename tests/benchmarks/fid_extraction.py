@@ -25,7 +25,7 @@ from eval.extractors.extractor import Extractor
 from eval.feature_extraction import extract
 from trainer.process_group import single
 
-ROUNDS = 3
+ROUNDS = 5
 
 
 def inception_like(device: torch.device) -> nn.Module:
@@ -88,8 +88,8 @@ def compare(extractor: Extractor, *, size: int, channels: int, side: int, n: int
 def main() -> None:
     cpu = torch.device("cpu")
     lite = extractor_by_name("efficientnet-lite0", cpu)
-    compare(lite, size=64, channels=1, side=28, n=256)
-    compare(lite, size=64, channels=3, side=64, n=256)
+    compare(lite, size=64, channels=1, side=28, n=1024)
+    compare(lite, size=64, channels=3, side=64, n=1024)
     large = extractor_by_name("fid_extraction:inception_like", cpu, size=299)
     compare(large, size=299, channels=3, side=64, n=BLOCK)
 
