@@ -1,5 +1,6 @@
 """A trial as Ray Tune sees it: a function that starts a Ray Train TorchTrainer and waits for its end."""
 
+import os
 from typing import Any
 
 import ray.train
@@ -29,6 +30,8 @@ def drive(params: dict[str, Any], sweep: SweepConfig) -> None:
     resources: dict[str, float] = {"CPU": sweep.cpus_per_worker}
     if config.device == "cuda":
         resources["GPU"] = 1
+    # Ray Train takes one report of a worker at a time, every two seconds by default, and the training waits for it.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     trainer = ray.train.torch.TorchTrainer(
         work,
         train_loop_config={"task": Task(config=config, measured=sweep.measure)},
