@@ -1,4 +1,4 @@
-"""How the C library keeps the memory that networks on a CPU free and take again in every update."""
+"""How the C library keeps the memory that work on a CPU frees and takes again in every round."""
 
 import ctypes
 

@@ -37,9 +37,7 @@ class SweepProgress(Callback):
         self._bar.update(len(self._statuses), **self._facts(trials, list(self._statuses.values())))
 
     def on_experiment_end(self, trials: Sequence[RayTrial], **info: Any) -> None:
-        for trial in trials:
-            if trial.is_finished():
-                self._note(trial)
+        # Nothing is noted here: where the sweep was interrupted, Tune has by now ended trials that are to go on.
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
 

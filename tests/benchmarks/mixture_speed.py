@@ -26,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
+from trainer.heap import keep_freed_memory
 from trainer.mixture import GaussianMixture
 from trainer.mixture.dense import Exact, hard_statistics
 from trainer.mixture.estimate import maximise
@@ -69,7 +70,8 @@ def say(kind: str, k: int, line: str) -> None:
 
 
 def points_in_frame(train: Tensor) -> Points:
-    """The points, centred and of unit size."""
+    """The points, centred and of unit size, in a process that keeps freed memory as a fit does."""
+    keep_freed_memory()
     return Frame.of(train, single()).enter(Points(train), torch.float32)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data_shards.errors import InputError
+from trainer.heap import keep_freed_memory
 from trainer.mixture.checkpoints import Checkpoints
 from trainer.mixture.dense import Exact, hard_statistics
 from trainer.mixture.estimate import maximise
@@ -68,6 +69,8 @@ def fit(
 ) -> Fitted:
     """Fits to checked points, see `GaussianMixture.fit`."""
     laps = _Laps()
+    if train.x.device.type == "cpu":
+        keep_freed_memory()
     total, _ = place_among_ranks(len(train), ranks)
     if total < settings.n_components:
         raise InputError(f"n_components: {settings.n_components} components for {total} points; use {total} or fewer")
