@@ -102,6 +102,7 @@ def parser() -> jsonargparse.ArgumentParser:
         description="Trains a two-stage sigma-VAE. The same command again goes on from the last checkpoint. "
         "Start it on several processes with torchrun, deepspeed or srun.",
         exit_on_error=False,
+        allow_abbrev=False,
     )
     made.add_argument("--config", action="config", help="YAML file with any of the fields below")
     made.add_class_arguments(Config, fail_untyped=True)

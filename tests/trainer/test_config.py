@@ -47,6 +47,7 @@ def test_every_field_says_what_it_means(section):
     ("words", "names"),
     [
         (["--data.globl_batch", "3"], "globl_batch"),
+        (["--model.latent", "3"], "model.latent"),
         (["--data.global_batch", "many"], "data.global_batch"),
         (["--data.global_batch", "0"], "data.global_batch"),
         (["--model.norm", "layer"], "model.norm"),

@@ -24,12 +24,14 @@ class Factors:
     """Components ready for the densities of pairs.
 
     white: full and tied (K, D, D), diag and spherical (K, D), so that |white (x - mu)|^2 is the Mahalanobis distance;
-    constants: (K,), log w_k - D log(2 pi) / 2 - log det Sigma_k / 2.
+    constants: (K,), log w_k - D log(2 pi) / 2 - log det Sigma_k / 2; largest_precisions: (D,), in each dimension the
+    largest diagonal entry of the precision matrices.
     """
 
     white: Tensor
     constants: Tensor
     means: Tensor
+    largest_precisions: Tensor
 
     @staticmethod
     def of(parameters: Parameters, dtype: torch.dtype) -> "Factors":
@@ -38,18 +40,22 @@ class Factors:
         if kind in ("diag", "spherical"):
             white = parameters.covariances.rsqrt().expand(-1, dim)
             log_det = -2 * white.log().sum(1)
+            largest = _precisions(white).amax(0)
             white = white.to(dtype)
         elif kind == "tied":
             single, log_det = parameters.whitening(slice(0, 1))
+            largest = _precisions(single)[0]
             white = single.to(dtype).expand(k, dim, dim)
         else:
+            largest = torch.zeros(dim, dtype=torch.float64, device=parameters.means.device)
             white = torch.empty(k, dim, dim, dtype=dtype, device=parameters.means.device)
             log_det = torch.empty(k, dtype=torch.float64, device=parameters.means.device)
             for block in parameters.blocks():
                 factors, log_det[block] = parameters.whitening(block)
                 white[block] = factors.to(dtype)
+                largest = torch.maximum(largest, _precisions(factors).amax(0))
         constants = parameters.weights.log() - 0.5 * (dim * LOG_2PI + log_det)
-        return Factors(white, constants.to(dtype), parameters.means.to(dtype))
+        return Factors(white, constants.to(dtype), parameters.means.to(dtype), largest)
 
     def squares(self, components: Tensor, points: Points) -> Tensor:
         """(Expected) Mahalanobis distances (b, m) of b components from m points each; points.x: (b, m, D)."""
@@ -57,13 +63,16 @@ class Factors:
         centred = points.x - self.means[components][:, None]
         if white.ndim == 3:
             squares = torch.bmm(centred, white.mT).square_().sum(2)
-            precisions = white.square().sum(1)  # (b, D), the diagonal of W^T W
         else:
             squares = (centred * white[:, None]).square_().sum(2)
-            precisions = white.square()
         if points.variance is not None:
-            squares += (points.variance @ precisions[:, :, None])[..., 0]
+            squares += (points.variance @ _precisions(white)[:, :, None])[..., 0]
         return squares
+
+
+def _precisions(white: Tensor) -> Tensor:
+    """The diagonals (b, D) of W^T W, the precision matrices, for W (b, D, D), or (b, D) where it is diagonal."""
+    return white.square().sum(1) if white.ndim == 3 else white.square()
 
 
 @dataclass(frozen=True)

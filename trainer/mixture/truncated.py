@@ -159,9 +159,7 @@ class Truncated:
         """float64 where float32 sums of squares would lose the smallest variances."""
         if self._products != "auto":
             return torch.float32 if self._products == "float32" else torch.float64
-        white = self._factors_of(parameters).white
-        precisions = white.square().sum(1) if white.ndim == 3 else white.square()  # (K, D)
-        largest = float((precisions.amax(0) * self._second_moment).max())
+        largest = float((self._factors_of(parameters).largest_precisions * self._second_moment).max())
         return torch.float32 if largest < FLOAT32_LIMIT else torch.float64
 
     def _search(self, x: Tensor, parameters: Parameters) -> Tensor:
