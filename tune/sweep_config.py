@@ -112,8 +112,8 @@ class SweepConfig:
 
     @property
     def folder(self) -> Path:
-        """The sweep's folder, absolute: workers run elsewhere."""
-        return (Path(self.runs) / self.name).resolve()
+        """The sweep's folder."""
+        return Path(self.runs) / self.name
 
     @property
     def trials_folder(self) -> Path:
@@ -165,7 +165,10 @@ def read_sweep(path: str | Path) -> SweepConfig:
 
 
 def _with_base(sweep: SweepConfig) -> SweepConfig:
-    """The sweep with every field of its base among its fields: a trial runs where the base's file may not be."""
+    """The sweep with every field of its base among its fields, and absolute folders.
+
+    A trial runs where the base's file may not be, and in a working directory of its own.
+    """
     base = flat(to_dict(load(sweep.base)))
     fields = {name: value for name, value in base.items() if name not in SET_BY_THE_SWEEP} | sweep.fields
     shards = str(fields["data.shards"])
@@ -175,7 +178,7 @@ def _with_base(sweep: SweepConfig) -> SweepConfig:
         require(
             name in known, f"space.{name}: the trainer's configuration has no such field; see python -m trainer --help"
         )
-    return dataclasses.replace(sweep, fields=fields)
+    return dataclasses.replace(sweep, fields=fields, runs=str(Path(sweep.runs).resolve()))
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> Fields:

@@ -92,3 +92,13 @@ def test_a_mistake_in_the_file_is_told_in_one_line_with_what_would_be_right(tmp_
 def test_the_command_ends_with_code_2_and_one_line_before_ray_is_started(tmp_path, digits_shards):
     done = run_module("tune", "--config", str(write_sweep(tmp_path, digits_shards, search="genetic")))
     assert (done.returncode, done.stderr) == (2, "error: search: 'genetic'; use grid, random or optuna\n")
+
+
+def test_a_sweep_lies_where_it_was_started_also_for_processes_that_run_elsewhere(tmp_path, digits_shards, monkeypatch):
+    path = write_sweep(tmp_path, digits_shards, runs="here")
+    monkeypatch.chdir(tmp_path)
+    sweep = read_sweep(path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert sweep.trials_folder == tmp_path / "here" / "sweep" / "trials"
+    assert sweep.trainer_config("one", 0, {}).folder == sweep.trials_folder / "one"
