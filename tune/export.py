@@ -18,12 +18,13 @@ def export_best(sweep: SweepConfig, ranked: list[Ranked], path: Path) -> None:
         )
     best = ranked[0]
     config = sweep.trainer_config(f"best-of-{sweep.name}", sweep.seeds[0], best.fields)
-    shards = Path(config.data.shards)
-    here = Path.cwd()
-    # Within the project the file can be carried to another machine.
-    if shards.is_relative_to(here):
-        data = dataclasses.replace(config.data, shards=str(shards.relative_to(here)))
-        config = dataclasses.replace(config, data=data)
-    config = dataclasses.replace(config, runs=sweep.runs)
+    data = dataclasses.replace(config.data, shards=_from_here(config.data.shards))
+    config = dataclasses.replace(config, data=data, runs=_from_here(sweep.runs))
     measured = f"{sweep.objectives[0]} {best.mean:.1f} over {len(best.trials)} seed{'s' * (len(best.trials) > 1)}"
     write_text(path, f"# Configuration {best.number} of the sweep {sweep.name}: {measured}.\n{to_yaml(config)}")
+
+
+def _from_here(path: str) -> str:
+    """Relative within the working directory, so that the file can be carried to another machine."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

@@ -8,6 +8,7 @@ from running import run_module
 from sweep_cases import write_sweep
 
 from data_shards.errors import InputError
+from trainer.config import load
 from trainer.log import read_events
 from trainer.loop import train
 from trainer.restore import load_model
@@ -95,3 +96,13 @@ def test_the_exported_best_configuration_is_trained_by_the_trainer_as_it_is(tmp_
     assert load_model(tmp_path / "runs" / "best-of-sweep").latent_dim == 2
     with pytest.raises(InputError, match="no trial was trained to its end"):
         export_best(sweep, [], path)
+
+
+def test_an_exported_configuration_names_folders_from_where_it_was_written(
+    tmp_path, trial_folder, digits_shards, monkeypatch
+):
+    note_outcome(trial_folder, "finished", "")
+    monkeypatch.chdir(tmp_path)
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards))
+    export_best(sweep, ranking([trial_record(trial_folder)], "elbo"), tmp_path / "best.yaml")
+    assert load(tmp_path / "best.yaml").runs == "runs"
