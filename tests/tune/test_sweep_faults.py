@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,11 @@ def test_a_sweep_on_two_nodes_of_which_one_is_lost_ends_with_all_its_trials(tmp_
     log = tmp_path / "nodes.log"
     with log.open("w") as file:
         command = subprocess.Popen(
-            ["python", str(script), str(path)], env=environment(), stdout=file, stderr=file, start_new_session=True
+            [sys.executable, str(script), str(path)],
+            env=environment(),
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
         try:
             code = command.wait(1500)
