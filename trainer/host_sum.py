@@ -12,6 +12,7 @@ import os
 import platform
 import secrets
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,7 @@ class HostSum:
 
     def __init__(self, handle: int, ranks: Ranks, numbers: int) -> None:
         self._handle, self._rank, self._world_size = handle, ranks.rank, ranks.world_size
+        weakref.finalize(self, os.close, handle)  # the memory has no name: it lasts as long as it is open
         memory = np.memmap(os.fdopen(os.dup(handle), "r+b"), dtype=np.uint8, mode="r+")
         marks, totals = (8 * math.prod(shape) for shape in ((self._world_size, _LINE), (2, self._world_size, _TOTALS)))
         self._marks = memory[:marks].view(np.int64).reshape(self._world_size, _LINE)[:, 0]
