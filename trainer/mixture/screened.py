@@ -48,10 +48,11 @@ def screened_statistics(points: Points, parameters: Parameters, factors: Factors
     for _, _, bounds, _ in _bounds(parameters, axes, images).chunks(images):
         least = best[first : first + len(bounds)] - (_NEGLIGIBLE + _ROUNDING)
         row, component = (bounds > least[:, None]).nonzero(as_tuple=True)
-        adder.take(row + first, component)
-        first, left = first + len(bounds), left + len(row)
-        if left > _LARGEST_SHARE * first * parameters.n_components:
+        left += len(row)
+        if left > _LARGEST_SHARE * (first + len(bounds)) * parameters.n_components:
             return None
+        adder.take(row + first, component)
+        first += len(bounds)
     adder.add()
     statistics.totals[1] += len(points)
     return statistics
