@@ -10,8 +10,10 @@ import datetime
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -119,3 +121,29 @@ def process_group(device: str = "cpu", *, timeout_seconds: float = 1800) -> Iter
         raise
     else:
         dist.destroy_process_group()
+    finally:
+        _wait_for_idle_gloo()
+
+
+def _wait_for_idle_gloo(poll_seconds: float = 0.01, most_seconds: float = 5.0) -> None:
+    """Returns once no thread of gloo's is at work, as far as this system tells.
+
+    The threads of a group outlive it where someone keeps a reference, as DeepSpeed does. One that lets go of the last
+    collective's tensor while the interpreter shuts down aborts the process (pytorch issue 190489); asleep, it has let
+    go, for each sleep here leaves the interpreter to it.
+    """
+    tasks, idle = Path("/proc/self/task"), 0
+    deadline = time.monotonic() + most_seconds
+    while tasks.exists() and idle < 2 and time.monotonic() < deadline:
+        time.sleep(poll_seconds)
+        idle = 0 if any(_at_work(task) for task in tasks.iterdir()) else idle + 1
+
+
+def _at_work(task: Path) -> bool:
+    """Whether a thread of this process is one of gloo's and not asleep. task: its folder in /proc."""
+    try:
+        # "ID (NAME) STATE ..."; the system cuts names after 15 characters.
+        before, _, after = (task / "stat").read_text().rpartition(")")
+    except OSError:
+        return False  # it has ended
+    return before.endswith("(pt_gloo_runloop") and after.split()[0] != "S"
