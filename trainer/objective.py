@@ -62,13 +62,17 @@ def learns_variance_by_gradient(objective: ObjectiveConfig, variance: VarianceCo
     return objective.name == "sigma_vae" and variance.update == "adam"
 
 
-def beta_nll(x: Tensor, mean: Tensor, variance: Tensor, beta: float) -> Tensor:
-    """Log-likelihood whose pixels weigh variance^beta, held constant (Seitzer et al. 2022).
+def beta_nll(x: Tensor, mean: Tensor, variance: Tensor, dataset_variance: Tensor, beta: float) -> Tensor:
+    """Log-likelihood whose pixels weigh (variance / dataset_variance)^beta, held constant (after Seitzer et al. 2022).
 
-    x, mean, variance: (B, C, H, W). Returns (B,); beta = 0 is the log-likelihood itself.
+    Seitzer et al. weigh by variance^beta, for a regression without a prior. Measured against sigma_dataset^2, a pixel
+    of that variance keeps its weight, and with it the balance with the KL term: under beta = 1 the mean image has the
+    gradients of equation 7 with sigma_dataset^2, those of stage 1.
+
+    x, mean, variance: (B, C, H, W); dataset_variance: (1,). Returns (B,); beta = 0 is the log-likelihood itself.
     """
     nats = -0.5 * ((x - mean).square() / variance + variance.log() + gaussian.LOG_2PI)
-    return (nats * variance.detach().pow(beta)).sum((1, 2, 3))
+    return (nats * (variance.detach() / dataset_variance).pow(beta)).sum((1, 2, 3))
 
 
 class Objective(nn.Module):
@@ -98,7 +102,9 @@ class Objective(nn.Module):
         kl = gaussian.kl_to_prior(mean, std)  # (b,)
         # Equation 8, and equation 10 in place of 7 once the decoder has a variance head.
         if self.beta > 0 and self.model.per_pixel:
-            loss = (kl_weight * kl - beta_nll(x, output.mean, output.variance, self.beta)).sum()
+            dataset_variance = self.model.log_variance.exp()  # (1,), a buffer by now
+            nats = beta_nll(x, output.mean, output.variance, dataset_variance, self.beta)
+            loss = (kl_weight * kl - nats).sum()
         else:
             loss = (kl_weight * kl - log_likelihood).sum()
         if self.config.name == "wae_mmd":

@@ -126,7 +126,7 @@ class VarianceConfig:
     floor: Literal["half_dataset_variance"] | float = "half_dataset_variance"
     """Floor of the per-pixel variance in stage 2: half of sigma_dataset^2 as in Algorithm 1, or a value above 0."""
     beta_nll: float = 0.0
-    """Exponent in 0 to 1 of the variance that weighs each pixel's term in stage 2 (Seitzer et al. 2022); 0 is none."""
+    """Weighs a pixel's term in stage 2 by (variance / sigma_dataset^2)^this, 0 to 1; 1 trains means as stage 1 did."""
 
     def __post_init__(self) -> None:
         require(self.initial > 0, f"variance.initial: {self.initial} is not above 0")

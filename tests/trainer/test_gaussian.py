@@ -6,6 +6,7 @@ import torch
 from torch.distributions import Independent, Normal, kl_divergence
 
 from trainer import gaussian
+from trainer.objective import beta_nll
 
 
 def images(seed: int) -> torch.Tensor:
@@ -73,3 +74,24 @@ def test_no_image_is_likelier_than_the_cap_of_its_variance_floor():
     torch.testing.assert_close(
         gaussian.log_likelihood(x, x, torch.tensor([floor], dtype=torch.float64)), torch.full((5,), cap).double()
     )
+
+
+def test_beta_nll_of_exponent_0_is_the_log_likelihood():
+    x, mean, variance = images(0), images(1), images(2) + 0.01
+    found = beta_nll(x, mean, variance, torch.tensor([0.03], dtype=torch.float64), 0.0)
+    torch.testing.assert_close(found, gaussian.log_likelihood(x, mean, variance), rtol=1e-12, atol=0)
+
+
+def test_beta_nll_of_exponent_1_gives_the_mean_the_gradients_of_one_variance():
+    x, variance, dataset_variance = images(0), images(2) + 0.01, torch.tensor([0.03], dtype=torch.float64)
+    means = images(1).requires_grad_(), images(1).requires_grad_()
+    beta_nll(x, means[0], variance, dataset_variance, 1.0).sum().backward()
+    gaussian.log_likelihood(x, means[1], dataset_variance).sum().backward()
+    torch.testing.assert_close(means[0].grad, means[1].grad, rtol=1e-12, atol=0)
+
+
+def test_under_any_exponent_the_best_variance_of_a_pixel_is_its_square_error():
+    x, mean = images(0), images(1)
+    variance = (x - mean).square().requires_grad_()
+    beta_nll(x, mean, variance, torch.tensor([0.03], dtype=torch.float64), 0.7).sum().backward()
+    torch.testing.assert_close(variance.grad, torch.zeros_like(x), rtol=0, atol=1e-9)
