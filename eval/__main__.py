@@ -9,6 +9,7 @@ from data_shards.errors import command
 # Each is a module eval/NAME_command.py with add_arguments(parser) and run(arguments).
 COMMANDS = {
     "encode": "posterior means and deviations of all images, for the mixture",
+    "transport": "maps that give samples the spread of real images, for fid --from transported",
     "fid": "Frechet distance of samples or reconstructions to real images",
     "likelihood": "ELBO, importance-weighted likelihood, bits per dimension, KL(q_hat || p)",
     "uncertainty": "variance maps of reconstructions and samples, and whether they can be trusted",

@@ -9,12 +9,14 @@ from data_shards.errors import InputError
 from eval.blocks import BLOCK
 from eval.image_sources import ImageSource, from_shards, generated, reconstructed
 from eval.latent_samples import flow_sampler, mixture_sampler, prior_sampler
-from eval.measured_run import MeasuredRun
+from eval.measured_run import MeasuredRun, mixture_digest
+from eval.transport.storage import load_transport
 from trainer.checkpoint import fingerprint
 from trainer.flow.storage import load_flow
 
 SOURCES = {
     "q_hat": "samples from the fitted mixture",
+    "transported": "the same, carried to the spread of real images, see python -m eval transport",
     "prior": "samples from N(0, I)",
     "flow": "samples from the flow fitted to the codes, see python -m trainer.flow",
     "reconstruction": "reconstructions of the reference split's own images",
@@ -42,11 +44,16 @@ def compared_images(
     shards, model = run.config.data.shards, run.model
     fields: dict[str, Any] = {"source": source, "latents": ""}
     if source == "q_hat":
-        parameters = run.mixture(mixture, covariance).parameters_
-        tensors = {name: getattr(parameters, name) for name in ("weights", "means", "covariances")}
+        density = run.mixture(mixture, covariance)
         fields |= {"latents": "z ~ q_hat, image g(z)", "mixture": f"{mixture}-{covariance}"}
-        fields |= {"mixture_digest": f"{fingerprint(tensors):016x}"}
-        images = generated(model, mixture_sampler(parameters), n=n, seed=seed, device=device)
+        fields |= {"mixture_digest": mixture_digest(density)}
+        images = generated(model, mixture_sampler(density.parameters_), n=n, seed=seed, device=device)
+    elif source == "transported":
+        transport = load_transport(run, mixture, covariance)
+        fields |= {"latents": "z ~ q_hat, image A(g(z))", "mixture": f"{mixture}-{covariance}"}
+        fields |= {"mixture_digest": transport.digest}
+        sampler = mixture_sampler(transport.mixture.parameters_)
+        images = generated(model, sampler, n=n, seed=seed, device=device, finish=transport.carry)
     elif source == "prior":
         fields |= {"latents": "z ~ N(0, I), image g(z)"}
         images = generated(model, prior_sampler(model.latent_dim), n=n, seed=seed, device=device)

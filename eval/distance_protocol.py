@@ -20,13 +20,13 @@ class DistanceProtocol(Protocol):
     """`split` is the reference's split; `n` is the number of images that are compared with it."""
 
     source: str
-    """Where those n come from: q_hat, prior, flow, reconstruction, train, or half of the reference."""
+    """Where those n come from: q_hat, transported, prior, flow, reconstruction, train, or half of the reference."""
     latents: str
     """How each was generated, in words; empty for real images."""
     mixture: str = ""
     """The density sampled, as COMPONENTS-COVARIANCE; empty where none is."""
     mixture_digest: str = ""
-    """Digest of its parameters."""
+    """Digest of its parameters; of the transport's too for transported."""
     n_reference: int
     """Number of real images on the other side."""
     extractor: Mapping[str, Any]

@@ -15,13 +15,33 @@ ImageSource = Callable[[range], Iterator[tuple[Tensor, Tensor]]]
 """A range of blocks to (ids (B,) int64, images (B, C, H, W) uint8) of each."""
 
 
+Finish = Callable[[Tensor, Tensor], Tensor]
+"""Latents (B, D) and their mean images (B, C, H, W) to the images that are taken in their place."""
+
+
+def unchanged(latents: Tensor, images: Tensor) -> Tensor:
+    """The mean images themselves."""
+    return images
+
+
 def to_8_bits(images: Tensor) -> Tensor:
     """Images in [0, 1] rounded to 0 to 255, as they would be in a PNG file; data sets are of 8 bits too."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def generated(model: SigmaVAE, sampler: LatentSampler, *, n: int, seed: int, device: torch.device) -> ImageSource:
-    """Mean images g(z) of n latents z. Image i is a function of (seed, i)."""
+def generated(
+    model: SigmaVAE,
+    sampler: LatentSampler,
+    *,
+    n: int,
+    seed: int,
+    device: torch.device,
+    finish: Finish = unchanged,
+) -> ImageSource:
+    """Mean images g(z) of n latents z. Image i is a function of (seed, i).
+
+    finish: what becomes of them; an image must not depend on the others.
+    """
 
     @torch.inference_mode()
     def images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
@@ -29,7 +49,7 @@ def generated(model: SigmaVAE, sampler: LatentSampler, *, n: int, seed: int, dev
             ids = block_ids(block, n)
             # The whole block is decoded, so that an image does not change where a set ends sooner.
             latents = sampler(block_generator(seed, "samples", block)).to(device)
-            yield ids, to_8_bits(model.decode(latents).mean)[: len(ids)].cpu()
+            yield ids, to_8_bits(finish(latents, model.decode(latents).mean))[: len(ids)].cpu()
 
     return images
 

@@ -18,11 +18,12 @@ from torch import Tensor
 from data_shards.atomic import write_bytes, write_json
 from data_shards.errors import InputError
 from eval.image_noise import image_noise, seeded_generator
-from eval.image_sources import to_8_bits
+from eval.image_sources import Finish, to_8_bits, unchanged
 from eval.image_subset import gathered, subset_blocks, subset_indices
 from eval.measured_run import MeasuredRun, VarianceProtocol, measured_before, mixture_digest, open_run
 from eval.nearest_training import chance_nearer, nearest_code_distance, nearest_images
 from eval.run_options import add_run_options
+from eval.transport.storage import load_transport
 from trainer import latents
 from trainer.mixture import GaussianMixture
 from trainer.process_group import Ranks, process_group
@@ -50,9 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         images_help="number of samples, and of held-out images",
         mixture_help="components of the fitted mixture to sample from",
     )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        default="q_hat",
+        choices=("q_hat", "transported"),
+        help="transported: samples and reconstructions are both carried, see python -m eval transport",
+    )
 
 
-def held_out(run: MeasuredRun, split: str, count: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def held_out(
+    run: MeasuredRun, split: str, count: int, seed: int, ranks: Ranks, finish: Finish
+) -> tuple[Tensor, Tensor]:
     """Reconstructions (N, C, H, W) and sampled codes (N, D) of held-out images, on every process."""
     indices = subset_indices(run.manifest, split, count)
     images = torch.zeros(count, *run.model.image_shape)
@@ -61,7 +71,7 @@ def held_out(run: MeasuredRun, split: str, count: int, seed: int, ranks: Ranks) 
         posterior = run.model.encode(x)
         noise = image_noise(seed, index.tolist(), 1, run.model.latent_dim)[0].to(ranks.device)
         z = posterior.mean + posterior.std * noise
-        images[places], codes[places] = run.model.decode(z).mean.cpu(), z.cpu()
+        images[places], codes[places] = finish(z, run.model.decode(z).mean).cpu(), z.cpu()
     return gathered(images, ranks), gathered(codes, ranks)
 
 
@@ -87,8 +97,11 @@ def measure(
     shards, train_split = run.config.data.shards, run.config.data.train_split
     train_codes = latents.read(run.folder, train_split, weights=run.weights).mean
     z = mixture.sample(args.images, seeded_generator(args.seed, "memorisation", 0))  # (N, D)
-    samples = torch.cat([run.model.decode(part.to(ranks.device)).mean.cpu() for part in z.split(50)])
-    reconstructed, codes = held_out(run, args.split, args.images, args.seed, ranks)
+    carried = args.source == "transported"
+    finish = load_transport(run, args.mixture, args.covariance).carry if carried else unchanged
+    parts = [part.to(ranks.device) for part in z.split(50)]
+    samples = torch.cat([finish(part, run.model.decode(part).mean).cpu() for part in parts])
+    reconstructed, codes = held_out(run, args.split, args.images, args.seed, ranks, finish)
     near = nearest_images(torch.cat([samples, reconstructed]), shards, train_split, k=NEIGHBOURS, ranks=ranks)
     of_samples, of_others = near.distance[:, 0].split(args.images)
     numbers = {
@@ -99,7 +112,7 @@ def measure(
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/memorisation.json, and the images beside it as memorisation.safetensors.
+    """Measures and writes RUN/eval/[transported-]memorisation.json, and the images beside it as .safetensors.
 
     A result that is there already by the same protocol is only printed.
     """
@@ -111,12 +124,12 @@ def run(args: argparse.Namespace) -> None:
         mixture = measured.mixture(args.mixture, args.covariance)
         protocol = MemorisationProtocol(
             **measured.variance_protocol(args.split, args.images, args.seed),
-            measure="memorisation 1",
+            measure="memorisation 1" if args.source == "q_hat" else f"memorisation 1, {args.source}",
             mixture=f"{args.mixture}-{args.covariance}",
             mixture_digest=mixture_digest(mixture),
             train_split=measured.config.data.train_split,
         )
-        path = measured.result_path("memorisation")
+        path = measured.result_path("memorisation" if args.source == "q_hat" else f"{args.source}-memorisation")
         result = measured_before(path, protocol)
         if ranks.any(result is None):
             numbers, pictures = measure(measured, mixture, args, ranks)

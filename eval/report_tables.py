@@ -117,7 +117,9 @@ def distance_table(results: Sequence[Result]) -> Table:
 
 _SOURCE_TITLES = {
     "q_hat": "samples from q̂",
+    "transported": "samples from q̂, carried to the spread of real images",
     "prior": "samples from the prior",
+    "flow": "samples from the flow",
     "reconstruction": "reconstructions",
     "train": "real training images",
     "half": "real images, half against half",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from eval.reproduction.asks import Ask
+from eval.reproduction.beyond import carried_variants, variant_distances
 from eval.reproduction.claims import AGREES, DISAGREES, Finding
 from eval.reproduction.evidence import Evidence, Number, mean_of
 from eval.reproduction.methods_exhibits import sample_distance, trainings_of
@@ -24,9 +25,8 @@ def aims(evidence: Evidence) -> Iterator[Finding]:
         )
     for model, most in aimed.distance_of_peers.items():
         peers = peer_results(evidence.records, model)
-        for weights, title in (("stage1", "one variance"), ("final", "per pixel")):
-            ours = sample_distance(evidence, REFERENCE, weights)
-            if ours is None or not peers:
+        for title, ours in _samples(evidence):
+            if not peers:
                 continue
             best = min(peers, key=lambda components: _mean(peers[components]).value)
             theirs = _mean(peers[best])
@@ -36,6 +36,18 @@ def aims(evidence: Evidence) -> Iterator[Finding]:
                 because=f"{ours.text(1)} against {theirs.text(1)} with its sampler of {best} components, the best of "
                 f"{', '.join(map(str, sorted(peers)))}: {ours.value / theirs.value:.2f} times",
             )
+
+
+def _samples(evidence: Evidence) -> Iterator[tuple[str, Number]]:
+    """What our samples are called, and their distance, for each kind that was measured."""
+    for weights, title in (("stage1", "one variance"), ("final", "per pixel")):
+        ours = sample_distance(evidence, REFERENCE, weights)
+        if ours is not None:
+            yield title, ours
+        for variant in carried_variants(evidence):
+            carried = mean_of(list(variant_distances(evidence, variant, weights).values()))
+            if carried is not None:
+                yield f"{title}, {variant.name}", carried
 
 
 def _mean(values: list[float]) -> Number:

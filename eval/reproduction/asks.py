@@ -22,7 +22,7 @@ class Ask:
     weights: str = "final"
     """final or stage1."""
     source: str = ""
-    """For fid: which images are compared, as `python -m eval fid --from` names them."""
+    """For fid, and for memorisation of other images than g(z): what `--from` of the command is given."""
     mixture: str = ""
     """Label of a `MixtureForm`, or BEST; empty where no mixture is needed."""
 
@@ -52,8 +52,10 @@ def words_of(ask: Ask, run: str, form: MixtureForm | None, measure: Measurements
         if form is None:
             words += ["--mixture", "0"]
         return [*words, "--images", str(measure.likelihood_images), "--samples", str(measure.importance_samples)]
-    images = measure.memorisation_images if ask.kind == "memorisation" else measure.likelihood_images
-    return [*words, "--images", str(images)]
+    if ask.kind == "memorisation":
+        words += ["--from", ask.source] if ask.source else []
+        return [*words, "--images", str(measure.memorisation_images)]
+    return [*words, "--images", str(measure.likelihood_images)]
 
 
 def fit_words(run: str, form: MixtureForm, weights: str, device: str) -> list[str]:
@@ -66,7 +68,8 @@ def answer(ask: Ask, run: Path, form: MixtureForm | None, measure: Measurements)
     """The result that the command wrote. Raises InputError where none is there by this protocol."""
     suffix = "" if ask.weights == "final" else f"-{ask.weights}"
     if ask.kind != "fid":
-        return read_result(run / "eval" / f"{ask.kind}{suffix}.json")
+        name = "-".join(word for word in (ask.source, ask.kind) if word)
+        return read_result(run / "eval" / f"{name}{suffix}.json")
     wanted = {
         "source": ask.source,
         "weights": ask.weights,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from eval import gallery
 from eval.blocks import block_generator
@@ -12,6 +13,7 @@ from eval.latent_samples import prior_sampler
 from eval.measured_run import MeasuredRun
 from eval.pictures import grid, png, to_rgb
 from eval.report_pictures import SAMPLES, held_out_images, mixture_latents
+from eval.transport.storage import load_transport
 from trainer import latents
 from trainer.process_group import single
 
@@ -42,6 +44,17 @@ def both_samples(run: MeasuredRun, components: int) -> bytes:
 
 
 @torch.inference_mode()
+def carried_samples(run: MeasuredRun, components: int) -> bytes:
+    """Mean images of z ~ q_hat in the upper rows and the same, carried, in as many below."""
+    z = mixture_latents(run.mixture(components, "full"))[:SAMPLES].to(next(run.model.parameters()).device)
+    means = run.model.decode(z).mean
+    rows: list[Tensor] = []
+    for images in (means, load_transport(run, components, "full").carry(z, means).clamp(0, 1)):
+        rows += list(to_rgb(images).split(gallery.COLUMNS))
+    return png(grid(rows, enlarge=gallery.enlargement(run.model.image_shape[-1])))
+
+
+@torch.inference_mode()
 def reconstruction_maps(run: MeasuredRun, components: int) -> bytes:
     """Figure 3: test images, their reconstructions, the errors and the predicted deviations."""
     images = held_out_images(run, "test", single(next(run.model.parameters()).device))
@@ -62,5 +75,6 @@ DRAWINGS: Mapping[str, Callable[[MeasuredRun, int], bytes]] = {
     "figure2": both_samples,
     "figure3": reconstruction_maps,
     "figure4": sample_maps,
+    "transported": carried_samples,
 }
 """By name. Each takes a run and the number of components of its fitted mixture, and returns a PNG file."""

@@ -94,6 +94,8 @@ def density_of(plan: Plan, variant: Variant) -> tuple[str, str]:
         return "flow", ""
     if variant.density == "best_mixture":
         return "q_hat", BEST
+    if variant.density == "transported":
+        return "transported", plan.measure.mixture.label
     return "q_hat", MixtureForm(components=plan.measure.mixture.components, encodings=variant.encodings).label
 
 
@@ -179,7 +181,9 @@ def _variant(plan: Plan, variant: Variant, seed: int) -> tuple[Training, list[As
         asks.append(Ask(kind="fid", source=source, mixture=label, weights=weights))
         if source == "q_hat":
             asks.append(Ask(kind="likelihood", mixture=label, weights=weights))
-    return made, asks, []
+        if source == "transported":
+            asks.append(Ask(kind="memorisation", source=source, mixture=label, weights=weights))
+    return made, asks, ["transported"] if source == "transported" and seed == plan.variant_seeds[0] else []
 
 
 def _merged(wanted: Sequence[tuple[Training, list[Ask], list[str]]]) -> list[Job]:

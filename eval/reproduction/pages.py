@@ -31,7 +31,7 @@ _EXHIBITS: Mapping[str, Callable[[Evidence, KeptPictures], Exhibit]] = {
     "table4": lambda evidence, kept: table4(evidence),
     "figure3": figure3,
     "figure4": figure4,
-    "beyond": lambda evidence, kept: beyond(evidence),
+    "beyond": beyond,
 }
 
 

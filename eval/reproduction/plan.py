@@ -97,7 +97,7 @@ class Variant:
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields of the trainer's configuration that differ; empty where only the latent density does."""
     density: str = "mixture"
-    """mixture, best_mixture (components chosen by held-out likelihood), or flow (trained on the codes)."""
+    """mixture, best_mixture (components chosen by held-out likelihood), flow, or transported (`eval transport`)."""
     encodings: str = "posterior"
     """How a code enters the mixture."""
 

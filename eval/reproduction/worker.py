@@ -119,6 +119,8 @@ class Worker:
             self._encode(ask.weights)
         if ask.source == "flow":
             self._command(["trainer.flow", "--run", self.work.run, "--weights", ask.weights])
+        if ask.source == "transported" and form is not None:
+            self._carry(form, ask.weights)
         self._command(words_of(ask, self.work.run, form, self.work.measure, self.work.device))
         return answer(ask, self.run, form, self.work.measure)
 
@@ -127,6 +129,8 @@ class Worker:
         if not path.exists():
             form = self.work.measure.mixture
             self.fit(form, "final")
+            if name == "transported":
+                self._carry(form, "final")
             path.parent.mkdir(exist_ok=True)
             write_bytes(path, DRAWINGS[name](open_run(self.run, "final", self.work.device), form.components))
         print(f"written to {path}", flush=True)
@@ -134,6 +138,10 @@ class Worker:
     def _encode(self, weights: str) -> None:
         words = ["eval", "encode", "--run", self.work.run, "--weights", weights, "--device", self.work.device]
         self._command(words)
+
+    def _carry(self, form: MixtureForm, weights: str) -> None:
+        words = ["eval", "transport", "--run", self.work.run, "--weights", weights, "--mixture", str(form.components)]
+        self._command([*words, "--device", self.work.device])
 
     def fit(self, form: MixtureForm, weights: str) -> Result:
         """Makes the mixture of that size in the run folder the one that is asked for."""

@@ -67,6 +67,10 @@ def test_variants_that_only_change_the_density_share_the_training(reproduced):
     means = results["fid q_hat 4-full-mean final"]["protocol"]
     assert means["mixture_digest"] != results["fid q_hat 4-full-posterior final"]["protocol"]["mixture_digest"]
     assert means["checkpoint"] == results["fid flow final"]["protocol"]["checkpoint"]
+    carried = results["fid transported 4-full-posterior final"]["protocol"]
+    assert carried["mixture"] == "4-full"
+    assert carried["mixture_digest"] != results["fid q_hat 4-full-posterior final"]["protocol"]["mixture_digest"]
+    assert results["memorisation transported 4-full-posterior stage1"]["protocol"]["weights"] == "stage1"
 
 
 def test_the_page_carries_everything_and_says_what_is_missing(reproduced):

@@ -1,0 +1,145 @@
+"""Fits a transport in one pass over the training images.
+
+A mean image is the best guess under square error, and is therefore smoother than any real image. The map of least
+change that gives such guesses the distribution of real images is an optimal transport (Freirich et al. 2021), and
+between Gaussians it has a closed form. Here each component of the mixture has its own: from the mean and covariance of
+its samples' g(z) to those of the training images x whose codes, drawn from q(z|x), belong to it.
+
+No network is trained and no extractor is asked. The two choices follow from the model. A direction in which mean images
+vary by less than half the square error of a pixel, the floor of Algorithm 1, is noise to them, so that much is added to
+the variance that is divided by. A component with fewer images than half the directions has no covariance of its own; it
+takes the map of all components' images around their own means.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eval.blocks import BLOCK, block_generator, block_ids, blocks_of
+from eval.image_sources import from_shards
+from eval.latent_samples import mixture_sampler
+from eval.measured_run import MeasuredRun
+from eval.transport.gaussian_map import optimal_map
+from eval.transport.moments import Moments, MomentSums
+from eval.transport.transport import Transport
+from trainer.mixture import GaussianMixture
+from trainer.process_group import Ranks
+
+MOST_DIRECTIONS = 1024
+"""P: pixels where an image has no more, else this many principal directions of training images."""
+_IMAGES_FOR_BASIS = 8192
+# Images that are sorted by component at one time.
+_CHUNK_BLOCKS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedTransport:
+    """A transport and what its fit found."""
+
+    transport: Transport
+    """The maps."""
+    square_error: float
+    """Mean over training images and pixels of (g(z) - x)^2, z from q(z|x): equation 9."""
+    pooled: int
+    """Components that take the common map."""
+    images: tuple[int, int]
+    """The fewest and the most training images of a component."""
+
+
+@torch.inference_mode()
+def fit(
+    run: MeasuredRun,
+    mixture: GaussianMixture,
+    ranks: Ranks,
+    *,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda images: None,
+) -> FittedTransport:
+    """The transport of a run's mean images, the same on every process.
+
+    progress: told how many images have been seen. Holds 2 K P^2 numbers of 8 bytes.
+    """
+    split, pixels = run.config.data.train_split, run.model.pixels
+    n = run.manifest.num_samples(split)
+    basis = None if pixels <= MOST_DIRECTIONS else principal_directions(run, seed)
+    dim = pixels if basis is None else basis.shape[1]
+    components = len(mixture.weights_)
+    real, mean_images = MomentSums(components, dim), MomentSums(components, dim)
+    error = torch.zeros(1, dtype=torch.float64)
+    mine = blocks_of(n, ranks)
+    for start in range(0, len(mine), _CHUNK_BLOCKS):
+        blocks = mine[start : start + _CHUNK_BLOCKS]
+        x, code, square = _real(run, blocks, n, seed, ranks)
+        error += square
+        z, g = _samples(run, mixture, blocks, n, seed, ranks)
+        for sums, images, latents in ((real, x, code), (mean_images, g, z)):
+            sums.add((images if basis is None else images @ basis).double(), mixture.predict(latents))
+        progress(min(n, (start + _CHUNK_BLOCKS) * BLOCK * ranks.world_size))
+    square_error = float(ranks.sum_(error.to(ranks.device))) / (n * pixels)
+    target, source = real.moments(ranks), mean_images.moments(ranks)
+    own = target.count >= dim / 2
+    maps = _maps(source, target, own, ridge=square_error / 2)
+    transport = Transport(
+        mixture=mixture, source=source.mean.float(), target=target.mean.float(), maps=maps.float(), basis=basis
+    )
+    counts = target.count.int()
+    return FittedTransport(
+        transport=transport,
+        square_error=square_error,
+        pooled=int((~own).sum()),
+        images=(int(counts.min()), int(counts.max())),
+    )
+
+
+def _real(run: MeasuredRun, blocks: range, n: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
+    """Training images, (m, d) in [0, 1], a code of each, (m, D), and the summed square error of their mean images."""
+    source = from_shards(run.config.data.shards, run.config.data.train_split, n=n)
+    images, codes, square = [], [], 0.0
+    for block, (_, found) in zip(blocks, source(blocks), strict=True):
+        x = found.to(ranks.device).float() / 255  # (B, C, H, W)
+        posterior = run.model.encode(x)
+        noise = torch.randn(BLOCK, run.model.latent_dim, generator=block_generator(seed, "transport codes", block))
+        z = posterior.mean + posterior.std * noise[: len(x)].to(ranks.device)  # (B, D)
+        square += float((run.model.decode(z).mean - x).double().square().sum())
+        images.append(x.flatten(1).cpu())
+        codes.append(z.cpu())
+    return torch.cat(images), torch.cat(codes), square
+
+
+def _samples(
+    run: MeasuredRun, mixture: GaussianMixture, blocks: range, n: int, seed: int, ranks: Ranks
+) -> tuple[Tensor, Tensor]:
+    """As many latents drawn from the mixture, (m, D), and their mean images, (m, d)."""
+    sampler = mixture_sampler(mixture.parameters_)
+    latents, images = [], []
+    for block in blocks:
+        z = sampler(block_generator(seed, "transport samples", block))[: len(block_ids(block, n))]
+        latents.append(z)
+        images.append(run.model.decode(z.to(ranks.device)).mean.flatten(1).cpu())
+    return torch.cat(latents), torch.cat(images)
+
+
+def _maps(source: Moments, target: Moments, own: Tensor, *, ridge: float) -> Tensor:
+    """A_k of each component, (K, P, P). own: (K,), which components have a covariance of their own."""
+    eye = torch.eye(source.mean.shape[1], dtype=torch.float64)
+    maps = torch.empty_like(source.covariance)
+    if not bool(own.all()):
+        maps[~own] = optimal_map(source.pooled() + ridge * eye, target.pooled())
+    for k in own.nonzero().flatten().tolist():
+        maps[k] = optimal_map(source.covariance[k] + ridge * eye, target.covariance[k])
+    return maps
+
+
+def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
+    """The directions in which training images vary most, (d, P) with orthonormal columns."""
+    split = run.config.data.train_split
+    n = min(_IMAGES_FOR_BASIS, run.manifest.num_samples(split))
+    source = from_shards(run.config.data.shards, split, n=n, shuffle=True, seed=seed)
+    blocks = range(-(-n // BLOCK))
+    x = torch.cat([images.flatten(1).float() / 255 for _, images in source(blocks)])  # (n, d)
+    directions = min(MOST_DIRECTIONS, n, x.shape[1])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return torch.pca_lowrank(x, q=directions)[2].contiguous()

@@ -1,0 +1,48 @@
+"""An affine map of mean images for each component of a mixture."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.checkpoint import fingerprint
+from trainer.mixture import GaussianMixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """Carries the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k.
+
+    Images are looked at in P directions, the columns of `basis`; what lies outside of them stays as it is.
+    """
+
+    mixture: GaussianMixture
+    """Whose components latents belong to."""
+    source: Tensor
+    """(K, P) float32, the mean of mean images of each component."""
+    target: Tensor
+    """(K, P) float32, the mean of its real images."""
+    maps: Tensor
+    """(K, P, P) float32, A_k."""
+    basis: Tensor | None
+    """(d, P) float32 with orthonormal columns; None where P = d, for pixels themselves."""
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that differ between different transports."""
+        tensors = {"source": self.source, "target": self.target, "maps": self.maps}
+        tensors |= {"weights": self.mixture.weights_, "means": self.mixture.means_}
+        return f"{fingerprint(tensors):016x}"
+
+    @torch.inference_mode()
+    def carry(self, z: Tensor, images: Tensor) -> Tensor:
+        """images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1]."""
+        flat = images.flatten(1).cpu()  # (B, d)
+        points = flat if self.basis is None else flat @ self.basis  # (B, P)
+        component = self.mixture.predict(z)
+        carried = torch.empty_like(points)
+        for k in component.unique().tolist():
+            own = component == k
+            carried[own] = (points[own] - self.source[k]) @ self.maps[k].mT + self.target[k]
+        moved = carried if self.basis is None else flat + (carried - points) @ self.basis.mT
+        return moved.view(images.shape).to(images.device)

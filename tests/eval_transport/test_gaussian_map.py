@@ -1,0 +1,67 @@
+"""The map between Gaussians against closed forms, scipy, and maps that reach the same end otherwise."""
+
+import numpy as np
+import scipy.linalg
+import torch
+
+from eval.transport.gaussian_map import optimal_map
+from eval.transport.moments import MomentSums
+from trainer.process_group import single
+
+
+def covariance(seed: int, dim: int = 6, rank: int = 20) -> torch.Tensor:
+    x = torch.randn(rank, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x.mT @ x / rank
+
+
+def test_the_map_is_symmetric_and_turns_one_covariance_into_the_other():
+    source, target = covariance(0), covariance(1)
+    found = optimal_map(source, target)
+    torch.testing.assert_close(found, found.mT)
+    torch.testing.assert_close(found @ source @ found.mT, target)
+    assert float(torch.linalg.eigvalsh(found).min()) > 0
+
+
+def test_the_map_is_that_of_scipys_matrix_roots():
+    source, target = covariance(2).numpy(), covariance(3).numpy()
+    # The other form of the same map: T (S T)^-1/2 for S = source and T = target.
+    expected = target @ np.linalg.inv(scipy.linalg.sqrtm(source @ target)).real
+    np.testing.assert_allclose(optimal_map(torch.tensor(source), torch.tensor(target)).numpy(), expected, rtol=1e-8)
+
+
+def test_between_independent_directions_it_is_the_ratio_of_deviations():
+    source, target = torch.tensor([4.0, 0.25, 1.0]).double(), torch.tensor([1.0, 1.0, 0.0]).double()
+    expected = torch.diag(torch.tensor([0.5, 2.0, 0.0]).double())
+    torch.testing.assert_close(optimal_map(source.diag(), target.diag()), expected)
+
+
+def test_no_rotation_of_the_target_is_reached_with_less_change():
+    source, target = covariance(4), covariance(5)
+    root = torch.linalg.cholesky(target)
+    inverse = torch.linalg.inv(torch.linalg.cholesky(source))
+
+    def cost(a: torch.Tensor) -> float:
+        move = a - torch.eye(len(a), dtype=torch.float64)
+        return float((move @ source @ move.mT).trace())
+
+    best = cost(optimal_map(source, target))
+    generator = torch.Generator().manual_seed(6)
+    for _ in range(200):
+        rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator, dtype=torch.float64)).Q
+        assert cost(root @ rotation @ inverse) > best
+
+
+def test_moments_by_component_are_numpys():
+    x = torch.randn(300, 5, generator=torch.Generator().manual_seed(7), dtype=torch.float64) + 1
+    component = torch.arange(300) % 3
+    sums = MomentSums(4, 5)
+    for part in (slice(0, 10), slice(10, 300)):
+        sums.add(x[part], component[part])
+    found = sums.moments(single())
+    assert found.count.tolist() == [100, 100, 100, 0]
+    for k in range(3):
+        own = x[component == k].numpy()
+        np.testing.assert_allclose(found.mean[k], own.mean(0))
+        np.testing.assert_allclose(found.covariance[k], np.cov(own.T, bias=True))
+    within = sum(np.cov(x[component == k].numpy().T, bias=True) for k in range(3)) / 3
+    np.testing.assert_allclose(found.pooled(), within)
