@@ -30,7 +30,8 @@ demo: .venv/.installed
 	for weights in stage1 final; do \
 	  $(TORCHRUN) eval encode --run $(RUN) --weights $$weights; \
 	  $(TORCHRUN) trainer.mixture --run $(RUN) --components 32 --weights $$weights; \
-	  for source in q_hat prior; do \
+	  $(TORCHRUN) eval transport --run $(RUN) --mixture 32 --weights $$weights; \
+	  for source in q_hat transported prior; do \
 	    $(TORCHRUN) eval fid --run $(RUN) --from $$source --mixture 32 --n 10000 --weights $$weights; \
 	  done; \
 	  $(TORCHRUN) eval likelihood --run $(RUN) --mixture 32 --weights $$weights; \

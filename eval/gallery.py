@@ -41,6 +41,12 @@ def reconstructions(model: SigmaVAE, images: Tensor) -> Picture:
     return Picture(data=png(grid(rows, enlarge=enlargement(images.shape[-1]))), scale=scale)
 
 
+def images(shown: Tensor) -> Picture:
+    """Rows of COLUMNS images (n, C, H, W), cut to [0, 1]."""
+    rows = list(to_rgb(shown.clamp(0, 1)).split(COLUMNS))
+    return Picture(data=png(grid(rows, enlarge=enlargement(shown.shape[-1]))))
+
+
 # Figures 2b and 4 of the paper.
 @torch.no_grad()
 def samples(model: SigmaVAE, *latents: Tensor) -> list[Picture]:

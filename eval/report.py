@@ -7,7 +7,7 @@ from eval import paper
 from eval.curves import Event
 from eval.measured_run import MeasuredRun
 from eval.report_page import Card, Page
-from eval.report_pictures import fitted_mixture, picture_sections
+from eval.report_pictures import fitted_mixture, fitted_transport, picture_sections
 from eval.report_sections import (
     distance_section,
     event_of,
@@ -30,7 +30,8 @@ def build_page(run: MeasuredRun, *, split: str, components: int, covariance: str
     folder, objective = str(run.folder), config.objective.name
     fit_command = f"python -m trainer.mixture --run {folder} --components {components}"
     mixture = fitted_mixture(run, components, covariance)
-    reconstructions, samples, latent_space = picture_sections(run, split, mixture, fit_command, ranks)
+    transport = fitted_transport(run, components, covariance)
+    reconstructions, samples, latent_space = picture_sections(run, split, mixture, transport, fit_command, ranks)
     return Page(
         title=f"{config.name}: a sigma-VAE on {manifest.name}",
         lead=lead(run, events),

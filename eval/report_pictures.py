@@ -11,6 +11,8 @@ from eval.latent_samples import mixture_sampler, prior_sampler
 from eval.measured_run import MeasuredRun
 from eval.pictures import inline
 from eval.report_page import Drawing, Missing, Section
+from eval.transport import Transport
+from eval.transport.storage import facts, load_transport, transport_folder, transport_summary
 from trainer import latents
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
@@ -25,6 +27,19 @@ def fitted_mixture(run: MeasuredRun, components: int, covariance: str) -> Gaussi
     """The run's mixture, or None where it has not been fitted."""
     folder = mixture_folder(run.folder, components, covariance, run.weights)
     return run.mixture(components, covariance) if (folder / "mixture.json").exists() else None
+
+
+def fitted_transport(run: MeasuredRun, components: int, covariance: str) -> Transport | None:
+    """The transport of the run's mixture, or None where it has not been fitted to these weights and this mixture."""
+    summary = transport_summary(transport_folder(run, components, covariance))
+    mixture = fitted_mixture(run, components, covariance)
+    if (
+        summary is None
+        or mixture is None
+        or summary["depends_on"] != facts(run, mixture, summary["depends_on"]["seed"])
+    ):
+        return None
+    return load_transport(run, components, covariance)
 
 
 def mixture_latents(mixture: GaussianMixture) -> Tensor:
@@ -62,8 +77,14 @@ def reconstruction_section(model: SigmaVAE, images: Tensor, split: str) -> Secti
     return Section(key="reconstructions", title="Reconstructions", figures=figures)
 
 
-def sample_section(model: SigmaVAE, mixture: GaussianMixture | None, fit_command: str, device: torch.device) -> Section:
-    """Samples from q_hat beside samples from the prior, with their predicted deviations."""
+def sample_section(
+    model: SigmaVAE,
+    mixture: GaussianMixture | None,
+    transport: Transport | None,
+    fit_command: str,
+    device: torch.device,
+) -> Section:
+    """Samples from q_hat, carried where a transport was fitted, and from the prior, with their predicted deviations."""
     sets = {"z from the prior N(0, I).": prior_sampler(model.latent_dim)(block_generator(0, "samples", 0))}
     missing = []
     if mixture is None:
@@ -71,13 +92,20 @@ def sample_section(model: SigmaVAE, mixture: GaussianMixture | None, fit_command
     else:
         sets = {f"z from q̂, a mixture of {len(mixture.weights_)}.": mixture_latents(mixture)} | sets
     pictures = gallery.samples(model, *(z[:SAMPLES].to(device) for z in sets.values()))
+    figures = [drawing(made, text + flat_maps(model)) for made, text in zip(pictures, sets, strict=True)]
+    if transport is not None:
+        z = mixture_latents(transport.mixture)[:SAMPLES].to(device)
+        carried = transport.carry(z, model.decode(z).mean)
+        figures.insert(
+            1, drawing(gallery.images(carried), "The same samples from q̂, carried to the spread of real images.")
+        )
     return Section(
         key="samples",
         title="Samples",
         text=[
             "Samples are the mean images g(z), not chosen by eye. Below each row stands its predicted deviation sigma."
         ],
-        figures=[drawing(made, text + flat_maps(model)) for made, text in zip(pictures, sets, strict=True)],
+        figures=figures,
         missing=missing,
     )
 
@@ -109,12 +137,17 @@ def latent_section(run: MeasuredRun, images: Tensor, mixture: GaussianMixture | 
 
 @torch.inference_mode()
 def picture_sections(
-    run: MeasuredRun, split: str, mixture: GaussianMixture | None, fit_command: str, ranks: Ranks
+    run: MeasuredRun,
+    split: str,
+    mixture: GaussianMixture | None,
+    transport: Transport | None,
+    fit_command: str,
+    ranks: Ranks,
 ) -> list[Section]:
     """Reconstructions, samples, and the latent space, in this order."""
     images = held_out_images(run, split, ranks)
     return [
         reconstruction_section(run.model, images, split),
-        sample_section(run.model, mixture, fit_command, ranks.device),
+        sample_section(run.model, mixture, transport, fit_command, ranks.device),
         latent_section(run, images, mixture),
     ]

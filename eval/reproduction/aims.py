@@ -25,29 +25,39 @@ def aims(evidence: Evidence) -> Iterator[Finding]:
         )
     for model, most in aimed.distance_of_peers.items():
         peers = peer_results(evidence.records, model)
-        for title, ours in _samples(evidence):
-            if not peers:
-                continue
-            best = min(peers, key=lambda components: _mean(peers[components]).value)
-            theirs = _mean(peers[best])
+        if not peers:
+            continue
+        components, theirs = _best(peers)
+        carried = peer_results(evidence.records, model, carried=True)
+        for title, ours, moved in _samples(evidence):
+            beside = ""
+            if moved and carried:
+                also = _best(carried)[1]
+                beside = f"; its own, carried, have {also.text(1)}: {ours.value / also.value:.2f} times"
             yield Finding(
                 claim=f"Our aim: {title}, at most {most:g} times the distance of pythae's {PEER_MODELS[model]}",
                 verdict=AGREES if ours.value <= most * theirs.value else DISAGREES,
-                because=f"{ours.text(1)} against {theirs.text(1)} with its sampler of {best} components, the best of "
-                f"{', '.join(map(str, sorted(peers)))}: {ours.value / theirs.value:.2f} times",
+                because=f"{ours.text(1)} against {theirs.text(1)} with its sampler of {components} components, the best "
+                f"of {', '.join(map(str, sorted(peers)))}: {ours.value / theirs.value:.2f} times{beside}",
             )
 
 
-def _samples(evidence: Evidence) -> Iterator[tuple[str, Number]]:
-    """What our samples are called, and their distance, for each kind that was measured."""
+def _best(peers: dict[int, list[float]]) -> tuple[int, Number]:
+    """The number of components with the smallest distance, and that distance."""
+    best = min(peers, key=lambda components: _mean(peers[components]).value)
+    return best, _mean(peers[best])
+
+
+def _samples(evidence: Evidence) -> Iterator[tuple[str, Number, bool]]:
+    """What our samples are called, their distance, and whether they are carried, for each kind that was measured."""
     for weights, title in (("stage1", "one variance"), ("final", "per pixel")):
         ours = sample_distance(evidence, REFERENCE, weights)
         if ours is not None:
-            yield title, ours
+            yield title, ours, False
         for variant in carried_variants(evidence):
             carried = mean_of(list(variant_distances(evidence, variant, weights).values()))
             if carried is not None:
-                yield f"{title}, {variant.name}", carried
+                yield f"{title}, {variant.name}", carried, True
 
 
 def _mean(values: list[float]) -> Number:

@@ -28,12 +28,16 @@ def read_peers(run: Path) -> dict[str, Any]:
     return found
 
 
-def peer_results(records: Mapping[str, Record], model: str) -> dict[int, list[float]]:
-    """Distances of a model's samples, one a training, by the number of components of its sampler."""
+def peer_results(records: Mapping[str, Record], model: str, *, carried: bool = False) -> dict[int, list[float]]:
+    """Distances of a model's samples, one a training, by the number of components of its sampler.
+
+    carried: of the samples carried to the spread of training images, where they were measured.
+    """
+    name = "carried_frechet_distance" if carried else "frechet_distance"
     found: dict[int, list[float]] = defaultdict(list)
     for result in peers_of(records):
-        if result["model"] == model:
-            found[result["components"]].append(float(result["frechet_distance"]))
+        if result["model"] == model and name in result:
+            found[result["components"]].append(float(result[name]))
     return dict(found)
 
 

@@ -59,6 +59,7 @@ def measured(tmp_path_factory, digits_run):
     assert command_line("likelihood", *options, "--mixture", "0", "--samples", "2", "--weights", "stage1") == 0
     assert command_line("uncertainty", *options) == 0
     assert command_line("memorisation", *options, "--mixture", "4") == 0
+    assert command_line("transport", "--run", str(run), "--mixture", "4") == 0
     assert command_line("report", "--run", str(run), "--mixture", "4") == 0
     return run
 
@@ -81,6 +82,11 @@ def test_every_picture_in_the_page_can_be_opened(measured):
             Image.open(io.BytesIO(content)).load()
         else:
             assert b"<svg" in content
+
+
+def test_samples_are_shown_carried_where_a_transport_is_fitted(measured, bare):
+    assert "carried to the spread of real images" in page(measured).text
+    assert "carried to the spread of real images" not in page(bare).text
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from eval.reproduction.claims import AGREES, DISAGREES, IMPOSSIBLE, OPEN
 from eval.reproduction.evidence import Number, mean_of
 from eval.reproduction.findings import findings
 from eval.reproduction.methods_exhibits import table2, table3
-from eval.reproduction.plan import Aims
+from eval.reproduction.plan import Aims, Variant
 
 Q_HAT = f"fid q_hat {LABEL} final"
 
@@ -117,3 +117,15 @@ def test_an_aim_is_held_against_the_best_sampler_of_the_other_library():
     for value, expected in ((440.0, AGREES), (460.0, DISAGREES)):
         known = evidence(made, {("ours", 0): {Q_HAT: distance(value)} | peers})
         assert verdict(aims(known), "pythae's VAE") == expected
+
+
+def test_carried_samples_are_also_held_against_those_of_the_other_library_carried():
+    peer = {"model": "VAE", "components": 10, "frechet_distance": 1000.0, "carried_frechet_distance": 500.0}
+    carried = Variant(name="moved", meaning="carried", density="transported")
+    made = plan(seeds=(0,), aims=Aims(distance_of_peers={"VAE": 0.45}), variants=(carried,))
+    moved = {f"fid transported {LABEL} final": distance(300.0)}
+    known = evidence(made, {("ours", 0): {Q_HAT: distance(600.0)} | moved | {"pythae VAE 10 seed0": peer}})
+    plain, other = aims(known)
+    assert (plain.verdict, other.verdict) == (DISAGREES, AGREES)
+    assert plain.because.endswith("0.60 times")
+    assert other.because.endswith("0.30 times; its own, carried, have 500.0 (1): 0.60 times")
