@@ -37,8 +37,8 @@ def aims(evidence: Evidence) -> Iterator[Finding]:
             yield Finding(
                 claim=f"Our aim: {title}, at most {most:g} times the distance of pythae's {PEER_MODELS[model]}",
                 verdict=AGREES if ours.value <= most * theirs.value else DISAGREES,
-                because=f"{ours.text(1)} against {theirs.text(1)} with its sampler of {components} components, the best "
-                f"of {', '.join(map(str, sorted(peers)))}: {ours.value / theirs.value:.2f} times{beside}",
+                because=f"{ours.text(1)} against {theirs.text(1)} with its sampler of {components} components, the "
+                f"best of {', '.join(map(str, sorted(peers)))}: {ours.value / theirs.value:.2f} times{beside}",
             )
 
 
