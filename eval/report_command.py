@@ -6,7 +6,7 @@ from data_shards.atomic import write_bytes, write_text
 from eval.measured_run import open_run
 from eval.overview import SIDE, overview
 from eval.report import build_page
-from eval.report_pictures import fitted_mixture, mixture_latents
+from eval.report_pictures import fitted_mixture, fitted_transport, mixture_latents
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import process_group, single
 
@@ -33,7 +33,9 @@ def run(args: argparse.Namespace) -> None:
             latents = mixture_latents(mixture)[: SIDE**2].to(ranks.device)
             folder = measured.folder / "samples"
             folder.mkdir(exist_ok=True)
-            write_bytes(folder / "overview.png", overview(measured.model, latents, measured.config.name))
+            transport = fitted_transport(measured, args.mixture, args.covariance)
+            picture = overview(measured.model, latents, measured.config.name, transport)
+            write_bytes(folder / "overview.png", picture)
             print(f"written to {folder / 'overview.png'}")
         path = measured.folder / "report.html"
         write_text(path, page.html())

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         if ranks.is_main:
             save_transport(folder, fitted, depends_on)
             fewest, most = fitted.images
-            shared = f", {fitted.pooled} of them with the common map" if fitted.pooled else ""
-            print(f"{folder}: {args.mixture} maps{shared}, from {fewest:,} to {most:,} images each; ", end="")
+            shared = f", one of them of {fitted.shared} components" if fitted.shared else ""
+            print(f"{folder}: {len(fitted.transport.maps)} maps{shared}; ", end="")
+            print(f"components have {fewest:,} to {most:,} images; ", end="")
             print(f"square error a pixel {fitted.square_error:.5f}")

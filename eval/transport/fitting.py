@@ -7,8 +7,8 @@ its samples' g(z) to those of the training images x whose codes, drawn from q(z|
 
 No network is trained and no extractor is asked. The two choices follow from the model. A direction in which mean images
 vary by less than half the square error of a pixel, the floor of Algorithm 1, is noise to them, so that much is added to
-the variance that is divided by. A component with fewer images than half the directions has no covariance of its own; it
-takes the map of all components' images around their own means.
+the variance that is divided by. A component whose weight promises fewer images than half the directions has no
+covariance of its own; all such components share a map, each around its own means.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from eval.image_sources import from_shards
 from eval.latent_samples import mixture_sampler
 from eval.measured_run import MeasuredRun
 from eval.transport.gaussian_map import optimal_map
-from eval.transport.moments import Moments, MomentSums
+from eval.transport.moments import MomentSums
 from eval.transport.transport import Transport
 from trainer.mixture import GaussianMixture
 from trainer.process_group import Ranks
@@ -42,8 +42,8 @@ class FittedTransport:
     """The maps."""
     square_error: float
     """Mean over training images and pixels of (g(z) - x)^2, z from q(z|x): equation 9."""
-    pooled: int
-    """Components that take the common map."""
+    shared: int
+    """Components that share one map."""
     images: tuple[int, int]
     """The fewest and the most training images of a component."""
 
@@ -59,14 +59,16 @@ def fit(
 ) -> FittedTransport:
     """The transport of a run's mean images, the same on every process.
 
-    progress: told how many images have been seen. Holds 2 K P^2 numbers of 8 bytes.
+    progress: told how many images have been seen. Holds 2 M P^2 numbers of 8 bytes for M different maps.
     """
     split, pixels = run.config.data.train_split, run.model.pixels
     n = run.manifest.num_samples(split)
     basis = None if pixels <= MOST_DIRECTIONS else principal_directions(run, seed)
     dim = pixels if basis is None else basis.shape[1]
-    components = len(mixture.weights_)
-    real, mean_images = MomentSums(components, dim), MomentSums(components, dim)
+    own = mixture.weights_.cpu() * n >= dim / 2  # (K,)
+    # Group 0 is that of all components without a covariance of their own; it is left out where every one has.
+    group = torch.where(own, own.cumsum(0) - int(own.all()), 0)
+    real, mean_images = MomentSums(group, dim), MomentSums(group, dim)
     error = torch.zeros(1, dtype=torch.float64)
     mine = blocks_of(n, ranks)
     for start in range(0, len(mine), _CHUNK_BLOCKS):
@@ -79,16 +81,21 @@ def fit(
         progress(min(n, (start + _CHUNK_BLOCKS) * BLOCK * ranks.world_size))
     square_error = float(ranks.sum_(error.to(ranks.device))) / (n * pixels)
     target, source = real.moments(ranks), mean_images.moments(ranks)
-    own = target.count >= dim / 2
-    maps = _maps(source, target, own, ridge=square_error / 2)
+    ridge = square_error / 2 * torch.eye(dim, dtype=torch.float64)
+    pairs = zip(source.covariance, target.covariance, strict=True)
     transport = Transport(
-        mixture=mixture, source=source.mean.float(), target=target.mean.float(), maps=maps.float(), basis=basis
+        mixture=mixture,
+        source=source.mean.float(),
+        target=target.mean.float(),
+        maps=torch.stack([optimal_map(of_means + ridge, of_images).float() for of_means, of_images in pairs]),
+        group=group,
+        basis=basis,
     )
     counts = target.count.int()
     return FittedTransport(
         transport=transport,
         square_error=square_error,
-        pooled=int((~own).sum()),
+        shared=int((~own).sum()),
         images=(int(counts.min()), int(counts.max())),
     )
 
@@ -119,17 +126,6 @@ def _samples(
         latents.append(z)
         images.append(run.model.decode(z.to(ranks.device)).mean.flatten(1).cpu())
     return torch.cat(latents), torch.cat(images)
-
-
-def _maps(source: Moments, target: Moments, own: Tensor, *, ridge: float) -> Tensor:
-    """A_k of each component, (K, P, P). own: (K,), which components have a covariance of their own."""
-    eye = torch.eye(source.mean.shape[1], dtype=torch.float64)
-    maps = torch.empty_like(source.covariance)
-    if not bool(own.all()):
-        maps[~own] = optimal_map(source.pooled() + ridge * eye, target.pooled())
-    for k in own.nonzero().flatten().tolist():
-        maps[k] = optimal_map(source.covariance[k] + ridge * eye, target.covariance[k])
-    return maps
 
 
 def principal_directions(run: MeasuredRun, seed: int) -> Tensor:

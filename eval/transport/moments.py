@@ -1,4 +1,4 @@
-"""Means and covariances of images by component."""
+"""Means of images by component, and covariances of those components that have enough of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,41 +11,42 @@ from trainer.process_group import Ranks
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """Of the points of K components in P dimensions. Both covariances are of the whole population, divided by n."""
+    """Of the points of K components in P dimensions, where the components of one group share a covariance."""
 
     count: Tensor
     """(K,), points of each component."""
     mean: Tensor
     """(K, P); 0 where a component has no points."""
     covariance: Tensor
-    """(K, P, P)."""
-
-    def pooled(self) -> Tensor:
-        """The covariance around each point's own component, (P, P)."""
-        return torch.einsum("k,kij->ij", self.count / self.count.sum(), self.covariance)
+    """(M, P, P), of each group's points around the means of their own components, divided by their number."""
 
 
 class MomentSums:
-    """Gathers points until there are enough of a component to be worth a product of matrices."""
+    """Sums over points that come in parts. group: (K,) int64 in 0 to M - 1, the group of each component."""
 
-    def __init__(self, components: int, dim: int) -> None:
-        self.count = torch.zeros(components, dtype=torch.float64)
-        self.sum = torch.zeros(components, dim, dtype=torch.float64)
-        self.products = torch.zeros(components, dim, dim, dtype=torch.float64)
+    def __init__(self, group: Tensor, dim: int) -> None:
+        self.group = group
+        self.count = torch.zeros(len(group), dtype=torch.float64)
+        self.sum = torch.zeros(len(group), dim, dtype=torch.float64)
+        self.products = torch.zeros(int(group.max()) + 1, dim, dim, dtype=torch.float64)
 
     def add(self, points: Tensor, component: Tensor) -> None:
         """points: (n, P) float64; component: (n,) int64, the component of each."""
-        for k in component.unique().tolist():
-            own = points[component == k]
-            self.count[k] += len(own)
-            self.sum[k] += own.sum(0)
-            self.products[k] += own.mT @ own
+        self.count.index_add_(0, component, torch.ones(len(points), dtype=torch.float64))
+        self.sum.index_add_(0, component, points)
+        groups = self.group[component]
+        for group in groups.unique().tolist():
+            own = points[groups == group]
+            self.products[group] += own.mT @ own
 
     def moments(self, ranks: Ranks) -> Moments:
         """The moments of all processes' points, on every process."""
         sums: Iterable[Tensor] = (self.count, self.sum, self.products)
         count, total, products = (ranks.sum_(values.to(ranks.device)).cpu() for values in sums)
-        n = count.clamp_min(1)
-        mean = total / n[:, None]  # (K, P)
-        covariance = products / n[:, None, None] - mean[:, :, None] * mean[:, None, :]
+        mean = total / count.clamp_min(1)[:, None]  # (K, P)
+        covariance = torch.zeros_like(products)
+        for group in range(len(products)):
+            members = self.group == group
+            between = (count[members, None] * mean[members]).mT @ mean[members]  # (P, P)
+            covariance[group] = (products[group] - between) / count[members].sum().clamp_min(1)
         return Moments(count=count, mean=mean, covariance=covariance)

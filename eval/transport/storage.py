@@ -39,10 +39,13 @@ def save_transport(folder: Path, fitted: FittedTransport, depends_on: dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _SUMMARY).unlink(missing_ok=True)
     transport = fitted.transport
-    tensors = {name: getattr(transport, name) for name in ("source", "target", "maps", "basis")}
+    tensors = {name: getattr(transport, name) for name in ("source", "target", "maps", "group", "basis")}
     write_bytes(folder / _TENSORS, save({name: t.contiguous() for name, t in tensors.items() if t is not None}))
-    summary = {"square_error": fitted.square_error, "pooled": fitted.pooled, "images": list(fitted.images)}
-    write_json(folder / _SUMMARY, {"depends_on": depends_on, "directions": transport.maps.shape[1]} | summary)
+    summary = {"square_error": fitted.square_error, "shared": fitted.shared, "images": list(fitted.images)}
+    write_json(
+        folder / _SUMMARY,
+        {"depends_on": depends_on, "directions": transport.maps.shape[1], "maps": len(transport.maps)} | summary,
+    )
 
 
 def transport_summary(folder: Path) -> dict[str, Any] | None:

@@ -23,7 +23,9 @@ class Transport:
     target: Tensor
     """(K, P) float32, the mean of its real images."""
     maps: Tensor
-    """(K, P, P) float32, A_k."""
+    """(M, P, P) float32, the different A_k."""
+    group: Tensor
+    """(K,) int64, which of them is A_k."""
     basis: Tensor | None
     """(d, P) float32 with orthonormal columns; None where P = d, for pixels themselves."""
 
@@ -43,6 +45,6 @@ class Transport:
         carried = torch.empty_like(points)
         for k in component.unique().tolist():
             own = component == k
-            carried[own] = (points[own] - self.source[k]) @ self.maps[k].mT + self.target[k]
+            carried[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
         moved = carried if self.basis is None else flat + (carried - points) @ self.basis.mT
         return moved.view(images.shape).to(images.device)
