@@ -25,16 +25,14 @@ class Number:
     """Trainings that it is the mean of."""
 
     def text(self, decimals: int) -> str:
-        """The number, its error, and a mark where the error is of one training."""
-        if self.error is None:
-            return f"{self.value:,.{decimals}f} (1)"
-        mark = "" if self.seeds > 1 else " (1)"
-        return f"{self.value:,.{decimals}f} ± {self.error:,.{decimals}f}{mark}"
+        """The number, its error where it is known, and of how many trainings both are."""
+        error = "" if self.error is None else f" ± {self.error:,.{decimals}f}"
+        return f"{self.value:,.{decimals}f}{error} ({self.seeds})"
 
 
 READING = (
-    "± is the standard error over trainings with different seeds. (1) marks a single training: its error, where one is "
-    "given, is within that training (over images, or over Monte Carlo runs) and says nothing of another seed."
+    "± is the standard error over the trainings, with different seeds, whose number stands in brackets. The error of a "
+    "single training, (1), is within it (over images, or over Monte Carlo runs) and says nothing of another seed."
 )
 
 

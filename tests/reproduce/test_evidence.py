@@ -30,7 +30,7 @@ def test_the_error_is_the_standard_error_over_seeds():
     number = mean_of([1.0, 2.0, 6.0])
     assert number.value == pytest.approx(3.0)
     assert number.error == pytest.approx(math.sqrt(7.0 / 3))  # sample variance 7, three seeds
-    assert number.text(2) == "3.00 ± 1.53"
+    assert number.text(2) == "3.00 ± 1.53 (3)"
 
 
 def test_a_single_training_is_marked_and_its_error_is_its_own():
