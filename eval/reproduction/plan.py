@@ -181,6 +181,8 @@ class Plan:
     """Protocols."""
     aims: Aims = field(default_factory=Aims)
     """What is to be shown."""
+    remark: str = ""
+    """What must be known to read this data set's numbers, in sentences; stands above them."""
     not_run: str = ""
     """Why nothing was measured, for the pages of a data set of which nothing was."""
 

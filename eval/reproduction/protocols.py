@@ -54,5 +54,6 @@ def training_protocol(evidence: Evidence) -> list[str]:
         f"{list(model.decoder_channels)}, dense layer {model.hidden}, kernel {model.kernel}, norm {model.norm}, batch "
         f"{config.data.global_batch}, Adam at {config.optimiser.learning_rate:g} ({config.optimiser.schedule}); "
         f"{budget.stage1_epochs:g} epochs of stage 1 and {budget.stage2_epochs:g} of stage 2, or {total:g} of one stage"
-        f"{seen}."
+        f"{seen}.",
+        *([plan.remark] if plan.remark else []),
     ]
