@@ -12,7 +12,7 @@ from eval.measured_run import MeasuredRun
 from eval.pictures import inline
 from eval.report_page import Drawing, Missing, Section
 from eval.transport import Transport
-from eval.transport.storage import facts, load_transport, transport_folder, transport_summary
+from eval.transport.storage import fits, load_transport, transport_folder, transport_summary
 from trainer import latents
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
@@ -33,11 +33,7 @@ def fitted_transport(run: MeasuredRun, components: int, covariance: str) -> Tran
     """The transport of the run's mixture, or None where it has not been fitted to these weights and this mixture."""
     summary = transport_summary(transport_folder(run, components, covariance))
     mixture = fitted_mixture(run, components, covariance)
-    if (
-        summary is None
-        or mixture is None
-        or summary["depends_on"] != facts(run, mixture, summary["depends_on"]["seed"])
-    ):
+    if summary is None or mixture is None or not fits(run, mixture, summary):
         return None
     return load_transport(run, components, covariance)
 

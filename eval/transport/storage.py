@@ -60,6 +60,12 @@ def transport_summary(folder: Path) -> dict[str, Any] | None:
     return content
 
 
+def fits(run: MeasuredRun, mixture: GaussianMixture, summary: dict[str, Any]) -> bool:
+    """Whether a transport of that summary is of these weights and this mixture."""
+    depends_on: dict[str, Any] = summary["depends_on"]
+    return depends_on == facts(run, mixture, depends_on["seed"])
+
+
 def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transport:
     """The transport of a run. Raises InputError where it was not fitted, is damaged, or is of another mixture."""
     folder, mixture = transport_folder(run, components, covariance), run.mixture(components, covariance)
@@ -69,7 +75,7 @@ def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transp
     words += f"{'' if run.weights == 'final' else f' --weights {run.weights}'}`"
     if summary is None:
         raise InputError(f"{folder}: no transport is here; fit it with {words}")
-    if summary["depends_on"] != facts(run, mixture, summary["depends_on"]["seed"]):
+    if not fits(run, mixture, summary):
         raise InputError(f"{folder}: the transport is of other weights or another mixture; fit it again with {words}")
     try:
         tensors = load((folder / _TENSORS).read_bytes())

@@ -32,7 +32,7 @@ class Transport:
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that differ between different transports."""
-        tensors = {"source": self.source, "target": self.target, "maps": self.maps}
+        tensors = {"source": self.source, "target": self.target, "maps": self.maps, "group": self.group}
         tensors |= {"weights": self.mixture.weights_, "means": self.mixture.means_}
         return f"{fingerprint(tensors):016x}"
 
