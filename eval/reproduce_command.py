@@ -14,8 +14,8 @@ from eval.fid_command import chosen_part
 from eval.paper import DATASETS
 from eval.reproduction.evidence import Evidence
 from eval.reproduction.jobs import TARGETS, jobs
-from eval.reproduction.kept_pictures import KeptPictures
-from eval.reproduction.measured import MEASURED, keep_pictures, read_measured, write_measured
+from eval.reproduction.kept_pictures import KeptPictures, keep_pictures
+from eval.reproduction.measured import MEASURED, read_measured, write_measured
 from eval.reproduction.pages import exhibits, missing_sentences, write_pages
 from eval.reproduction.plan import Measurements, Plan, read_plan
 from eval.reproduction.record import commit
@@ -52,10 +52,6 @@ class Folders:
     """Run folders, logs, and pages."""
     measured: Path
     """What is kept of finished runs."""
-
-    def pictures(self, dataset: str) -> KeptPictures:
-        """Where pictures of trained weights are looked for."""
-        return KeptPictures(runs=self.runs, kept=self.measured / dataset)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -104,34 +100,37 @@ def _show(
     """Keeps what is known, and writes the pages of this data set and the results of all."""
     command = shlex.join(["python", "-m", "eval", *sys.argv[1:]])
     everything = jobs(plan, TARGETS)
-    records = known_records(plan, everything, folders.runs, read_measured(folders.measured, plan.dataset))
+    kept = read_measured(folders.measured, plan.dataset)
+    records = known_records(plan, everything, folders.runs, kept)
+    pictures = folders.measured / plan.dataset
+    keep_pictures(pictures, everything, folders.runs, records, kept)
     write_measured(folders.measured, plan.dataset, records)
-    keep_pictures(folders.measured / plan.dataset, everything, folders.runs)
     evidence = Evidence(plan=plan, records=records)
-    made = exhibits(evidence, folders.pictures(plan.dataset), targets)
+    made = exhibits(evidence, KeptPictures(folder=pictures, trainings=records), targets)
     missing = missing_sentences(jobs(plan, targets), evidence, failures)
     print(f"written to {write_pages(made, evidence, missing, command, folders.runs / 'pages')}")
     if results:
         chapters = {
-            dataset: _chapter(
-                plan if dataset == plan.dataset else with_extractor(read_plan(dataset)), folders, failures
-            )
+            dataset: _chapter(plan, folders.measured, failures)
+            if dataset == plan.dataset
+            else _chapter(with_extractor(read_plan(dataset)), folders.measured, {})
             for dataset in DATASETS
         }
         write_results(Path(results), chapters, command, commit())
         print(f"written to {results}")
 
 
-def _chapter(plan: Plan, folders: Folders, failures: Mapping[str, str]) -> Chapter:
-    """A data set's part of the results, from what is kept of it."""
+def _chapter(plan: Plan, measured: Path, failures: Mapping[str, str]) -> Chapter:
+    """A data set's part of the results, from what is kept alone: run folders of all data sets have the same names."""
     everything = jobs(plan, TARGETS)
-    kept = read_measured(folders.measured, plan.dataset)
-    evidence = Evidence(plan=plan, records=known_records(plan, everything, folders.runs, kept))
+    records = known_records(plan, everything, None, read_measured(measured, plan.dataset))
+    evidence = Evidence(plan=plan, records=records)
+    pictures = measured / plan.dataset
     return Chapter(
         evidence=evidence,
-        exhibits=exhibits(evidence, folders.pictures(plan.dataset), TARGETS),
+        exhibits=exhibits(evidence, KeptPictures(folder=pictures, trainings=records), TARGETS),
         missing=missing_sentences(everything, evidence, failures),
-        pictures=folders.measured / plan.dataset,
+        pictures=pictures,
     )
 
 

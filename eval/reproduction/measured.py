@@ -6,15 +6,13 @@ holds pictures that need weights. Both are read back in place of run folders.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from data_shards.atomic import write_bytes, write_json
+from data_shards.atomic import write_json
 from data_shards.errors import InputError
 from eval.protocol import fingerprint
-from eval.reproduction.drawings import picture_path
-from eval.reproduction.jobs import Job
 from eval.reproduction.record import Record
 
 MEASURED = Path(__file__).parent / "measured"
@@ -57,16 +55,6 @@ def write_measured(folder: Path, dataset: str, records: Mapping[str, Record]) ->
         runs[name] = dataclasses.asdict(dataclasses.replace(record, commands=record.commands[:1], results=results))
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{dataset}.json", {"format": _FORMAT, "shared": dict(sorted(shared.items())), "runs": runs})
-
-
-def keep_pictures(folder: Path, jobs: Sequence[Job], runs: Path) -> None:
-    """Copies the pictures of the jobs' run folders into `folder`; those of former runs stay where there is no new."""
-    for job in jobs:
-        for name in job.pictures:
-            drawn = picture_path(runs / job.training.name, name)
-            if drawn.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                write_bytes(folder / drawn.name, drawn.read_bytes())
 
 
 def _small(result: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,10 @@ class Place:
     """Where the images lie, for shards that are missing."""
 
 
-def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping[str, Record]) -> dict[str, Record]:
-    """What is known of each job by its name: from its run folder, else from `measured`.
+def known_records(
+    plan: Plan, jobs: Sequence[Job], runs: Path | None, measured: Mapping[str, Record]
+) -> dict[str, Record]:
+    """What is known of each job by its name: from its run folder under `runs`, else from `measured`.
 
     A record counts only where it is of the same configuration, and of the same shards where those are there.
     """
@@ -43,13 +45,14 @@ def known_records(plan: Plan, jobs: Sequence[Job], runs: Path, measured: Mapping
     found = {}
     for job in jobs:
         name = job.training.name
-        candidates = (read_record(runs / name), measured.get(name))
+        candidates = (read_record(runs / name) if runs else None, measured.get(name))
         if not any(candidates):
             continue
         wanted = configuration_hash(resolved(plan, job.training))
         ours, kept = (r if r and r.configuration == wanted and data in (None, r.data) else None for r in candidates)
         if record := merged(ours, kept):
-            record = dataclasses.replace(record, results=record.results | read_peers(runs / name))
+            if runs:
+                record = dataclasses.replace(record, results=record.results | read_peers(runs / name))
             record = record.measured_as(plan.measure)
             if record.results:
                 found[name] = record

@@ -6,7 +6,9 @@ import pytest
 from evidence_cases import LABEL, distance, likelihood, plan
 
 from data_shards.errors import InputError
+from eval.reproduction.drawings import picture_path
 from eval.reproduction.jobs import configuration_hash, jobs, resolved
+from eval.reproduction.kept_pictures import KeptPictures, keep_pictures
 from eval.reproduction.measured import merged, read_measured, write_measured
 from eval.reproduction.plan import Measurements
 from eval.reproduction.record import Record
@@ -89,3 +91,40 @@ def test_the_run_folder_comes_before_what_was_kept(tmp_path, vae):
     assert found.results[KEYS["likelihood"]]["values"]["iwae_q_hat"]["value"] == -460
     assert found.results[KEYS["distance"]]["values"]["frechet_distance"]["value"] == 5.0
     assert merged(None, older) == older
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """Ours with a picture in its run folder: the job, its record, and the folders of runs and of what is kept."""
+    made = plan(seeds=(0,), measure=MEASURE)
+    (job,) = [job for job in jobs(made, ["figure4"]) if job.pictures]
+    drawn = picture_path(tmp_path / "runs" / job.training.name, "figure4")
+    drawn.parent.mkdir(parents=True)
+    drawn.write_bytes(b"new")
+    return job, record(made, job, {}), tmp_path / "runs", tmp_path / "kept"
+
+
+def shown(folder, job, known):
+    return [picture.data for picture in KeptPictures(folder=folder, trainings=known).of(job.training, "figure4", "")]
+
+
+def test_a_picture_outlives_its_run_folder(pictured):
+    job, known, runs, kept = pictured
+    now = {job.training.name: known}
+    keep_pictures(kept, [job], runs, now, {})
+    keep_pictures(kept, [job], runs / "gone", now, now)
+    assert shown(kept, job, now) == [b"new"]
+
+
+def test_a_picture_of_a_training_that_changed_is_not_kept(pictured):
+    job, known, runs, kept = pictured
+    keep_pictures(kept, [job], runs, {job.training.name: known}, {})
+    changed = dataclasses.replace(known, configuration="another")
+    keep_pictures(kept, [job], runs / "gone", {job.training.name: changed}, {job.training.name: known})
+    assert not any(kept.iterdir())
+
+
+def test_a_picture_of_a_training_of_which_nothing_is_known_is_not_shown(pictured):
+    job, known, runs, kept = pictured
+    keep_pictures(kept, [job], runs, {job.training.name: known}, {})
+    assert shown(kept, job, {}) == []
