@@ -1,5 +1,6 @@
 """Numbers over seeds, and the verdicts that follow from them."""
 
+import dataclasses
 import math
 
 import pytest
@@ -10,8 +11,9 @@ from eval.reproduction.beyond import judgement
 from eval.reproduction.claims import AGREES, DISAGREES, IMPOSSIBLE, OPEN
 from eval.reproduction.evidence import Number, mean_of
 from eval.reproduction.findings import findings
+from eval.reproduction.jobs import sweep_training
 from eval.reproduction.methods_exhibits import table2, table3
-from eval.reproduction.plan import Aims, Variant
+from eval.reproduction.plan import LEARNED, Aims, Sweep, Variant
 
 Q_HAT = f"fid q_hat {LABEL} final"
 
@@ -99,6 +101,25 @@ def test_the_error_that_a_likelihood_needs_is_that_of_the_best_gaussian():
     nats = -784 / 2 * (math.log(2 * math.pi * needed) + 1)
     assert nats == pytest.approx(1157, abs=10)
     assert f"{needed:.4f} or less" in finding.because
+
+
+def test_a_gain_in_likelihood_that_rounds_to_nothing_decides_nothing():
+    key = f"likelihood {LABEL} final"
+    for gain, expected in ((1.0, AGREES), (0.04, OPEN), (-0.04, OPEN), (-1.0, DISAGREES)):
+        made = evidence(plan(seeds=(0,)), {("VAE", 0): {key: likelihood(-470 + gain, -470, cap=-449)}})
+        assert verdict(findings(made), "raises the likelihood") == expected
+
+
+@pytest.mark.parametrize(("fixed", "expected"), [(450, DISAGREES), (497, OPEN), (503, OPEN), (550, AGREES)])
+def test_single_trainings_of_figure_1_are_held_against_the_spread_of_the_references_seeds(fixed, expected):
+    made = plan(sweep=Sweep(variances=(0.01, LEARNED), seeds=(0,)))
+    known = evidence(
+        made, {("ours", seed): {f"fid q_hat {LABEL} stage1": distance(500.0 + 2 * seed)} for seed in range(3)}
+    )
+    for variance, value in ((0.01, fixed), (LEARNED, 500)):
+        record = dataclasses.replace(known.records["ours-seed0"], results={Q_HAT: distance(value)})
+        known.records[sweep_training(made, variance, 0).name] = record
+    assert verdict(findings(known), "smallest distance of all") == expected
 
 
 def test_a_variant_helps_only_beyond_twice_its_error():
