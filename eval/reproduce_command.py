@@ -14,7 +14,7 @@ from eval.fid_command import chosen_part
 from eval.paper import DATASETS
 from eval.reproduction.evidence import Evidence
 from eval.reproduction.jobs import TARGETS, jobs
-from eval.reproduction.kept_pictures import KeptPictures, keep_pictures
+from eval.reproduction.kept_pictures import keep_pictures
 from eval.reproduction.measured import MEASURED, read_measured, write_measured
 from eval.reproduction.pages import exhibits, missing_sentences, write_pages
 from eval.reproduction.plan import Measurements, Plan, read_plan
@@ -106,7 +106,7 @@ def _show(
     keep_pictures(pictures, everything, folders.runs, records, kept)
     write_measured(folders.measured, plan.dataset, records)
     evidence = Evidence(plan=plan, records=records)
-    made = exhibits(evidence, KeptPictures(folder=pictures, trainings=records), targets)
+    made = exhibits(evidence, pictures, targets)
     missing = missing_sentences(jobs(plan, targets), evidence, failures)
     print(f"written to {write_pages(made, evidence, missing, command, folders.runs / 'pages')}")
     if results:
@@ -123,12 +123,12 @@ def _show(
 def _chapter(plan: Plan, measured: Path, failures: Mapping[str, str]) -> Chapter:
     """A data set's part of the results, from what is kept alone: run folders of all data sets have the same names."""
     everything = jobs(plan, TARGETS)
-    records = known_records(plan, everything, None, read_measured(measured, plan.dataset))
-    evidence = Evidence(plan=plan, records=records)
+    kept = read_measured(measured, plan.dataset)
+    evidence = Evidence(plan=plan, records=known_records(plan, everything, None, kept))
     pictures = measured / plan.dataset
     return Chapter(
         evidence=evidence,
-        exhibits=exhibits(evidence, KeptPictures(folder=pictures, trainings=records), TARGETS),
+        exhibits=exhibits(evidence, pictures, TARGETS),
         missing=missing_sentences(everything, evidence, failures),
         pictures=pictures,
     )

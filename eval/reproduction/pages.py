@@ -35,9 +35,13 @@ _EXHIBITS: Mapping[str, Callable[[Evidence, KeptPictures], Exhibit]] = {
 }
 
 
-def exhibits(evidence: Evidence, kept: KeptPictures, targets: Sequence[str]) -> list[Exhibit]:
-    """The exhibits that are asked for and planned, in the order in which they are read."""
+def exhibits(evidence: Evidence, pictures: Path, targets: Sequence[str]) -> list[Exhibit]:
+    """The exhibits that are asked for and planned, in the order in which they are read.
+
+    pictures: folder of the data set's kept pictures.
+    """
     plan = evidence.plan
+    kept = KeptPictures(folder=pictures, trainings=evidence.records)
     empty = {
         key
         for key, planned in (

@@ -6,14 +6,21 @@ import io
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
+from evidence_cases import LABEL, likelihood
 from PIL import Image
 from running import ROOT, run_module
 
 from data_shards.errors import command
+from data_shards.manifest import Manifest
 from eval.__main__ import main
-from eval.reproduction.measured import read_measured
+from eval.reproduction.drawings import picture_path
+from eval.reproduction.jobs import configuration_hash, jobs, resolved
+from eval.reproduction.measured import read_measured, write_measured
+from eval.reproduction.plan import read_plan
+from eval.reproduction.record import Record
 
 # The first test waits for the whole plan.
 pytestmark = pytest.mark.timeout(600)
@@ -104,6 +111,29 @@ def test_what_was_kept_is_enough_for_the_pages(reproduced, tmp_path):
     done = run_module("eval", "reproduce", "table2", "--dataset", "mnist", *words)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "pages/table2.csv").read_text() == (folder / "runs/pages/table2.csv").read_text()
+
+
+def test_another_data_sets_chapter_takes_nothing_from_the_run_folders_of_this_one(tmp_path, monkeypatch):
+    other = read_plan("mnist", None)
+    (job,) = [job for job in jobs(other, ["figure4"]) if job.pictures]
+    shards = Path(other.shards)
+    known = Record(
+        configuration=configuration_hash(resolved(other, job.training)),
+        data=Manifest.load(shards).hash if shards.exists() else "d",
+        commit="1234",
+        training={"images": 1},
+        results={f"likelihood {LABEL} final": likelihood(-463, -464, cap=-449)},
+    )
+    write_measured(tmp_path / "measured", "mnist", {job.training.name: known})
+    drawn = picture_path(tmp_path / "runs" / job.training.name, "figure4")
+    drawn.parent.mkdir(parents=True)
+    Image.new("L", (2, 2)).save(drawn)
+    words = ["eval", "reproduce", "figure4", "--dataset", "fashion-mnist", "--pages-only"]
+    words += ["--runs", str(tmp_path / "runs"), "--measured", str(tmp_path / "measured")]
+    monkeypatch.setattr(sys, "argv", [*words, "--results", str(tmp_path / "RESULTS.md")])
+    assert command(main) == 0
+    assert "1 trainings" in (tmp_path / "RESULTS.md").read_text()
+    assert "figure4.png" not in (tmp_path / "RESULTS.md").read_text()
 
 
 @pytest.mark.parametrize(
