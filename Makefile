@@ -48,7 +48,7 @@ test: .venv/.installed
 
 # Not part of the suite: it makes hosts, which takes root and Debian's openssh-server, rsync, iproute2. Says what is missing.
 test-cluster: .venv/.installed
-	@cd tests/tune && ../../$(BIN)/python -c "import sys, cluster_hosts; sys.exit(cluster_hosts.missing())"
+	@cd tests/tune/clusters && ../../../$(BIN)/python -c "import sys, cluster_hosts; sys.exit(cluster_hosts.missing())"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "cluster and not slow" tests/tune
 
 # Not part of the suite: it starts a scheduler, which takes root, and Debian's packages, which it installs.

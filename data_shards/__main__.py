@@ -6,9 +6,10 @@ python -m data_shards {verify,info,simulate} SHARDS
 
 import sys
 
-from data_shards import build_command, info, simulate, verify
-from data_shards.command_line import OneLineParser
-from data_shards.errors import command
+from data_shards.build import command as build_command
+from data_shards.inspect import info, simulate, verify
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import command
 
 _COMMANDS = {
     "build": (build_command, "make shards from a data set"),

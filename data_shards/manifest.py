@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.address import Address, Unreachable
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
+from data_shards.storage.address import Address, Unreachable
 
 FILE = "manifest.json"
 FORMAT = 1

@@ -16,7 +16,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 
 ENCODINGS = ("raw", "png", "jpeg", "original")
 FILTER = "pillow bicubic, antialiased, after the crop"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.errors import InputError
-from data_shards.tar_member import IMAGE_EXTENSIONS
+from data_shards.build.tar_member import IMAGE_EXTENSIONS
+from data_shards.io.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

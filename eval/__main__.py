@@ -3,10 +3,10 @@
 import importlib
 import sys
 
-from data_shards.command_line import OneLineParser
-from data_shards.errors import command
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import command
 
-# Each is a module eval/NAME_command.py with add_arguments(parser) and run(arguments).
+# Each is a module eval/commands/NAME.py with add_arguments(parser) and run(arguments).
 COMMANDS = {
     "encode": "posterior means and deviations of all images, for the mixture",
     "transport": "maps that give samples the spread of real images, for fid --from transported",
@@ -27,7 +27,7 @@ def main() -> None:
         one = commands.add_parser(name, help=explained, description=explained)
         if name == chosen:
             # Only the chosen command's module is imported: some take seconds to load.
-            module = importlib.import_module(f"eval.{name}_command")
+            module = importlib.import_module(f"eval.commands.{name}")
             module.add_arguments(one)
             one.set_defaults(run_command=module.run)
     arguments = parser.parse_args()

@@ -8,16 +8,16 @@ import shutil
 import sys
 from pathlib import Path
 
-from data_shards.build_plan import existing_parent
-from data_shards.command_line import OneLineParser
-from data_shards.errors import InputError, command
+from data_shards.build.build_plan import existing_parent
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import InputError, command
+from data_shards.io.progress import duration
 from data_shards.manifest import FILE, Manifest
-from data_shards.progress import duration
 from data_shards.sources.celeba import CelebASource
-from eval.measured_run import MeasuredRun, open_run
-from eval.paper import DATASETS
-from eval.reproduction.jobs import TARGETS, jobs, resolved
-from eval.reproduction.plan import Plan, read_plan
+from eval.paper.jobs import TARGETS, jobs, resolved
+from eval.paper.plan import Plan, read_plan
+from eval.printed_results import DATASETS
+from eval.run import MeasuredRun, open_run
 from trainer.plan import SUSTAINED, estimate, forward_operations
 
 # One image through Inception at 299 x 299, the dearest extractor.

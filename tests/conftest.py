@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from running import run_module, write_digits
+from support.running import run_module, write_digits
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +25,7 @@ def digits_shards(tmp_path_factory, digits_source) -> Path:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory, digits_shards) -> Path:
     """A short run on the digits with its codes and a mixture of 4. Tests that write into it copy it first."""
-    from trainer.config import load
+    from trainer.config.config import load
     from trainer.loop import train
 
     runs = tmp_path_factory.mktemp("runs")

@@ -11,8 +11,8 @@ import sys
 # On CPUs DDP looks for unused parameters on purpose (engine.py) and warns that it finds none; torch reads this once.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
-from data_shards.errors import InputError, command
-from trainer.config import parse
+from data_shards.io.errors import InputError, command
+from trainer.config.config import parse
 from trainer.loop import train
 
 

@@ -11,29 +11,29 @@ from typing import Any
 
 import torch
 
-from data_shards.atomic import write_text
-from data_shards.errors import InputError
+from data_shards.io.atomic import write_text
+from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.stream import Batch, ShardStream
-from trainer import checkpoint as checkpoints
-from trainer.checkpoint import Checkpoint
-from trainer.config import Config, differences, to_yaml
-from trainer.ema import WeightAverage
-from trainer.engine import DdpEngine, Engine
-from trainer.heap import keep_freed_memory
-from trainer.held_out import HeldOut, held_out
-from trainer.log import Listener, RunLog
-from trainer.meter import Meter
-from trainer.model import SigmaVAE
+from data_shards.stream.stream import Batch, ShardStream
+from trainer.config.config import Config, differences, to_yaml
+from trainer.engines.ddp import DdpEngine, Engine
+from trainer.engines.heap import keep_freed_memory
+from trainer.engines.meter import Meter
+from trainer.engines.profiling import profiler
+from trainer.networks.model import SigmaVAE
 from trainer.noise import global_noise, rank_slice
-from trainer.objective import Objective, Share, initial_variance, learns_variance_by_gradient
-from trainer.optimiser import step_size
+from trainer.objectives.objective import Objective, Share, initial_variance, learns_variance_by_gradient
 from trainer.preemption import StopRequest
 from trainer.process_group import Ranks, process_group
-from trainer.profiling import profiler
-from trainer.restore import AVERAGE_PREFIX, averaged, load_config
-from trainer.stages import Stages, StageState
-from trainer.variance import VarianceUpdate, exact_variance
+from trainer.run_folder import checkpoint as checkpoints
+from trainer.run_folder.checkpoint import Checkpoint
+from trainer.run_folder.log import Listener, RunLog
+from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, load_config
+from trainer.updates.ema import WeightAverage
+from trainer.updates.held_out import HeldOut, held_out
+from trainer.updates.optimiser import step_size
+from trainer.updates.stages import Stages, StageState
+from trainer.updates.variance import VarianceUpdate, exact_variance
 
 
 def train(config: Config, listener: Listener | None = None) -> Path:
@@ -147,7 +147,7 @@ class Trainer:
         objective = Objective(model, self.config.objective, self.config.variance)
         if self.config.engine.name == "deepspeed":
             # Imported where it is asked for: it takes seconds, and looks for a compiler.
-            from trainer.deepspeed_engine import DeepSpeedEngine
+            from trainer.engines.deepspeed import DeepSpeedEngine
 
             return DeepSpeedEngine(objective, self.config, self.ranks)
         return DdpEngine(objective, self.config, self.ranks)

@@ -13,16 +13,16 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data_shards.build_plan import existing_parent
-from data_shards.command_line import OneLineParser
-from data_shards.errors import InputError, command
+from data_shards.build.build_plan import existing_parent
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import InputError, command
+from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
-from data_shards.progress import duration
-from trainer.checkpoint import complete_checkpoints
-from trainer.config import Config, differences, parse
-from trainer.log import read_events
-from trainer.model import SigmaVAE
-from trainer.restore import load_config
+from trainer.config.config import Config, differences, parse
+from trainer.networks.model import SigmaVAE
+from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.log import read_events
+from trainer.run_folder.restore import load_config
 
 # Floating-point operations a second of one process. cpu: what one core of 2021 does with both configurations of CelebA;
 # cuda: a cautious guess, for small convolutions leave most of a GPU idle. A run that has begun is timed instead.

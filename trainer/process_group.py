@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)

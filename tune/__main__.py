@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from data_shards.command_line import OneLineParser
-from data_shards.errors import InputError, command
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import InputError, command
 from tune.sweep_config import read_sweep
 
 
@@ -33,9 +33,9 @@ def main() -> None:
         raise InputError(f"--export-best: {args.export_best} lies in no folder that is there; make it first")
     # Ray takes seconds to import, and a mistake in the file should be told at once.
     from tune.export import export_best
-    from tune.ranking import ranking
-    from tune.report import write_report
-    from tune.stopping import rungs
+    from tune.report.ranking import ranking
+    from tune.report.report import write_report
+    from tune.search.stopping import rungs
     from tune.sweep import run_sweep
 
     records, ended = run_sweep(sweep, args.address)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune.ranking import Record, values
+from tune.report.ranking import Record, values
 
 # field of a record: (title, 1 where more is better and -1 where less is)
 _MEASURES = {

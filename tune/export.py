@@ -3,10 +3,10 @@
 import dataclasses
 from pathlib import Path
 
-from data_shards.atomic import write_text
-from data_shards.errors import InputError
-from trainer.config import to_yaml
-from tune.ranking import Ranked
+from data_shards.io.atomic import write_text
+from data_shards.io.errors import InputError
+from trainer.config.config import to_yaml
+from tune.report.ranking import Ranked
 from tune.sweep_config import SweepConfig
 
 

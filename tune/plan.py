@@ -2,13 +2,13 @@
 
 import sys
 
-from data_shards.command_line import OneLineParser
-from data_shards.errors import InputError, command
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import InputError, command
+from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
-from data_shards.progress import duration
 from trainer.plan import estimate
+from tune.search.trials import drawn_ahead, repeated
 from tune.sweep_config import read_sweep
-from tune.trials import drawn_ahead, repeated
 
 
 def main() -> None:

@@ -12,16 +12,16 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from data_shards.atomic import write_json
-from data_shards.errors import InputError
-from tune.optuna_search import OptunaSearch
-from tune.ranking import best_configuration
-from tune.record import Record, trial_record
-from tune.stopping import rungs, scheduler
+from data_shards.io.atomic import write_json
+from data_shards.io.errors import InputError
+from tune.report.ranking import best_configuration
+from tune.search.optuna_search import OptunaSearch
+from tune.search.stopping import rungs, scheduler
+from tune.search.trials import Phase, Trial, drawn_ahead, repeated, trial_folders
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
-from tune.trial_driver import drive
-from tune.trials import Phase, Trial, drawn_ahead, repeated, trial_folders
+from tune.trial.driver import drive
+from tune.trial.record import Record, trial_record
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import yaml
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from trainer.config import Config, load, to_dict
-from trainer.sections import require
-from tune.space import Dimension, Fields, read_space
+from trainer.config.config import Config, load, to_dict
+from trainer.config.sections import require
+from tune.search.space import Dimension, Fields, read_space
 
 SET_BY_THE_SWEEP = ("name", "runs", "seed")
 

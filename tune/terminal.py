@@ -8,10 +8,10 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial as RayTrial
 
-from data_shards.progress import Progress
-from tune.leftovers import free_processes
-from tune.record import has_outcome, note_outcome, trial_record
-from tune.trials import Trial, save_trial
+from data_shards.io.progress import Progress
+from tune.search.trials import Trial, save_trial
+from tune.trial.leftovers import free_processes
+from tune.trial.record import has_outcome, note_outcome, trial_record
 
 
 class SweepProgress(Callback):

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.pixels import BadImage
 from data_shards.sources.encoded_file import encoded_sample, read_file
 from data_shards.sources.sample import Sample, fingerprint_of_keys

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from data_shards.build.tar_member import IMAGE_EXTENSIONS
 from data_shards.pixels import BadImage
 from data_shards.sources.sample import Sample
-from data_shards.tar_member import IMAGE_EXTENSIONS
 
 # .npy is what shards hold, not what image folders do.
 ENCODED_EXTENSIONS = IMAGE_EXTENSIONS - {"npy"}

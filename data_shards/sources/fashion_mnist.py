@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pooch
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
+from data_shards.io.user_cache import cache_folder
 from data_shards.sources.idx import read_idx
-from data_shards.user_cache import cache_folder
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.sources.encoded_file import ENCODED_EXTENSIONS, encoded_sample, read_file
 from data_shards.sources.sample import Sample, fingerprint_of_keys
 

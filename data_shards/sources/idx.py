@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.sources.sample import Sample, fingerprint_of_keys
 
 

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.blocks import BLOCK, block_generator, block_ids, blocks_of
-from eval.image_sources import from_shards
-from eval.latent_samples import mixture_sampler
-from eval.measured_run import MeasuredRun
+from eval.images.blocks import BLOCK, block_generator, block_ids, blocks_of
+from eval.images.latent_samples import mixture_sampler
+from eval.images.sources import from_shards
+from eval.run import MeasuredRun
 from eval.transport.gaussian_map import optimal_map
 from eval.transport.moments import MomentSums
 from eval.transport.transport import Transport

@@ -7,14 +7,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data_shards.atomic import write_bytes, write_json
-from data_shards.errors import InputError
-from eval.measured_run import MeasuredRun, mixture_digest
+from data_shards.io.atomic import write_bytes, write_json
+from data_shards.io.errors import InputError
+from eval.run import MeasuredRun, mixture_digest
 from eval.transport.fitting import FittedTransport
 from eval.transport.transport import Transport
-from trainer.checkpoint import fingerprint
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
+from trainer.run_folder.checkpoint import fingerprint
 
 _TENSORS, _SUMMARY = "transport.safetensors", "summary.json"
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.checkpoint import fingerprint
 from trainer.mixture import GaussianMixture
+from trainer.run_folder.checkpoint import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)

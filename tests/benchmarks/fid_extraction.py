@@ -19,10 +19,10 @@ from cleanfid.resize import make_resizer
 from torch import nn
 from torchvision.models import inception_v3
 
-from eval.blocks import BLOCK, block_ids
-from eval.extractors.by_name import extractor_by_name
-from eval.extractors.extractor import Extractor
-from eval.feature_extraction import extract
+from eval.distance.extractors.by_name import extractor_by_name
+from eval.distance.extractors.extractor import Extractor
+from eval.distance.feature_extraction import extract
+from eval.images.blocks import BLOCK, block_ids
 from trainer.process_group import single
 
 ROUNDS = 5

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from cleanfid.fid import frechet_distance as clean_fid_distance
 
-from eval.frechet import frechet_distance
+from eval.distance.measures.frechet import frechet_distance
 
 DIM, REPEATS = 2048, 3
 

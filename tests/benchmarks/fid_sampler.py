@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 
-from eval.blocks import BLOCK, block_generator
-from eval.latent_samples import mixture_sampler
-from trainer.config import load
-from trainer.mixture.packed import packed_size
+from eval.images.blocks import BLOCK, block_generator
+from eval.images.latent_samples import mixture_sampler
+from trainer.config.config import load
+from trainer.mixture.em.packed import packed_size
 from trainer.mixture.parameters import Parameters, pack_covariances
-from trainer.model import SigmaVAE
+from trainer.networks.model import SigmaVAE
 
 COMPONENTS, DIM, BLOCKS, REPEATS = 10_000, 64, 10, 3
 CONFIG = Path(__file__).parents[2] / "trainer" / "configs" / "celeba_small.yaml"

@@ -26,18 +26,18 @@ from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from trainer.heap import keep_freed_memory
+from trainer.engines.heap import keep_freed_memory
 from trainer.mixture import GaussianMixture
-from trainer.mixture.dense import Exact, hard_statistics
-from trainer.mixture.estimate import maximise
-from trainer.mixture.expectation import Expectation
-from trainer.mixture.frame import Frame
-from trainer.mixture.kmeans import kmeans
-from trainer.mixture.packed import quadratic_columns
+from trainer.mixture.em.dense import Exact, hard_statistics
+from trainer.mixture.em.e_step import Expectation
+from trainer.mixture.em.m_step import maximise
+from trainer.mixture.em.packed import quadratic_columns
+from trainer.mixture.em.truncated import Truncated
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, second_moment
 from trainer.mixture.sklearn_conversion import to_sklearn
-from trainer.mixture.truncated import Truncated
+from trainer.mixture.standardisation import Frame
+from trainer.mixture.start.kmeans import kmeans
 from trainer.process_group import single
 
 DIM, WIDTH, NU = 64, 32, 128.0

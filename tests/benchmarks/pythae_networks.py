@@ -5,8 +5,8 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
-from trainer.model import SigmaVAE
-from trainer.sections import ModelConfig
+from trainer.config.sections import ModelConfig
+from trainer.networks.model import SigmaVAE
 
 
 class Encoder(BaseEncoder):

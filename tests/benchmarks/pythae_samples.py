@@ -28,23 +28,23 @@ from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae_networks import Decoder, Encoder
 from torch import Tensor
 
-from data_shards.atomic import write_json
-from data_shards.errors import InputError, command
-from data_shards.stream import ShardStream
-from eval.blocks import BLOCK, block_ids
-from eval.extractors.by_name import extractor_by_name
-from eval.extractors.extractor import Extractor
-from eval.feature_extraction import extract
-from eval.frechet import frechet_distance
-from eval.image_sources import ImageSource, to_8_bits
-from eval.measured_run import MeasuredRun, open_run
-from eval.reference import reference_statistics
-from eval.statistics import FeatureStatistics
+from data_shards.io.atomic import write_json
+from data_shards.io.errors import InputError, command
+from data_shards.stream.stream import ShardStream
+from eval.distance.extractors.by_name import extractor_by_name
+from eval.distance.extractors.extractor import Extractor
+from eval.distance.feature_extraction import extract
+from eval.distance.measures.frechet import frechet_distance
+from eval.distance.reference import reference_statistics
+from eval.distance.statistics import FeatureStatistics
+from eval.images.blocks import BLOCK, block_ids
+from eval.images.sources import ImageSource, to_8_bits
+from eval.run import MeasuredRun, open_run
 from eval.transport import fit
-from trainer.log import read_events
 from trainer.mixture import GaussianMixture
-from trainer.model import Likelihood, Posterior, SigmaVAE
+from trainer.networks.model import Likelihood, Posterior, SigmaVAE
 from trainer.process_group import Ranks, process_group
+from trainer.run_folder.log import read_events
 
 MODELS = {"VAE": (VAE, VAEConfig), "RAE_L2": (RAE_L2, RAE_L2_Config)}
 SAMPLES = 10_000

@@ -26,12 +26,12 @@ import webdataset
 from PIL import Image
 
 from data_shards import shard_index
-from data_shards.build import BuildOptions, build
+from data_shards.build.builder import BuildOptions, build
 from data_shards.manifest import Manifest
-from data_shards.order import EpochOrder
 from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.sample import Sample, fingerprint_of_keys
-from data_shards.stream import ShardStream
+from data_shards.stream.order import EpochOrder
+from data_shards.stream.stream import ShardStream
 
 IMAGES, BATCH, ROUNDS = 1000, 250, 20
 CROP, SIZE = 140, 64

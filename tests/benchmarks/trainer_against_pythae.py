@@ -28,7 +28,7 @@ from pythae_networks import vae  # noqa: E402
 from training_turns import IMAGE_SHAPE, IMAGES, UPDATES, build_shards, configuration, trainer  # noqa: E402
 from turns import Turns, Work, take_turns, work_in_turns  # noqa: E402
 
-from trainer.config import Config  # noqa: E402
+from trainer.config.config import Config  # noqa: E402
 
 
 class EndOfTurn(TrainingCallback):

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from running import ROOT, write_idx
+from support.running import ROOT, write_idx
 from torch import Tensor, nn
 from turns import Work
 
-from trainer.config import Config, load
-from trainer.gaussian import kl_to_prior, log_likelihood
+from trainer.config.config import Config, load
 from trainer.loop import train
-from trainer.model import SigmaVAE
+from trainer.networks.model import SigmaVAE
+from trainer.objectives.gaussian import kl_to_prior, log_likelihood
 
 IMAGE_SHAPE = (1, 28, 28)
 IMAGES = 12_800

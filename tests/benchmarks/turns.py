@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from running import free_port
+from support.running import free_port
 
 from trainer.process_group import process_group
 

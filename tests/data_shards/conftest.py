@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from celeba_tree import write_celeba
-from shard_cases import ArraySource, build_arrays
+from support.celeba_tree import write_celeba
+from support.shard_cases import ArraySource, build_arrays
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 import torch
-from shard_cases import ArraySource, build_arrays
+from support.shard_cases import ArraySource, build_arrays
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.stream import ShardStream
+from data_shards.stream.stream import ShardStream
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_shard_that_vanishes_in_the_middle_of_an_epoch_is_told(tmp_path):
 
 
 def test_an_encoded_member_that_does_not_decode_is_told(celeba, tmp_path):
-    from data_shards.build import BuildOptions, build
+    from data_shards.build.builder import BuildOptions, build
     from data_shards.pixels import Pixels
     from data_shards.sources.celeba import CelebASource
 

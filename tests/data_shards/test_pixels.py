@@ -4,10 +4,10 @@ import io
 
 import numpy as np
 import pytest
-from celeba_tree import jpeg_of_celeba_size
 from PIL import Image
+from support.celeba_tree import jpeg_of_celeba_size
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.pixels import ENCODINGS, BadImage, Pixels, npy_header
 
 CELEBA = {"channels": 3, "height": 64, "width": 64, "crop": 140, "resize": True}

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import webdataset
 
-from data_shards.build import BuildOptions, build
+from data_shards.build.builder import BuildOptions, build
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels
 from data_shards.sources.celeba import CelebASource
-from data_shards.stream import ShardStream
+from data_shards.stream.stream import ShardStream
 
 
 def urls(shards, split):

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from running import ROOT
 from scheduler import Scheduler, wait_for
+from support.running import ROOT
 
-from trainer.log import read_events
+from trainer.run_folder.log import read_events
 
 # celeba_small.yaml, shrunk: images of 16 x 16, 900 updates in stage 2.
 FIELDS: dict[str, Any] = {

@@ -2,9 +2,9 @@
 
 import pytest
 from batch_jobs import Cluster
-from celeba_tree import write_celeba
-from running import run_module
 from scheduler import Scheduler
+from support.celeba_tree import write_celeba
+from support.running import run_module
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from running import ROOT
+from support.running import ROOT
 
 NODES = ("n1", "n2")
 _CONF = """

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from batch_jobs import Cluster
-from running import run_module
 from scheduler import wait_for
+from support.running import run_module
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 SMALL_SHARDS = ["--size", "16", "--shard-images", "20"]

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from running import ROOT
+from support.running import ROOT
 
 pytestmark = pytest.mark.slurm
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 from batch_jobs import FIELDS, Cluster
-from running import ROOT
+from support.running import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 @pytest.fixture
 def plan(cluster: Cluster, tmp_path):
     """CelebA's own plan with one method, one epoch a stage and the small model, on shards that are not there yet."""
-    content = yaml.safe_load((ROOT / "eval/reproduction/plans/celeba.yaml").read_text())
+    content = yaml.safe_load((ROOT / "eval/paper/plans/celeba.yaml").read_text())
     shrunk = {name: yaml.safe_load(str(value)) for name, value in FIELDS.items() if "epochs" not in name}
     content |= {
         "config": "trainer/configs/celeba_small.yaml",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from batch_jobs import Cluster
-from running import ROOT
+from support.running import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(200)]
 SCRIPTS = sorted(path.name for path in (ROOT / "slurm").glob("*.sh"))

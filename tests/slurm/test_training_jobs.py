@@ -11,8 +11,8 @@ import torch
 from batch_jobs import Cluster, events, wait_for_stage2
 from scheduler import wait_for
 
-from trainer.checkpoint import complete_checkpoints, read_model, read_state
-from trainer.config import load
+from trainer.config.config import load
+from trainer.run_folder.checkpoint import complete_checkpoints, read_model, read_state
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 ENDLESS = {"stage2.max_epochs": 10000}

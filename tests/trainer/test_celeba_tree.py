@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from celeba_tree import write_celeba
-from running import ROOT, run_module
+from support.celeba_tree import write_celeba
+from support.running import ROOT, run_module
 
-from trainer.config import load
-from trainer.log import read_events
+from trainer.config.config import load
 from trainer.loop import train
-from trainer.restore import load_model
+from trainer.run_folder.log import read_events
+from trainer.run_folder.restore import load_model
 
 # The configuration of the repository with thinner networks.
 FIELDS = {

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from running import run_module
+from support.running import run_module
 
 from data_shards.manifest import Manifest
-from trainer.checkpoint import complete_checkpoints
-from trainer.config import load
-from trainer.log import read_events
-from trainer.model import SigmaVAE
+from trainer.config.config import load
+from trainer.config.sections import ModelConfig
+from trainer.networks.model import SigmaVAE
 from trainer.plan import estimate, forward_operations
-from trainer.restore import load_config
-from trainer.sections import ModelConfig
+from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.log import read_events
+from trainer.run_folder.restore import load_config
 
 
 def test_the_checkpoints_of_a_real_run_are_as_large_as_estimated(digits_run):

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from running import ROOT
+from support.running import ROOT
 
 # What DeepSpeed does: a group of its own, to which something refers until the interpreter has shut down.
 KEPT = """

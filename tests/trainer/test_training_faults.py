@@ -8,18 +8,18 @@ import sys
 import textwrap
 
 import pytest
-from running import ROOT, run_module
-from training import events, largest_relative_difference, train, weights, words
+from support.running import ROOT, run_module
+from support.training import events, largest_relative_difference, train, weights, words
 
-from trainer.checkpoint import complete_checkpoints, read
+from trainer.run_folder.checkpoint import complete_checkpoints, read
 
 # Runs the trainer with a network whose output is not finite on one rank for chosen global batches.
 POISONED = """
     import os, sys
     import torch
-    from data_shards.errors import command
-    from trainer import objective
-    from trainer.config import parse
+    from data_shards.io.errors import command
+    from trainer.objectives import objective
+    from trainer.config.config import parse
     from trainer.loop import train
 
     starts = [int(start) for start in os.environ["POISON"].split(",")]

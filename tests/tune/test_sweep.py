@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from running import ROOT
-from sweep_cases import write_sweep
+from support.running import ROOT
+from support.sweep_cases import write_sweep
 
-from trainer.config import load
-from tune.record import Record, trial_record
-from tune.stopping import rungs
+from trainer.config.config import load
+from tune.search.stopping import rungs
+from tune.search.trials import trial_folders
 from tune.sweep_config import read_sweep
-from tune.trials import trial_folders
+from tune.trial.record import Record, trial_record
 
 # Starting Ray and three trials takes minutes on a busy machine; a free core needs a fraction of this.
 pytestmark = pytest.mark.timeout(900)

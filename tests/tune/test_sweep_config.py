@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from running import ROOT, run_module
-from sweep_cases import write_sweep
+from support.running import ROOT, run_module
+from support.sweep_cases import write_sweep
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from trainer.config import load
-from tune.space import random_fields
-from tune.stopping import rungs
+from trainer.config.config import load
+from tune.search.space import random_fields
+from tune.search.stopping import rungs
 from tune.sweep_config import read_sweep
 
 # The fields that a sweep has to be able to change: width, depth, latent size, norm, variance update, floor, and the

@@ -11,11 +11,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from sweep_cases import write_sweep
+from support.sweep_cases import write_sweep
 from test_sweep import by_name, environment, run_tune, sweep_command
 
-from trainer.checkpoint import complete_checkpoints
-from trainer.log import read_events
+from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.log import read_events
 from tune.sweep_config import read_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2000)]
@@ -204,7 +204,7 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from trainer.checkpoint import complete_checkpoints
+from trainer.run_folder.checkpoint import complete_checkpoints
 from tune.sweep import run_sweep
 from tune.sweep_config import read_sweep
 

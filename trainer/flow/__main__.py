@@ -2,14 +2,14 @@
 
 import sys
 
-from data_shards.command_line import OneLineParser
-from data_shards.errors import command
-from data_shards.progress import Progress
-from trainer import latents
-from trainer.checkpoint import fingerprint
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import command
+from data_shards.io.progress import Progress
 from trainer.flow.fitting import FlowSettings, fit
 from trainer.flow.storage import flow_folder, flow_summary, save_flow
-from trainer.latents import Latents
+from trainer.run_folder import latents
+from trainer.run_folder.checkpoint import fingerprint
+from trainer.run_folder.latents import Latents
 
 
 def read_codes(run: str, weights: str) -> tuple[Latents, Latents]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
+from trainer.config.sections import require
 from trainer.flow.latent_flow import LatentFlow
-from trainer.latents import Latents
-from trainer.sections import require
+from trainer.run_folder.latents import Latents
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data_shards.atomic import write_bytes, write_json
-from data_shards.errors import InputError
+from data_shards.io.atomic import write_bytes, write_json
+from data_shards.io.errors import InputError
 from trainer.flow.fitting import FittedFlow, FlowSettings
 from trainer.flow.latent_flow import LatentFlow
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from data_shards.errors import command
-from trainer.mixture.fit_command import main
+from data_shards.io.errors import command
+from trainer.mixture.command import main
 
 if __name__ == "__main__":
     sys.exit(command(main))

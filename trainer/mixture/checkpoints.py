@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import load, save
 
-from data_shards import atomic
-from trainer.mixture.expectation import Expectation
-from trainer.mixture.expectation_maximisation import Progress
-from trainer.mixture.kmeans_checkpoint import KMeansCheckpoint
+from data_shards.io import atomic
+from trainer.mixture.em.e_step import Expectation
+from trainer.mixture.em.loop import Progress
 from trainer.mixture.parameters import Parameters
+from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
 from trainer.process_group import Ranks
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 from trainer.mixture.points import Points
 from trainer.process_group import Ranks
 

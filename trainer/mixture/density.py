@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainer.mixture.dense import DenseScores
-from trainer.mixture.pairs import Factors, Pairs
+from trainer.mixture.em.dense import DenseScores
+from trainer.mixture.em.pairs import Factors, Pairs
 from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from trainer.gaussian import log_prior
 from trainer.mixture.gaussian_mixture import GaussianMixture
+from trainer.objectives.gaussian import log_prior
 
 _PRIOR_SAMPLES = 10_000
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from data_shards.errors import InputError
-from trainer import latents
+from data_shards.io.errors import InputError
 from trainer.process_group import Ranks
+from trainer.run_folder import latents
 
 FORMS = ("posterior", "mean", "sample")
 

@@ -8,22 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_shards.errors import InputError
-from trainer.heap import keep_freed_memory
+from data_shards.io.errors import InputError
+from trainer.engines.heap import keep_freed_memory
 from trainer.mixture.checkpoints import Checkpoints
-from trainer.mixture.dense import Exact, hard_statistics
-from trainer.mixture.estimate import maximise
-from trainer.mixture.expectation import Expectation
-from trainer.mixture.expectation_maximisation import Progress, expectation_maximisation
-from trainer.mixture.frame import Frame
-from trainer.mixture.growth import grown
-from trainer.mixture.kmeans import kmeans
-from trainer.mixture.kmeans_checkpoint import KMeansCheckpoint
+from trainer.mixture.em.dense import Exact, hard_statistics
+from trainer.mixture.em.e_step import Expectation
+from trainer.mixture.em.loop import Progress, expectation_maximisation
+from trainer.mixture.em.m_step import maximise
+from trainer.mixture.em.truncated import Truncated
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, place_among_ranks, second_moment
 from trainer.mixture.selection import choose
 from trainer.mixture.settings import Settings
-from trainer.mixture.truncated import Truncated
+from trainer.mixture.standardisation import Frame
+from trainer.mixture.start.growth import grown
+from trainer.mixture.start.kmeans import kmeans
+from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
 from trainer.process_group import Ranks
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trainer.latents import WEIGHTS
+from trainer.run_folder.latents import WEIGHTS
 
 
 def mixture_folder(run: str | Path, n_components: int, covariance_type: str = "full", weights: str = "final") -> Path:

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from trainer.mixture import checks, density, fitting, storage
 from trainer.mixture.checks import Array
-from trainer.mixture.expectation_maximisation import Progress
+from trainer.mixture.em.loop import Progress
+from trainer.mixture.em.stepwise import Stepwise
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.mixture.settings import Settings
-from trainer.mixture.stepwise import Stepwise
 from trainer.process_group import Ranks, single
 
 # What a fit learns besides the parameters; stored with them.

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from data_shards.errors import InputError
-from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack
+from data_shards.io.errors import InputError
+from trainer.mixture.em.packed import diagonal_index, pack, packed_size, unpack
 
 LOG_2PI = math.log(2 * math.pi)
 # Components whose D x D matrices are held unpacked at one time.

@@ -2,10 +2,10 @@
 
 from functools import cache
 
-from trainer.mixture.estimate import maximise
-from trainer.mixture.expectation import Expectation
+from trainer.mixture.em.e_step import Expectation
+from trainer.mixture.em.m_step import maximise
+from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.settings import Settings
-from trainer.mixture.statistics import Statistics
 from trainer.process_group import Ranks
 
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # in units of D

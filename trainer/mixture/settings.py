@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from data_shards.errors import InputError
+from data_shards.io.errors import InputError
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 SEEDINGS = ("auto", "random", "k-means++")

@@ -8,8 +8,8 @@ from typing import Any
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from data_shards import atomic
-from data_shards.errors import InputError
+from data_shards.io import atomic
+from data_shards.io.errors import InputError
 from trainer.mixture.parameters import Parameters
 
 _FORMAT = 1

@@ -1,0 +1,193 @@
+"""Writes one shard: a plain WebDataset tar, and beside it the JSON that says it is done.
+
+The same samples give the same bytes on any machine and at any time.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from data_shards import checksum
+from data_shards.build import tar_member
+from data_shards.io import atomic
+from data_shards.manifest import Shard
+from data_shards.pixels import BadImage, Pixels, npy_header
+from data_shards.shard_index import ShardIndex
+from data_shards.sources.sample import Sample, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardPlan:
+    """Which samples of the source go into a shard."""
+
+    name: str
+    """File name of the tar."""
+    split: str
+    """Split of the source."""
+    start: int
+    """First sample, counted within the split."""
+    stop: int
+    """One past the last sample."""
+
+    @property
+    def index_name(self) -> str:
+        """File name of the index."""
+        return self.name.removesuffix(".tar") + ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What came of a plan."""
+
+    shard: Shard | None
+    """None where no sample of the plan was usable."""
+    skipped: tuple[dict[str, str], ...]
+    """Unusable samples: key, split, reason."""
+
+
+class _Tar:
+    """Appends members to a file and remembers size and sha256."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.size, self.sha256 = file, 0, hashlib.sha256()
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.sha256.update(data)
+        self.size += len(data)
+
+    def add(self, name: str, data: bytes) -> int:
+        """Appends a member; returns where its data begins."""
+        self._write(tar_member.header(name, len(data)))
+        offset = self.size
+        self._write(data + tar_member.padding(len(data)))
+        return offset
+
+    def finish(self) -> None:
+        self._write(tar_member.END)
+
+
+class _Columns:
+    """The index as it grows."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        self._raw_header = len(npy_header(pixels.shape)) if pixels.encoding == "raw" else 0
+        self._rows: list[tuple[str, str, int, int, int]] = []
+        self.pixel_sum = np.zeros(pixels.channels, np.int64)
+        self.pixel_square_sum = np.zeros(pixels.channels, np.int64)
+
+    def add(self, key: str, extension: str, offset: int, data: bytes, image: np.ndarray) -> None:
+        self._rows.append((key, extension, offset, len(data), checksum.of_bytes(data[self._raw_header :])))
+        wide = image.astype(np.int64)
+        self.pixel_sum += wide.sum((1, 2))  # (C,)
+        self.pixel_square_sum += (wide * wide).sum((1, 2))
+
+    def index(self) -> ShardIndex:
+        keys, extensions, offsets, sizes, checksums = zip(*self._rows, strict=True)
+        return ShardIndex(
+            keys=keys,
+            extensions=extensions,
+            offsets=np.array(offsets, np.int64),
+            sizes=np.array(sizes, np.int64),
+            checksums=np.array(checksums, np.uint64),
+        )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def ensure_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -> Written:
+    """What a former run made of the plan if that is whole, else what this one makes of it."""
+    return is_done(folder, plan) or write_shard(folder, source, pixels, plan)
+
+
+def write_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -> Written:
+    """Writes the tar and then the index of one plan into `folder`."""
+    skipped: list[dict[str, str]] = []
+    columns = _Columns(pixels)
+    with atomic.replacing(folder / plan.name) as file:
+        tar = _Tar(file)
+        for key, sample, outcome in _encoded(plan, source, pixels):
+            if isinstance(outcome, BadImage) or sample is None:
+                skipped.append({"key": key, "split": plan.split, "reason": str(outcome)})
+                continue
+            image, extension, data = outcome
+            columns.add(key, extension, tar.add(f"{key}.{extension}", data), data, image)
+            for name, content in sample.extras.items():
+                tar.add(f"{key}.{name}", content)
+        tar.finish()
+    record: dict[str, Any] = {"skipped": skipped, "tar": None, "members": None}
+    if len(columns):
+        record["tar"] = {
+            "count": len(columns),
+            "bytes": tar.size,
+            "sha256": tar.sha256.hexdigest(),
+            "pixel_sum": columns.pixel_sum.tolist(),
+            "pixel_square_sum": columns.pixel_square_sum.tolist(),
+        }
+        record["members"] = columns.index().to_json()
+    atomic.write_bytes(folder / plan.index_name, json.dumps(record).encode())
+    written = read_written(folder, plan)
+    assert written is not None
+    return written
+
+
+def _encoded(
+    plan: ShardPlan, source: Source, pixels: Pixels
+) -> Iterator[tuple[str, Sample | None, BadImage | tuple[np.ndarray, str, bytes]]]:
+    """Key, sample, and either what is wrong with it or (image C x H x W, extension, bytes of the member)."""
+    for place in range(plan.start, plan.stop):
+        key = source.keys[plan.split][place]
+        try:
+            sample = source.read(plan.split, place)
+            decoded = pixels.decode_source(sample.image) if isinstance(sample.image, bytes) else sample.image
+            image = pixels.apply(decoded)
+            if pixels.encoding == "original" and isinstance(sample.image, bytes):
+                yield key, sample, (image, sample.extension, sample.image)
+            else:
+                yield key, sample, (image, *pixels.encode_member(image))
+        except BadImage as error:
+            yield key, None, error
+
+
+def read_written(folder: Path, plan: ShardPlan) -> Written | None:
+    """What a former run made of the plan, or None where its index is not there. The tar is not looked at."""
+    try:
+        data = (folder / plan.index_name).read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        record = json.loads(data)
+        skipped = tuple(record["skipped"])
+    except (ValueError, KeyError, TypeError):
+        return None  # damaged since; the shard is written again
+    if record["tar"] is None:
+        return Written(shard=None, skipped=skipped)
+    tar = record["tar"]
+    shard = Shard(
+        name=plan.name,
+        split=plan.split,
+        count=tar["count"],
+        bytes=tar["bytes"],
+        sha256=tar["sha256"],
+        index_sha256=hashlib.sha256(data).hexdigest(),
+        pixel_sum=tuple(tar["pixel_sum"]),
+        pixel_square_sum=tuple(tar["pixel_square_sum"]),
+    )
+    return Written(shard=shard, skipped=skipped)
+
+
+def is_done(folder: Path, plan: ShardPlan) -> Written | None:
+    """What a former run made of the plan, if the tar is there too and has its sha256; else None."""
+    written = read_written(folder, plan)
+    if written is None or written.shard is None:
+        return written
+    tar = folder / plan.name
+    if not tar.is_file() or tar.stat().st_size != written.shard.bytes:
+        return None
+    return written if checksum.sha256_of_file(tar) == written.shard.sha256 else None

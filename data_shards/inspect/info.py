@@ -1,0 +1,90 @@
+"""Tells what a folder of shards holds, and how well it is shuffled; writes a contact sheet."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from data_shards.inspect.contact_sheet import contact_sheet
+from data_shards.inspect.shuffle_quality import shuffle_quality
+from data_shards.io import atomic
+from data_shards.io.errors import InputError
+from data_shards.manifest import Manifest
+from data_shards.storage.address import Address
+from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, shard_files
+from data_shards.stream.order import EpochOrder
+from data_shards.stream.reader import BadSample, Reader
+
+SHEET_FILE = "contact-sheet.png"
+_ROWS = _COLUMNS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("shards", help="folder or address of the shards")
+    parser.add_argument(
+        "--contact-sheet",
+        type=Path,
+        metavar="PNG",
+        help=f"picture of {_ROWS * _COLUMNS} images to write (default: {SHEET_FILE} in the folder, if it is local)",
+    )
+    parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints the facts and writes the picture."""
+    manifest = Manifest.load(args.shards, allow_pipe=args.allow_pipe)
+    address = Address(args.shards, allow_pipe=args.allow_pipe)
+    pixels = manifest.pixels
+    shape = " x ".join(map(str, pixels.shape))
+    print(f"{args.shards}: {manifest.name}, {shape}, {pixels.encoding}")
+    if pixels.crop:
+        print(f"  centre crop of {pixels.crop}")
+    if pixels.resize:
+        print(f"  resize: {pixels.filter}")
+    print(f"  hash {manifest.hash}")
+    for split in manifest.splits:
+        shards = manifest.shards_of(split)
+        size = sum(shard.bytes for shard in shards)
+        print(f"  {split}: {manifest.num_samples(split):,} images in {len(shards)} shards, {size / 1e6:,.1f} MB")
+        for channel, (mean, variance) in enumerate(pixel_statistics(manifest, split)):
+            print(f"    channel {channel}: mean {mean:.6f}, variance {variance:.6f} (pixels in [0, 1])")
+        order = EpochOrder(manifest, split=split, seed=0, epoch=0)
+        print(f"    shuffle in windows of {manifest.window} shards: {shuffle_quality(order)}")
+    if manifest.skipped:
+        print(f"  {len(manifest.skipped)} unusable source images were left out:")
+        for entry in manifest.skipped:
+            print(f"    {entry['split']} {entry['key']}: {entry['reason']}")
+    sheet = args.contact_sheet or (address.local / SHEET_FILE if address.local else None)
+    if sheet is not None:
+        atomic.write_bytes(sheet, _sheet_of(manifest, address))
+        print(f"  contact sheet: {sheet}")
+
+
+def pixel_statistics(manifest: Manifest, split: str) -> list[tuple[float, float]]:
+    """Mean and variance of each channel over all images of a split, pixels in [0, 1]; exact, from integer sums."""
+    shards = manifest.shards_of(split)
+    count = manifest.num_samples(split) * manifest.pixels.height * manifest.pixels.width
+    statistics = []
+    for channel in range(manifest.pixels.channels):
+        total = sum(shard.pixel_sum[channel] for shard in shards)
+        squares = sum(shard.pixel_square_sum[channel] for shard in shards)
+        # The difference is taken between integers, where nothing cancels.
+        statistics.append((total / count / 255, (count * squares - total * total) / count**2 / 255**2))
+    return statistics
+
+
+def _sheet_of(manifest: Manifest, address: Address) -> bytes:
+    split = manifest.splits[0]
+    count = min(_ROWS * _COLUMNS, manifest.num_samples(split))
+    spread = np.linspace(0, manifest.num_samples(split) - 1, count).astype(np.int64)  # (count,)
+    reader = Reader(manifest, split, shard_files(address, manifest, cache_bytes=DEFAULT_CACHE_BYTES, split=split))
+    try:
+        images = reader.read(spread)
+    except BadSample as error:
+        raise InputError(str(error)) from error
+    finally:
+        reader.close()
+    if images.faults:
+        raise InputError(images.faults[0])
+    return contact_sheet(images.pixels, columns=_COLUMNS)

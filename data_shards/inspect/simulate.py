@@ -1,0 +1,227 @@
+"""Walks the order of a data set that need not exist, and counts what moves: per rank, per node, through the cache.
+
+No image is read. Shards are equal but for the last, and nothing is kept that grows with the number of images but two
+numbers a shard, so that 10^9 images are walked in the memory of 10^4.
+"""
+
+import argparse
+import hashlib
+import resource
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.inspect.shuffle_quality import ShuffleQuality, shuffle_quality
+from data_shards.io.errors import InputError
+from data_shards.io.progress import Progress
+from data_shards.manifest import DEFAULT_WINDOW, Manifest
+from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES
+from data_shards.stream.order import Counted, EpochOrder
+
+_SPLIT = "train"
+_TAR_BYTES_AN_IMAGE = 1024  # header and padding of a member
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Who reads."""
+
+    ranks: int
+    """Processes in all."""
+    ranks_per_node: int
+    """Processes that share a cache."""
+    global_batch: int
+    """Images a step, over all ranks."""
+    cache_bytes: int
+    """Limit of a node's cache, in bytes."""
+
+    def __post_init__(self) -> None:
+        for name in ("ranks", "ranks_per_node", "global_batch", "cache_bytes"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}: {getattr(self, name)} is not possible; use at least 1")
+
+    @property
+    def nodes(self) -> int:
+        """Machines, the last of which may have fewer ranks."""
+        return -(-self.ranks // self.ranks_per_node)
+
+
+class Sized(Counted, Protocol):
+    """What is walked: counts as for the order, and the size of a shard and of an image."""
+
+    shard_bytes: int
+    image_bytes: int
+
+
+class MadeUpShards:
+    """Stands for a manifest of `images` images in equal shards."""
+
+    def __init__(self, *, images: int, shard_images: int, image_bytes: int, window: int) -> None:
+        for name, value in (("images", images), ("shard-images", shard_images), ("image-bytes", image_bytes)):
+            if value < 1:
+                raise InputError(f"--{name}: {value} is not possible; use at least 1")
+        if window < 1:
+            raise InputError(f"--window: {window} is not possible; use at least 1")
+        self._images, self._shard_images = images, shard_images
+        self.window = window
+        self.image_bytes = image_bytes
+        self.shard_bytes = min(shard_images, images) * (image_bytes + _TAR_BYTES_AN_IMAGE)
+        self.hash = hashlib.sha256(f"{images} {shard_images} {window}".encode()).hexdigest()
+
+    def shard_counts(self, split: str) -> NDArray[np.int64]:
+        """Samples in each shard; shape (shards,)."""
+        counts = np.full(-(-self._images // self._shard_images), self._shard_images, np.int64)
+        counts[-1] = self._images - self._shard_images * (len(counts) - 1)
+        return counts
+
+
+class RealShards:
+    """The same facts of the first split of a real manifest; shards count with their mean size."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest, self._split = manifest, manifest.splits[0]
+        self.hash, self.window = manifest.hash, manifest.window
+        shards = manifest.shards_of(self._split)
+        self.shard_bytes = sum(shard.bytes for shard in shards) // len(shards)
+        self.image_bytes = sum(shard.bytes for shard in shards) // manifest.num_samples(self._split)
+
+    def shard_counts(self, split: str) -> NDArray[np.int64]:
+        """Samples in each shard of the first split; shape (shards,)."""
+        return self._manifest.shard_counts(self._split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walk:
+    """What was counted."""
+
+    images: int
+    """Images of the epoch."""
+    walked: int
+    """Positions walked, from the start of the epoch."""
+    steps: int
+    """Global batches walked."""
+    rank_bytes: tuple[int, int]
+    """Least and most bytes of images that a rank reads while walking."""
+    fetched_bytes: tuple[int, int]
+    """Least and most bytes of shards that a node fetches while walking, with its cache empty at first."""
+    quality: ShuffleQuality
+    """Of the start of the epoch."""
+
+
+class _Cache:
+    """Which shards a node holds, the longest unused first."""
+
+    def __init__(self, limit: int, shard_bytes: int) -> None:
+        self._most, self._held = limit // shard_bytes, OrderedDict[int, None]()
+        self.fetched = 0
+
+    def use(self, shards: NDArray[np.int64]) -> None:
+        for shard in shards.tolist():
+            if shard in self._held:
+                self._held.move_to_end(shard)
+                continue
+            self.fetched += 1
+            self._held[shard] = None
+            if len(self._held) > self._most:
+                self._held.popitem(last=False)
+
+
+def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
+    """Walks the first `positions` of an epoch. Raises InputError where a cache cannot hold one window."""
+    if cluster.cache_bytes < shards.window * shards.shard_bytes:
+        raise InputError(
+            f"--cache-bytes: {cluster.cache_bytes} is less than the {shards.window * shards.shard_bytes} of one window"
+        )
+    order = EpochOrder(shards, split=_SPLIT, seed=0, epoch=0)
+    counts = shards.shard_counts(_SPLIT)
+    ends = np.cumsum(counts)
+    positions = min(positions, order.num_samples)
+    caches = [_Cache(cluster.cache_bytes, shards.shard_bytes) for _ in range(cluster.nodes)]
+    read = np.zeros(cluster.ranks, np.int64)
+    edges = np.arange(cluster.ranks + 1)
+    node_edges = np.append(np.arange(0, cluster.ranks, cluster.ranks_per_node), cluster.ranks)
+    with Progress("simulate", positions, "positions") as bar:
+        steps = 0
+        for start in range(0, positions, cluster.global_batch):
+            stop = min(start + cluster.global_batch, positions)
+            samples = order(start, stop)  # (images of the batch,)
+            bounds = len(samples) * edges // cluster.ranks  # (ranks + 1,), where the share of each rank begins
+            read += np.diff(bounds)
+            of_shards = np.searchsorted(ends, samples, side="right")
+            for cache, first, last in zip(caches, bounds[node_edges[:-1]], bounds[node_edges[1:]], strict=True):
+                cache.use(_in_order_of_need(of_shards[first:last]))
+            steps += 1
+            bar.update(stop)
+    fetched = [cache.fetched * shards.shard_bytes for cache in caches]
+    return Walk(
+        images=order.num_samples,
+        walked=positions,
+        steps=steps,
+        rank_bytes=(int(read.min()) * shards.image_bytes, int(read.max()) * shards.image_bytes),
+        fetched_bytes=(min(fetched), max(fetched)),
+        quality=shuffle_quality(order),
+    )
+
+
+def _in_order_of_need(shards: NDArray[np.int64]) -> NDArray[np.int64]:
+    distinct, first = np.unique(shards, return_index=True)
+    return distinct[first.argsort()]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("shards", nargs="?", help="folder of real shards to walk; without it they are made up")
+    parser.add_argument("--images", type=int, default=1_000_000, metavar="N", help="made up: images (default: 1000000)")
+    parser.add_argument("--shard-images", type=int, default=4096, metavar="N", help="made up: a shard (default: 4096)")
+    parser.add_argument(
+        "--image-bytes", type=int, default=3 * 64 * 64, metavar="N", help="made up: bytes of an image (default: 12288)"
+    )
+    parser.add_argument("--window", type=int, default=DEFAULT_WINDOW, metavar="N", help="made up: shards a window")
+    parser.add_argument("--ranks", type=int, default=8, metavar="N", help="processes (default: 8)")
+    parser.add_argument("--ranks-per-node", type=int, default=8, metavar="N", help="that share a cache (default: 8)")
+    parser.add_argument("--global-batch", type=int, default=1024, metavar="N", help="over all ranks (default: 1024)")
+    parser.add_argument(
+        "--cache-bytes", type=int, default=DEFAULT_CACHE_BYTES, metavar="N", help="a node's cache (default: 64 GB)"
+    )
+    parser.add_argument(
+        "--positions",
+        type=int,
+        default=2_000_000,
+        metavar="N",
+        help="how far into the epoch to walk (default: 2000000)",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Walks and prints what was counted."""
+    if args.positions < 1:
+        raise InputError(f"--positions: {args.positions} is not possible; use at least 1")
+    cluster = Cluster(
+        ranks=args.ranks,
+        ranks_per_node=args.ranks_per_node,
+        global_batch=args.global_batch,
+        cache_bytes=args.cache_bytes,
+    )
+    shards: Sized
+    if args.shards is not None:
+        shards = RealShards(Manifest.load(args.shards))
+    else:
+        shards = MadeUpShards(
+            images=args.images, shard_images=args.shard_images, image_bytes=args.image_bytes, window=args.window
+        )
+    told = walk(shards, cluster, positions=args.positions)
+    print(f"{told.images:,} images an epoch; walked {told.walked:,} positions in {told.steps:,} global batches")
+    print(f"  {cluster.ranks} ranks on {cluster.nodes} nodes, cache of {cluster.cache_bytes / 1e9:,.1f} GB a node")
+    print(f"  read by a rank: {_range(told.rank_bytes)}")
+    print(f"  fetched by a node: {_range(told.fetched_bytes)}")
+    print(f"  shuffle: {told.quality}")
+    # Linux counts kilobytes.
+    print(f"  peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def _range(least_most: tuple[int, int]) -> str:
+    least, most = (f"{value / 1e9:,.3f} GB" for value in least_most)
+    return least if least == most else f"{least} to {most}"

@@ -1,0 +1,132 @@
+"""Checks shards thoroughly: sha256, counts, index, every member."""
+
+import argparse
+import functools
+import multiprocessing
+import os
+import tarfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from data_shards import checksum, shard_index
+from data_shards.build import tar_member
+from data_shards.io.errors import InputError
+from data_shards.io.progress import Progress
+from data_shards.manifest import Manifest, Shard
+from data_shards.pixels import BadImage, Pixels, npy_header
+from data_shards.shard_index import ShardIndex
+from data_shards.storage.address import Address, Unreachable
+from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("shards", help="folder or address of the shards")
+    parser.add_argument(
+        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (default: one a core)"
+    )
+    parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Prints each fault; an InputError sums them up."""
+    if args.workers < 1:
+        raise InputError(f"--workers: {args.workers} is not possible; use at least 1")
+    manifest = Manifest.load(args.shards, allow_pipe=args.allow_pipe)
+    address = Address(args.shards, allow_pipe=args.allow_pipe)
+    faults = []
+    images = 0
+    with Progress("verify", sum(shard.count for shard in manifest.shards)) as bar:
+        for shard, found in verify(manifest, address, processes=args.workers):
+            images += shard.count
+            bar.update(images)
+            faults += found
+    for fault in faults:
+        print(fault)
+    if faults:
+        raise InputError(f"{args.shards}: {len(faults)} faults, the first: {faults[0]}; build the shards again")
+    print(f"{args.shards}: {len(manifest.shards)} shards with {images:,} images are as the manifest says")
+
+
+def verify(manifest: Manifest, address: Address, *, processes: int) -> Iterator[tuple[Shard, list[str]]]:
+    """Each shard with what is wrong with it, one line a fault."""
+    check = functools.partial(_faults_at, manifest, address)
+    if processes == 1 or len(manifest.shards) == 1:
+        yield from ((shard, check(shard)) for shard in manifest.shards)
+        return
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        yield from zip(manifest.shards, pool.map(check, manifest.shards), strict=True)
+
+
+def _faults_at(manifest: Manifest, address: Address, shard: Shard) -> list[str]:
+    files = shard_files(address, manifest, cache_bytes=DEFAULT_CACHE_BYTES, split=shard.split)
+    return list(faults_of(shard, manifest.pixels, files))
+
+
+def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
+    """What is wrong with one shard, one line a fault."""
+    try:
+        index = shard_index.parse(files.index(shard), shard=files.address_of(shard), sha256=shard.index_sha256)
+        handle = files.open(shard)
+    except (Unreachable, InputError) as error:
+        yield str(error)
+        return
+    except OSError as error:
+        yield f"{files.address_of(shard)}: cannot be opened ({error.strerror})"
+        return
+    with os.fdopen(handle, "rb"):
+        path = Path(f"/proc/self/fd/{handle}")
+        if checksum.sha256_of_file(path) != shard.sha256:
+            yield f"{files.address_of(shard)}: does not have the sha256 of the manifest"
+        if len(index) != shard.count:
+            yield f"{files.address_of(shard)}: {len(index)} samples in the index, {shard.count} in the manifest"
+        for fault in _member_faults(path, shard, index, pixels):
+            yield f"{files.address_of(shard)}: {fault}"
+
+
+def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) -> Iterable[str]:
+    skip = len(npy_header(pixels.shape)) if pixels.encoding == "raw" else 0
+    rows = {
+        f"{key}.{extension}": row for row, (key, extension) in enumerate(zip(index.keys, index.extensions, strict=True))
+    }
+    seen = 0
+    total = np.zeros(pixels.channels, np.int64)
+    squares = np.zeros(pixels.channels, np.int64)
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.name.rpartition(".")[2] not in tar_member.EXTENSIONS:
+                    yield f"{member.name} is of a kind that is refused"
+                    continue
+                if (row := rows.pop(member.name, None)) is None:
+                    continue
+                if (member.offset_data, member.size) != (index.offsets[row], index.sizes[row]):
+                    yield f"{member.name} does not lie where the index says"
+                    continue
+                data = _content(tar, member)
+                if checksum.of_bytes(data[skip:]) != index.checksums[row]:
+                    yield f"{member.name} does not have its checksum"
+                    continue
+                try:
+                    image = pixels.decode_member(data).astype(np.int64)
+                except BadImage as error:
+                    yield f"{member.name}: {error}"
+                    continue
+                seen += 1
+                total += image.sum((1, 2))
+                squares += (image * image).sum((1, 2))
+    except (tarfile.TarError, OSError, EOFError) as error:
+        yield f"not a whole tar: {error}"
+    for name in rows:
+        yield f"{name} is missing"
+    whole = not rows and seen == shard.count
+    if whole and (tuple(total.tolist()), tuple(squares.tolist())) != (shard.pixel_sum, shard.pixel_square_sum):
+        yield "the sums of the pixels are not those of the manifest"
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file is not None else b""

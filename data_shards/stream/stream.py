@@ -1,0 +1,164 @@
+"""The stream of batches: exact epochs, the same global batches on any number of ranks, resumable at any image.
+
+stream = ShardStream("shards/fashion-mnist", split="train", global_batch=256, rank=0, world_size=2)
+for batch in stream:            # the rest of the epoch; the next `for` goes on with the next epoch
+    batch.image                 # (B, C, H, W) uint8
+stream.position                 # images seen by all ranks: all that a resume needs
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import cast
+
+from torch.utils.data import DataLoader, Dataset
+
+from data_shards.io.errors import InputError
+from data_shards.manifest import Manifest
+from data_shards.storage.address import Address
+from data_shards.storage.prefetch import Prefetcher
+from data_shards.storage.shard_cache import ShardCache
+from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, shard_files
+from data_shards.stream.batch_loader import Batch, BatchLoader, Loaded, Share
+from data_shards.stream.reader import Reader
+
+__all__ = ["Batch", "ShardStream"]
+
+_BATCHES_AHEAD = 2
+
+
+class ShardStream:
+    """Batches of a split, epoch after epoch.
+
+    path_or_url     folder of shards: a path, or an address as in `address.py`
+    split           name of the split
+    global_batch    images in a global batch, over all ranks
+    rank            this process, 0..world_size-1; gets the positions count*rank//world_size up to
+                    count*(rank+1)//world_size of each global batch of `count` images
+    world_size      processes that share the stream; all get the same number of batches
+    workers         processes that read ahead for this rank; 0 reads ahead in a thread
+    seed            of the order
+    position        images of the global stream to begin behind, over all ranks and epochs
+    shuffle         False gives source order
+    max_substitutes how many unreadable images this rank may replace by others (see `reader.py`) before it stops.
+                    Ranks that want to stop together sum `batch.substituted` over ranks at each step
+    cache_bytes     limit of the local cache of remote shards, in bytes, for all processes of the node together
+    allow_pipe      whether an address may be a shell command
+
+    The batches are the same whatever `workers` is. Memory is O(shards + window). Raises InputError for a wrong
+    argument, and while iterating when more images than `max_substitutes` cannot be read.
+    """
+
+    def __init__(
+        self,
+        path_or_url: str | Path,
+        *,
+        split: str,
+        global_batch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        position: int = 0,
+        shuffle: bool = True,
+        max_substitutes: int = 0,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        allow_pipe: bool = False,
+    ) -> None:
+        if global_batch < 1:
+            raise InputError(f"global_batch: {global_batch} is not possible; use at least 1")
+        if not 0 <= rank < world_size:
+            raise InputError(f"rank: {rank} of {world_size} is not possible; ranks count from 0")
+        for name, value in (("workers", workers), ("position", position), ("max_substitutes", max_substitutes)):
+            if value < 0:
+                raise InputError(f"{name}: {value} is not possible; use 0 or more")
+        address = Address(path_or_url, allow_pipe=allow_pipe)
+        self.manifest = Manifest.load(path_or_url, allow_pipe=allow_pipe)
+        self.num_samples = self.manifest.num_samples(split)
+        self.position = position
+        self.substituted = 0
+        self._max_substitutes, self._workers = max_substitutes, workers
+        self._share = Share(
+            split=split, global_batch=global_batch, rank=rank, world_size=world_size, seed=seed, shuffle=shuffle
+        )
+        self._files = shard_files(address, self.manifest, cache_bytes=cache_bytes, split=split)
+        self._cache_bytes = cache_bytes
+        self._reader = Reader(self.manifest, split, self._files)
+        self._loader = BatchLoader(self.manifest, self._share, self._reader)
+        self._processes: DataLoader[Loaded] | None = None
+        self._prefetcher: Prefetcher | None = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next batch belongs to, from 0."""
+        return self.position // self.num_samples
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, start = divmod(self.position, self.num_samples)
+        order = self._loader.order_of(epoch)
+        loaded = self._from_processes() if self._workers else self._from_thread(epoch, start)
+        # Threads start after processes are forked, which would copy whatever locks they hold.
+        prefetcher = self._start_prefetcher()
+        window = -1
+        for result in loaded:
+            batch = self._accepted(result)
+            if prefetcher is not None and (now := order.window_of(batch.start - epoch * self.num_samples)) != window:
+                window = now
+                prefetcher.need(order.upcoming_shards(window))
+            self.position = batch.start + batch.count
+            yield batch
+
+    def close(self) -> None:
+        """Ends threads and worker processes, closes files. Iterating again starts them anew."""
+        self._processes = None
+        if self._prefetcher is not None:
+            self._prefetcher.close()
+            self._prefetcher = None
+        self._reader.close()
+
+    def _from_processes(self) -> Iterator[Loaded]:
+        if self._processes is None:
+            # Batches are places in the stream, so this map-style set has no length and needs no collation.
+            self._processes = DataLoader(
+                cast("Dataset[Loaded]", self._loader),
+                sampler=_Places(self, self._loader),
+                batch_size=None,
+                num_workers=self._workers,
+                prefetch_factor=_BATCHES_AHEAD,
+                persistent_workers=True,
+            )
+        return iter(self._processes)
+
+    def _from_thread(self, epoch: int, start: int) -> Iterator[Loaded]:
+        ahead: deque[Future[Loaded]] = deque()
+        with ThreadPoolExecutor(1) as thread:
+            for begin in self._loader.starts(start):
+                ahead.append(thread.submit(self._loader.__getitem__, (epoch, begin)))
+                if len(ahead) > _BATCHES_AHEAD:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _start_prefetcher(self) -> Prefetcher | None:
+        if self._prefetcher is None and isinstance(self._files, ShardCache):
+            self._prefetcher = Prefetcher(self._files, self.manifest.shards_of(self._share.split), self._cache_bytes)
+        return self._prefetcher
+
+    def _accepted(self, loaded: Loaded) -> Batch:
+        self.substituted += len(loaded.faults)
+        if loaded.batch is None or self.substituted > self._max_substitutes:
+            count = f" ({self.substituted} such images where {self._max_substitutes} are allowed)"
+            raise InputError(loaded.faults[0] + count)
+        return loaded.batch
+
+
+class _Places:
+    """What worker processes are given to do: the rest of the epoch at the stream's position, anew for each epoch."""
+
+    def __init__(self, stream: ShardStream, loader: BatchLoader) -> None:
+        self._stream, self._loader = stream, loader
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, start = divmod(self._stream.position, self._stream.num_samples)
+        return ((epoch, begin) for begin in self._loader.starts(start))

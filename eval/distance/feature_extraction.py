@@ -1,0 +1,78 @@
+"""Images through an extractor into statistics, on every process of a job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from data_shards.io.progress import Progress
+from eval.distance.extractors.extractor import Extractor
+from eval.distance.statistics import FeatureStatistics
+from eval.images.blocks import BLOCK, blocks_of, part_blocks
+from eval.images.sources import ImageSource
+from trainer.process_group import Ranks
+
+# Blocks whose features are summed at a time: one large product is faster than many small ones.
+_STACK = 16
+
+
+def extract(
+    source: ImageSource,
+    extractor: Extractor,
+    ranks: Ranks,
+    *,
+    n: int,
+    title: str,
+    protocol: Mapping[str, Any],
+    keep_features: bool = False,
+    part: int = 0,
+    parts: int = 1,
+) -> FeatureStatistics:
+    """The statistics of part `part` of a set of n images, the same on every process; each image is seen by one of them.
+
+    title: what the progress bar says; protocol: stored with the statistics; keep_features: keep the vectors as well.
+    """
+    statistics = FeatureStatistics(extractor.dim, protocol=protocol, keep_features=keep_features)
+    mine = blocks_of(n, ranks, part=part, parts=parts)
+    waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def add() -> None:
+        if waiting:
+            ids, features = (torch.cat(tensors) for tensors in zip(*waiting, strict=True))
+            statistics.update(features, ids)
+            waiting.clear()
+
+    all_blocks = part_blocks(n, part, parts)
+    total = min(n, all_blocks.stop * BLOCK) - all_blocks.start * BLOCK
+    with Progress(title, total, show=ranks.is_main) as bar:
+        for done, (ids, images) in enumerate(source(mine), start=1):
+            waiting.append((ids, extractor(images)))
+            if len(waiting) == _STACK:
+                add()
+            bar.update(min(total, done * BLOCK * ranks.world_size))
+        add()
+    return add_over_ranks(statistics, ranks)
+
+
+def add_over_ranks(statistics: FeatureStatistics, ranks: Ranks) -> FeatureStatistics:
+    """The statistics of the images of all processes, on every process."""
+    if ranks.world_size == 1:
+        return statistics
+    counts = torch.zeros(ranks.world_size, dtype=torch.int64)
+    counts[ranks.rank] = statistics.n
+    counts = ranks.sum_(counts.to(ranks.device)).cpu()
+    start, stop, total = int(counts[: ranks.rank].sum()), int(counts[: ranks.rank + 1].sum()), int(counts.sum())
+
+    def gathered(rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, one after the other."""
+        room = torch.zeros(total, *rows.shape[1:], dtype=rows.dtype, device=ranks.device)
+        room[start:stop] = rows.to(ranks.device)
+        return ranks.sum_(room).cpu()
+
+    return FeatureStatistics.from_sums(
+        ids=gathered(statistics.ids),
+        total=ranks.sum_(statistics.sum.to(ranks.device)).cpu(),
+        outer=ranks.sum_(statistics.outer.to(ranks.device)).cpu(),
+        features=None if statistics.features is None else gathered(statistics.features),
+        protocol=statistics.protocol,
+    )

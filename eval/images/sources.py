@@ -1,0 +1,89 @@
+"""Sets of images that can be asked for any block of themselves: generated, reconstructed, or read from shards."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from data_shards.stream.stream import ShardStream
+from eval.images.blocks import BLOCK, block_generator, block_ids
+from eval.images.latent_samples import LatentSampler
+from trainer.networks.model import SigmaVAE
+
+ImageSource = Callable[[range], Iterator[tuple[Tensor, Tensor]]]
+"""A range of blocks to (ids (B,) int64, images (B, C, H, W) uint8) of each."""
+
+
+Finish = Callable[[Tensor, Tensor], Tensor]
+"""Latents (B, D) and their mean images (B, C, H, W) to the images that are taken in their place."""
+
+
+def unchanged(latents: Tensor, images: Tensor) -> Tensor:
+    """The mean images themselves."""
+    return images
+
+
+def to_8_bits(images: Tensor) -> Tensor:
+    """Images in [0, 1] rounded to 0 to 255, as they would be in a PNG file; data sets are of 8 bits too."""
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def generated(
+    model: SigmaVAE,
+    sampler: LatentSampler,
+    *,
+    n: int,
+    seed: int,
+    device: torch.device,
+    finish: Finish = unchanged,
+) -> ImageSource:
+    """Mean images g(z) of n latents z. Image i is a function of (seed, i).
+
+    finish: what becomes of them; an image must not depend on the others.
+    """
+
+    @torch.inference_mode()
+    def images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
+        for block in blocks:
+            ids = block_ids(block, n)
+            # The whole block is decoded, so that an image does not change where a set ends sooner.
+            latents = sampler(block_generator(seed, "samples", block)).to(device)
+            yield ids, to_8_bits(finish(latents, model.decode(latents).mean))[: len(ids)].cpu()
+
+    return images
+
+
+def from_shards(
+    shards: str, split: str, *, n: int, shuffle: bool = False, seed: int = 0, offset: int = 0
+) -> ImageSource:
+    """n real images from position `offset`, a multiple of BLOCK, in the order of the source or of a seeded shuffle."""
+
+    def images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
+        if not blocks:
+            return
+        stream = ShardStream(
+            shards,
+            split=split,
+            global_batch=BLOCK,
+            seed=seed,
+            position=offset + blocks.start * BLOCK,
+            shuffle=shuffle,
+        )
+        for block, batch in zip(blocks, islice(stream, len(blocks)), strict=True):
+            ids = block_ids(block, n)
+            yield ids, batch.image[: len(ids)]
+
+    return images
+
+
+def reconstructed(model: SigmaVAE, source: ImageSource, *, device: torch.device) -> ImageSource:
+    """g(mu(x)): the mean image at the mean of q(z|x), for each image x of `source`."""
+
+    @torch.inference_mode()
+    def images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
+        for ids, real in source(blocks):
+            mean = model.encode(real.to(device).float() / 255).mean
+            yield ids, to_8_bits(model.decode(mean).mean).cpu()
+
+    return images

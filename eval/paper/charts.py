@@ -1,0 +1,78 @@
+"""The charts of the reproduction: points with their errors over a variance or a number, and bars by method."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from eval.paper.evidence import Number
+from eval.report.style import BLUE, GREEN, MUTED, ORANGE, RED, STYLE, png
+
+_COLOURS = (BLUE, ORANGE, GREEN, RED)
+
+Series = Mapping[float, Number]
+"""Numbers over a place on the horizontal axis."""
+
+
+def line_panels(
+    panels: Mapping[str, Mapping[str, Series]], *, axis: str, star: float | None = None, star_title: str = ""
+) -> bytes:
+    """One panel a title, in each a line a series over a logarithmic axis. star: a place to be marked in all of them."""
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=(3.6 * len(panels), 2.9), layout="constrained")
+        drawn = made.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, series) in zip(drawn, panels.items(), strict=True):
+            for colour, (name, numbers) in zip(_COLOURS, series.items(), strict=False):
+                _line(axes, name, numbers, colour, star)
+            axes.set_xscale("log")
+            places = sorted({place for numbers in series.values() for place in numbers})
+            axes.set_xticks(places, [f"{place:.3g}" for place in places], fontsize=7)
+            # Anchored at their ends, slanted labels of close places stay apart.
+            axes.tick_params(axis="x", labelrotation=45)
+            for label in axes.get_xticklabels():
+                label.set(horizontalalignment="right", rotation_mode="anchor")
+            axes.set_xticks([], minor=True)
+            axes.set_xlabel(axis)
+            axes.set_title(title)
+            if len(series) > 1 or star is not None:
+                axes.legend(title=star_title or None, fontsize=7.5)
+        return png(made)
+
+
+def _line(axes: Axes, name: str, numbers: Series, colour: str, star: float | None) -> None:
+    places = sorted(numbers)
+    values = [numbers[place].value for place in places]
+    # A number without a known error has no bar.
+    errors = [math.nan if (error := numbers[place].error) is None else error for place in places]
+    axes.errorbar(places, values, yerr=errors, marker="o", markersize=4, color=colour, label=name, capsize=2)
+    if star is not None and star in numbers:
+        axes.plot([star], [numbers[star].value], marker="*", markersize=13, color=colour, linestyle="none")
+
+
+def bars(groups: Mapping[str, Mapping[str, Number | None]], *, axis: str) -> bytes:
+    """One group a name on the horizontal axis, in each a bar a series; a missing number leaves its place empty."""
+    series: Sequence[str] = list(dict.fromkeys(name for group in groups.values() for name in group))
+    width = 0.8 / max(len(series), 1)
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=(max(4.4, 1.35 * len(groups)), 3.0), layout="constrained")
+        axes = made.add_subplot()
+        for place, (name, colour) in enumerate(zip(series, _COLOURS, strict=False)):
+            shown = [(x, number) for x, group in enumerate(groups.values()) if (number := group.get(name)) is not None]
+            axes.bar(
+                [x + (place - (len(series) - 1) / 2) * width for x, _ in shown],
+                [number.value for _, number in shown],
+                width,
+                yerr=[math.nan if number.error is None else number.error for _, number in shown],
+                color=colour,
+                ecolor=MUTED,
+                capsize=2,
+                label=name,
+            )
+        axes.set_axisbelow(True)
+        axes.set_xticks(range(len(groups)), list(groups), fontsize=8)
+        axes.set_ylabel(axis)
+        axes.axhline(0, color=MUTED, linewidth=0.6)
+        axes.legend()
+        return png(made)

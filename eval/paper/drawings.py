@@ -1,0 +1,80 @@
+"""The paper's pictures that a model draws: densities over two latents, samples, reconstructions, variance maps."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eval.images.blocks import block_generator
+from eval.images.latent_samples import prior_sampler
+from eval.report import gallery
+from eval.report.density_figure import density_png
+from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
+from eval.report.pictures import grid, png, to_rgb
+from eval.run import MeasuredRun
+from eval.transport.storage import load_transport
+from trainer.process_group import single
+from trainer.run_folder import latents
+
+
+def picture_path(run: Path, name: str) -> Path:
+    """Where a drawing of a run lies: its name carries the run's, so that those of many runs share a folder."""
+    return run / "samples" / f"{run.name}-{name}.png"
+
+
+def density(run: MeasuredRun, components: int) -> bytes:
+    """Table 1: log-densities of the aggregate posterior, of its mixture and of the prior, for two latents."""
+    codes = latents.read(run.folder, run.config.data.train_split, weights=run.weights)
+    return density_png(codes, run.mixture(components, "full").score_samples)
+
+
+@torch.inference_mode()
+def both_samples(run: MeasuredRun, components: int) -> bytes:
+    """Figure 2b: mean images of z ~ q_hat in the upper rows and of z ~ p in as many below, not chosen by eye."""
+    model, device = run.model, next(run.model.parameters()).device
+    rows = []
+    for z in (
+        mixture_latents(run.mixture(components, "full")),
+        prior_sampler(model.latent_dim)(block_generator(0, "samples", 0)),
+    ):
+        images = to_rgb(model.decode(z[:SAMPLES].to(device)).mean)
+        rows += list(images.split(gallery.COLUMNS))
+    return png(grid(rows, enlarge=gallery.enlargement(model.image_shape[-1])))
+
+
+@torch.inference_mode()
+def carried_samples(run: MeasuredRun, components: int) -> bytes:
+    """Mean images of z ~ q_hat in the upper rows and the same, carried, in as many below."""
+    z = mixture_latents(run.mixture(components, "full"))[:SAMPLES].to(next(run.model.parameters()).device)
+    means = run.model.decode(z).mean
+    rows: list[Tensor] = []
+    for images in (means, load_transport(run, components, "full").carry(z, means).clamp(0, 1)):
+        rows += list(to_rgb(images).split(gallery.COLUMNS))
+    return png(grid(rows, enlarge=gallery.enlargement(run.model.image_shape[-1])))
+
+
+@torch.inference_mode()
+def reconstruction_maps(run: MeasuredRun, components: int) -> bytes:
+    """Figure 3: test images, their reconstructions, the errors and the predicted deviations."""
+    images = held_out_images(run, "test", single(next(run.model.parameters()).device))
+    few = images[:: max(1, len(images) // gallery.COLUMNS)][: gallery.COLUMNS]
+    return gallery.reconstructions(run.model, few).data
+
+
+@torch.inference_mode()
+def sample_maps(run: MeasuredRun, components: int) -> bytes:
+    """Figure 4: samples from q_hat, below each row its predicted deviations."""
+    z = mixture_latents(run.mixture(components, "full"))[:SAMPLES]
+    (picture,) = gallery.samples(run.model, z.to(next(run.model.parameters()).device))
+    return picture.data
+
+
+DRAWINGS: Mapping[str, Callable[[MeasuredRun, int], bytes]] = {
+    "density": density,
+    "figure2": both_samples,
+    "figure3": reconstruction_maps,
+    "figure4": sample_maps,
+    "transported": carried_samples,
+}
+"""By name. Each takes a run and the number of components of its fitted mixture, and returns a PNG file."""

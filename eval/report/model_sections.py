@@ -1,0 +1,149 @@
+"""The report's sections that the model draws now: reconstructions, samples, and walks through the latent space."""
+
+import torch
+from torch import Tensor
+
+from eval.images.blocks import block_generator
+from eval.images.latent_samples import mixture_sampler, prior_sampler
+from eval.images.subset import subset_blocks, subset_indices
+from eval.report import gallery
+from eval.report.density_figure import density_figure
+from eval.report.document import Drawing, Missing, Section
+from eval.report.pictures import inline
+from eval.run import MeasuredRun
+from eval.transport import Transport
+from eval.transport.storage import fits, load_transport, transport_folder, transport_summary
+from trainer.mixture import GaussianMixture
+from trainer.mixture.folder import mixture_folder
+from trainer.networks.model import SigmaVAE
+from trainer.process_group import Ranks
+from trainer.run_folder import latents
+
+SAMPLES = 3 * gallery.COLUMNS
+WALK_IMAGES = 500
+
+
+def fitted_mixture(run: MeasuredRun, components: int, covariance: str) -> GaussianMixture | None:
+    """The run's mixture, or None where it has not been fitted."""
+    folder = mixture_folder(run.folder, components, covariance, run.weights)
+    return run.mixture(components, covariance) if (folder / "mixture.json").exists() else None
+
+
+def fitted_transport(run: MeasuredRun, components: int, covariance: str) -> Transport | None:
+    """The transport of the run's mixture, or None where it has not been fitted to these weights and this mixture."""
+    summary = transport_summary(transport_folder(run, components, covariance))
+    mixture = fitted_mixture(run, components, covariance)
+    if summary is None or mixture is None or not fits(run, mixture, summary):
+        return None
+    return load_transport(run, components, covariance)
+
+
+def mixture_latents(mixture: GaussianMixture) -> Tensor:
+    """The first latents from q_hat, the very ones whose images the distance measures, (BLOCK, D)."""
+    return mixture_sampler(mixture.parameters_)(block_generator(0, "samples", 0))
+
+
+def held_out_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
+    """Images of a split, evenly spaced, (N, C, H, W) float32 in [0, 1]; N is WALK_IMAGES where there are as many."""
+    indices = subset_indices(run.manifest, split, min(WALK_IMAGES, run.manifest.num_samples(split)))
+    return torch.cat([images for _, _, images in subset_blocks(run.config.data.shards, split, indices, ranks)])
+
+
+def drawing(made: gallery.Picture, caption: str) -> Drawing:
+    """A gallery picture with its caption, and the scale of its maps."""
+    if made.scale:
+        low, high = made.scale
+        caption += f" Maps run from {low:.3f} (dark) to {high:.3f} (bright) on the [0, 1] scale."
+    return Drawing(source=inline(made.data, "png"), caption=caption, pixels=True)
+
+
+def flat_maps(model: SigmaVAE) -> str:
+    """What must be said of the maps of weights that have one variance."""
+    return "" if model.per_pixel else " These weights have one variance for all pixels, so the maps of sigma are flat."
+
+
+def reconstruction_section(model: SigmaVAE, images: Tensor, split: str) -> Section:
+    """Inputs, reconstructions, errors and predicted deviations."""
+    few = images[:: max(1, len(images) // gallery.COLUMNS)][: gallery.COLUMNS]
+    caption = (
+        f"From the top: images of split {split}, their reconstructions, the error |x - g|, and the predicted deviation "
+        f"sigma of each pixel.{flat_maps(model)}"
+    )
+    figures = [drawing(gallery.reconstructions(model, few), caption)]
+    return Section(key="reconstructions", title="Reconstructions", figures=figures)
+
+
+def sample_section(
+    model: SigmaVAE,
+    mixture: GaussianMixture | None,
+    transport: Transport | None,
+    fit_command: str,
+    device: torch.device,
+) -> Section:
+    """Samples from q_hat, carried where a transport was fitted, and from the prior, with their predicted deviations."""
+    sets = {"z from the prior N(0, I).": prior_sampler(model.latent_dim)(block_generator(0, "samples", 0))}
+    missing = []
+    if mixture is None:
+        missing.append(Missing(what="No mixture is fitted yet, so there are no samples from q̂.", command=fit_command))
+    else:
+        sets = {f"z from q̂, a mixture of {len(mixture.weights_)}.": mixture_latents(mixture)} | sets
+    pictures = gallery.samples(model, *(z[:SAMPLES].to(device) for z in sets.values()))
+    figures = [drawing(made, text + flat_maps(model)) for made, text in zip(pictures, sets, strict=True)]
+    if transport is not None:
+        z = mixture_latents(transport.mixture)[:SAMPLES].to(device)
+        carried = transport.carry(z, model.decode(z).mean)
+        figures.insert(
+            1, drawing(gallery.images(carried), "The same samples from q̂, carried to the spread of real images.")
+        )
+    return Section(
+        key="samples",
+        title="Samples",
+        text=[
+            "Samples are the mean images g(z), not chosen by eye. Below each row stands its predicted deviation sigma."
+        ],
+        figures=figures,
+        missing=missing,
+    )
+
+
+def latent_section(run: MeasuredRun, images: Tensor, mixture: GaussianMixture | None) -> Section:
+    """Traversals, interpolations, and for two latents the densities of the paper's Table 1."""
+    model = run.model
+    posterior = model.encode(images)
+    walked, dimensions = gallery.traversals(model, posterior.mean)
+    pairs = posterior.mean[:: max(1, len(images) // gallery.COLUMNS)]
+    figures = [
+        drawing(
+            walked,
+            f"One latent a row (dimensions {', '.join(map(str, dimensions))}, those that vary most), moved from 2.5 "
+            "standard deviations of the codes below their mean to 2.5 above; the others stay at one image's code.",
+        ),
+        drawing(gallery.interpolations(model, pairs), "Straight lines between pairs of held-out images."),
+    ]
+    if model.latent_dim == 2:
+        trained_on = run.config.data.train_split
+        if latents.exists(run.folder, trained_on):
+            codes = latents.read(run.folder, trained_on)
+        else:
+            codes = latents.Latents(posterior.mean.cpu(), posterior.std.cpu(), torch.arange(len(images)))
+        source = density_figure(codes, mixture.score_samples if mixture else None)
+        figures.append(Drawing(source=source, caption="Log-densities over the two latents, on one colour scale."))
+    return Section(key="latents", title="The latent space", figures=figures)
+
+
+@torch.inference_mode()
+def picture_sections(
+    run: MeasuredRun,
+    split: str,
+    mixture: GaussianMixture | None,
+    transport: Transport | None,
+    fit_command: str,
+    ranks: Ranks,
+) -> list[Section]:
+    """Reconstructions, samples, and the latent space, in this order."""
+    images = held_out_images(run, split, ranks)
+    return [
+        reconstruction_section(run.model, images, split),
+        sample_section(run.model, mixture, transport, fit_command, ranks.device),
+        latent_section(run, images, mixture),
+    ]

@@ -1,0 +1,278 @@
+"""The report's sections that rest on files of the run: training curves, numbers, calibration, remarks."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+
+from eval import printed_results as paper
+from eval.report import gallery
+from eval.report.calibration_figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
+from eval.report.curves import Event, kl_curve, rising_curve, variance_curve
+from eval.report.document import Details, Drawing, Missing, Section
+from eval.report.pictures import inline
+from eval.report.run_results import Result, RunResults
+from eval.report.tables import (
+    column_title,
+    distance_table,
+    further_measures_table,
+    likelihood_table,
+    memorisation_table,
+    paper_components_table,
+    paper_distance_table,
+    paper_divergence_table,
+    uncertainty_table,
+)
+
+_ENDS = {
+    "cap": "its cap of epochs was reached",
+    "converged": "the held-out ELBO had stopped rising",
+    "collapsed": "sigma² fell to its smallest value",
+}
+
+
+def event_of(events: Sequence[Event], kind: str, stage: int) -> Event | None:
+    """The last event of a kind in a stage."""
+    return next((e for e in reversed(events) if e["event"] == kind and e.get("stage") == stage), None)
+
+
+def training_section(events: Sequence[Event], run: str) -> Section:
+    """Curves over images seen, and how the two stages met."""
+    drawn = (
+        (rising_curve(events, "elbo", "ELBO"), "ELBO. Values below the frame, at the very start, are cut off."),
+        (rising_curve(events, "log_likelihood", "E[log p(x|z)]"), "Log-likelihood of the reconstructions."),
+        (kl_curve(events), "Divergence of the posteriors from the prior."),
+        (
+            variance_curve(events),
+            "sigma² in use, and what equation 9 gives on the same images. From stage 2 on sigma² of the data set is "
+            "frozen and each pixel has its own variance.",
+        ),
+    )
+    text = ["The dashed line marks the switch from one variance for the data set to one variance a pixel."]
+    end, start = event_of(events, "stage_end", 1), event_of(events, "stage_start", 2)
+    if end and end.get("sigma2"):
+        ratio = end["closed_form_sigma2"] / end["sigma2"]
+        text.append(
+            f"Stage 1 ended after {end['images']:,} images, for {_ENDS[end['reason']]}, with "
+            f"sigma² = {end['sigma2']:.5f}, which is equation 9 over the whole training split. On the held-out images "
+            f"equation 9 gives {ratio:.3f} times that."
+        )
+    if end and start and end.get("elbo"):
+        gap = abs(start["elbo"] - end["elbo"]) / abs(end["elbo"])
+        text.append(
+            f"Stage 2 began at a held-out ELBO of {start['elbo']:.1f} nats where stage 1 had ended at "
+            f"{end['elbo']:.1f} ({gap:.2%} apart)."
+        )
+    if last := event_of(events, "stage_end", 2):
+        text.append(f"Stage 2 ended after {last['images']:,} images in all, for {_ENDS[last['reason']]}.")
+    text += [f"Note: {event['message']}." for event in events if event["event"] == "warning"]
+    figures = [Drawing(source=source, caption=caption) for source, caption in drawn if source]
+    missing = [] if figures else [Missing(what="No training curve is here.", command=f"python -m trainer --name {run}")]
+    return Section(key="training", title="Training", text=text if figures else (), figures=figures, missing=missing)
+
+
+def protocols(results: Sequence[Result], kind: str) -> list[Details]:
+    """The protocol records of results, to be opened on demand."""
+    return [
+        Details(title=f"{kind}, {_weights(r)}", text=json.dumps(r["protocol"], indent=1, ensure_ascii=False))
+        for r in results
+    ]
+
+
+def _weights(result: Result) -> str:
+    return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final weights"
+
+
+def likelihood_section(
+    results: RunResults, run: str, dataset: str | None, *, objective: str, two_stages: bool, latent_dim: int
+) -> Section:
+    """Likelihoods beside the paper's Tables 1 and 3."""
+    measured = results.likelihoods
+    missing = []
+    wanted = ["final"] + (["stage1"] if two_stages else [])
+    for weights in wanted:
+        if not any(r["protocol"]["weights"] == weights for r in measured):
+            option = "" if weights == "final" else " --weights stage1"
+            name = "the final weights" if weights == "final" else "the end of stage 1"
+            missing.append(
+                Missing(
+                    what=f"The likelihood of {name} has not been measured.",
+                    command=f"python -m eval likelihood --run {run}{option}",
+                )
+            )
+    if not measured:
+        return Section(key="likelihood", title="Likelihood", missing=missing)
+    first = measured[-1]["protocol"]
+    text = [
+        f"Nats per image unless said otherwise, of the density of pixels on the {first['pixel_scale']} scale: "
+        f"{first['n']:,} images of split {first['split']}, {first['importance_samples']} importance samples, ± one "
+        "standard error over the images. q̂ is the mixture fitted to the training codes"
+        + (f" ({first['mixture']})." if first["mixture"] else ", not measured here."),
+        "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
+        "Where few importance samples are effective, more of them would raise the bound further.",
+    ]
+    if any(r["latent_kl"] for r in measured):
+        text.append(
+            "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far "
+            "above the other would mean that q̂ remembers its training codes."
+        )
+    if dataset in paper.LOG_LIKELIHOOD and latent_dim != paper.LATENTS:
+        text.append(f"The paper's numbers are of {paper.LATENTS} latents; this run has {latent_dim}.")
+    tables = [likelihood_table(measured, dataset, objective), paper_divergence_table()]
+    remarks = [paper.REMARKS["scale"]]
+    if dataset in paper.LOG_LIKELIHOOD:
+        remarks += [paper.REMARKS["one_variance"]]
+        remarks += [paper.REMARKS["cap"]] if any(r["protocol"]["variance"] == "per pixel" for r in measured) else []
+    return Section(
+        key="likelihood",
+        title="Likelihood",
+        text=text,
+        tables=tables,
+        remarks=remarks,
+        missing=missing,
+        protocols=protocols(measured, "likelihood"),
+    )
+
+
+def distance_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
+    """Frechet distances beside the paper's Table 2 (and 4 for CelebA)."""
+    measured = results.distances
+    there = {r["protocol"]["source"] for r in measured}
+    missing = [
+        Missing(
+            what=f"The distance of {title} has not been measured.",
+            command=f"python -m eval fid --run {run} --from {source}",
+        )
+        for source, title in (("q_hat", "samples from q̂"), ("prior", "samples from the prior"))
+        if source not in there
+    ]
+    text = []
+    tables = [distance_table(measured)] if measured else []
+    if further := further_measures_table(measured):
+        tables.append(further)
+    if measured:
+        text.append(
+            "A Frechet distance compares the mean and covariance of image features; smaller is closer. Only rows with "
+            "the same measure, number and real images may be compared with each other."
+        )
+        if any(r["below_protocol"] for r in measured):
+            text.append(
+                "* Fewer than 10,000 images on the smaller side (50,000 against the training split): too large by an "
+                "unknown amount."
+            )
+    remarks = [paper.REMARKS["protocol"]] if dataset else []
+    if dataset:
+        tables.append(paper_distance_table(dataset, objective))
+    if dataset == "celeba":
+        tables.append(paper_components_table())
+        remarks.append(paper.REMARKS["components"])
+    if two_stages:
+        remarks.append(paper.REMARKS["two_scores"])
+    return Section(
+        key="distance",
+        title="Quality of samples",
+        text=text,
+        tables=tables,
+        remarks=remarks,
+        missing=missing,
+        protocols=protocols(measured, "distance"),
+    )
+
+
+def uncertainty_section(results: RunResults, run: str) -> Section:
+    """Whether the predicted variance may be trusted."""
+    measured = results.uncertainties
+    final = results.final(measured)
+    missing = []
+    if final is None:
+        command = f"python -m eval uncertainty --run {run}"
+        missing.append(Missing(what="The calibration of the final weights has not been measured.", command=command))
+    if not measured:
+        return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
+    shown = final or measured[-1]
+    figures = [
+        Drawing(
+            source=coverage_figure(shown), caption="Part of the pixels that the central intervals of N(g, sigma²) hold."
+        ),
+        Drawing(source=residual_figure(shown), caption="Errors in units of their predicted deviation."),
+        Drawing(
+            source=reliability_figure(shown),
+            caption="Pixels in 20 groups of equal size by predicted variance, and the error made in each.",
+        ),
+        Drawing(
+            source=sparsification_figure(shown),
+            caption="Error of the pixels that are kept as those of largest predicted variance are left out; the shaded "
+            "area is 0 for a perfect order.",
+        ),
+    ]
+    return Section(
+        key="uncertainty",
+        title="Can the uncertainty be trusted?",
+        text=[
+            verdict(shown),
+            f"Figures: {column_title(shown)}, {shown['protocol']['n']:,} images, all pixels together.",
+        ],
+        tables=[uncertainty_table(measured)],
+        figures=figures,
+        missing=missing,
+        protocols=protocols(measured, "uncertainty"),
+    )
+
+
+def memorisation_section(results: RunResults, run: Path) -> Section:
+    """Samples above their nearest training images, and whether they are nearer than new images are."""
+    title = "Does it repeat its training images?"
+    measured = results.final(results.memorisations)
+    pictures = run / "eval" / "memorisation.safetensors"
+    if measured is None or not pictures.exists():
+        command = f"python -m eval memorisation --run {run}"
+        missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
+        return Section(key="memorisation", title=title, missing=missing)
+    shown = load(pictures.read_bytes())
+    count = gallery.COLUMNS
+    nearest = shown["nearest"][:count].transpose(0, 1)  # (k, n, C, H, W)
+    drawn = gallery.neighbours(shown["sample"][:count], list(nearest))
+    protocol = measured["protocol"]
+    return Section(
+        key="memorisation",
+        title=title,
+        text=[
+            f"{protocol['n']:,} samples from q̂ ({protocol['mixture']}) are held against reconstructions of as many "
+            f"images of split {protocol['split']}: how far is each from its nearest training image? A chance well "
+            "above 50% of the sample being nearer would mean that training images are repeated. The same is asked of "
+            "the latents and the nearest training code, where a mixture of very many components would show it first."
+        ],
+        tables=[memorisation_table(measured)],
+        figures=[
+            Drawing(
+                source=inline(drawn.data, "png"),
+                caption="Samples in the first row; below each its three nearest training images.",
+                pixels=True,
+            )
+        ],
+        protocols=protocols([measured], "memorisation"),
+    )
+
+
+def verdict(values: dict[str, Any]) -> str:
+    """One sentence on what the calibration means."""
+    if values["protocol"]["variance"] == "one":
+        return "One variance serves all pixels, so it can be right on average but cannot tell where errors are."
+    held = {point["level"]: point["value"] for point in values["coverage"]}
+    fits = all(abs(value - level) <= 0.03 for level, value in held.items())
+    if fits:
+        shape = "as many as promised, so sigma may be read as a standard deviation"
+    elif held[0.5] > 0.5 and held[0.99] < 0.99:
+        shape = "errors are mostly smaller and sometimes much larger than a Gaussian of this width would have"
+    else:
+        shape = "the intervals are too wide" if held[0.9] > 0.9 else "the intervals are too narrow"
+    order = values["sparsification"]
+    part = 1 - order["area"] / order["area_of_chance"] if order["area_of_chance"] > 0 else 0.0
+    gain = values["log_likelihood_gain"]
+    return (
+        f"The 50%, 90% and 99% intervals hold {held[0.5]:.0%}, {held[0.9]:.0%} and {held[0.99]:.0%} of the pixels: "
+        f"{shape}. As an order of which pixels are wrong the variance achieves {part:.0%} of what is possible (0% is "
+        f"chance). Against the best single variance it {'adds' if gain > 0 else 'costs'} {abs(gain):.0f} nats an image."
+    )

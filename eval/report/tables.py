@@ -1,0 +1,238 @@
+"""The tables of the report: our numbers with their errors, and the paper's beside them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval import printed_results as paper
+
+Result = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Text in rows and columns."""
+
+    head: tuple[str, ...]
+    """Column titles."""
+    rows: Sequence[tuple[str, ...]]
+    """Cells, as many a row as there are titles."""
+
+
+# The columns of the paper's Table 3 that a method's results stand beside.
+_PAPER_COLUMNS = {
+    "sigma_vae": (("one_variance", "paper, one variance"), ("per_pixel", "paper, per pixel")),
+    "vae": (("vae", "paper, VAE"),),
+    "beta_vae": (("beta_vae", "paper, beta-VAE"),),
+    "dip_vae_i": (("dip_vae", "paper, DIP-VAE"),),
+    "dip_vae_ii": (("dip_vae", "paper, DIP-VAE"),),
+}
+_PAPER_METHOD = {"sigma_vae": "ours", "vae": "VAE", "beta_vae": "beta-VAE", "wae_mmd": "WAE"} | {
+    name: "DIP-VAE" for name in ("dip_vae_i", "dip_vae_ii")
+}
+
+# name in RUN/eval/likelihood.json: (title, decimals)
+_LIKELIHOOD_ROWS = {
+    "iwae_q_hat": ("Importance-weighted, latents from q̂", 1),
+    "iwae_prior": ("Importance-weighted, latents from the prior", 1),
+    "elbo": ("ELBO", 1),
+    "bits_per_dimension_q_hat": ("Bits per dimension, latents from q̂", 3),
+    "bits_per_dimension_prior": ("Bits per dimension, latents from the prior", 3),
+    "log_likelihood": ("E[log p(x|z)]", 1),
+    "kl": ("KL[q(z|x) || p(z)]", 2),
+    "mean_square_error": ("Mean square error a pixel", 5),
+    "effective_samples_q_hat": ("Effective importance samples, latents from q̂", 2),
+    "effective_samples_prior": ("Effective importance samples, latents from the prior", 2),
+    "held_out_log_ratio": ("E[log q̂(z) - log p(z)] on these images", 2),
+}
+
+
+def plus_minus(value: str, error: str) -> str:
+    """A value and its error; on a narrow screen the line may break before the sign, never after it."""
+    return f"{value} ±\N{NO-BREAK SPACE}{error}"
+
+
+def with_error(number: Mapping[str, Any], decimals: int) -> str:
+    """A value and its standard error as text."""
+    error = number["standard_error"]
+    text = f"{number['value']:,.{decimals}f}"
+    return text if error is None else plus_minus(text, f"{error:.{max(decimals, 1)}f}")
+
+
+def column_title(result: Result) -> str:
+    """What a likelihood's column is called."""
+    protocol = result["protocol"]
+    variance = "one variance" if protocol["variance"] == "one" else "variance per pixel"
+    return f"{variance} ({_weights(result)})"
+
+
+def likelihood_table(results: Sequence[Result], dataset: str | None, objective: str) -> Table:
+    """Likelihoods of the weights measured so far, a column each, with the paper's row of Table 3 beside them."""
+    printed = paper.LOG_LIKELIHOOD.get(dataset or "", {})
+    columns = _PAPER_COLUMNS.get(objective, ()) if printed else ()
+    rows: list[tuple[str, ...]] = []
+    for name, (title, decimals) in _LIKELIHOOD_ROWS.items():
+        if not any(name in result["values"] for result in results):
+            continue
+        ours = [with_error(r["values"][name], decimals) if name in r["values"] else "" for r in results]
+        density = name.removeprefix("iwae_")
+        theirs = [f"{getattr(printed[density], field):,}" if density in printed else "" for field, _ in columns]
+        rows.append((title, *ours, *theirs))
+    blank = [""] * len(columns)
+    rows += [
+        ("Largest log p(x|z) possible (cap)", *(f"{r['cap']:,.1f}" for r in results), *blank),
+        ("Smallest variance possible", *(f"{r['protocol']['variance_floor']:.6f}" for r in results), *blank),
+        ("sigma² of the data set", *(f"{r['dataset_variance']:.6f}" for r in results), *blank),
+        ("Active latent dimensions", *(str(r["active_dimensions"]) for r in results), *blank),
+    ]
+    if any(r["latent_kl"] for r in results):
+        divergences = [
+            plus_minus(f"{kl['value']:.3f}", f"{kl['standard_deviation']:.3f}") if (kl := r["latent_kl"]) else ""
+            for r in results
+        ]
+        rows.append(("KL(q̂ || p), deviation over runs", *divergences, *blank))
+    head = ("", *(column_title(r) for r in results), *(title for _, title in columns))
+    return Table(head=head, rows=rows)
+
+
+def distance_table(results: Sequence[Result]) -> Table:
+    """Distances of image sets from real ones, a row each."""
+    rows = []
+    for result in results:
+        protocol = result["protocol"]
+        number = result["values"]["frechet_distance"]
+        mark = "*" if result["below_protocol"] else ""
+        rows.append(
+            (
+                _image_set(result),
+                _weights(result),
+                with_error(number, 2) + mark,
+                f"{protocol['n']:,}",
+                f"{protocol['n_reference']:,} of {protocol['split']}",
+                result["label"],
+            )
+        )
+    return Table(head=("Images", "Weights", "Distance", "Number", "Real images", "Measured as"), rows=rows)
+
+
+_SOURCE_TITLES = {
+    "q_hat": "samples from q̂",
+    "transported": "samples from q̂, carried to the spread of real images",
+    "prior": "samples from the prior",
+    "flow": "samples from the flow",
+    "reconstruction": "reconstructions",
+    "train": "real training images",
+    "half": "real images, half against half",
+}
+
+
+# name in RUN/eval/fid-*.json: (title, decimals)
+_FURTHER_MEASURES = {
+    "frechet_distance_at_infinite_n": ("Frechet, infinite n", 2),
+    "kernel_distance": ("Kernel", 4),
+    "precision": ("Precision", 3),
+    "recall": ("Recall", 3),
+    "density": ("Density", 3),
+    "coverage": ("Coverage", 3),
+}
+
+
+def further_measures_table(results: Sequence[Result]) -> Table | None:
+    """Whatever else was measured of the same sets, a column each; None where nothing was."""
+    shown = {name: form for name, form in _FURTHER_MEASURES.items() if any(name in r["values"] for r in results)}
+    rows = []
+    for result in results:
+        cells = [further_value(result["values"].get(name), decimals) for name, (_, decimals) in shown.items()]
+        if any(cells):
+            extractor = result["protocol"]["extractor"]["name"]
+            rows.append((_image_set(result), _weights(result), extractor, *cells))
+    head = ("Images", "Weights", "Features", *(title for title, _ in shown.values()))
+    return Table(head=head, rows=rows) if rows else None
+
+
+def further_value(number: Mapping[str, Any] | None, decimals: int) -> str:
+    """A value with its error, or with its 95 % interval where it has one; empty where it was not measured."""
+    if number is None:
+        return ""
+    if "interval_95" not in number:
+        return with_error(number, decimals)
+    low, high = number["interval_95"]
+    return f"{number['value']:,.{decimals}f} ({low:,.{decimals}f} to {high:,.{decimals}f})"
+
+
+def _image_set(result: Result) -> str:
+    protocol = result["protocol"]
+    density = f", mixture {protocol['mixture']}" if protocol["mixture"] else ""
+    return _SOURCE_TITLES.get(protocol["source"], protocol["source"]) + density
+
+
+def _weights(result: Result) -> str:
+    return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final"
+
+
+def paper_distance_table(dataset: str, objective: str) -> Table:
+    """The paper's Table 2 for one data set; the method that this run trained is marked."""
+    method = _PAPER_METHOD.get(objective)
+    names = [f"{name} (this method)" if name == method else name for name in paper.METHODS]
+    values = tuple(f"{value}" for value in paper.FID[dataset])
+    return Table(head=(f"Paper, FID, {paper.DATASETS[dataset]}", *names), rows=[("Table 2", *values)])
+
+
+def paper_components_table() -> Table:
+    """The paper's Table 4."""
+    head = ("Paper, FID, CelebA, components", *(f"{count:,}" for count in paper.FID_OF_COMPONENTS))
+    return Table(head=head, rows=[("Table 4", *(f"{value}" for value in paper.FID_OF_COMPONENTS.values()))])
+
+
+def paper_divergence_table() -> Table:
+    """The paper's Table 1."""
+    head = ("Paper, KL(q̂ || p), MNIST, 2 latents, sigma² =", *(f"{variance:g}" for variance in paper.LATENT_KL))
+    cells = (plus_minus(f"{mean}", f"{deviation}") for mean, deviation in paper.LATENT_KL.values())
+    return Table(head=head, rows=[("Table 1", *cells)])
+
+
+def uncertainty_table(results: Sequence[Result]) -> Table:
+    """Calibration and sharpness in numbers, a column for each set of weights."""
+
+    def row(title: str, cells: list[str]) -> tuple[str, ...]:
+        return (title, *cells)
+
+    rows = []
+    for place, point in enumerate(results[0]["coverage"]):
+        title = f"Pixels inside the {point['level']:.0%} interval"
+        rows.append(row(title, [f"{r['coverage'][place]['value']:.1%}" for r in results]))
+        halves = [f"{r['upper_half']['coverage'][place]['value']:.1%}" if r["upper_half"] else "" for r in results]
+        if any(halves):
+            rows.append(row("… of the more uncertain half of the pixels", halves))
+    residuals = [r["residuals"] for r in results]
+    rows += [
+        row("Standardised residuals: mean (0 is calibrated)", [f"{r['mean']:.3f}" for r in residuals]),
+        row(
+            "Standardised residuals: deviation (1 is calibrated)", [f"{r['standard_deviation']:.3f}" for r in residuals]
+        ),
+        row(
+            "Correlation of variance and squared error",
+            [f"{r['correlation_of_variance_and_square_error']:.3f}" for r in results],
+        ),
+        row("Rank correlation over pixels", [f"{r['rank_correlation_over_pixels']:.3f}" for r in results]),
+        row("Rank correlation over images", [f"{r['rank_correlation_over_images']:.3f}" for r in results]),
+        row(
+            "Sparsification area (0 is a perfect order; by chance)",
+            [f"{(s := r['sparsification'])['area']:.3f} ({s['area_of_chance']:.3f})" for r in results],
+        ),
+        row(
+            "Gain over the best single variance, nats per image", [f"{r['log_likelihood_gain']:z.1f}" for r in results]
+        ),
+    ]
+    return Table(head=("", *(column_title(r) for r in results)), rows=rows)
+
+
+def memorisation_table(result: Result) -> Table:
+    """How near samples and new images are to what was trained on."""
+    rows = []
+    for name, title in (("pixel_distance", "pixels, Euclidean"), ("code_distance", "latents, Euclidean")):
+        of, chance = result[name], result[name]["chance_nearer"]
+        nearer = plus_minus(f"{chance['value']:.0%}", f"{chance['standard_error']:.0%}")
+        rows.append((title, f"{of['samples']['median']:.2f}", f"{of['held_out']['median']:.2f}", nearer))
+    head = ("Distance to the nearest", "samples, median", "held out, median", "chance that the sample is nearer")
+    return Table(head=head, rows=rows)

@@ -1,0 +1,152 @@
+"""Numbers over seeds, and the verdicts that follow from them."""
+
+import dataclasses
+import math
+
+import pytest
+from support.evidence_cases import LABEL, distance, evidence, likelihood, plan
+
+from eval.paper.aims import aims
+from eval.paper.beyond import judgement
+from eval.paper.claims import AGREES, DISAGREES, IMPOSSIBLE, OPEN
+from eval.paper.evidence import Number, mean_of
+from eval.paper.findings import findings
+from eval.paper.jobs import sweep_training
+from eval.paper.methods_exhibits import table2, table3
+from eval.paper.plan import LEARNED, Aims, Sweep, Variant
+
+Q_HAT = f"fid q_hat {LABEL} final"
+
+
+def verdicts(found) -> dict[str, str]:
+    """Verdict by the first words of the claim, up to the colon."""
+    return {finding.claim: finding.verdict for finding in found}
+
+
+def verdict(found, words: str) -> str:
+    (one,) = [value for claim, value in verdicts(found).items() if words in claim]
+    return one
+
+
+def test_the_error_is_the_standard_error_over_seeds():
+    number = mean_of([1.0, 2.0, 6.0])
+    assert number.value == pytest.approx(3.0)
+    assert number.error == pytest.approx(math.sqrt(7.0 / 3))  # sample variance 7, three seeds
+    assert number.text(2) == "3.00 ± 1.53 (3)"
+
+
+def test_a_single_training_is_marked_and_its_error_is_its_own():
+    assert mean_of([5.0]).text(1) == "5.0 (1)"
+    assert mean_of([5.0], within=0.2).text(1) == "5.0 ± 0.2 (1)"
+    assert mean_of([]) is None
+
+
+def three_seeds(ours, vae):
+    methods = {("ours", seed): {Q_HAT: distance(value)} for seed, value in enumerate(ours)}
+    methods |= {("VAE", seed): {Q_HAT: distance(value)} for seed, value in enumerate(vae)}
+    return methods | {("WAE", seed): {Q_HAT: distance(900.0 + seed)} for seed in range(3)}
+
+
+@pytest.mark.parametrize(
+    ("ours", "vae", "expected"),
+    [
+        ((500, 502, 504), (700, 702, 704), AGREES),
+        ((700, 702, 704), (500, 502, 504), DISAGREES),
+        ((500, 560, 620), (540, 600, 660), OPEN),
+    ],
+)
+def test_the_best_distance_follows_from_the_numbers_and_their_errors(ours, vae, expected):
+    found = findings(evidence(plan(), three_seeds(ours, vae)))
+    assert verdict(found, "(per pixel, final) has the smallest distance") == expected
+
+
+def test_a_method_that_was_not_measured_leaves_the_claim_open():
+    results = {("ours", 0): {Q_HAT: distance(500.0)}, ("VAE", 0): {Q_HAT: distance(900.0)}}
+    found = findings(evidence(plan(seeds=(0,)), results))
+    assert verdict(found, "has the smallest distance") == OPEN
+
+
+def test_what_was_not_measured_is_never_printed_as_a_number():
+    made = evidence(plan(), {})
+    assert findings(made) == []
+    for exhibit in (table2(made), table3(made)):
+        assert all(cell in ("not measured", "") for row in exhibit.tables[0].rows for cell in _ours(exhibit.key, row))
+
+
+def _ours(key, row):
+    """The cells of a row that hold our numbers, not the paper's."""
+    return row[1:-1] if key == "table2" else (row[1], row[3], *row[5:])
+
+
+def test_the_papers_numbers_stand_beside_ours():
+    rows = {row[0]: row for row in table2(evidence(plan(), {("VAE", 0): {Q_HAT: distance(412.3)}})).tables[0].rows}
+    assert rows["VAE"][1] == "412.3 (1)"
+    assert rows["VAE"][-1] == "123.8"
+    assert rows["real training images"][-1] == "0.7"
+
+
+def test_a_likelihood_above_the_cap_cannot_be_reached_and_one_below_can():
+    key = f"likelihood {LABEL} final"
+    high = evidence(plan(seeds=(0,)), {("ours", 0): {key: likelihood(900, 890, cap=1361)}})
+    assert verdict(findings(high), "a variance a pixel reaches 5,724 nats") == IMPOSSIBLE
+    low = evidence(plan(seeds=(0,)), {("ours", 0): {key: likelihood(900, 890, cap=6000)}})
+    assert verdict(findings(low), "a variance a pixel reaches 5,724 nats") == DISAGREES
+
+
+def test_the_error_that_a_likelihood_needs_is_that_of_the_best_gaussian():
+    key = f"likelihood {LABEL} stage1"
+    made = evidence(plan(seeds=(0,)), {("ours", 0): {key: likelihood(700, 690, cap=1200)}})
+    (finding,) = [one for one in findings(made) if "one variance reaches 1,157 nats" in one.claim]
+    needed = 0.0031
+    nats = -784 / 2 * (math.log(2 * math.pi * needed) + 1)
+    assert nats == pytest.approx(1157, abs=10)
+    assert f"{needed:.4f} or less" in finding.because
+
+
+def test_a_gain_in_likelihood_that_rounds_to_nothing_decides_nothing():
+    key = f"likelihood {LABEL} final"
+    for gain, expected in ((1.0, AGREES), (0.04, OPEN), (-0.04, OPEN), (-1.0, DISAGREES)):
+        made = evidence(plan(seeds=(0,)), {("VAE", 0): {key: likelihood(-470 + gain, -470, cap=-449)}})
+        assert verdict(findings(made), "raises the likelihood") == expected
+
+
+@pytest.mark.parametrize(("fixed", "expected"), [(450, DISAGREES), (497, OPEN), (503, OPEN), (550, AGREES)])
+def test_single_trainings_of_figure_1_are_held_against_the_spread_of_the_references_seeds(fixed, expected):
+    made = plan(sweep=Sweep(variances=(0.01, LEARNED), seeds=(0,)))
+    known = evidence(
+        made, {("ours", seed): {f"fid q_hat {LABEL} stage1": distance(500.0 + 2 * seed)} for seed in range(3)}
+    )
+    for variance, value in ((0.01, fixed), (LEARNED, 500)):
+        record = dataclasses.replace(known.records["ours-seed0"], results={Q_HAT: distance(value)})
+        known.records[sweep_training(made, variance, 0).name] = record
+    assert verdict(findings(known), "smallest distance of all") == expected
+
+
+def test_a_variant_helps_only_beyond_twice_its_error():
+    assert judgement(Number(value=-10, error=4, seeds=3)) == "helps"
+    assert judgement(Number(value=10, error=4, seeds=3)) == "harms"
+    assert judgement(Number(value=-10, error=6, seeds=3)) == "no difference beyond twice its error"
+    assert judgement(Number(value=-10)) == "one seed: no error is known"
+
+
+def test_an_aim_is_held_against_the_best_sampler_of_the_other_library():
+    peers = {
+        f"pythae VAE {count} seed0": {"model": "VAE", "components": count, "frechet_distance": value}
+        for count, value in ((10, 1000.0), (32, 1200.0))
+    }
+    made = plan(seeds=(0,), aims=Aims(distance_of_peers={"VAE": 0.45}))
+    for value, expected in ((440.0, AGREES), (460.0, DISAGREES)):
+        known = evidence(made, {("ours", 0): {Q_HAT: distance(value)} | peers})
+        assert verdict(aims(known), "pythae's VAE") == expected
+
+
+def test_carried_samples_are_also_held_against_those_of_the_other_library_carried():
+    peer = {"model": "VAE", "components": 10, "frechet_distance": 1000.0, "carried_frechet_distance": 500.0}
+    carried = Variant(name="moved", meaning="carried", density="transported")
+    made = plan(seeds=(0,), aims=Aims(distance_of_peers={"VAE": 0.45}), variants=(carried,))
+    moved = {f"fid transported {LABEL} final": distance(300.0)}
+    known = evidence(made, {("ours", 0): {Q_HAT: distance(600.0)} | moved | {"pythae VAE 10 seed0": peer}})
+    plain, other = aims(known)
+    assert (plain.verdict, other.verdict) == (DISAGREES, AGREES)
+    assert plain.because.endswith("0.60 times")
+    assert other.because.endswith("0.30 times; its own, carried, have 500.0 (1): 0.60 times")

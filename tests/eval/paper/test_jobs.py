@@ -1,0 +1,76 @@
+"""The trainings behind a table: the same budget for all, none of them twice."""
+
+import dataclasses
+
+from support.evidence_cases import plan
+
+from eval.paper.asks import Ask
+from eval.paper.jobs import TARGETS, configuration_hash, jobs, method_training, resolved, sweep_training
+from eval.paper.plan import Components, Plane, Sweep, Variant
+
+
+def test_a_method_of_one_stage_sees_as_many_images_as_one_of_two():
+    made = plan()
+    for method in made.methods:
+        fields = method_training(made, method, 0).fields
+        assert fields["stage1.max_epochs"] + fields["stage2.max_epochs"] == 6
+    assert method_training(made, "VAE", 0).fields["stage2.max_epochs"] == 0
+
+
+def test_a_training_that_two_tables_need_is_one_job():
+    made = plan(
+        seeds=(0,),
+        sweep=Sweep(variances=(0.5, 0.1, "learned"), seeds=(0,)),
+        variants=(Variant(name="one-stage", meaning="no second stage", fields={"stage2.max_epochs": 0}),),
+    )
+    assert sweep_training(made, 0.5, 0).name == "vae-seed0"
+    assert sweep_training(made, "learned", 0).name == "one-stage-seed0"
+    names = [job.training.name for job in jobs(made, TARGETS)]
+    assert sorted(names) == ["one-stage-seed0", "ours-seed0", "sigma2-0.1-seed0", "vae-seed0", "wae-seed0"]
+
+
+def test_no_two_jobs_train_the_same_configuration():
+    made = plan(
+        sweep=Sweep(variances=(0.5, 1.0, "learned"), seeds=(0, 1)),
+        plane=Plane(variances=(0.5, "learned"), seeds=(0,), fields={"model.latent_dim": 2}),
+        variants=(Variant(name="ema", meaning="an average", fields={"optimiser.ema_images": 1000}),),
+    )
+    hashes = [configuration_hash(resolved(made, job.training)) for job in jobs(made, TARGETS)]
+    assert len(set(hashes)) == len(hashes)
+
+
+def test_the_hash_ignores_where_a_run_lies_and_sees_what_is_learnt():
+    made = plan()
+    training = method_training(made, "ours", 0)
+    elsewhere = dataclasses.replace(training, name="other", fields={**training.fields, "runs": "/tmp/elsewhere"})
+    slower = dataclasses.replace(training, fields={**training.fields, "optimiser.learning_rate": 1e-5})
+    same, moved, changed = (configuration_hash(resolved(made, each)) for each in (training, elsewhere, slower))
+    assert same == moved != changed
+
+
+def test_both_stages_of_ours_are_measured_and_real_images_once():
+    asks = {job.training.name: job.asks for job in jobs(plan(seeds=(0, 1)), ["table2"])}
+    assert {ask.weights for ask in asks["ours-seed0"]} == {"stage1", "final"}
+    assert {ask.weights for ask in asks["vae-seed0"]} == {"final"}
+    real = Ask(kind="fid", source="train")
+    assert [name for name, asked in asks.items() if real in asked] == ["ours-seed0"]
+
+
+def test_a_table_asks_for_its_own_measurements_only():
+    asks = {ask for job in jobs(plan(), ["table3"]) for ask in job.asks}
+    assert {ask.kind for ask in asks} == {"likelihood"}
+    assert "wae-seed0" in {job.training.name for job in jobs(plan(), ["table2"])}
+
+
+def test_jobs_come_seed_by_seed_so_that_a_table_is_complete_early():
+    names = [job.training.name for job in jobs(plan(seeds=(0, 1)), ["table2"])]
+    assert names == ["ours-seed0", "vae-seed0", "wae-seed0", "ours-seed1", "vae-seed1", "wae-seed1"]
+
+
+def test_every_number_of_components_is_fitted_measured_and_looked_at_for_repetition():
+    asks = jobs(plan(components=Components(numbers=(500,), seeds=(0,))), ["table4"])[0].asks
+    assert [(ask.kind, ask.mixture) for ask in asks] == [
+        (kind, label)
+        for label in ("32-full-posterior", "500-full-posterior")
+        for kind in ("mixture", "fid", "memorisation")
+    ]

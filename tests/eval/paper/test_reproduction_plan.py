@@ -1,0 +1,59 @@
+"""A plan says what is trained and measured; a mistake in it is told in one line."""
+
+import pytest
+import yaml
+from support.running import ROOT
+
+from data_shards.io.errors import InputError
+from eval.paper.jobs import TARGETS, jobs, resolved
+from eval.paper.plan import read_plan
+from eval.printed_results import DATASETS
+
+
+def written(tmp_path, **changes):
+    """The tiny plan with some entries changed, as a file."""
+    content = yaml.safe_load((ROOT / "tests/eval/paper/tiny_plan.yaml").read_text()) | changes
+    path = tmp_path / "plan.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_every_plan_of_the_project_makes_trainings_that_the_trainer_accepts(dataset):
+    plan = read_plan(dataset)
+    for job in jobs(plan, TARGETS):
+        if job.training.fields["seed"] == plan.seeds[0]:  # the others differ by their seed alone
+            assert resolved(plan, job.training).name == job.training.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"seeds": []}, "seeds: is empty"),
+        ({"methods": {"VAE": {"objective.name": "vae"}}}, "'ours' is missing"),
+        ({"budget": {"stage1_epochs": 0, "stage2_epochs": 1}}, "budget.stage1_epochs: 0.0 is not above 0"),
+        ({"measure": {"distance_images": 1}}, "measure.distance_images: 1 is below 2"),
+        ({"measure": {"mixture": {"encodings": "mode"}}}, "mixture.encodings: 'mode' is unknown"),
+        ({"variant_seeds": [7]}, "variant_seeds: seed [7] is not among seeds [0]"),
+        ({"typo": 1}, "typo"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_the_file(tmp_path, changes, said):
+    path = written(tmp_path, **changes)
+    with pytest.raises(InputError) as caught:
+        read_plan("mnist", path)
+    assert said in str(caught.value)
+    assert str(caught.value).startswith(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_plan_for_another_data_set_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is a plan for mnist; --dataset says celeba"):
+        read_plan("celeba", written(tmp_path))
+
+
+def test_a_field_that_the_trainer_does_not_know_is_refused_before_anything_starts(tmp_path):
+    plan = read_plan("mnist", written(tmp_path, methods={"ours": {"objective.shape": "round"}}))
+    (job, *_) = jobs(plan, ["table2"])
+    with pytest.raises(InputError, match=r"objective\.shape"):
+        resolved(plan, job.training)

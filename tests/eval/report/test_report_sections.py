@@ -1,0 +1,182 @@
+"""What the report says follows from what was measured."""
+
+import math
+
+import numpy as np
+import pytest
+
+from eval import printed_results as paper
+from eval.report.curves import kl_curve, rising_curve, series, stage_switch, variance_curve
+from eval.report.sections import training_section, verdict
+from eval.report.tables import further_measures_table, likelihood_table, plus_minus, with_error
+from trainer.objectives.gaussian import variance_floor_cap
+
+EVENTS = [
+    {"event": "train", "stage": 1, "images": 100, "elbo": -5e5, "kl": 1.0, "sigma2": 0.3, "closed_form_sigma2": 0.2},
+    {"event": "train", "stage": 1, "images": 200, "elbo": None, "kl": 2.0, "sigma2": 0.2, "closed_form_sigma2": 0.1},
+    {"event": "valid", "stage": 1, "images": 200, "elbo": 90.0, "kl": 2.1, "closed_form_sigma2": 0.11},
+    {
+        "event": "stage_end",
+        "stage": 1,
+        "images": 200,
+        "reason": "converged",
+        "sigma2": 0.1,
+        "closed_form_sigma2": 0.11,
+        "elbo": 100.0,
+    },
+    {"event": "stage_start", "stage": 2, "images": 200, "elbo": 99.5},
+    {"event": "resume", "stage": 2, "images": 200},
+    {"event": "train", "stage": 2, "images": 300, "elbo": 120.0, "kl": 2.2, "sigma2": 0.1, "closed_form_sigma2": 0.09},
+]
+
+
+def test_a_series_holds_the_finite_values_of_one_kind_of_event():
+    images, values = series(EVENTS, "train", "elbo")
+    assert images.tolist() == [100, 300]
+    assert values.tolist() == [-5e5, 120.0]
+
+
+def test_the_switch_is_where_stage_2_starts():
+    assert stage_switch(EVENTS) == 200
+    assert stage_switch(EVENTS[:3]) is None
+
+
+@pytest.mark.parametrize("draw", [kl_curve, variance_curve, lambda events: rising_curve(events, "elbo", "ELBO")])
+def test_a_curve_is_drawn_alike_twice_and_not_at_all_without_data(draw):
+    assert draw(EVENTS).startswith("data:image/svg+xml;base64,")
+    assert draw(EVENTS) == draw(EVENTS)
+    assert draw([]) is None
+
+
+def test_the_training_section_tells_how_the_stages_met():
+    text = " ".join(training_section(EVENTS, "demo").text)
+    assert "sigma² = 0.10000" in text
+    assert "1.100 times that" in text
+    assert "99.5 nats where stage 1 had ended at 100.0 (0.50% apart)" in text
+
+
+def test_a_run_without_metrics_names_the_command_that_trains():
+    (missing,) = training_section([], "demo").missing
+    assert missing.command == "python -m trainer --name demo"
+
+
+def calibration(held, *, variance="per pixel", area=0.1):
+    return {
+        "protocol": {"variance": variance},
+        "coverage": [
+            {"level": level, "value": value}
+            for level, value in zip((0.5, 0.68, 0.8, 0.9, 0.95, 0.99), held, strict=True)
+        ],
+        "sparsification": {"area": area, "area_of_chance": 0.4},
+        "log_likelihood_gain": -3.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        ((0.51, 0.69, 0.79, 0.9, 0.94, 0.98), "as many as promised"),
+        ((0.77, 0.84, 0.89, 0.92, 0.94, 0.97), "mostly smaller and sometimes much larger"),
+        ((0.8, 0.9, 0.95, 0.99, 1.0, 1.0), "too wide"),
+        ((0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "too narrow"),
+    ],
+)
+def test_the_verdict_follows_from_the_intervals(held, says):
+    sentence = verdict(calibration(held))
+    assert says in sentence
+    assert "75% of what is possible" in sentence
+    assert "costs 3 nats" in sentence
+
+
+def test_one_variance_cannot_tell_where_errors_are():
+    assert "cannot tell where" in verdict(calibration((0.5,) * 6, variance="one"))
+
+
+def likelihoods(weights, variance):
+    number = {"value": 1234.56, "standard_error": 7.891}
+    return {
+        "protocol": {"weights": weights, "variance": variance, "variance_floor": 0.01},
+        "values": {"iwae_prior": number, "elbo": number, "mean_square_error": {"value": 0.01, "standard_error": None}},
+        "cap": 1500.0,
+        "dataset_variance": 0.02,
+        "active_dimensions": 16,
+        "latent_kl": None,
+    }
+
+
+def test_our_likelihoods_stand_beside_those_of_the_same_method_in_the_paper():
+    results = [likelihoods("stage1", "one"), likelihoods("final", "per pixel")]
+    table = likelihood_table(results, "fashion-mnist", "sigma_vae")
+    assert table.head[1:] == (
+        "one variance (end of stage 1)",
+        "variance per pixel (final)",
+        "paper, one variance",
+        "paper, per pixel",
+    )
+    row = next(row for row in table.rows if row[0].endswith("latents from the prior"))
+    ours = plus_minus("1,234.6", "7.9")
+    assert row[1:] == (ours, ours, "1,145", "5,708")
+    assert all(len(row) == len(table.head) for row in table.rows)
+
+
+def test_a_baseline_stands_beside_the_papers_baseline():
+    table = likelihood_table([likelihoods("final", "one")], "mnist", "beta_vae")
+    assert table.head[-1] == "paper, beta-VAE"
+    assert table.rows[0][-1] == "-730"
+
+
+def test_a_data_set_that_the_paper_has_not_gets_no_column():
+    assert len(likelihood_table([likelihoods("final", "one")], None, "sigma_vae").head) == 2
+
+
+def test_a_number_without_an_error_is_printed_alone():
+    assert with_error({"value": 0.01234, "standard_error": None}, 4) == "0.0123"
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        ("mnist", "mnist"),
+        ("Fashion_MNIST", "fashion-mnist"),
+        ("shards/celeba-64", "celeba"),
+        ("my holiday pictures", None),
+    ],
+)
+def test_the_papers_data_sets_are_known_by_name(name, dataset):
+    assert paper.dataset_of(name) == dataset
+
+
+def test_the_printed_per_pixel_likelihoods_exceed_both_limits_that_the_remark_names():
+    # d log 256 for 28 x 28 pixels, and the cap at half of the variance that 1307 nats of one variance imply
+    assert round(784 * math.log(256)) == 4347
+    least = min(row.per_pixel for rows in paper.LOG_LIKELIHOOD.values() for row in rows.values())
+    assert least > 4347
+    variance = math.exp(-2 * 1307 / 784 - 1) / (2 * math.pi)
+    assert least > 2 * variance_floor_cap(784, variance / 2)
+
+
+def test_the_printed_one_variance_likelihoods_ask_for_the_errors_that_the_remark_names():
+    for dataset, error in (("fashion-mnist", 0.0029), ("mnist", 0.002)):
+        variance = math.exp(-2 * paper.LOG_LIKELIHOOD[dataset]["prior"].one_variance / 784 - 1) / (2 * math.pi)
+        assert np.isclose(variance, error, rtol=0.12)
+
+
+def test_further_measures_get_a_column_where_one_set_has_them():
+    def distances(source, values):
+        protocol = {"weights": "final", "source": source, "mixture": "", "extractor": {"name": "inception"}}
+        return {"protocol": protocol, "values": values}
+
+    precision = {"value": 0.5, "standard_error": None}
+    line = {"value": 12.0, "standard_error": None, "interval_95": [11.0, 13.5]}
+    results = [
+        distances("q_hat", {"precision": precision}),
+        distances("prior", {"frechet_distance_at_infinite_n": line}),
+        distances("half", {}),
+    ]
+    table = further_measures_table(results)
+    assert table.head == ("Images", "Weights", "Features", "Frechet, infinite n", "Precision")
+    assert list(table.rows) == [
+        ("samples from q̂", "final", "inception", "", "0.500"),
+        ("samples from the prior", "final", "inception", "12.00 (11.00 to 13.50)", ""),
+    ]
+    assert further_measures_table([distances("half", {})]) is None

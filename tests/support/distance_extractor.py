@@ -1,0 +1,65 @@
+"""A tiny extractor, `--extractor support.distance_extractor:make`, and the set of images that tests compare."""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from eval.commands import fid as fid_command
+from eval.distance.comparison import comparison
+from eval.distance.extractors.by_name import extractor_by_name
+from eval.run import open_run
+
+DIM, N = 24, 700
+
+
+def make(device):
+    """Random convolutions, the same in every process."""
+    convolution = nn.Conv2d(3, DIM, 8, stride=8)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in convolution.parameters():
+            parameter.normal_(0, 0.1, generator=generator)
+    return nn.Sequential(convolution, nn.ReLU()).to(device).eval()
+
+
+def make_slow(device):
+    """The same, but after its third batch it leaves a note in $NOTE and waits to be killed."""
+    network, calls = make(device), []
+
+    def features(images):
+        calls.append(len(images))
+        if len(calls) == 3 and "NOTE" in os.environ:
+            Path(os.environ["NOTE"]).touch()
+            time.sleep(600)
+        return network(images)
+
+    return features
+
+
+def words(run, *options, extractor="support.distance_extractor:make"):
+    """Options of `python -m eval fid` for a small set of samples; later ones win."""
+    small = ["--from", "q_hat", "--mixture", "4", "--n", str(N), "--extractor-size", "32", "--extractor", extractor]
+    return ["--run", str(run), *small, *options]
+
+
+def arguments(run, *options):
+    """The same, parsed."""
+    parser = argparse.ArgumentParser()
+    fid_command.add_arguments(parser)
+    return parser.parse_args(words(run, *options))
+
+
+def question(run, *options):
+    """The comparison that the options describe, on one CPU."""
+    args, cpu = arguments(run, *options), torch.device("cpu")
+    extractor = extractor_by_name(args.extractor, cpu, size=args.extractor_size)
+    return comparison(open_run(args.run, args.weights, cpu), args, extractor)
+
+
+def fid(run, *options):
+    """Runs `python -m eval fid` in this process."""
+    fid_command.run(arguments(run, *options))

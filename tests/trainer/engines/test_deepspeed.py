@@ -1,0 +1,99 @@
+"""DeepSpeed on two CPU processes: the same losses as DDP, and checkpoints that any engine goes on from."""
+
+import pytest
+from safetensors.torch import load_file
+from support.running import ROOT
+from support.training import FIFTY_UPDATES, events, largest_relative_difference, train, train_many, weights
+
+from data_shards.io.errors import InputError
+from trainer.engines.deepspeed import read_json
+from trainer.run_folder.checkpoint import complete_checkpoints
+
+# The first run on a machine compiles a small library of DeepSpeed, for a minute or more.
+pytestmark = pytest.mark.timeout(600)
+
+ZERO = ROOT / "trainer" / "configs" / "deepspeed"
+EVERY_LOSS = FIFTY_UPDATES | {"log__every_images": 30}
+
+
+def zero(stage: int) -> dict[str, str]:
+    return {"engine__name": "deepspeed", "engine__deepspeed_config": str(ZERO / f"zero{stage}.json")}
+
+
+def training_tensors(run):
+    return load_file(complete_checkpoints(run)[-1] / "training.safetensors")
+
+
+BOTH_STAGES = {"stage1__max_epochs": 1, "stage2__max_epochs": 0.5, "log__every_images": 30}
+STOPPED = {"checkpoint__walltime_minutes": 1e-4}
+# A run's first engine, then the one that takes it up; None is DDP.
+MOVES = {"zero1-zero2": (1, 2), "zero3-zero2": (3, 2), "zero2-ddp": (2, None), "ddp-zero3": (None, 3)}
+
+
+def engine(stage: int | None) -> dict[str, str]:
+    return {} if stage is None else zero(stage)
+
+
+@pytest.fixture(scope="module")
+def runs(digits_shards, tmp_path_factory):
+    """Fifty updates under each engine; and runs of both stages, whole or stopped and taken up, on two processes."""
+    folder = tmp_path_factory.mktemp("runs")
+    fifty = {"ddp": EVERY_LOSS} | {f"zero{stage}": EVERY_LOSS | zero(stage) for stage in range(4)}
+    whole = {"whole": BOTH_STAGES, "whole-zero3": BOTH_STAGES | zero(3)}
+    begun = {name: BOTH_STAGES | engine(first) | STOPPED for name, (first, _) in MOVES.items()}
+    train_many(digits_shards, folder, fifty | whole | begun, processes=2)
+    for name in MOVES:
+        assert (folder / name / "requeue").exists()
+    train_many(digits_shards, folder, {n: BOTH_STAGES | engine(then) for n, (_, then) in MOVES.items()}, processes=2)
+    return folder
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_fifty_losses_equal_those_of_ddp(runs, stage):
+    expected, found = events(runs / "ddp", "train"), events(runs / f"zero{stage}", "train")
+    assert len(expected) == len(found) >= 49
+    for ours, theirs in zip(expected, found, strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-4)
+    assert largest_relative_difference(weights(runs / "ddp"), weights(runs / f"zero{stage}")) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["whole-zero3", *MOVES])
+def test_both_stages_under_any_engine_or_two_of_them_end_where_ddp_ends(runs, name):
+    expected, found = events(runs / "whole", "stage_end"), events(runs / name, "stage_end")
+    assert [end["images"] for end in found] == [end["images"] for end in expected]
+    for theirs, ours in zip(found, expected, strict=True):
+        assert theirs["elbo"] == pytest.approx(ours["elbo"], rel=1e-3)
+    assert largest_relative_difference(weights(runs / "whole"), weights(runs / name)) < 1e-3
+
+
+def test_the_moments_of_zero_3_are_those_of_ddp(runs):
+    ours, theirs = (
+        {name: value for name, value in training_tensors(runs / name).items() if name.startswith("exp_avg/")}
+        for name in ("ddp", "zero3")
+    )
+    assert largest_relative_difference(ours, theirs) < 1e-3
+
+
+def test_a_run_of_zero_3_goes_on_under_ddp_on_one_process(digits_shards, runs):
+    name = "zero3-alone"
+    train_many(digits_shards, runs, {name: BOTH_STAGES | zero(3) | STOPPED}, processes=2)
+    run = train(digits_shards, runs, name, **BOTH_STAGES)
+    assert largest_relative_difference(weights(runs / "whole"), weights(run)) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "is not a JSON object"),
+        ('{"train_batch_size": 4}', "train_batch_size"),
+        ('{"optimizer": {"type": "Adam"}}', "optimizer"),
+    ],
+)
+def test_a_wrong_json_is_refused_in_one_line(tmp_path, content, names):
+    path = tmp_path / "zero.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=names) as caught:
+        read_json(str(path))
+    assert str(caught.value).startswith("engine.deepspeed_config")
+    assert "\n" not in str(caught.value)

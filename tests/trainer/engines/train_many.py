@@ -1,0 +1,13 @@
+"""Trains several runs one after the other in one group of processes: torchrun train_many.py FILE."""
+
+import json
+import sys
+from pathlib import Path
+
+from trainer.config.config import parse
+from trainer.loop import train
+from trainer.process_group import process_group
+
+with process_group():
+    for words in json.loads(Path(sys.argv[1]).read_text()):
+        train(parse(words))

@@ -1,0 +1,27 @@
+"""A process of distributed fits, started by torchrun: python mixture_worker.py OUT."""
+
+import sys
+from pathlib import Path
+
+from support.mixture_cases import draws, known_mixture
+
+from trainer.mixture import GaussianMixture
+from trainer.process_group import process_group
+
+FITS = {"exact": ("full", 0), "truncated": ("full", 8), "tied": ("tied", 0)}
+
+
+def main(out: str) -> None:
+    x = draws(known_mixture("full", k=12, dim=4, spread=2.0), 901)
+    with process_group() as ranks:
+        start, stop = ranks.span(len(x))
+        for name, (kind, candidates) in FITS.items():
+            mixture = GaussianMixture(
+                12, covariance_type=kind, products="float64", max_iter=14, tol=1e-12, candidates=candidates
+            ).fit(x[start:stop], ranks=ranks)
+            if ranks.is_main:
+                mixture.save(Path(out) / name)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

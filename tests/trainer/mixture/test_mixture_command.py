@@ -1,0 +1,116 @@
+"""python -m trainer.mixture on the codes of a run folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.mixture import GaussianMixture
+from trainer.mixture.command import fit_run
+from trainer.mixture.settings import Settings
+from trainer.process_group import single
+from trainer.run_folder import latents
+from trainer.run_folder.latents import Latents
+
+
+def encode(run: Path, split: str, n: int, seed: int) -> None:
+    """Codes on two blobs in 3-D with a posterior deviation of 0.3."""
+    generator = torch.Generator().manual_seed(1000 + seed)
+    mean = torch.randn(n, 3, generator=generator) + 4 * (torch.arange(n) % 2)[:, None]
+    latents.write(run, split, Latents(mean, torch.full((n, 3), 0.3), torch.arange(n)))
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "trainer.mixture", *words],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    encode(tmp_path, "train", 1200, 0)
+    encode(tmp_path, "valid", 400, 1)
+    return tmp_path
+
+
+def test_the_command_fits_several_sizes_and_returns_at_once_the_second_time(run):
+    first = command("--run", str(run), "--components", "2", "4")
+    assert first.returncode == 0, first.stderr
+    summary = json.loads((run / "mixtures" / "2-full" / "summary.json").read_text())
+    assert summary["held_out"]["source"] == "split valid"
+    assert (run / "mixtures" / "comparison.png").stat().st_size > 0
+    assert not (run / "mixtures" / "2-full" / "checkpoints").exists()
+    stamp = (run / "mixtures" / "2-full" / "mixture.safetensors").stat().st_mtime_ns
+    second = command("--run", str(run), "--components", "2")
+    assert "already fitted with these settings" in second.stdout
+    assert (run / "mixtures" / "2-full" / "mixture.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_the_summary_agrees_with_the_stored_mixture(run):
+    settings = Settings(n_components=2)
+    folder = fit_run(str(run), settings, ranks=single())
+    summary = json.loads((folder / "summary.json").read_text())
+    mixture = GaussianMixture.load(folder)
+    # Two equal blobs: the covariance of a code is 1 + 0.3^2 in each dimension.
+    assert float(mixture.covariances_.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(1.09, abs=0.06)
+    assert summary["effective_components"] == pytest.approx(2, abs=0.01)
+    values = torch.linalg.eigvalsh(mixture.covariances_)
+    assert summary["eigenvalues"]["smallest"] == pytest.approx(float(values.min()))
+    assert summary["eigenvalues"]["largest"] == pytest.approx(float(values.max()))
+    assert summary["train"]["points"] == 1200
+    # log q of a draw from q averages to minus its entropy: log 2 + 3/2 log(2 pi e 1.09).
+    assert summary["held_out"]["nats"] == pytest.approx(-5.08, abs=0.15)
+
+
+def test_the_kl_to_the_prior_agrees_with_its_closed_form_for_one_component(run):
+    folder = fit_run(str(run), Settings(n_components=1), ranks=single())
+    summary, mixture = json.loads((folder / "summary.json").read_text()), GaussianMixture.load(folder)
+    mean, covariance = mixture.means_[0], mixture.covariances_[0]
+    closed = 0.5 * (covariance.trace() + mean @ mean - 3 - torch.logdet(covariance))
+    assert abs(summary["kl_to_prior"]["nats"] - float(closed)) < 4 * summary["kl_to_prior"]["standard_error"]
+
+
+def test_without_a_validation_split_every_tenth_code_is_held_out(tmp_path):
+    encode(tmp_path, "train", 1200, 0)
+    folder = fit_run(str(tmp_path), Settings(n_components=2), form="mean", ranks=single())
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["train"]["points"], summary["held_out"]["points"]) == (1080, 120)
+    assert "every 10th image" in summary["held_out"]["source"]
+
+
+def test_other_settings_fit_anew(run):
+    folder = fit_run(str(run), Settings(n_components=2), ranks=single())
+    before = (folder / "mixture.safetensors").read_bytes()
+    fit_run(str(run), Settings(n_components=2, reg_covar=0.5), ranks=single())
+    assert (folder / "mixture.safetensors").read_bytes() != before
+
+
+def test_a_fit_starts_from_a_smaller_one_of_the_run(run):
+    fit_run(str(run), Settings(n_components=2), ranks=single())
+    folder = fit_run(str(run), Settings(n_components=5), start_from=2, ranks=single())
+    assert len(GaussianMixture.load(folder).weights_) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--components", "many"), "error: argument --components: invalid int value: 'many'"),
+        (("--components", "0"), "error: n_components: 0 is too small; use 1 or more"),
+        (("--weights", "stage1"), "no codes of split 'train' are here; make the codes with: python -m eval encode"),
+        (("--components", "9000"), "error: n_components: 9000 components for 1200 points; use 1200 or fewer"),
+        (("--components", "3", "--start-from", "2"), "no fitted mixture is here"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(run, words, message):
+    done = command("--run", str(run), *words)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,153 @@
+"""The fit on several real processes, and a fit that is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mixture_worker import FITS
+from safetensors import safe_open
+from support.mixture_cases import draws, known_mixture
+
+from trainer.mixture import GaussianMixture
+from trainer.mixture.start.kmeans import kmeans
+from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
+from trainer.process_group import single
+
+HERE = Path(__file__).parent
+
+
+def torchrun(processes: int, *words: str) -> None:
+    """Runs a script of this folder on `processes` processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    done = subprocess.run(
+        command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def fits(tmp_path_factory):
+    """A folder of fits for each number of processes."""
+    folder = tmp_path_factory.mktemp("fits")
+    for processes in (1, 2, 4):
+        torchrun(processes, str(HERE / "mixture_worker.py"), str(folder / str(processes)))
+    return folder
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("name", FITS)
+def test_several_processes_give_the_parameters_of_one(fits, name, processes):
+    one, several = GaussianMixture.load(fits / "1" / name), GaussianMixture.load(fits / str(processes) / name)
+    assert several.n_iter_ == one.n_iter_
+    assert several.prior_strength_ == one.prior_strength_
+    for attribute in ("weights_", "means_", "covariances_"):
+        torch.testing.assert_close(getattr(several, attribute), getattr(one, attribute), rtol=1e-8, atol=1e-8)
+
+
+KILLED = """
+import sys, time
+from support.mixture_cases import draws, known_mixture
+from trainer.mixture import GaussianMixture
+x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
+mixture = GaussianMixture(20, max_iter=24, annealing_iter=20, annealing_start=0.3, candidates=8)
+mixture.fit(x, checkpoint=sys.argv[1], checkpoint_seconds=0, after=lambda progress: time.sleep(0.2))
+"""
+
+
+def test_a_fit_killed_between_iterations_ends_bit_identical_to_one_that_was_not(tmp_path):
+    folder = tmp_path / "checkpoints"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not any(int(f.parent.name) >= 5 for f in folder.glob("*/progress.json")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
+    settings = {"max_iter": 24, "annealing_iter": 20, "annealing_start": 0.3, "candidates": 8}
+    seen: list[int] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        resumed = GaussianMixture(20, **settings).fit(
+            x, checkpoint=folder, after=lambda progress: seen.append(progress.iteration)
+        )
+        whole = GaussianMixture(20, **settings).fit(x)
+    finally:
+        torch.set_num_threads(threads)
+    assert seen[0] > 5
+    assert resumed.n_iter_ == whole.n_iter_
+    for name in ("weights_", "means_", "covariances_"):
+        assert torch.equal(getattr(resumed, name), getattr(whole, name))
+
+
+SLOW_KMEANS = {"candidates": 0, "max_iter": 1, "annealing_iter": 0, "kmeans_iter": 400, "prior_strength": 16.0,
+               "inflation": 1.0}  # fmt: skip
+
+
+def uniform_points() -> torch.Tensor:
+    """Points without clusters, in which k-means needs hundreds of iterations."""
+    return torch.rand(60_000, 8, generator=torch.Generator().manual_seed(0))
+
+
+KILLED_IN_KMEANS = """
+import sys
+from test_mixture_processes import SLOW_KMEANS, uniform_points
+from trainer.mixture import GaussianMixture
+GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points(), checkpoint=sys.argv[1], checkpoint_seconds=0)
+"""
+
+
+def test_a_fit_killed_in_k_means_ends_bit_identical_to_one_that_was_not(tmp_path):
+    file = tmp_path / "checkpoints" / "k-means.safetensors"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_IN_KMEANS, str(file.parent)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not file.exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    with safe_open(str(file), "pt") as content:
+        assert 1 <= int(content.metadata()["iteration"]) < 400
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        resumed = GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points(), checkpoint=file.parent)
+        whole = GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points())
+    finally:
+        torch.set_num_threads(threads)
+    for name in ("weights_", "means_", "covariances_"):
+        assert torch.equal(getattr(resumed, name), getattr(whole, name))
+
+
+def clusters(x: torch.Tensor, iterations: int, checkpoint: KMeansCheckpoint) -> torch.Tensor:
+    """Centroids of 20 clusters."""
+    generator = torch.Generator().manual_seed(0)
+    settings = {"iterations": iterations, "init": "random", "generator": generator, "ranks": single()}
+    return kmeans(x, 20, checkpoint=checkpoint, **settings)[0]
+
+
+def test_k_means_goes_on_from_the_centroids_of_its_checkpoint_unless_the_data_are_others(tmp_path):
+    x = uniform_points()[:2000]
+    first = clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
+    # All iterations are done: what comes back is what was kept, whatever the points are.
+    assert torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0)), first)
+    assert not torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 2}, single(), 0)), first)
+
+
+def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path):
+    x = draws(known_mixture("full"), 300)
+    GaussianMixture(3, max_iter=4).fit(x, checkpoint=tmp_path / "c", checkpoint_seconds=0, ranks=single())
+    seen: list[int] = []
+    GaussianMixture(3, max_iter=4, reg_covar=1e-3).fit(
+        x, checkpoint=tmp_path / "c", after=lambda progress: seen.append(progress.iteration)
+    )
+    assert seen[0] == 1

@@ -1,0 +1,95 @@
+"""Mixtures and latent codes on disk."""
+
+import json
+
+import pytest
+import torch
+from support.mixture_cases import TYPES, draws, known_mixture
+
+from data_shards.io.errors import InputError
+from trainer.mixture import GaussianMixture
+from trainer.mixture.folder import mixture_folder
+from trainer.run_folder import latents
+from trainer.run_folder.latents import Latents
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_a_mixture_comes_back_from_disk_as_it_was(tmp_path, kind):
+    mixture = GaussianMixture(3, covariance_type=kind).fit(draws(known_mixture(kind), 200))
+    mixture.save(tmp_path / "m")
+    back = GaussianMixture.load(tmp_path / "m")
+    assert back.settings == mixture.settings
+    assert back.inflation_ == mixture.inflation_
+    for name in ("weights_", "means_", "covariances_"):
+        assert torch.equal(getattr(back, name), getattr(mixture, name))
+
+
+def test_a_mixture_that_is_missing_or_damaged_is_one_clear_error(tmp_path):
+    with pytest.raises(InputError, match="no fitted mixture is here"):
+        GaussianMixture.load(tmp_path)
+    known_mixture("full").save(tmp_path)
+    data = (tmp_path / "mixture.safetensors").read_bytes()
+    (tmp_path / "mixture.safetensors").write_bytes(data[:-8] + b"damaged!")
+    with pytest.raises(InputError, match=r"mixture.safetensors: the content is not what mixture.json describes"):
+        GaussianMixture.load(tmp_path)
+    (tmp_path / "mixture.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(InputError, match="this is not a mixture of format 1"):
+        GaussianMixture.load(tmp_path)
+
+
+def test_the_folder_of_a_mixture_names_size_covariance_and_stage(tmp_path):
+    assert mixture_folder(tmp_path, 32) == tmp_path / "mixtures" / "32-full"
+    assert mixture_folder(tmp_path, 500, "diag", "stage1") == tmp_path / "mixtures" / "500-diag-stage1"
+
+
+def codes(n: int) -> Latents:
+    return Latents(torch.randn(n, 3), torch.rand(n, 3) + 0.1, torch.arange(n))
+
+
+def test_codes_written_in_parts_come_back_in_the_order_of_their_images(tmp_path):
+    whole = codes(11)
+    for part in range(3):
+        latents.write(tmp_path, "train", Latents(*(t[part::3] for t in whole)), part=part, parts=3)
+    back = latents.read(tmp_path, "train")
+    assert all(torch.equal(a, b) for a, b in zip(back, whole, strict=True))
+
+
+def test_slices_of_the_codes_tile_them_whatever_the_number_of_parts(tmp_path):
+    whole = codes(11)
+    latents.write(tmp_path, "train", whole)
+    slices = [latents.read(tmp_path, "train", part=part, parts=4).index for part in range(4)]
+    assert torch.equal(torch.cat(slices), whole.index)
+
+
+def test_codes_of_the_end_of_stage_1_lie_apart(tmp_path):
+    path = latents.write(tmp_path, "test", codes(5), weights="stage1")
+    assert path == tmp_path / "latents" / "test-stage1" / "part-00000-of-00001.safetensors"
+    assert not latents.exists(tmp_path, "test")
+
+
+def test_a_new_encoding_with_another_number_of_parts_replaces_the_old(tmp_path):
+    whole = codes(8)
+    for part in range(2):
+        latents.write(tmp_path, "train", Latents(*(t[part::2] for t in whole)), part=part, parts=2)
+    latents.write(tmp_path, "train", codes(5))
+    assert len(latents.read(tmp_path, "train").index) == 5
+
+
+def test_missing_doubled_and_damaged_codes_are_refused_with_the_command_that_makes_them(tmp_path):
+    remedy = f"python -m eval encode --run {tmp_path}"
+    with pytest.raises(InputError, match=remedy):
+        latents.read(tmp_path, "train")
+    path = latents.write(tmp_path, "train", codes(5), part=1, parts=2)
+    with pytest.raises(InputError, match=r"part-00000-of-00002.safetensors: this part is missing"):
+        latents.read(tmp_path, "train")
+    latents.write(tmp_path, "train", codes(5), part=0, parts=2)
+    with pytest.raises(InputError, match="image 0 is encoded twice"):
+        latents.read(tmp_path, "train")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match="damaged"):
+        latents.read(tmp_path, "train")
+
+
+def test_an_unknown_name_of_weights_is_refused(tmp_path):
+    with pytest.raises(InputError, match="weights: 'best' is unknown; use one of final, stage1"):
+        latents.read(tmp_path, "train", weights="best")

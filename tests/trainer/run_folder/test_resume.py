@@ -1,0 +1,183 @@
+"""A run goes on from any death to the weights of a run that was left alone."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from support.running import ROOT, run_module
+from support.training import events, train, weights, words
+
+from trainer.run_folder.checkpoint import complete_checkpoints
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits_shards, tmp_path_factory):
+    """The run that nobody killed."""
+    return train(digits_shards, tmp_path_factory.mktemp("runs"), "undisturbed")
+
+
+def start(arguments: list[str], processes: int) -> subprocess.Popen:
+    launcher = [sys.executable, "-m"]
+    if processes:
+        launcher += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
+    return subprocess.Popen(
+        [*launcher, "trainer", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def kill_when(process: subprocess.Popen, happened) -> None:
+    """SIGKILL to the process and all that it started once `happened()` is true."""
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline, "the run did not come so far"
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    for started in psutil.Process(process.pid).children(recursive=True):
+        started.kill()
+    process.kill()
+    process.wait()
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("checkpoints_before", [1, 3, 6], ids=["early in stage 1", "late in stage 1", "in stage 2"])
+def test_killed_and_started_again_ends_in_the_same_bits(digits_shards, tmp_path, undisturbed, checkpoints_before):
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep=100)
+    process = start(arguments, 0)
+    run = tmp_path / "killed"
+    kill_when(process, lambda: len(complete_checkpoints(run)) >= checkpoints_before)
+    done = run_module("trainer", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert events(run, "resume")
+    assert equal(weights(run), weights(undisturbed))
+
+
+def test_two_processes_killed_and_started_again_end_in_the_same_bits(digits_shards, tmp_path):
+    whole = train(digits_shards, tmp_path, "whole", processes=2)
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep=100)
+    run = tmp_path / "killed"
+    kill_when(start(arguments, 2), lambda: len(complete_checkpoints(run)) >= 2)
+    done = run_module("trainer", *arguments, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert events(run, "resume")
+    assert equal(weights(run), weights(whole))
+
+
+def newest(run: Path) -> int:
+    """Images at the newest complete checkpoint."""
+    return max((int(folder.name) for folder in complete_checkpoints(run)), default=0)
+
+
+@pytest.mark.slow
+def test_twenty_kills_half_of_them_while_a_checkpoint_is_written_change_nothing(digits_shards, tmp_path, undisturbed):
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=30)
+    run = tmp_path / "killed"
+    chance = random.Random(0)
+    killed_in_writing = 0
+    for number in range(20):
+        process, before, deadline = start(arguments, 0), newest(run), time.monotonic() + 60
+        while newest(run) == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        if number % 2:
+            time.sleep(chance.uniform(0, 0.02))
+        else:
+            while not list(run.glob("checkpoints/.*.partial")):
+                assert time.monotonic() < deadline
+        assert process.poll() is None, "the run ended before it could be killed"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        killed_in_writing += bool(list(run.glob("checkpoints/.*.partial")))
+    assert killed_in_writing >= 5
+    assert newest(run) < newest(undisturbed)
+    done = run_module("trainer", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(events(run, "resume")) >= 1
+    assert equal(weights(run), weights(undisturbed))
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
+def test_a_signal_ends_the_run_with_a_checkpoint_and_a_wish_to_come_back(digits_shards, tmp_path, undisturbed, name):
+    arguments = words(digits_shards, tmp_path, "asked", checkpoint__every_images=10**6)
+    process = start(arguments, 0)
+    run = tmp_path / "asked"
+    deadline = time.monotonic() + 120
+    while not (run / "metrics.jsonl").exists() or not events(run, "train"):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    assert process.wait(timeout=60) == 0
+    assert (run / "requeue").read_text() == f"yes {name}\n"
+    (stop,) = events(run, "stop")
+    assert complete_checkpoints(run)[-1].name == f"{stop['images']:012d}"
+    assert run_module("trainer", *arguments).returncode == 0
+    assert not (run / "requeue").exists()
+    assert equal(weights(run), weights(undisturbed))
+
+
+def test_a_stop_file_ends_the_run_and_it_does_not_wish_to_come_back(digits_shards, tmp_path):
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped" / "STOP").touch()
+    run = train(digits_shards, tmp_path, "stopped")
+    assert (run / "requeue").read_text() == "no STOP\n"
+    assert events(run, "stop")[0]["images"] < 300
+
+
+def test_the_walltime_ends_the_run_before_it_is_over(digits_shards, tmp_path):
+    run = train(digits_shards, tmp_path, "timed", checkpoint__walltime_minutes=0.0001)
+    assert (run / "requeue").read_text() == "yes walltime\n"
+
+
+def test_a_finished_run_returns_at_once_and_is_not_touched(digits_shards, undisturbed):
+    before = sorted((path, path.stat().st_mtime_ns) for path in undisturbed.rglob("*"))
+    done = run_module("trainer", *words(digits_shards, undisturbed.parent, "undisturbed"))
+    assert done.returncode == 0
+    assert "is complete" in done.stdout
+    assert sorted((path, path.stat().st_mtime_ns) for path in undisturbed.rglob("*")) == before
+
+
+def test_another_configuration_is_refused_with_the_difference(digits_shards, undisturbed):
+    done = run_module("trainer", *words(digits_shards, undisturbed.parent, "undisturbed", seed=1))
+    assert done.returncode == 2
+    assert "seed: 0 -> 1" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_named(digits_shards, tmp_path, undisturbed):
+    arguments = words(digits_shards, tmp_path, "damaged", checkpoint__every_images=600)
+    (tmp_path / "damaged").mkdir()
+    process = start(arguments, 0)
+    run = tmp_path / "damaged"
+    kill_when(process, lambda: len(complete_checkpoints(run)) >= 2)
+    newest = complete_checkpoints(run)[-1] / "model.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    done = run_module("trainer", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert str(newest) in events(run, "checkpoint_damaged")[0]["message"]
+    assert equal(weights(run), weights(undisturbed))
+
+
+def test_a_checkpoint_cut_off_in_writing_is_not_used(digits_shards, tmp_path, undisturbed):
+    arguments = words(digits_shards, tmp_path, "cut")
+    run = tmp_path / "cut"
+    kill_when(start(arguments, 0), lambda: len(complete_checkpoints(run)) >= 2)
+    (complete_checkpoints(run)[-1] / "COMPLETE").unlink()
+    done = run_module("trainer", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert equal(weights(run), weights(undisturbed))

@@ -1,0 +1,74 @@
+"""When a stage ends (decisions D1 and D2)."""
+
+from trainer.config.sections import StageConfig
+from trainer.updates.stages import Stages, StageState
+
+
+def stages(**fields) -> Stages:
+    config = StageConfig(**{"max_epochs": 4, "eps": 0.01, "patience": 2, "check_images": 50, "smoothing": 1.0} | fields)
+    return Stages((config, config), train_images=100)
+
+
+def test_a_stage_ends_at_its_cap_of_epochs():
+    machine = stages()
+    checks = [machine.advance(50) for _ in range(8)]
+    for elbo in range(1, 8):
+        machine.check(100.0 * elbo)
+        if machine.state.images < machine.cap:
+            assert not machine.state.ended
+    assert checks == [True] * 8
+    assert machine.state.ended == "cap"
+
+
+def test_a_stage_ends_after_patience_checks_without_gain():
+    machine = stages()
+    machine.advance(50)
+    for elbo in (100.0, 120.0, 120.5, 121.0):
+        assert not machine.state.ended
+        machine.check(elbo)
+    assert machine.state.ended == "converged"
+
+
+def test_one_check_with_gain_starts_the_count_again():
+    machine = stages()
+    machine.advance(50)
+    for elbo in (100.0, 100.1, 130.0, 130.1):
+        machine.check(elbo)
+    assert not machine.state.ended
+    assert machine.state.without_gain == 1
+
+
+def test_smoothing_averages_over_checks():
+    machine = stages(smoothing=0.25)
+    machine.check(100.0)
+    machine.check(200.0)
+    assert machine.state.smoothed == 125.0
+
+
+def test_a_rising_negative_elbo_counts_as_gain():
+    machine = stages()
+    for elbo in (-1000.0, -900.0, -800.0):
+        machine.check(elbo)
+    assert machine.state.without_gain == 0
+
+
+def test_counters_start_at_zero_in_stage_2():
+    machine = stages()
+    machine.advance(400)
+    machine.check(1.0)
+    machine.enter_next()
+    assert machine.state == StageState(stage=2)
+    assert machine.is_last
+
+
+def test_a_check_is_due_when_its_multiple_of_images_is_crossed():
+    machine = stages()
+    assert [machine.advance(30) for _ in range(4)] == [False, True, False, True]
+
+
+def test_the_state_survives_a_round_trip():
+    machine = stages()
+    machine.advance(70)
+    machine.check(3.25)
+    restored = StageState(**machine.to_dict())
+    assert restored == machine.state

@@ -1,0 +1,187 @@
+"""DeepSpeed behind the engine seam: ZeRO shards optimiser state (1), gradients (2) and parameters (3).
+
+What is saved is neutral: whole weights and whole Adam moments by name, gathered here. So a run can go on under another
+engine, ZeRO stage or world size, which DeepSpeed's own checkpoints cannot.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
+
+import deepspeed
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_optimizer_state,
+    safe_set_local_optimizer_state,
+)
+
+from data_shards.io.errors import InputError
+from trainer.config.config import Config
+from trainer.engines.ddp import StepResult, autocast, whole_batch_rows
+from trainer.objectives.objective import Objective, Share
+from trainer.process_group import Ranks
+from trainer.run_folder.restore import build_model
+from trainer.updates.optimiser import adam_state, load_adam_state, named_parameters, parameter_groups, set_step_size
+
+# Fields of DeepSpeed's JSON that the trainer's own configuration decides.
+_OURS = (
+    "optimizer",
+    "scheduler",
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+    "fp16",
+    "bf16",
+)
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """DeepSpeed's JSON. Raises InputError where it is missing, broken, or decides what the trainer decides."""
+    if not Path(path).is_file():
+        raise InputError(f"engine.deepspeed_config: {path} is not a file; see trainer/configs/deepspeed")
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise InputError(f"engine.deepspeed_config: {path} is not JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"engine.deepspeed_config: {path} is not a JSON object")
+    taken = [name for name in _OURS if name in content]
+    if taken:
+        raise InputError(
+            f"engine.deepspeed_config: {path} sets {', '.join(taken)}, which the trainer decides by its own fields "
+            "(data.global_batch, optimiser, engine.precision); remove it"
+        )
+    return content
+
+
+class DeepSpeedEngine:
+    """ZeRO at the stage that engine.deepspeed_config names."""
+
+    def __init__(self, objective: Objective, config: Config, ranks: Ranks) -> None:
+        self.objective, self.config, self.ranks = objective, config, ranks
+        self.settings = read_json(config.engine.deepspeed_config)
+        self.zero_stage = int(self.settings.get("zero_optimization", {}).get("stage", 0))
+        self._start()
+
+    def _start(self) -> None:
+        optimiser = self.config.optimiser
+        adam = torch.optim.Adam(
+            parameter_groups(self.objective, self.config), lr=optimiser.learning_rate, betas=optimiser.betas
+        )
+        self.engine, self.optimizer, _, _ = deepspeed.initialize(
+            model=self.objective,
+            optimizer=adam,
+            model_parameters=list(named_parameters(self.objective).values()),
+            dist_init_required=not torch.distributed.is_initialized(),
+            config={
+                **self.settings,
+                "train_micro_batch_size_per_gpu": max(1, self.config.data.global_batch // self.ranks.world_size),
+                "gradient_accumulation_steps": 1,
+                "gradient_clipping": optimiser.gradient_clip,
+                # The client's Adam is torch's own, which ZeRO shards like its own ones.
+                "zero_allow_untested_optimizer": True,
+            },
+        )
+        self.adam = self.optimizer if self.zero_stage == 0 else self.optimizer.optimizer
+        if self.zero_stage > 0:
+            self._begin_moments()
+
+    def _begin_moments(self) -> None:
+        """Makes Adam's state before the first update, so that it can be read and replaced at any time."""
+        if self.zero_stage == 3:
+            groups, flats = self.optimizer.fp16_groups, self.optimizer.fp32_partitioned_groups_flat
+        else:
+            groups, flats = self.optimizer.bit16_groups, self.optimizer.single_partition_of_fp32_groups
+        # This process's flat partition in which each parameter's moments lie.
+        self.flat_of = {id(parameter): flat for group, flat in zip(groups, flats, strict=True) for parameter in group}
+        for flat in flats:
+            self.adam.state[flat] = {"step": torch.tensor(0.0)} | {name: torch.zeros_like(flat) for name in _MOMENTS}
+        if self.zero_stage < 3:
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
+        """One update; see `Engine`. An update with a loss that is not finite is left out before the gradients."""
+        whole = whole_batch_rows(self.objective, [share], self.ranks)
+        with autocast(self.config, self.ranks.device):
+            terms = self.engine(share, kl_weight, whole)
+        own = terms.sums(self.ranks.world_size)
+        sums = torch.cat([own, own.new_tensor(signals)])
+        self.ranks.sum_(sums)
+        finite = torch.isfinite(sums[0])
+        if bool(finite):
+            self.engine.backward(terms.loss * (self.ranks.world_size / share.rows))
+            set_step_size(self.optimizer, step_size)
+            self.engine.step()
+            norm = self.engine.get_global_grad_norm()
+            if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
+                raise InputError(
+                    "optimiser.learning_rate: a gradient was not finite under DeepSpeed, which has taken it over; "
+                    "the last checkpoint is intact; lower the learning rate or set optimiser.gradient_clip"
+                )
+        return StepResult(sums, finite)
+
+    def enter_stage2(self, floor: float) -> None:
+        """Starts anew on a whole model with the variance head, with the old moments where they are kept."""
+        kept = self.optimiser_state() if self.config.optimiser.at_switch == "keep" else {}
+        old = self.objective
+        model = build_model(self.config, old.model.image_shape, per_pixel=False)
+        model.load_state_dict(self.weights())
+        model.add_variance_head(floor)
+        self.engine.destroy()
+        self.objective = Objective(model.to(self.ranks.device).train(), self.config.objective, self.config.variance)
+        self._start()
+        self.load_optimiser_state(kept)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Whole parameters, gathered from their shards, and buffers."""
+        model = self.objective.model
+        found = {name: value.detach().cpu().clone() for name, value in model.named_buffers()}
+        learnt = named_parameters(self.objective)
+        for name, parameter in model.named_parameters():
+            whole = safe_get_full_fp32_param(parameter) if self.zero_stage > 0 and name in learnt else parameter
+            found[name] = whole.detach().cpu().clone()
+        return found
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """Adam's moments by parameter name, gathered from their shards."""
+        if self.zero_stage == 0:
+            return adam_state(self.adam, self.objective)
+        found = {}
+        for name, parameter in named_parameters(self.objective).items():
+            for moment in _MOMENTS:
+                found[f"{moment}/{name}"] = safe_get_full_optimizer_state(parameter, moment).detach().cpu().clone()
+            found[f"step/{name}"] = self._step_count(parameter).clone()
+        return found
+
+    def _step_count(self, parameter: Tensor) -> Tensor:
+        return self.adam.state[self.flat_of[id(parameter)]]["step"]
+
+    def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
+        """Puts Adam's moments back into the shards. Parameters without saved moments start with none."""
+        if self.zero_stage == 0:
+            load_adam_state(self.adam, self.objective, tensors)
+            return
+        for name, parameter in named_parameters(self.objective).items():
+            if f"step/{name}" in tensors:
+                for moment in _MOMENTS:
+                    self._set_moment(parameter, moment, tensors[f"{moment}/{name}"].to(self.ranks.device))
+                self._step_count(parameter).copy_(tensors[f"step/{name}"])
+
+    def _set_moment(self, parameter: Tensor, moment: str, whole: Tensor) -> None:
+        if self.zero_stage < 3:
+            safe_set_full_optimizer_state(parameter, whole, moment)
+            return
+        # DeepSpeed's own cut fails on the last rank where a parameter does not divide by the world size.
+        padded = torch.nn.functional.pad(whole.flatten(), (0, -whole.numel() % self.ranks.world_size))
+        shard = padded.chunk(self.ranks.world_size)[self.ranks.rank]
+        safe_set_local_optimizer_state(parameter, shard, moment)

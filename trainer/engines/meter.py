@@ -1,0 +1,130 @@
+"""Sums of what updates tell, kept on the device and read now and then, so that no update waits for the host."""
+
+import resource
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data_shards.stream.stream import Batch
+from trainer.engines.ddp import StepResult
+from trainer.networks.model import SigmaVAE
+from trainer.objectives.gaussian import variance_floor_cap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The updates since the last reading."""
+
+    images: int
+    good_steps: int
+    bad_in_a_row: int
+    """Updates left out at the end of the interval."""
+    bad_batches: list[tuple[int, int]]
+    """(position of the first image, images) of each global batch that was left out."""
+    seconds: float
+    seconds_waiting: float
+    sums: list[float]
+    substituted: int
+    """Unreadable images in whose place others were seen, over all processes."""
+    pixels: int
+    sigma2: float
+
+    def facts(self) -> dict[str, Any]:
+        """The line of metrics.jsonl; means are in nats per image over updates that were carried out."""
+        images = max(self.images, 1)
+        loss, log_likelihood, kl, square_error = (value / images for value in self.sums)
+        closed_form = square_error / self.pixels
+        cap = variance_floor_cap(self.pixels, closed_form) if closed_form > 0 else float("inf")
+        return {
+            "elbo": log_likelihood - kl,
+            "loss": loss,
+            "log_likelihood": log_likelihood,
+            "kl": kl,
+            "elbo_at_closed_form": cap - 0.5 * self.pixels - kl,
+            "sigma2": self.sigma2,
+            "closed_form_sigma2": closed_form,
+            "images_per_second": self.images / max(self.seconds, 1e-9),
+            "seconds": self.seconds,
+            "data_wait_share": self.seconds_waiting / max(self.seconds, 1e-9),
+            "step_milliseconds": 1000 * self.seconds / max(self.good_steps + len(self.bad_batches), 1),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+
+
+def peak_memory_mib() -> float:
+    """The most memory this process held: of the GPU where one is used, else resident."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
+        return torch.cuda.max_memory_allocated() / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+class Meter:
+    """Adds up the results of updates between two readings."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._begin()
+        self._last_stop: torch.Tensor | None = None
+
+    def _begin(self) -> None:
+        self._sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        self._finite: list[torch.Tensor] = []
+        self._batches: list[tuple[int, int]] = []
+        self._began, self._waited = time.monotonic(), 0.0
+
+    def waiting(self, stream: Iterable[Batch]) -> Iterator[Batch]:
+        """Passes the batches on and counts the time that was spent waiting for them."""
+        iterator = iter(stream)
+        while True:
+            asked = time.monotonic()
+            batch = next(iterator, None)
+            self._waited += time.monotonic() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def add(self, batch: Batch, result: StepResult) -> None:
+        """Takes the result of an update."""
+        self._sums[:4] += torch.where(result.finite, result.sums[:4], 0.0)
+        self._sums[4:] += result.sums[4:]
+        self._finite.append(result.finite)
+        self._batches.append((batch.start, batch.count))
+
+    def stop_asked(self, result: StepResult) -> bool:
+        """True, on every rank at the same update, once any rank signalled.
+
+        On a GPU the signal is that of the update before, which is there already: the host stays one update ahead.
+        """
+        if self.device.type != "cuda":
+            return bool(result.sums[4] > 0)
+        seen, self._last_stop = self._last_stop, result.sums[4]
+        return seen is not None and bool(seen > 0)
+
+    def must_read(self) -> bool:
+        """True where the last update was left out and knowing it costs nothing (on a CPU)."""
+        return self.device.type != "cuda" and not bool(self._finite[-1])
+
+    def read(self, model: SigmaVAE) -> Reading:
+        """What happened since the last reading; begins anew."""
+        flags = torch.stack(self._finite).tolist() if self._finite else []
+        counts = [count for (_, count), good in zip(self._batches, flags, strict=True) if good]
+        trailing = next((n for n, good in enumerate(reversed(flags)) if good), len(flags))
+        reading = Reading(
+            images=sum(counts),
+            good_steps=len(counts),
+            bad_in_a_row=trailing,
+            bad_batches=[where for where, good in zip(self._batches, flags, strict=True) if not good],
+            seconds=time.monotonic() - self._began,
+            seconds_waiting=self._waited,
+            sums=self._sums[:4].tolist(),
+            substituted=round(self._sums[5].item()),
+            pixels=model.pixels,
+            sigma2=model.dataset_variance,
+        )
+        self._begin()
+        return reading

@@ -1,0 +1,200 @@
+"""The exact E-step: every point against every component, a chunk of points at a time."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from trainer.mixture.em.e_step import inflated_log_sums, normalise_
+from trainer.mixture.em.packed import Features, diagonal_index, pack
+from trainer.mixture.em.sparse_sums import SparseSums
+from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.parameters import Parameters, coefficients, common_precision, log_constants
+from trainer.mixture.points import Points
+
+# Float32 carries a relative error of about 1e-7 into terms as large as precision times second moment.
+FLOAT32_LIMIT = 1e4
+# Features and responsibilities of a chunk stay in the cache where they can; products want chunks not too short.
+_CHUNK_NUMBERS = 1 << 20
+_CHUNK_ROWS = (384, 768)
+# Rows summed in the format of the products before they join the float64 sums.
+_ROWS_BETWEEN_SUMS = 4096
+
+
+def chunk_rows(n_components: int) -> int:
+    """Points whose responsibilities are held at one time."""
+    low, high = _CHUNK_ROWS
+    return min(max(_CHUNK_NUMBERS // n_components, low), high)
+
+
+class DenseScores:
+    """log w_k + log N(x; mu_k, Sigma_k) of chunks of points, in packed form."""
+
+    def __init__(self, parameters: Parameters, dtype: torch.dtype, beta: float = 1.0) -> None:
+        self.covariance_type, self.dtype, self.beta = parameters.covariance_type, dtype, beta
+        self.dim, self.n_components = parameters.dim, parameters.n_components
+        # (columns, K), so that no product has to transpose its second factor.
+        self.coefficients = coefficients(parameters, dtype)
+        self.common = common_precision(parameters).to(dtype) if parameters.covariance_type == "tied" else None
+        self.largest_precisions = self._largest_precisions()
+        if beta != 1:
+            self.coefficients *= beta
+
+    @staticmethod
+    def safe(parameters: Parameters, second_moment: Tensor, products: str = "auto", beta: float = 1.0) -> "DenseScores":
+        """With products in the format asked for; auto is float32 where they stay exact to about 1e-2 nats.
+
+        second_moment: (D,), mean square of the (centred) points in each dimension.
+        """
+        scores = DenseScores(parameters, torch.float64 if products == "float64" else torch.float32, beta)
+        unsafe = float((scores.largest_precisions * second_moment).max()) >= FLOAT32_LIMIT
+        if products == "auto" and unsafe:
+            return DenseScores(parameters, torch.float64, beta)
+        return scores
+
+    def _largest_precisions(self) -> Tensor:
+        """(D,): the largest diagonal entry of the precision matrices in each dimension."""
+        if self.common is not None:
+            return self.common.diagonal()
+        quadratic = self.coefficients[1 + self.dim :]
+        if self.covariance_type == "full":
+            quadratic = quadratic[diagonal_index(self.dim).to(quadratic.device)]
+        return (-2 * quadratic.amin(1)).expand(self.dim)
+
+    def chunks(self, points: Points) -> Iterator[tuple[Points, Tensor, Tensor, Tensor]]:
+        """For chunk after chunk: its points, features (columns, n), logits (n, K) less a term common to all
+
+        components, and that term (n,). Features and logits are overwritten by the next chunk.
+        """
+        size, device = min(chunk_rows(self.n_components), max(1, len(points))), self.coefficients.device
+        features = Features(self.covariance_type, self.dim, size, self.dtype, device)
+        buffer = torch.empty(size, self.n_components, dtype=self.dtype, device=device)
+        for start in range(0, len(points), size):
+            chunk = points.rows(slice(start, start + size)).to(self.dtype)
+            phi = features.of(chunk.x, chunk.variance)
+            logits = torch.mm(phi.t(), self.coefficients, out=buffer[: len(chunk)])
+            yield chunk, phi, logits, self._common_term(chunk)
+
+    def _common_term(self, chunk: Points) -> Tensor:
+        if self.common is None:
+            return chunk.x.new_zeros(len(chunk))
+        term = ((chunk.x @ self.common) * chunk.x).sum(1)
+        if chunk.variance is not None:
+            term = term + chunk.variance @ self.common.diagonal()
+        return -0.5 * self.beta * term
+
+
+def e_step(points: Points, scores: DenseScores, *, sparse: bool = False) -> Statistics:
+    """Expected sufficient statistics of the points at the inverse temperature of `scores`, see `Expectation`.
+
+    Where points are Gaussians, the log-likelihood is its lower bound log sum_k w_k exp(E log N(z; mu_k, Sigma_k)).
+    sparse: leave responsibilities below 1e-10 out of the sums, which saves half the time where nearly all of them are.
+    """
+    kind, k = scores.covariance_type, scores.n_components
+    statistics = Statistics.zeros(kind, k, scores.dim, points.x.device)
+    sums: Tensor | None = None
+    sparse_sums = SparseSums(points, statistics, kind) if sparse else None
+    first = pending = 0
+    for chunk, phi, logits, common in scores.chunks(points):
+        log_sum, total = normalise_(logits)
+        statistics.totals[0] += (log_sum + common).double().sum() / scores.beta
+        if kind == "tied":
+            statistics.common.add_(packed_second_moment(chunk))
+        first += len(chunk)
+        if sparse_sums is not None and sparse_sums.take(first - len(chunk), logits, total):
+            continue
+        # The responsibilities of a point add up to 1 once either factor is divided: the one with fewer numbers.
+        if k < len(phi):
+            logits /= total[:, None]
+        else:
+            phi /= total
+        if sums is None:
+            # (columns, K): the transposed product is a third faster, as neither factor has to be transposed.
+            sums = torch.zeros(statistics.sums.shape[::-1], dtype=scores.dtype, device=points.x.device)
+        sums.addmm_(phi, logits)
+        pending += len(chunk)
+        if pending >= _ROWS_BETWEEN_SUMS:
+            _add_transposed(statistics.sums, sums)
+            sums.zero_()
+            pending = 0
+    if sparse_sums is not None:
+        sparse_sums.add()
+    if sums is not None:
+        _add_transposed(statistics.sums, sums)
+    statistics.totals[1] += len(points)
+    return statistics
+
+
+def _add_transposed(total: Tensor, part: Tensor) -> None:
+    """Adds part (columns, K) to total (K, columns), a few rows at a time: torch copies the former to float64 first."""
+    for rows, columns in zip(total.split(_CHUNK_ROWS[1]), part.split(_CHUNK_ROWS[1], dim=1), strict=True):
+        rows += columns.t()
+
+
+def packed_second_moment(points: Points) -> Tensor:
+    """The packed float64 sum of x x^T + diag(variance), (P,)."""
+    moment = (points.x.t() @ points.x).double()
+    if points.variance is not None:
+        moment.diagonal().add_(points.variance.double().sum(0))
+    return pack(moment)
+
+
+def hard_statistics(points: Points, labels: Tensor, covariance_type: str, k: int) -> Statistics:
+    """Statistics of points that belong wholly to component labels[i], labels: (n,) int64. The log-likelihood is 0."""
+    statistics = Statistics.zeros(covariance_type, k, points.x.shape[1], points.x.device)
+    size = _CHUNK_ROWS[1]
+    features = Features(covariance_type, points.x.shape[1], size, torch.float64, points.x.device)
+    for start in range(0, len(points), size):
+        rows = slice(start, start + size)
+        chunk = points.rows(rows).to(torch.float64)
+        statistics.sums.index_add_(0, labels[rows], features.of(chunk.x, chunk.variance).t())
+        if covariance_type == "tied":
+            statistics.common.add_(packed_second_moment(chunk))
+    statistics.totals[1] += len(points)
+    return statistics
+
+
+class Exact:
+    """The exact `Expectation`. second_moment: (D,), mean square of all processes' points; products: see `Settings`."""
+
+    def __init__(self, train: Points, held_out: Points | None, second_moment: Tensor, products: str) -> None:
+        self._train, self._held_out = train, held_out
+        self._second_moment, self._products = second_moment, products
+
+    def _scores(self, parameters: Parameters, beta: float = 1.0) -> DenseScores:
+        return DenseScores.safe(parameters, self._second_moment, self._products, beta)
+
+    def statistics(self, parameters: Parameters, beta: float) -> Statistics:
+        """See `Expectation`."""
+        return e_step(self._train, self._scores(parameters, beta))
+
+    def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
+        """See `Expectation`."""
+        sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
+        if self._held_out is None:
+            return sums
+        constants = log_constants(parameters)
+        for chunk, _, logits, common in self._scores(parameters).chunks(self._held_out):
+            if len(inflations) == 1 and inflations[0] == 1:
+                sums[0] += (normalise_(logits)[0] + common).double().sum()
+            else:
+                logits += common[:, None]
+                sums[:-1] += inflated_log_sums(logits, constants.to(logits.dtype), parameters.dim, inflations)
+            sums[-1] += len(chunk)
+        return sums
+
+    def exact(self, name: str, parameters: Parameters) -> Statistics:
+        """See `Expectation`."""
+        points = {"train": self._train, "held_out": self._held_out}[name]
+        assert points is not None
+        return e_step(points, self._scores(parameters), sparse=True)
+
+    def forget(self) -> None:
+        """See `Expectation`. An exact E-step keeps nothing."""
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Expectation`. An exact E-step remembers nothing."""
+        return {}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See `Expectation`."""

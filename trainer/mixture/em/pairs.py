@@ -1,0 +1,145 @@
+"""Densities and sums of chosen pairs of a point and a component, without packed products.
+
+Where a point meets only some components, their pairs are grouped by component and met in padded blocks, so that what is
+small becomes one batched product.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from trainer.mixture.em.packed import pack
+from trainer.mixture.parameters import LOG_2PI, Parameters
+from trainer.mixture.points import Points
+
+# Numbers in a padded block of the points of some components.
+_BLOCK_NUMBERS = 2_000_000
+_BLOCK_COMPONENTS = 256
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Components ready for the densities of pairs.
+
+    white: full and tied (K, D, D), diag and spherical (K, D), so that |white (x - mu)|^2 is the Mahalanobis distance;
+    constants: (K,), log w_k - D log(2 pi) / 2 - log det Sigma_k / 2; largest_precisions: (D,), in each dimension the
+    largest diagonal entry of the precision matrices.
+    """
+
+    white: Tensor
+    constants: Tensor
+    means: Tensor
+    largest_precisions: Tensor
+
+    @staticmethod
+    def of(parameters: Parameters, dtype: torch.dtype) -> "Factors":
+        """The factors of a mixture, computed in float64 and rounded once."""
+        kind, k, dim = parameters.covariance_type, parameters.n_components, parameters.dim
+        if kind in ("diag", "spherical"):
+            white = parameters.covariances.rsqrt().expand(-1, dim)
+            log_det = -2 * white.log().sum(1)
+            largest = _precisions(white).amax(0)
+            white = white.to(dtype)
+        elif kind == "tied":
+            single, log_det = parameters.whitening(slice(0, 1))
+            largest = _precisions(single)[0]
+            white = single.to(dtype).expand(k, dim, dim)
+        else:
+            largest = torch.zeros(dim, dtype=torch.float64, device=parameters.means.device)
+            white = torch.empty(k, dim, dim, dtype=dtype, device=parameters.means.device)
+            log_det = torch.empty(k, dtype=torch.float64, device=parameters.means.device)
+            for block in parameters.blocks():
+                factors, log_det[block] = parameters.whitening(block)
+                white[block] = factors.to(dtype)
+                largest = torch.maximum(largest, _precisions(factors).amax(0))
+        constants = parameters.weights.log() - 0.5 * (dim * LOG_2PI + log_det)
+        return Factors(white, constants.to(dtype), parameters.means.to(dtype), largest)
+
+    def squares(self, components: Tensor, points: Points) -> Tensor:
+        """(Expected) Mahalanobis distances (b, m) of b components from m points each; points.x: (b, m, D)."""
+        white = self.white[components]
+        centred = points.x - self.means[components][:, None]
+        if white.ndim == 3:
+            squares = torch.bmm(centred, white.mT).square_().sum(2)
+        else:
+            squares = (centred * white[:, None]).square_().sum(2)
+        if points.variance is not None:
+            squares += (points.variance @ _precisions(white)[:, :, None])[..., 0]
+        return squares
+
+
+def _precisions(white: Tensor) -> Tensor:
+    """The diagonals (b, D) of W^T W, the precision matrices, for W (b, D, D), or (b, D) where it is diagonal."""
+    return white.square().sum(1) if white.ndim == 3 else white.square()
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a point, at `row` (p,), and a `component` (p,), of k components.
+
+    order: (q,), those of them that are meant, ordered by component; counts: (K,), how many each component has.
+    """
+
+    row: Tensor
+    component: Tensor
+    order: Tensor
+    counts: Tensor
+
+    @staticmethod
+    def of(row: Tensor, component: Tensor, k: int) -> "Pairs":
+        """All pairs of row (p,) and component (p,), int64."""
+        return Pairs(row, component, component.argsort(stable=True), torch.bincount(component, minlength=k))
+
+    def only(self, wanted: Tensor) -> "Pairs":
+        """The pairs for which wanted (p,) is true."""
+        order = self.order[wanted[self.order]]
+        return replace(self, order=order, counts=torch.bincount(self.component[order], minlength=len(self.counts)))
+
+    def blocks(self, dim: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Components (b,), their pairs (b, m) padded with pair 0, and which of those are real (b, m).
+
+        Components with about as many pairs go together, so that little is padding.
+        """
+        by_count = self.counts.argsort()
+        counts = self.counts[by_count]
+        first = (self.counts.cumsum(0) - self.counts)[by_count]
+        stop = len(counts)
+        sizes = counts.tolist()
+        while stop > 0 and sizes[stop - 1] > 0:
+            widest = sizes[stop - 1]
+            start = max(0, stop - min(_BLOCK_COMPONENTS, max(1, _BLOCK_NUMBERS // (widest * dim))))
+            column = torch.arange(widest, device=counts.device)
+            real = column < counts[start:stop, None]
+            places = self.order[(first[start:stop, None] + column).where(real, 0)]
+            yield by_count[start:stop], places, real
+            stop = start
+
+    def scores(self, points: Points, factors: Factors) -> Tensor:
+        """log w_k + log N(x; mu_k, Sigma_k), or its expectation where points are Gaussians, (p,); unmeant ones: any."""
+        scores = points.x.new_empty(len(self.component), dtype=factors.white.dtype)
+        for components, places, real in self.blocks(points.x.shape[1]):
+            squares = factors.squares(components, points.rows(self.row[places]).to(scores.dtype))  # (b, m)
+            values = factors.constants[components][:, None] - 0.5 * squares
+            scores[places[real]] = values[real]
+        return scores
+
+    def add_sums(self, points: Points, weight: Tensor, sums: Tensor, kind: str) -> None:
+        """Adds weight (p,) times features to the float64 sums (K, columns) of `Statistics`."""
+        for chosen, places, real in self.blocks(points.x.shape[1]):
+            share = weight[places] * real  # (b, m)
+            block = points.rows(self.row[places])
+            weighted = share[..., None] * block.x  # (b, m, D)
+            parts = [share.sum(1, keepdim=True), weighted.sum(1)]
+            if kind == "full":
+                scatter = torch.bmm(weighted.mT, block.x)  # (b, D, D)
+                if block.variance is not None:
+                    scatter.diagonal(dim1=1, dim2=2).add_((share[..., None] * block.variance).sum(1))
+                parts.append(pack(scatter))
+            elif kind != "tied":
+                squares = (weighted * block.x).sum(1)  # (b, D)
+                if block.variance is not None:
+                    squares += (share[..., None] * block.variance).sum(1)
+                parts.append(squares if kind == "diag" else squares.sum(1, keepdim=True))
+            sums[chosen] += torch.cat(parts, 1).double()

@@ -1,0 +1,180 @@
+"""The truncated E-step: each point meets only the few components that are likely to explain it.
+
+A point keeps the components that it found best and looks at the neighbours of the first two, so that it follows
+components that move. The densities of those pairs are exact (triangular factors, no packed products); what is left out
+is the mass of all other components, so that the log-likelihood is a lower bound. The first candidates come from a
+search index over the whitened means, the later ones from a graph of neighbouring components.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from trainer.mixture.em.dense import FLOAT32_LIMIT, DenseScores, e_step, packed_second_moment
+from trainer.mixture.em.e_step import inflated_log_sums
+from trainer.mixture.em.packed import unpack
+from trainer.mixture.em.pairs import Factors, Pairs
+from trainer.mixture.em.pruned import screened_statistics, worth_screening
+from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.parameters import Parameters
+from trainer.mixture.points import Points
+from trainer.mixture.start.kmeans import search_index
+
+# Pairs with a smaller responsibility are left out of the sums.
+_LEAST_RESPONSIBILITY = 1e-4
+# E-steps between two looks at which components are neighbours.
+_STEPS_BETWEEN_GRAPHS = 4
+
+
+class Neighbours:
+    """Which components lie near which, in coordinates where the pooled covariance is the identity."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        pooled = (parameters.weights / parameters.weights.sum()) @ parameters.covariances.expand(
+            parameters.n_components, -1
+        )
+        if parameters.covariance_type in ("full", "tied"):
+            cholesky = torch.linalg.cholesky(unpack(pooled, parameters.dim))
+            self._white = torch.linalg.inv(cholesky)  # (D, D)
+        else:
+            self._white = pooled.expand(parameters.dim).rsqrt().diag()
+        self._index = search_index(parameters.means @ self._white.mT)
+
+    def search(self, x: Tensor, count: int) -> Tensor:
+        """The `count` components whose means are nearest to each point x (n, D). Returns (n, count) int64."""
+        white = (x.double() @ self._white.mT).to("cpu", torch.float32).contiguous()
+        return torch.from_numpy(self._index.search(white.numpy(), count)[1]).to(x.device)
+
+
+def pair_scores(points: Points, candidates: Tensor, pairs: Pairs, factors: Factors) -> Tensor:
+    """The scores (n, C) of candidates (n, C). A component that stands twice in a row gets -inf the second time."""
+    scores = pairs.scores(points, factors).view(candidates.shape)
+    ordered, place = candidates.sort(dim=1, stable=True)
+    doubled = torch.zeros_like(scores, dtype=torch.bool)
+    doubled[:, 1:] = ordered[:, 1:] == ordered[:, :-1]
+    return scores.masked_fill_(torch.zeros_like(doubled).scatter_(1, place, doubled), -torch.inf)
+
+
+class Truncated:
+    """The truncated `Expectation`. width: C, candidates a point; the rest as for `Exact`."""
+
+    def __init__(
+        self, train: Points, held_out: Points | None, second_moment: Tensor, products: str, width: int
+    ) -> None:
+        if width % 4 or width < 8:
+            raise ValueError(f"width {width} is not a multiple of 4 from 8 on")
+        self._points = {"train": train} | ({} if held_out is None else {"held_out": held_out})
+        self._second_moment, self._products, self._width = second_moment, products, width
+        self._candidates: dict[str, Tensor] = {}
+        self._graph: Tensor | None = None
+        self._steps = 0
+        self._factored: tuple[Parameters, Factors] | None = None
+
+    def statistics(self, parameters: Parameters, beta: float) -> Statistics:
+        """See `Expectation`."""
+        if self._graph is None or self._steps % _STEPS_BETWEEN_GRAPHS == 0:
+            self._graph = self._neighbours(parameters)
+        self._steps += 1
+        points, scores, pairs, _ = self._scores("train", parameters)
+        kind = parameters.covariance_type
+        statistics = Statistics.zeros(kind, parameters.n_components, parameters.dim, points.x.device)
+        scaled = scores * beta
+        statistics.totals[0] += torch.logsumexp(scaled, 1).double().sum() / beta
+        statistics.totals[1] += len(points)
+        dtype = self._sums_dtype(parameters)
+        responsibilities = scaled.softmax(1).flatten()
+        matter = pairs.only(responsibilities > _LEAST_RESPONSIBILITY)
+        matter.add_sums(points.to(dtype), responsibilities.to(dtype), statistics.sums, kind)
+        if kind == "tied":
+            statistics.common.add_(packed_second_moment(points))
+        return statistics
+
+    def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
+        """See `Expectation`."""
+        sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
+        if "held_out" in self._points:
+            points, scores, _, candidates = self._scores("held_out", parameters)
+            constants = self._factors_of(parameters).constants[candidates]
+            sums[:-1] += inflated_log_sums(scores, constants, parameters.dim, inflations)
+            sums[-1] += len(points)
+        return sums
+
+    def exact(self, name: str, parameters: Parameters) -> Statistics:
+        """Exact statistics of the points "train" or "held_out", whose candidates say where their density is high."""
+        points, scores, _, _ = self._scores(name, parameters)
+        if worth_screening(parameters):
+            best = scores.amax(1)
+            if (found := screened_statistics(points, parameters, self._factors_of(parameters), best)) is not None:
+                return found
+        return e_step(points, DenseScores.safe(parameters, self._second_moment, self._products), sparse=True)
+
+    def forget(self) -> None:
+        """Frees what is kept for the last parameters; with thousands of components it is a third of all memory."""
+        self._factored = None
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Expectation`: candidates and the graph of neighbours."""
+        state = {f"candidates.{name}": tensor for name, tensor in self._candidates.items()}
+        if self._graph is not None:
+            state["graph"] = self._graph
+        return state | {"steps": torch.tensor([self._steps])}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """See `Expectation`."""
+        device = self._second_moment.device
+        self._candidates = {
+            name.removeprefix("candidates."): tensor.to(device)
+            for name, tensor in state.items()
+            if name.startswith("candidates.")
+        }
+        self._graph = state["graph"].to(device) if "graph" in state else None
+        self._steps = int(state["steps"])
+
+    def _scores(self, name: str, parameters: Parameters) -> tuple[Points, Tensor, Pairs, Tensor]:
+        """Points of "train" or "held_out", the scores of their candidates (n, C), the pairs, and the candidates.
+
+        The candidates of the next call follow from the scores.
+        """
+        factors = self._factors_of(parameters)
+        points = self._points[name]
+        if name not in self._candidates:
+            self._candidates[name] = self._search(points.x, parameters)
+        candidates = self._candidates[name].long()
+        row = torch.arange(len(points), device=candidates.device).repeat_interleave(candidates.shape[1])
+        pairs = Pairs.of(row, candidates.flatten(), parameters.n_components)
+        scores = pair_scores(points, candidates, pairs, factors)
+        if self._graph is not None and self._width < parameters.n_components:
+            self._candidates[name] = self._followed(candidates, scores, self._graph)
+        return points, scores, pairs, candidates
+
+    def _factors_of(self, parameters: Parameters) -> Factors:
+        """The factors of `parameters`, computed once for the training and the held-out points."""
+        if self._factored is None or self._factored[0] is not parameters:
+            self._factored = None  # frees the former ones first
+            self._factored = (parameters, Factors.of(parameters, self._points["train"].x.dtype))
+        return self._factored[1]
+
+    def _sums_dtype(self, parameters: Parameters) -> torch.dtype:
+        """float64 where float32 sums of squares would lose the smallest variances."""
+        if self._products != "auto":
+            return torch.float32 if self._products == "float32" else torch.float64
+        largest = float((self._factors_of(parameters).largest_precisions * self._second_moment).max())
+        return torch.float32 if largest < FLOAT32_LIMIT else torch.float64
+
+    def _search(self, x: Tensor, parameters: Parameters) -> Tensor:
+        if self._width >= parameters.n_components:
+            return torch.arange(parameters.n_components, dtype=torch.int32, device=x.device).expand(len(x), -1)
+        return Neighbours(parameters).search(x, self._width).int()
+
+    def _neighbours(self, parameters: Parameters) -> Tensor:
+        """(K, C / 2) int32: the components nearest to each, itself left out."""
+        count = min(self._width // 2, parameters.n_components - 1)
+        return Neighbours(parameters).search(parameters.means, count + 1)[:, 1:].int()
+
+    def _followed(self, candidates: Tensor, scores: Tensor, graph: Tensor) -> Tensor:
+        """The next candidates (n, C) int32: a quarter are the best so far, the rest neighbours of the first two."""
+        kept = self._width // 4
+        best = candidates.gather(1, scores.topk(kept, dim=1).indices)  # (n, C / 4), best first
+        of_second = self._width - kept - graph.shape[1]
+        return torch.cat([best.int(), graph[best[:, 0]], graph[best[:, 1], :of_second]], 1)

@@ -1,0 +1,124 @@
+"""Latent codes of a run on disk: the posterior q(z|x) = N(mean, diag(std^2)) of every image of a split.
+
+RUN/latents/SPLIT/part-00000-of-00002.safetensors holds what one process encoded; codes of the weights at the end of
+stage 1 lie in RUN/latents/SPLIT-stage1. A part is written whole or not at all, and a set of parts is read only when it
+is complete, so that a crash of one encoder never looks like a smaller data set.
+"""
+
+import re
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from data_shards.io import atomic
+from data_shards.io.errors import InputError
+
+WEIGHTS = ("final", "stage1")
+_PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
+
+
+class Latents(NamedTuple):
+    """Posteriors of N images. mean, std: (N, D) float32, std above 0; index: (N,) int64, places in the split."""
+
+    mean: Tensor
+    std: Tensor
+    index: Tensor  # type: ignore[assignment]  # tuple.index is not used on rows of tensors
+
+
+def latents_folder(run: str | Path, split: str, *, weights: str = "final") -> Path:
+    """Where the codes of `split` lie. weights: "final" or "stage1". Raises InputError for another name."""
+    if weights not in WEIGHTS:
+        raise InputError(f"weights: {weights!r} is unknown; use one of {', '.join(WEIGHTS)}")
+    return Path(run) / "latents" / (split if weights == "final" else f"{split}-{weights}")
+
+
+def write(
+    run: str | Path, split: str, latents: Latents, *, weights: str = "final", part: int = 0, parts: int = 1
+) -> Path:
+    """Writes part `part` of `parts` and returns its path. Parts of a former encoding with another `parts` are removed.
+
+    Raises ValueError where shapes disagree or `part` is not in range(parts).
+    """
+    count = len(latents.index)
+    if latents.mean.shape != latents.std.shape or latents.mean.ndim != 2 or len(latents.mean) != count:
+        raise ValueError(f"mean {tuple(latents.mean.shape)}, std {tuple(latents.std.shape)}, index ({count},) disagree")
+    if not 0 <= part < parts:
+        raise ValueError(f"part {part} is not one of {parts} parts")
+    folder = latents_folder(run, split, weights=weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in _part_files(folder):
+        if other[1] != parts:
+            (folder / _part_name(*other)).unlink(missing_ok=True)
+    path = folder / _part_name(part, parts)
+    tensors = {
+        "mean": latents.mean.detach().to("cpu", torch.float32).contiguous(),
+        "std": latents.std.detach().to("cpu", torch.float32).contiguous(),
+        "index": latents.index.detach().to("cpu", torch.int64).contiguous(),
+    }
+    atomic.write_bytes(path, save(tensors))
+    return path
+
+
+def exists(run: str | Path, split: str, *, weights: str = "final") -> bool:
+    """True where codes of `split`, whole or not, lie in the run folder."""
+    return bool(_part_files(latents_folder(run, split, weights=weights)))
+
+
+def read(run: str | Path, split: str, *, weights: str = "final", part: int = 0, parts: int = 1) -> Latents:
+    """Reads slice `part` of `parts` contiguous slices of all images, in the order of their index.
+
+    Raises InputError where codes are missing, incomplete, damaged or doubled.
+    """
+    files = _complete_parts(run, split, weights)
+    pieces = [_read_part(file) for file in files]
+    latents = Latents(*(torch.cat(tensors) for tensors in zip(*pieces, strict=True)))
+    order = latents.index.argsort()
+    ordered = latents.index[order]
+    if (ordered[1:] == ordered[:-1]).any():
+        twice = int(ordered[1:][ordered[1:] == ordered[:-1]][0])
+        raise InputError(f"{files[0].parent}: image {twice} is encoded twice; {_remedy(run, weights)}")
+    mine = order[len(order) * part // parts : len(order) * (part + 1) // parts]
+    return Latents(latents.mean[mine], latents.std[mine], latents.index[mine])
+
+
+def _part_name(part: int, parts: int) -> str:
+    return f"part-{part:05d}-of-{parts:05d}.safetensors"
+
+
+def _part_files(folder: Path) -> list[tuple[int, int]]:
+    """(part, parts) of every part file in `folder`, sorted."""
+    names = (_PART.fullmatch(file.name) for file in folder.glob("part-*.safetensors"))
+    return sorted((int(name[1]), int(name[2])) for name in names if name)
+
+
+def _remedy(run: str | Path, weights: str) -> str:
+    stage = "" if weights == "final" else f" --weights {weights}"
+    return f"make the codes with: python -m eval encode --run {run}{stage}"
+
+
+def _complete_parts(run: str | Path, split: str, weights: str) -> list[Path]:
+    folder = latents_folder(run, split, weights=weights)
+    found = _part_files(folder)
+    if not found:
+        raise InputError(f"{folder}: no codes of split {split!r} are here; {_remedy(run, weights)}")
+    parts = found[0][1]
+    if any(other != parts for _, other in found):
+        raise InputError(f"{folder}: parts of two different encodings are mixed; {_remedy(run, weights)}")
+    missing = sorted(set(range(parts)) - {part for part, _ in found})
+    if missing:
+        raise InputError(f"{folder / _part_name(missing[0], parts)}: this part is missing; {_remedy(run, weights)}")
+    return [folder / _part_name(part, parts) for part in range(parts)]
+
+
+def _read_part(path: Path) -> Latents:
+    try:
+        with safe_open(path, framework="pt") as file:
+            latents = Latents(*(file.get_tensor(name) for name in Latents._fields))
+    except (SafetensorError, struct.error) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and encode again") from error
+    return latents

@@ -1,0 +1,65 @@
+"""What comes after training reads a run through here."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from data_shards.io.errors import InputError
+from trainer.config.config import Config, load
+from trainer.networks.model import SigmaVAE
+from trainer.run_folder.checkpoint import complete_checkpoints, read_model, read_state, read_training
+
+# Tensors of the weight average carry this prefix among a checkpoint's training tensors.
+AVERAGE_PREFIX = "average/"
+
+
+def load_config(run: str | Path) -> Config:
+    """The configuration of a run folder. Raises InputError where the folder holds no run."""
+    path = Path(run) / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"--run: {run} holds no config.yaml; give a run folder that `python -m trainer` made")
+    return load(path)
+
+
+def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
+    """The checkpoint folder behind a name: "final" (the newest) or "stage1" (the end of stage 1)."""
+    folders = complete_checkpoints(Path(run))
+    if not folders:
+        raise InputError(f"--run: {run} has no complete checkpoint; train it first with `python -m trainer`")
+    if weights == "final":
+        return folders[-1]
+    if weights != "stage1":
+        raise InputError(f"--weights: {weights!r} is unknown; use final or stage1")
+    for folder in folders:
+        stages = read_state(folder)["stages"]
+        if stages["stage"] == 1 and stages["ended"]:
+            return folder
+    raise InputError(f"--weights: stage 1 of {run} has not ended yet; go on with `python -m trainer`")
+
+
+def averaged(training: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The averaged weights among a checkpoint's training tensors; empty where the run keeps no average."""
+    return {
+        name.removeprefix(AVERAGE_PREFIX): value for name, value in training.items() if name.startswith(AVERAGE_PREFIX)
+    }
+
+
+def build_model(config: Config, image_shape: tuple[int, int, int], *, per_pixel: bool) -> SigmaVAE:
+    """A model of the right form for weights to be loaded into."""
+    model = SigmaVAE(image_shape, config.model)
+    if per_pixel:
+        model.add_variance_head(1.0)  # the floor is a buffer and comes with the weights
+    return model
+
+
+def load_model(run: str | Path, weights: str = "final", device: str = "cpu") -> SigmaVAE:
+    """The model of a run, in evaluation mode, with averaged weights where the run keeps an average.
+
+    weights: "final" (the newest checkpoint) or "stage1" (the end of stage 1). Raises InputError where it is not there.
+    """
+    folder = checkpoint_of(run, weights)
+    config, state = load_config(run), read_state(folder)
+    model = build_model(config, tuple(state["image_shape"]), per_pixel=state["per_pixel"])
+    tensors = (averaged(read_training(folder)) if config.optimiser.ema_images else {}) or read_model(folder)
+    model.load_state_dict(tensors)
+    return model.to(device).eval()

@@ -1,0 +1,126 @@
+"""The figures of the sweep's report."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
+
+from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
+from tune.report.pareto import front
+from tune.report.ranking import OBJECTIVES, Record, values
+from tune.report.sensitivity import elbo_at
+from tune.search.space import Dimension
+
+TITLES = {
+    "elbo": "held-out ELBO at the closed-form sigma, nats per image",
+    "fd": "held-out FD of samples",
+    "cost": "seconds of training",
+}
+_COLOURS = {"finished": BLUE, "stopped": ORANGE, "failed": RED, "unfinished": MUTED}
+_COLUMNS = 3
+
+
+def curves(records: Sequence[Record], rungs: Sequence[int]) -> str:
+    """The held-out ELBO of every trial of the search over images seen; dashed lines are the rungs of ASHA."""
+    with figure(6.4, 3.2) as (made, axes):
+        shown: set[str] = set()
+        lowest = []
+        for record in records:
+            checks = [(images, elbo) for images, elbo in record["checks"] if elbo is not None]
+            if record["phase"] != "search" or not checks:
+                continue
+            status = record["status"]
+            axes.plot(
+                *zip(*checks, strict=True),
+                color=_COLOURS[status],
+                alpha=0.7,
+                linewidth=1,
+                label=None if status in shown else status,
+            )
+            shown.add(status)
+            lowest.append(checks[len(checks) // 3][1])
+        for rung in rungs:
+            axes.axvline(rung, color=INK, linestyle=(0, (3, 2)), linewidth=1)
+        if lowest:
+            # The first checks are lower by orders of magnitude and would flatten the rest.
+            axes.set_ylim(bottom=min(lowest))
+        axes.set_xlabel("images seen")
+        axes.set_ylabel("ELBO, nats per image")
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if shown:
+            axes.legend(loc="lower right")
+        return svg(made)
+
+
+def front_figure(records: Sequence[Record], objective: str) -> str:
+    """Finished trials by cost and quality, and the front among them."""
+    field, _ = OBJECTIVES[objective]
+    finished = [r for r in records if r["phase"] == "search" and r["status"] == "finished" and values([r], field)]
+    on_front = front(records, objective)
+    with figure() as (made, axes):
+        axes.scatter([r["seconds"] for r in finished], [r[field] for r in finished], color=MUTED, s=16, label="trial")
+        axes.plot(
+            [r["seconds"] for r in on_front],
+            [r[field] for r in on_front],
+            color=BLUE,
+            marker="o",
+            markersize=4,
+            drawstyle="steps-post",
+            label="front",
+        )
+        axes.set_xlabel(TITLES["cost"])
+        axes.set_ylabel(TITLES[objective])
+        axes.legend(loc="best")
+        return svg(made)
+
+
+def early_figure(records: Sequence[Record], images: int, final: str) -> str:
+    """Each finished trial's ELBO at `images` against its final number."""
+    field, _ = OBJECTIVES[final]
+    pairs = [
+        (elbo, r[field])
+        for r in records
+        if r["phase"] == "search"
+        and r["status"] == "finished"
+        and r["images"] > images
+        and values([r], field)
+        and (elbo := elbo_at(r, images)) is not None
+    ]
+    with figure() as (made, axes):
+        axes.scatter([a for a, _ in pairs], [b for _, b in pairs], color=GREEN, s=16)
+        axes.set_xlabel(f"ELBO at {images:,} images")
+        axes.set_ylabel(f"at the end: {TITLES[final]}")
+        return svg(made)
+
+
+def sensitivity_figure(records: Sequence[Record], space: Sequence[Dimension], early_images: int) -> str:
+    """For each searched field, the ELBO at the common early moment by the field's value, a dot a trial."""
+    rows = math.ceil(len(space) / _COLUMNS)
+    with mpl.rc_context(STYLE):
+        made = Figure(figsize=(8.4, 1.9 * rows), layout="constrained")
+        for place, dimension in enumerate(space):
+            axes = made.add_subplot(rows, _COLUMNS, place + 1)
+            points = [
+                (r["fields"][dimension.field], elbo)
+                for r in records
+                if r["phase"] == "search"
+                and dimension.field in r["fields"]
+                and (elbo := elbo_at(r, early_images)) is not None
+            ]
+            if dimension.kind == "choice":
+                named = [str(value) for value in dimension.values]
+                axes.scatter([named.index(str(v)) for v, _ in points], [e for _, e in points], color=BLUE, s=12)
+                axes.set_xticks(range(len(named)), named)
+                axes.set_xlim(-0.5, len(named) - 0.5)
+            else:
+                axes.scatter([v for v, _ in points], [e for _, e in points], color=BLUE, s=12)
+                axes.xaxis.set_major_locator(MaxNLocator(integer=dimension.kind == "randint", nbins=4))
+                if dimension.kind == "loguniform":
+                    axes.set_xscale("log")
+                    axes.set_xlim(*dimension.values)
+                    axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_title(dimension.field, fontsize=8.5)
+            axes.tick_params(labelsize=7.5)
+        return svg(made)
