@@ -5,15 +5,15 @@ import sys
 from data_shards.io.command_line import OneLineParser
 from data_shards.io.errors import command
 from data_shards.io.progress import Progress
-from trainer.flow.fitting import FlowSettings, fit
-from trainer.flow.storage import flow_folder, flow_summary, save_flow
+from trainer.flow.fitting import FlowSettings, fit_flow
+from trainer.flow.storage import FLOW, flow_folder, save_flow
 from trainer.run_folder import latents
 from trainer.run_folder.checkpoint import fingerprint
 from trainer.run_folder.latents import Latents
 
 
 def read_codes(run: str, weights: str) -> tuple[Latents, Latents]:
-    """Codes of split train, and those of split valid that judge them. Raises InputError where they are missing."""
+    """Codes of split train, and those of split valid for validation. Raises InputError where they are missing."""
     return latents.read(run, "train", weights=weights), latents.read(run, "valid", weights=weights)
 
 
@@ -32,13 +32,13 @@ def main() -> None:
     codes, held_out = read_codes(args.run, args.weights)
     folder = flow_folder(args.run, args.weights)
     facts = {"codes": f"{fingerprint({'mean': codes.mean, 'std': codes.std}):016x}"}
-    found = flow_summary(folder)
+    found = FLOW.read_record(folder)
     if found is not None and found["codes"] == facts["codes"] and FlowSettings(**found["settings"]) == settings:
         print(f"{folder}: already fitted with these settings")
         return
     with Progress("flow", settings.epochs, "epochs") as bar:
         bar.update(0)
-        fitted = fit(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
+        fitted = fit_flow(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
     save_flow(folder, fitted, settings, facts)
     print(f"{folder}: log-likelihood {fitted.held_out:.3f} +- {fitted.held_out_error:.3f} held out")
 

@@ -21,11 +21,11 @@ class FlowSettings:
     width: int = 128
     """Width of their hidden layers, at least 1."""
     epochs: int = 30
-    """Passes over the codes, at least 1; the step size falls to 0 over them."""
+    """Passes over the codes, at least 1; the learning rate falls to 0 over them."""
     batch: int = 512
     """Codes of one update, at least 1."""
     learning_rate: float = 2e-3
-    """Step size of Adam at the start, above 0."""
+    """Learning rate of Adam at the start, above 0."""
     seed: int = 0
     """Seed of the weights, the order of codes and their samples."""
 
@@ -48,7 +48,7 @@ class FittedFlow:
     """Its standard error over the codes."""
 
 
-def fit(
+def fit_flow(
     codes: Latents,
     held_out: Latents,
     settings: FlowSettings,
@@ -56,8 +56,8 @@ def fit(
 ) -> FittedFlow:
     """Maximises the mean log-density of z ~ q(z|x), a new sample of every posterior each epoch (equation 11).
 
-    after: called with each epoch and the held-out mean, which decides which epoch's weights are kept. Raises InputError
-    where there are fewer than two latents, or no codes.
+    after: called after each epoch with its number and the held-out mean in nats; the epoch with the highest mean gives
+    the weights. Raises InputError where there are fewer than two latents, or no codes.
     """
     count, dim = codes.mean.shape
     if dim < 2 or not count or not len(held_out.index):
@@ -65,7 +65,7 @@ def fit(
     flow = LatentFlow(dim, layers=settings.layers, width=settings.width, seed=settings.seed)
     flow.set_scale(codes.mean.mean(0), codes.mean.var(0, correction=0) + codes.std.square().mean(0))
     generator = torch.Generator().manual_seed(settings.seed)
-    judges = held_out.mean + held_out.std * torch.randn(held_out.mean.shape, generator=generator)
+    validation = held_out.mean + held_out.std * torch.randn(held_out.mean.shape, generator=generator)
     optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate)
     updates = settings.epochs * -(-count // settings.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
@@ -80,7 +80,7 @@ def fit(
             optimiser.step()
             schedule.step()
         with torch.no_grad():
-            scores = flow.score_samples(judges).double()
+            scores = flow.score_samples(validation).double()
         nats = float(scores.mean())
         after(epoch, nats)
         if best is None or nats > best[0]:

@@ -8,7 +8,7 @@ from support.running import run_module
 
 from data_shards.io.errors import InputError
 from trainer.flow import LatentFlow
-from trainer.flow.fitting import FlowSettings, fit
+from trainer.flow.fitting import FlowSettings, fit_flow
 from trainer.flow.storage import load_flow, save_flow
 from trainer.run_folder.latents import Latents
 
@@ -80,7 +80,7 @@ def test_a_new_flow_is_the_gaussian_of_the_codes_scale():
 def test_it_learns_a_ring_that_a_gaussian_cannot(tmp_path):
     codes, held_out = ring(2000, 0), ring(500, 1)
     settings = FlowSettings(layers=6, width=32, epochs=15, batch=100, learning_rate=0.01)
-    fitted = fit(codes, held_out, settings)
+    fitted = fit_flow(codes, held_out, settings)
     # The best Gaussian of a ring of radius 2 with deviation 0.2: variance 2 + 0.04 in both directions.
     gaussian = -math.log(2 * math.pi * 2.04) - 1
     assert fitted.held_out > gaussian + 0.5
@@ -94,15 +94,15 @@ def test_it_learns_a_ring_that_a_gaussian_cannot(tmp_path):
 
 def test_the_same_seed_gives_the_same_flow():
     settings = FlowSettings(layers=2, width=8, epochs=1)
-    first, second = (fit(ring(300, 0), ring(50, 1), settings) for _ in range(2))
+    first, second = (fit_flow(ring(300, 0), ring(50, 1), settings) for _ in range(2))
     assert first.held_out == second.held_out
 
 
-def test_mistakes_are_told(tmp_path):
+def test_mistakes_are_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="epochs: 0 is below 1"):
         FlowSettings(epochs=0)
     with pytest.raises(InputError, match="2 latents or more"):
-        fit(Latents(torch.zeros(3, 1), torch.ones(3, 1), torch.arange(3)), ring(5, 0), FlowSettings())
+        fit_flow(Latents(torch.zeros(3, 1), torch.ones(3, 1), torch.arange(3)), ring(5, 0), FlowSettings())
     with pytest.raises(InputError, match=r"python -m trainer\.flow --run"):
         load_flow(tmp_path)
     done = run_module("trainer.flow", "--run", str(tmp_path))
