@@ -89,11 +89,17 @@ class Manifest:
         """
         folder = Address(address, allow_pipe=allow_pipe)
         try:
-            return cls.from_json(json.loads(folder.read_bytes(FILE)))
+            content = json.loads(folder.read_bytes(FILE))
         except FileNotFoundError as error:
             raise InputError(f"{address}: no {FILE} there; make it by `python -m data_shards build`") from error
         except Unreachable as error:
             raise InputError(str(error)) from error
+        except ValueError as error:
+            raise InputError(f"{folder.of(FILE)}: damaged ({error}); build the shards again") from error
+        try:
+            return cls.from_json(content)
+        except InputError:
+            raise
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{folder.of(FILE)}: damaged ({error}); build the shards again") from error
 

@@ -1,19 +1,35 @@
-"""Mistakes of the user, told in one line.
+"""Mistakes of the user, reported in one line.
 
-A command ends with exit code 2 and one line on stderr where the input is wrong: the field or file, what is wrong
+A command ends with exit code 2 and one line on stderr where the input is wrong: the parameter or file, what is wrong
 with it, what would be right. Everything else is a defect of ours and keeps its traceback.
 """
 
 import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 
-class InputError(Exception):
-    """The input is at fault. The message is one line: which field or file, what is wrong, what would be right."""
+class InputError(ValueError):
+    """The input is wrong: a parameter, a field of a configuration, or a file.
+
+    message    one line: what is wrong and what would be right; names the file where a file is wrong
+    parameter  the parameter or field that is wrong, by its name in Python; `str(error)` begins with it
+    """
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+    def __str__(self) -> str:
+        return self.named(self.parameter)
+
+    def named(self, name: str | None) -> str:
+        """The message after `name`, which is the parameter's name where the reader is (its option, for instance)."""
+        message = super().__str__()
+        return message if name is None else f"{name}: {message}"
 
 
-# Faults of the machine that a user can mend, so they read better as one line than as a traceback.
+# Faults of the machine that a user can remedy, so they read better as one line than as a traceback.
 _MACHINE_FAULTS = {
     errno.ENOSPC: "the disk is full: free some space and start the same command again",
     errno.EDQUOT: "the disk quota is used up: free some space and start the same command again",
@@ -22,13 +38,22 @@ _MACHINE_FAULTS = {
     errno.EADDRINUSE: "the port is in use: choose another one",
 }
 
+_options: dict[str, str] = {}  # of the command line that was parsed last: parameter -> option
+
+
+def name_options(options: Mapping[str, str]) -> None:
+    """Makes `command` print these options instead of the parameters that they set: {"n": "--n"}."""
+    _options.update(options)
+
 
 def command(main: Callable[[], None]) -> int:
     """Runs `main` and returns the exit code of the process: 0, or 2 with one line on stderr for an `InputError`."""
+    _options.clear()
     try:
         main()
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        name = _options.get(error.parameter, error.parameter) if error.parameter else None
+        print(f"error: {' '.join(error.named(name).split())}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in _MACHINE_FAULTS:

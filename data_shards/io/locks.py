@@ -1,23 +1,37 @@
-"""The folder for what is downloaded or computed once and shared by all runs of a user."""
+"""Locks between processes, on one machine or on a shared file system that supports them."""
 
 import contextlib
-import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_shards.io.user_cache import cache_folder
-
-
-def shared_folder(name: str) -> Path:
-    """Folder NAME of the user's cache; made where it is missing."""
-    folder = cache_folder() / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+from filelock import FileLock, Timeout
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lets one process at a time of this machine (or of a shared file system with locks) work on `path`."""
-    with path.with_name(f".{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    """Lets one process (and one thread) at a time work on `path`; waits for its turn.
+
+    The lock is the file .NAME.lock beside `path`. A process that dies gives it up.
+    """
+    with _lock(path):
         yield
+
+
+@contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Like `locked`, but does not wait: yields False, without the lock, where someone else holds it."""
+    lock = _lock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    # Every user of a shared cache may take the lock.
+    return FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)

@@ -38,13 +38,13 @@ def find_folder() -> Path:
 
     Raises InputError, naming the three ways to provide the files, where none works.
     """
-    cached = cache_folder() / "fashion-mnist"
-    for folder in (DEBIAN_FOLDER, cached):
-        if all((folder / name).is_file() for name in FILES):
-            return folder
+    if _complete(DEBIAN_FOLDER):
+        return DEBIAN_FOLDER
+    cached = cache_folder("fashion-mnist")
+    if _complete(cached):
+        return cached
     failures = []
     for fetch in (_fetch_official, _fetch_debian):
-        cached.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cached.parent) as scratch:
             try:
                 folder = fetch(Path(scratch))
@@ -58,6 +58,10 @@ def find_folder() -> Path:
         "fashion-mnist: no idx files. Give their folder by --source, or `apt-get install "
         f"{DEBIAN_PACKAGE}`, or open the network to {OFFICIAL} (tried: {'; '.join(failures)})"
     )
+
+
+def _complete(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in FILES)
 
 
 def _fetch_official(scratch: Path) -> Path:

@@ -65,4 +65,4 @@ def shard_files(address: Address, manifest: Manifest, *, cache_bytes: int, split
             f"cache_bytes: {cache_bytes} is less than the {least} of one shuffling window; give at least that, "
             "or build with a smaller --window"
         )
-    return ShardCache(address, manifest, root=cache_folder() / "shards", limit_bytes=cache_bytes)
+    return ShardCache(address, manifest, root=cache_folder("shards"), limit_bytes=cache_bytes)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from data_shards.io.locks import shared_folder
+from data_shards.io.user_cache import cache_folder
 from eval.commands.fid import chosen_part
 from eval.distance.extractors.inception import WEIGHTS_NAME
 from eval.paper.evidence import Evidence
@@ -142,5 +142,5 @@ def with_extractor(plan: Plan) -> Plan:
 def _chosen(measure: Measurements) -> Measurements:
     if measure.extractor != "auto":
         return measure
-    at_hand = measure.extractor_weights or (shared_folder("weights") / WEIGHTS_NAME).exists()
+    at_hand = measure.extractor_weights or (cache_folder("weights") / WEIGHTS_NAME).exists()
     return dataclasses.replace(measure, extractor="inception" if at_hand else "efficientnet-lite0")

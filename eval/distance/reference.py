@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_shards.io.errors import InputError
-from data_shards.io.locks import shared_folder
+from data_shards.io.user_cache import cache_folder
 from data_shards.manifest import Manifest
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.feature_extraction import extract
@@ -30,7 +30,7 @@ def reference_statistics(
     if split not in manifest.splits:
         raise InputError(f"--split: {split!r} is not in {shards}; use one of {', '.join(manifest.splits)}")
     protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
-    path = shared_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
+    path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
     # The first process alone looks, so that all take the same way even if the file appears meanwhile.
     if ranks.any(ranks.is_main and path.exists()):
         return FeatureStatistics.load(path)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
-from data_shards.io.locks import locked, shared_folder
+from data_shards.io.locks import locked
+from data_shards.io.user_cache import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def given_or_downloaded(path: str, published: WeightFile) -> Path:
         if not Path(path).is_file():
             raise InputError(f"--extractor-weights: {path} is no file; give the path of {published.name}")
         return Path(path)
-    kept = shared_folder("weights") / published.name
+    kept = cache_folder("weights") / published.name
     with locked(kept):
         if not kept.exists():
             _download(published, kept)

@@ -1,7 +1,5 @@
-"""Atomic files, one-line errors, progress lines."""
+"""Files and folders that are replaced whole or not at all."""
 
-import errno
-import os
 import signal
 import subprocess
 import sys
@@ -10,8 +8,6 @@ import time
 import pytest
 
 from data_shards.io import atomic
-from data_shards.io.errors import InputError, command
-from data_shards.io.progress import Progress, duration
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -48,7 +44,7 @@ def test_a_process_killed_while_writing_leaves_former_or_new_content_and_nothing
     contents = {letter * 200_000 for letter in "ab"}
     atomic.write_text(path, "a" * 200_000)
     code = (
-        "import itertools, sys, pathlib; from data_shards import atomic\n"
+        "import itertools, sys, pathlib; from data_shards.io import atomic\n"
         "for letter in itertools.cycle('ab'): atomic.write_text(pathlib.Path(sys.argv[1]), letter * 200_000)"
     )
     for _ in range(3):
@@ -69,52 +65,3 @@ def test_a_folder_takes_the_place_of_ruins(tmp_path):
     atomic.replace_folder(beside, final)
     assert (final / "file").read_text() == "whole"
     assert not beside.exists()
-
-
-def test_wrong_input_is_one_line_and_exit_code_2(capsys):
-    def main():
-        raise InputError("field: wrong;\n  right would be 1")
-
-    assert command(main) == 2
-    assert capsys.readouterr().err == "error: field: wrong; right would be 1\n"
-
-
-def test_a_full_disk_is_one_line_and_exit_code_2(capsys):
-    def main():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shards/train.tar")
-
-    assert command(main) == 2
-    assert capsys.readouterr().err.startswith("error: shards/train.tar: the disk is full")
-
-
-def test_a_defect_keeps_its_traceback():
-    def main():
-        raise OSError(errno.EINVAL, "what is this")
-
-    with pytest.raises(OSError, match="what is this"):
-        command(main)
-
-
-def test_success_is_exit_code_0():
-    assert command(lambda: None) == 0
-
-
-def test_progress_away_from_a_terminal_ends_with_a_line_of_all_facts(capsys):
-    with Progress("build", 1000) as bar:
-        bar.update(0)
-        time.sleep(0.01)
-        bar.update(1000, bad=3)
-    line = capsys.readouterr().err
-    assert line.startswith("build  1,000 of 1,000 images  ")
-    assert "images/s  bad 3  0s left\n" in line
-
-
-def test_a_rank_that_does_not_show_says_nothing(capsys):
-    with Progress("build", 10, show=False) as bar:
-        bar.update(10)
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0s"), (59.4, "59s"), (185, "3m05s"), (4020, "1h07m")])
-def test_durations_read_like_a_clock(seconds, text):
-    assert duration(seconds) == text
