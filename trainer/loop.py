@@ -312,14 +312,14 @@ class Trainer:
             raise InputError(
                 f"optimiser.learning_rate: loss or gradient was not finite in {self.bad_steps} updates in a row "
                 f"(the last at image {self.position}); the last checkpoint is intact; lower the learning rate, set "
-                "optimiser.gradient_clip, or warm up"
+                "optimiser.max_grad_norm, or warm up"
             )
 
     def _check(self) -> None:
         measured = self._measure()
         self.stages.check(measured.elbo)
         state = self.stages.state
-        if state.stage == 1 and self.model.dataset_variance < self.config.variance.smallest:
+        if state.stage == 1 and self.model.dataset_variance < self.config.variance.min_variance:
             state.ended = "collapsed"
         self.log.event("valid", self.position, stage=state.stage, smoothed_elbo=state.smoothed, **vars(measured))
 
@@ -331,7 +331,7 @@ class Trainer:
         state, config = self.stages.state, self.config
         if state.stage == 1 and config.objective.name == "sigma_vae":
             exact = exact_variance(self.model, config.data, config.seed, self.ranks)
-            self.model.freeze_variance(max(exact, config.variance.smallest))
+            self.model.freeze_variance(max(exact, config.variance.min_variance))
             if self.average is not None:
                 self.average.average["log_variance"].copy_(self.model.log_variance)
         measured = self._measure()
@@ -349,7 +349,7 @@ class Trainer:
                 "warning",
                 self.position,
                 message="sigma^2 fell to its smallest value: the data may be constant or memorised; "
-                "raise variance.smallest, lower stage1.max_epochs or use a smaller model",
+                "raise variance.min_variance, lower stage1.max_epochs or use a smaller model",
             )
         elif state.ended == "cap" and state.without_gain == 0 and self.stages.configs[state.stage - 1].eps > 0:
             self.log.event(
@@ -399,7 +399,7 @@ class Trainer:
         def write() -> None:
             if self.ranks.is_main:
                 checkpoints.write(self.run_folder, saved)
-                checkpoints.prune(self.run_folder, self.config.checkpoint.keep)
+                checkpoints.prune(self.run_folder, self.config.checkpoint.keep_last)
 
         _agreed(self.ranks, write)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.paper.asks import BEST, Ask, unique, weights_of
 from eval.paper.plan import LEARNED, REFERENCE, MixtureForm, Plan, Variant
-from trainer.config.config import FREE_TO_CHANGE, Config, load, to_dict
+from trainer.config.config import FREE_TO_CHANGE, Config, load, to_dict, with_old_names
 from trainer.objectives.objective import NAMED_VARIANCES
 
 TARGETS = ("table1", "table2", "table3", "table4", "figure1", "figure2", "figure3", "figure4", "beyond")
@@ -210,7 +210,8 @@ def _loaded(path: str, fields: str) -> Config:
 
 def configuration_hash(config: Config) -> str:
     """16 hexadecimal digits of everything that decides what is learnt."""
-    content = to_dict(config)
+    # Kept measurements know their training by this hash of the fields' first names.
+    content = with_old_names(to_dict(config))
     for name in ("name", *FREE_TO_CHANGE):
         section, _, field = name.rpartition(".")
         (content[section] if section else content).pop(field)

@@ -81,9 +81,9 @@ def test_too_many_bad_steps_in_a_row_stop_the_run_and_leave_the_last_checkpoint(
 
 
 def test_a_collapsing_variance_ends_the_stage_with_a_warning(digits_shards, tmp_path):
-    run = train(digits_shards, tmp_path, "collapsed", variance__smallest=0.5, stage2__max_epochs=0)
+    run = train(digits_shards, tmp_path, "collapsed", variance__min_variance=0.5, stage2__max_epochs=0)
     assert events(run, "stage_end")[0]["reason"] == "collapsed"
-    assert "variance.smallest" in events(run, "warning")[0]["message"]
+    assert "variance.min_variance" in events(run, "warning")[0]["message"]
 
 
 def test_a_missing_shard_set_is_told_in_one_line(tmp_path):
@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_previous_checkpoint_is_good(dig
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)], check=False).returncode != 0:
         pytest.skip("mounting a small file system needs root")
     try:
-        arguments = words(digits_shards, small, "full", checkpoint__keep=100, checkpoint__every_images=300)
+        arguments = words(digits_shards, small, "full", checkpoint__keep_last=100, checkpoint__every_images=300)
         done = run_module("trainer", *arguments)
         assert done.returncode == 2
         assert "the disk is full" in done.stderr

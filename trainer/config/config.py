@@ -75,8 +75,9 @@ class Config:
             "optimiser.ema_images: engine deepspeed shards the weights and keeps no average of them; use engine ddp",
         )
         require(
-            self.model.norm != "batch" or self.engine.micro_batches == 1,
-            "engine.micro_batches: batch norm takes its statistics over the whole batch; use 1, or norm group or none",
+            self.model.norm != "batch" or self.engine.grad_accumulation_steps == 1,
+            "engine.grad_accumulation_steps: batch norm takes its statistics over the whole batch; use 1, or norm "
+            "group or none",
         )
 
     @property
@@ -89,6 +90,14 @@ class Config:
         """True where a stage with per-pixel variances follows the first."""
         return self.objective.name == "sigma_vae" and self.stage2.max_epochs > 0
 
+
+# The names that fields had in the first run folders.
+OLD_NAMES = {
+    "optimiser.max_grad_norm": "gradient_clip",
+    "engine.grad_accumulation_steps": "micro_batches",
+    "checkpoint.keep_last": "keep",
+    "variance.min_variance": "smallest",
+}
 
 # These say where and how a run is carried out, not what is learnt: a run may be resumed with other values.
 FREE_TO_CHANGE = ("runs", "device", "data.shards", "data.workers", "data.substitutes", "engine", "checkpoint", "log")
@@ -171,6 +180,28 @@ def to_dict(config: Config) -> dict[str, Any]:
         return [plain(inner) for inner in value] if isinstance(value, tuple | list) else value
 
     return plain(dataclasses.asdict(config))
+
+
+def with_old_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of `to_dict` under OLD_NAMES, so that a hash of it is the same as before the fields were renamed."""
+    return _renamed(content, OLD_NAMES)
+
+
+def with_new_names(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a config.yaml, which may have OLD_NAMES, under the names of today."""
+    return _renamed(
+        content, {f"{new.partition('.')[0]}.{old}": new.partition(".")[2] for new, old in OLD_NAMES.items()}
+    )
+
+
+def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """`content` with the field "section.field" of each section called `names["section.field"]` instead."""
+    return {
+        section: {names.get(f"{section}.{name}", name): value for name, value in fields.items()}
+        if isinstance(fields, Mapping)
+        else fields
+        for section, fields in content.items()
+    }
 
 
 def to_yaml(config: Config) -> str:

@@ -120,8 +120,8 @@ class VarianceConfig:
     smoothing: float = 0.01
     """Weight of the newest batch in closed_form's running mean, above 0 and at most 1; the first batches weigh more."""
     learning_rate: float = 0.01
-    """Step size of adam on log sigma^2; above 0."""
-    smallest: float = 1e-6
+    """Learning rate of adam on log sigma^2; above 0."""
+    min_variance: float = 1e-6
     """sigma^2 below which stage 1 counts as collapsed and stops with a warning; above 0."""
     floor: Literal["half_dataset_variance"] | float = "half_dataset_variance"
     """Floor of the per-pixel variance in stage 2: half of sigma_dataset^2 as in Algorithm 1, or a value above 0."""
@@ -132,7 +132,7 @@ class VarianceConfig:
         require(self.initial > 0, f"variance.initial: {self.initial} is not above 0")
         require(0 < self.smoothing <= 1, f"variance.smoothing: {self.smoothing} is not in (0, 1]")
         require(self.learning_rate > 0, f"variance.learning_rate: {self.learning_rate} is not above 0")
-        require(self.smallest > 0, f"variance.smallest: {self.smallest} is not above 0")
+        require(self.min_variance > 0, f"variance.min_variance: {self.min_variance} is not above 0")
         require(isinstance(self.floor, str) or self.floor > 0, f"variance.floor: {self.floor} is not above 0")
         require(0 <= self.beta_nll <= 1, f"variance.beta_nll: {self.beta_nll} is not in 0 to 1")
 
@@ -164,7 +164,7 @@ class OptimiserConfig:
     """Adam and what surrounds it."""
 
     learning_rate: float = 1e-3
-    """Step size of Adam after the warm-up; above 0."""
+    """Learning rate of Adam after the warm-up; above 0."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Decay rates of Adam's two moments; each in [0, 1)."""
     schedule: Literal["constant", "cosine"] = "cosine"
@@ -174,8 +174,8 @@ class OptimiserConfig:
     stage2_fraction: float = 1.0
     """Fraction of learning_rate that stage 2 starts from; above 0."""
     warmup_images: int = 0
-    """Images at the start of the run over which the step size rises from 0; at least 0."""
-    gradient_clip: float = 0.0
+    """Images at the start of the run over which the learning rate rises from 0; at least 0."""
+    max_grad_norm: float = 0.0
     """Largest norm of the gradient of the loss in nats per image; 0 leaves gradients alone."""
     at_switch: Literal["keep", "reset"] = "keep"
     """keep: the moments of the old parameters go on in stage 2; reset: all moments start anew."""
@@ -188,7 +188,7 @@ class OptimiserConfig:
         require(0 <= self.final_fraction <= 1, f"optimiser.final_fraction: {self.final_fraction} is not in 0 to 1")
         require(self.stage2_fraction > 0, f"optimiser.stage2_fraction: {self.stage2_fraction} is not above 0")
         require(self.warmup_images >= 0, f"optimiser.warmup_images: {self.warmup_images} is below 0")
-        require(self.gradient_clip >= 0, f"optimiser.gradient_clip: {self.gradient_clip} is below 0")
+        require(self.max_grad_norm >= 0, f"optimiser.max_grad_norm: {self.max_grad_norm} is below 0")
         require(self.ema_images >= 0, f"optimiser.ema_images: {self.ema_images} is below 0")
 
 
@@ -206,11 +206,14 @@ class EngineConfig:
     """Layout of images and weights; auto is channels_last for ddp, the faster one, and contiguous for deepspeed."""
     compile: bool = False
     """Compiles the networks with torch.compile; pays on GPUs, not on CPUs."""
-    micro_batches: int = 1
+    grad_accumulation_steps: int = 1
     """Parts into which each process cuts its share of a batch to save memory; at least 1."""
 
     def __post_init__(self) -> None:
-        require(self.micro_batches >= 1, f"engine.micro_batches: {self.micro_batches} is below 1")
+        require(
+            self.grad_accumulation_steps >= 1,
+            f"engine.grad_accumulation_steps: {self.grad_accumulation_steps} is below 1",
+        )
         require(
             (self.name == "deepspeed") == bool(self.deepspeed_config),
             "engine.deepspeed_config: needed by engine deepspeed, and by it alone",
@@ -220,8 +223,8 @@ class EngineConfig:
             "engine.memory_format: engine deepspeed flattens weights and needs them contiguous; use auto",
         )
         require(
-            self.name == "ddp" or self.micro_batches == 1,
-            "engine.micro_batches: engine deepspeed takes the whole share at once; use 1",
+            self.name == "ddp" or self.grad_accumulation_steps == 1,
+            "engine.grad_accumulation_steps: engine deepspeed takes the whole share at once; use 1",
         )
 
 
@@ -231,7 +234,7 @@ class CheckpointConfig:
 
     every_images: int = 250_000
     """Images between two checkpoints; at least 1."""
-    keep: int = 2
+    keep_last: int = 2
     """Newest checkpoints kept beside the end of stage 1; at least 1."""
     walltime_minutes: float = 0.0
     """Minutes after which the run writes a checkpoint and ends, to be started again; 0 sets no limit."""
@@ -240,7 +243,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         require(self.every_images >= 1, f"checkpoint.every_images: {self.every_images} is below 1")
-        require(self.keep >= 1, f"checkpoint.keep: {self.keep} is below 1")
+        require(self.keep_last >= 1, f"checkpoint.keep_last: {self.keep_last} is below 1")
         require(self.walltime_minutes >= 0, f"checkpoint.walltime_minutes: {self.walltime_minutes} is below 0")
         require(self.bad_steps >= 1, f"checkpoint.bad_steps: {self.bad_steps} is below 1")
 

@@ -111,7 +111,7 @@ class DdpEngine:
     def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
         self.adam.zero_grad(set_to_none=True)
-        parts = micro_batches(share, self.config.engine.micro_batches)
+        parts = micro_batches(share, self.config.engine.grad_accumulation_steps)
         whole = whole_batch_rows(self.objective, parts, self.ranks)
         sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)
         # DDP divides the sum of gradients by the number of processes.
@@ -133,8 +133,8 @@ class DdpEngine:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         finite = torch.isfinite(norm) & torch.isfinite(loss)
-        if self.config.optimiser.gradient_clip > 0:
-            factor = (self.config.optimiser.gradient_clip / (norm + 1e-6)).clamp_max(1.0)
+        if self.config.optimiser.max_grad_norm > 0:
+            factor = (self.config.optimiser.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
             torch._foreach_mul_(gradients, factor)
         set_step_size(self.adam, step_size)
         # The fused kernel leaves everything untouched where found_inf is 1, without asking the host.

@@ -87,7 +87,7 @@ class DeepSpeedEngine:
                 **self.settings,
                 "train_micro_batch_size_per_gpu": max(1, self.config.data.global_batch // self.ranks.world_size),
                 "gradient_accumulation_steps": 1,
-                "gradient_clipping": optimiser.gradient_clip,
+                "gradient_clipping": optimiser.max_grad_norm,
                 # The client's Adam is torch's own, which ZeRO shards like its own ones.
                 "zero_allow_untested_optimizer": True,
             },
@@ -126,7 +126,7 @@ class DeepSpeedEngine:
             if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
                 raise InputError(
                     "optimiser.learning_rate: a gradient was not finite under DeepSpeed, which has taken it over; "
-                    "the last checkpoint is intact; lower the learning rate or set optimiser.gradient_clip"
+                    "the last checkpoint is intact; lower the learning rate or set optimiser.max_grad_norm"
                 )
         return StepResult(sums, finite)
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import yaml
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from trainer.config.config import Config, load
+from trainer.config.config import Config, parse, with_new_names
 from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints, read_model, read_state, read_training
 
@@ -18,7 +19,13 @@ def load_config(run: str | Path) -> Config:
     path = Path(run) / "config.yaml"
     if not path.is_file():
         raise InputError(f"--run: {run} holds no config.yaml; give a run folder that `python -m trainer` made")
-    return load(path)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no fields; restore it")
+    return parse([f"--config={yaml.safe_dump(with_new_names(content))}"])
 
 
 def checkpoint_of(run: str | Path, weights: str = "final") -> Path:

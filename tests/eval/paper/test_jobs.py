@@ -2,11 +2,14 @@
 
 import dataclasses
 
+import pytest
 from support.evidence_cases import plan
+from support.running import ROOT
 
 from eval.paper.asks import Ask
 from eval.paper.jobs import TARGETS, configuration_hash, jobs, method_training, resolved, sweep_training
-from eval.paper.plan import Components, Plane, Sweep, Variant
+from eval.paper.measured import MEASURED, read_measured
+from eval.paper.plan import Components, Plane, Sweep, Variant, read_plan
 
 
 def test_a_method_of_one_stage_sees_as_many_images_as_one_of_two():
@@ -46,6 +49,15 @@ def test_the_hash_ignores_where_a_run_lies_and_sees_what_is_learnt():
     slower = dataclasses.replace(training, fields={**training.fields, "optimiser.learning_rate": 1e-5})
     same, moved, changed = (configuration_hash(resolved(made, each)) for each in (training, elsewhere, slower))
     assert same == moved != changed
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_every_kept_measurement_is_recognised_by_the_hash_of_its_configuration(dataset):
+    made = read_plan(dataset)
+    kept = read_measured(ROOT / MEASURED, dataset)
+    of_jobs = {job.training.name: configuration_hash(resolved(made, job.training)) for job in jobs(made, TARGETS)}
+    assert len(kept) > 0
+    assert {name: record.configuration for name, record in kept.items()} == {name: of_jobs[name] for name in kept}
 
 
 def test_both_stages_of_ours_are_measured_and_real_images_once():

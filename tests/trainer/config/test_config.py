@@ -12,6 +12,7 @@ from data_shards.io.errors import InputError
 from trainer.config import config as configs
 from trainer.config import sections
 from trainer.config.config import Config
+from trainer.run_folder.restore import load_config
 
 SECTIONS = [value for value in vars(sections).values() if dataclasses.is_dataclass(value)]
 
@@ -28,6 +29,28 @@ def test_a_configuration_survives_writing_and_reading(tmp_path):
     assert configs.load(path) == config
 
 
+def test_the_configuration_of_a_run_of_before_the_fields_were_renamed_is_read(tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "name: demo\n"
+        "optimiser:\n  gradient_clip: 10.0\n"
+        "variance:\n  smallest: 1.0e-05\n"
+        "engine:\n  micro_batches: 2\n"
+        "checkpoint:\n  keep: 3\n"
+    )
+    config = load_config(tmp_path)
+    assert config.optimiser.max_grad_norm == 10.0
+    assert config.variance.min_variance == 1e-5
+    assert config.engine.grad_accumulation_steps == 2
+    assert config.checkpoint.keep_last == 3
+
+
+def test_an_old_name_is_refused_outside_of_run_folders(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("checkpoint: {keep: 3}\n")
+    with pytest.raises(InputError, match="keep"):
+        configs.load(path)
+
+
 def test_the_command_line_overrides_the_file(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("seed: 3\ndata: {global_batch: 32}\n")
@@ -37,7 +60,9 @@ def test_the_command_line_overrides_the_file(tmp_path):
 
 @pytest.mark.parametrize("section", [Config, *SECTIONS], ids=lambda s: s.__name__)
 def test_every_field_says_what_it_means(section):
-    source = (ROOT / "trainer" / ("config.py" if section is Config else "sections.py")).read_text().splitlines()
+    source = (
+        (ROOT / "trainer" / "config" / ("config.py" if section is Config else "sections.py")).read_text().splitlines()
+    )
     for field in dataclasses.fields(section):
         line = next(n for n, text in enumerate(source) if text.startswith(f"    {field.name}: "))
         assert source[line + 1].startswith('    """'), f"{section.__name__}.{field.name} has no line below it"
@@ -52,7 +77,7 @@ def test_every_field_says_what_it_means(section):
         (["--data.global_batch", "0"], "data.global_batch"),
         (["--model.norm", "layer"], "model.norm"),
         (["--model.norm", "group", "--model.encoder_channels", "[3]"], "model.encoder_channels"),
-        (["--model.norm", "batch", "--engine.micro_batches", "2"], "engine.micro_batches"),
+        (["--model.norm", "batch", "--engine.grad_accumulation_steps", "2"], "engine.grad_accumulation_steps"),
         (["--objective.name", "fixed"], "objective.sigma2"),
         (["--objective.name", "vae", "--objective.sigma2", "0.1"], "objective.sigma2"),
         (["--variance.floor", "-0.1"], "variance.floor"),

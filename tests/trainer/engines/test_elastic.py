@@ -24,7 +24,7 @@ METHODS = {
     "wae-mmd": {"objective__name": "wae_mmd"},
     "adam": {"variance__update": "adam"},
     "epoch": {"variance__update": "epoch"},
-    "clipped": {"optimiser__gradient_clip": 10.0},
+    "clipped": {"optimiser__max_grad_norm": 10.0},
 }
 
 
@@ -41,14 +41,16 @@ def test_every_method_is_the_same_on_two_processes(digits_shards, tmp_path, meth
     assert largest_relative_difference(weights(run), weights(methods_on_two / name)) < 1e-4
 
 
-def test_micro_batches_change_nothing(digits_shards, tmp_path, one_process):
-    run = train(digits_shards, tmp_path, "micro", engine__micro_batches=4, **FIFTY_UPDATES)
+def test_gradient_accumulation_changes_nothing(digits_shards, tmp_path, one_process):
+    run = train(digits_shards, tmp_path, "micro", engine__grad_accumulation_steps=4, **FIFTY_UPDATES)
     assert largest_relative_difference(weights(one_process), weights(run)) < 1e-4
 
 
-def test_micro_batches_change_nothing_where_a_penalty_couples_the_batch(digits_shards, tmp_path):
+def test_gradient_accumulation_changes_nothing_where_a_penalty_couples_the_batch(digits_shards, tmp_path):
     whole = train(digits_shards, tmp_path, "whole", objective__name="wae_mmd", **FIFTY_UPDATES)
-    cut = train(digits_shards, tmp_path, "cut", objective__name="wae_mmd", engine__micro_batches=3, **FIFTY_UPDATES)
+    cut = train(
+        digits_shards, tmp_path, "cut", objective__name="wae_mmd", engine__grad_accumulation_steps=3, **FIFTY_UPDATES
+    )
     assert largest_relative_difference(weights(whole), weights(cut)) < 1e-4
 
 

@@ -56,7 +56,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize("checkpoints_before", [1, 3, 6], ids=["early in stage 1", "late in stage 1", "in stage 2"])
 def test_killed_and_started_again_ends_in_the_same_bits(digits_shards, tmp_path, undisturbed, checkpoints_before):
-    arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep=100)
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     process = start(arguments, 0)
     run = tmp_path / "killed"
     kill_when(process, lambda: len(complete_checkpoints(run)) >= checkpoints_before)
@@ -68,7 +68,7 @@ def test_killed_and_started_again_ends_in_the_same_bits(digits_shards, tmp_path,
 
 def test_two_processes_killed_and_started_again_end_in_the_same_bits(digits_shards, tmp_path):
     whole = train(digits_shards, tmp_path, "whole", processes=2)
-    arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep=100)
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     run = tmp_path / "killed"
     kill_when(start(arguments, 2), lambda: len(complete_checkpoints(run)) >= 2)
     done = run_module("trainer", *arguments, processes=2)
