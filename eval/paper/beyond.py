@@ -1,5 +1,6 @@
 """What helps and what does not: variants of the reference method, each with one change, at the same budget."""
 
+from data_shards.io.tables import Table
 from eval import printed_results as paper
 from eval.paper.asks import Ask, weights_of
 from eval.paper.evidence import READING, Evidence, Number, at, text_of
@@ -8,7 +9,6 @@ from eval.paper.jobs import Training, density_of, method_training, two_stages, v
 from eval.paper.kept_pictures import KeptPictures
 from eval.paper.plan import REFERENCE, Variant
 from eval.paper.protocols import distance_protocol, likelihood_protocol, training_protocol
-from eval.report.tables import Table
 
 _STAGES = {"stage1": "end of stage 1", "final": "final"}
 

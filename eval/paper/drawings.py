@@ -59,15 +59,15 @@ def reconstruction_maps(run: MeasuredRun, components: int) -> bytes:
     """Figure 3: test images, their reconstructions, the errors and the predicted deviations."""
     images = held_out_images(run, "test", single(next(run.model.parameters()).device))
     few = images[:: max(1, len(images) // gallery.COLUMNS)][: gallery.COLUMNS]
-    return gallery.reconstructions(run.model, few).data
+    return gallery.reconstructions(run.model, few)[0]
 
 
 @torch.inference_mode()
 def sample_maps(run: MeasuredRun, components: int) -> bytes:
     """Figure 4: samples from q_hat, below each row its predicted deviations."""
     z = mixture_latents(run.mixture(components, "full"))[:SAMPLES]
-    (picture,) = gallery.samples(run.model, z.to(next(run.model.parameters()).device))
-    return picture.data
+    (picture,), _ = gallery.samples(run.model, z.to(next(run.model.parameters()).device))
+    return picture
 
 
 DRAWINGS: Mapping[str, Callable[[MeasuredRun, int], bytes]] = {

@@ -3,22 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from data_shards.io.tables import Table
 from eval.printed_results import Remark
-from eval.report.tables import Table
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A PNG file and what it shows."""
-
-    name: str
-    """File name without its ending."""
-    caption: str
-    """What it shows."""
-    data: bytes
-    """The file."""
-    pixels: bool = False
-    """True where every pixel is to stay sharp when enlarged."""
+from eval.report.document import Picture
 
 
 @dataclass(frozen=True, kw_only=True)

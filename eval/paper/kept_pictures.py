@@ -6,9 +6,9 @@ from pathlib import Path
 
 from data_shards.io.atomic import write_bytes
 from eval.paper.drawings import picture_path
-from eval.paper.exhibits import Picture
 from eval.paper.jobs import Job, Training
 from eval.paper.record import Record
+from eval.report.document import Picture
 
 
 @dataclass(frozen=True, kw_only=True)

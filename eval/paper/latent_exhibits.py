@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 
+from data_shards.io.tables import Table, plus_minus
 from eval import printed_results as paper
 from eval.paper.asks import Ask
 from eval.paper.charts import line_panels
 from eval.paper.evidence import READING, Evidence, Number, text_of
-from eval.paper.exhibits import Exhibit, Picture
+from eval.paper.exhibits import Exhibit
 from eval.paper.jobs import Training, plane_training, sweep_training
 from eval.paper.kept_pictures import KeptPictures
 from eval.paper.plan import LEARNED, Variance
 from eval.paper.protocols import distance_protocol, likelihood_protocol, training_protocol
-from eval.report.tables import Table, plus_minus
+from eval.report.document import Picture
 
 
 def likelihood_ask(evidence: Evidence) -> Ask:

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Iterator
 
+from data_shards.io.tables import Table
 from eval import printed_results as paper
 from eval.paper.asks import Ask, weights_of
 from eval.paper.charts import bars
 from eval.paper.evidence import READING, Evidence, Number, text_of
-from eval.paper.exhibits import Exhibit, Picture
+from eval.paper.exhibits import Exhibit
 from eval.paper.jobs import Training, method_training, two_stages
 from eval.paper.plan import REFERENCE
 from eval.paper.protocols import distance_protocol, likelihood_protocol, training_protocol
-from eval.report.tables import Table
+from eval.report.document import Picture
 
 _PAPER_FIELDS = {"VAE": "vae", "beta-VAE": "beta_vae", "DIP-VAE": "dip_vae"}
 

@@ -1,13 +1,12 @@
 """The exhibits as Markdown, CSV, PNG and one HTML page that carries everything in itself."""
 
-import csv
-import io
 import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from data_shards.io.atomic import write_bytes, write_text
+from data_shards.io.tables import Table
 from eval import printed_results as paper
 from eval.paper.beyond import beyond
 from eval.paper.evidence import Evidence
@@ -18,9 +17,7 @@ from eval.paper.kept_pictures import KeptPictures
 from eval.paper.latent_exhibits import figure1, table1
 from eval.paper.methods_exhibits import table2, table3
 from eval.paper.sample_exhibits import figure2, figure3, figure4, table4
-from eval.report.document import Drawing, Missing, Page, Section
-from eval.report.pictures import inline
-from eval.report.tables import Table
+from eval.report.document import Missing, Page, Section
 
 _EXHIBITS: Mapping[str, Callable[[Evidence, KeptPictures], Exhibit]] = {
     "table1": table1,
@@ -77,29 +74,12 @@ def missing_sentences(jobs: Sequence[Job], evidence: Evidence, failures: Mapping
     return [f"{', '.join(names)}: {what}; {reason}." for (what, reason), names in grouped.items()]
 
 
-def markdown_table(table: Table) -> str:
-    """A table in Markdown."""
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-    return "\n".join([line(table.head), line(["---"] * len(table.head)), *(line(row) for row in table.rows)])
-
-
-def csv_text(table: Table) -> str:
-    """A table as comma-separated values."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([table.head, *table.rows])
-    return buffer.getvalue()
-
-
 def markdown(exhibit: Exhibit, pictures: Path, page: Path, level: str = "#") -> str:
     """An exhibit in Markdown; one that is a page of its own, with level #, says what others share with it.
 
     pictures: the folder of its PNG files; page: the folder of the Markdown file.
     """
-    parts = [f"{level} {exhibit.title}", *(markdown_table(table) for table in exhibit.tables), *exhibit.text]
+    parts = [f"{level} {exhibit.title}", *(table.to_markdown() for table in exhibit.tables), *exhibit.text]
     parts += exhibit.shared if level == "#" else []
     for picture in exhibit.pictures:
         where = Path(os.path.relpath(pictures / f"{picture.name}.png", page)).as_posix()
@@ -127,7 +107,7 @@ def write_pages(made: Sequence[Exhibit], evidence: Evidence, missing: Sequence[s
     for exhibit in made:
         write_text(out / f"{exhibit.key}.md", markdown(exhibit, out, out))
         if exhibit.tables:
-            write_text(out / f"{exhibit.key}.csv", "\n".join(csv_text(table) for table in exhibit.tables))
+            write_text(out / f"{exhibit.key}.csv", "\n".join(table.to_csv() for table in exhibit.tables))
     page = html(made, evidence, missing, command)
     write_text(out / "index.html", page)
     return out / "index.html"
@@ -143,9 +123,7 @@ def html(made: Sequence[Exhibit], evidence: Evidence, missing: Sequence[str], co
             title=exhibit.title,
             text=exhibit.text,
             tables=exhibit.tables,
-            figures=[
-                Drawing(source=inline(p.data, "png"), caption=p.caption, pixels=p.pixels) for p in exhibit.pictures
-            ],
+            pictures=exhibit.pictures,
             remarks=exhibit.remarks,
         )
         for exhibit in made
@@ -156,7 +134,6 @@ def html(made: Sequence[Exhibit], evidence: Evidence, missing: Sequence[str], co
     page = Page(
         title=f"The paper, reproduced on {dataset}",
         lead=[f"{len(evidence.records)} trainings measured; made by `{command}`.", *shared_text(made)],
-        cards=[],
         sections=[agreement, *shown, *([not_run] if missing else [])],
     )
     return page.html()

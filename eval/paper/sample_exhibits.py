@@ -1,17 +1,19 @@
 """Figures 2, 3, 4 and table 4: samples, how sure the model is of them, and whether they repeat training images."""
 
+from data_shards.io.tables import Table
 from eval import printed_results as paper
 from eval.paper.asks import Ask
 from eval.paper.charts import line_panels
 from eval.paper.evidence import READING, Evidence, Number, text_of
-from eval.paper.exhibits import Exhibit, Picture
+from eval.paper.exhibits import Exhibit
 from eval.paper.jobs import Training, method_training
 from eval.paper.kept_pictures import KeptPictures
 from eval.paper.methods_exhibits import distance_bars, trainings_of
 from eval.paper.plan import REFERENCE, MixtureForm
 from eval.paper.protocols import distance_protocol
+from eval.report.document import Picture
 from eval.report.sections import verdict
-from eval.report.tables import Table, uncertainty_table
+from eval.report.tables import uncertainty_table
 
 _CHOSEN = "Not chosen by eye."
 

@@ -11,7 +11,7 @@ from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, figure, svg
 Values = dict[str, Any]
 
 
-def coverage_figure(values: Values) -> str:
+def coverage_figure(values: Values) -> bytes:
     """How many pixels the predicted intervals hold, against how many they promise."""
     levels = [point["level"] for point in values["coverage"]]
     with figure() as (made, axes):
@@ -27,7 +27,7 @@ def coverage_figure(values: Values) -> str:
         return svg(made)
 
 
-def residual_figure(values: Values) -> str:
+def residual_figure(values: Values) -> bytes:
     """Standardised residuals (x - g) / sigma beside the standard normal."""
     edges, density = np.array(values["residuals"]["edges"]), np.array(values["residuals"]["density"])
     grid = np.linspace(edges[0], edges[-1], 200)
@@ -41,7 +41,7 @@ def residual_figure(values: Values) -> str:
         return svg(made)
 
 
-def reliability_figure(values: Values) -> str:
+def reliability_figure(values: Values) -> bytes:
     """The error made where a variance was predicted, against that variance."""
     groups = values["reliability"]
     # A group without any error has no place on a logarithmic axis.
@@ -65,7 +65,7 @@ def reliability_figure(values: Values) -> str:
         return svg(made)
 
 
-def sparsification_figure(values: Values) -> str:
+def sparsification_figure(values: Values) -> bytes:
     """How the error of the rest falls as the most uncertain pixels are left out."""
     curve = values["sparsification"]
     with figure() as (made, axes):

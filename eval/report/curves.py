@@ -52,7 +52,7 @@ def _frame(axes: Axes, values: np.ndarray) -> None:
     axes.set_ylim(low - 0.03 * (best - low), best + 0.08 * (best - low))
 
 
-def rising_curve(events: Sequence[Event], name: str, title: str) -> str | None:
+def rising_curve(events: Sequence[Event], name: str, title: str) -> bytes | None:
     """A number that training raises, in nats per image, on training batches and held out. None where none is logged."""
     train, valid = series(events, "train", name), series(events, "valid", name)
     values = np.concatenate([train[1], valid[1]])
@@ -67,7 +67,7 @@ def rising_curve(events: Sequence[Event], name: str, title: str) -> str | None:
         return svg(made)
 
 
-def kl_curve(events: Sequence[Event]) -> str | None:
+def kl_curve(events: Sequence[Event]) -> bytes | None:
     """KL[q(z|x) || p(z)] over training. None where nothing is logged."""
     train, valid = series(events, "train", "kl"), series(events, "valid", "kl")
     if not len(train[1]) + len(valid[1]):
@@ -80,7 +80,7 @@ def kl_curve(events: Sequence[Event]) -> str | None:
         return svg(made)
 
 
-def variance_curve(events: Sequence[Event]) -> str | None:
+def variance_curve(events: Sequence[Event]) -> bytes | None:
     """sigma^2 of the data set, and beside it what equation 9 gives. None where nothing is logged."""
     used = series(events, "train", "sigma2")
     if not len(used[1]):

@@ -26,8 +26,8 @@ def log_aggregate_posterior(z: Tensor, codes: Latents) -> Tensor:
     return torch.cat(parts) - math.log(len(mean))
 
 
-def density_figure(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> str:
-    """Aggregate posterior, its mixture where there is one, and the prior, as an address for a page. codes: D = 2."""
+def density_figure(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> bytes:
+    """Aggregate posterior, its mixture where there is one, and the prior, as an SVG file. codes: D = 2."""
     with mpl.rc_context(STYLE):
         return svg(_drawn(codes, log_mixture))
 

@@ -1,13 +1,14 @@
-"""What a report page is made of, and how it becomes one file that carries everything in itself."""
+"""What a page is made of, and its two writers: one HTML file that contains everything, and Markdown."""
 
+import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 
+from data_shards.io.tables import Table
 from eval.printed_results import Remark
-from eval.report.tables import Table
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -21,14 +22,22 @@ class Card:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A picture with what it shows."""
+class Picture:
+    """A PNG or SVG file and what it shows."""
 
-    source: str
-    """The picture as an address that carries it, see `eval.report.pictures.inline`."""
+    data: bytes
+    """The file."""
     caption: str
+    name: str = ""
+    """File name without its ending, for pages that refer to files; empty where only HTML shows the picture."""
     pixels: bool = False
     """True where every pixel is to stay sharp when enlarged."""
+
+    @property
+    def source(self) -> str:
+        """The picture as an address that contains it."""
+        kind = "png" if self.data.startswith(b"\x89PNG") else "svg+xml"
+        return f"data:image/{kind};base64,{base64.b64encode(self.data).decode()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,7 @@ class Missing:
 
     what: str
     command: str
+    """The command that measures it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,26 +59,40 @@ class Details:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """One heading with what stands below it."""
+    """One heading with what stands below it, in the order of the fields."""
 
     key: str
+    """Anchor of the heading."""
     title: str
     text: Sequence[str] = ()
     tables: Sequence[Table] = ()
-    figures: Sequence[Drawing] = ()
+    pictures: Sequence[Picture] = ()
     remarks: Sequence[Remark] = ()
     missing: Sequence[Missing] = ()
-    protocols: Sequence[Details] = ()
+    details: Sequence[Details] = ()
+
+    def to_markdown(self, level: int, pictures: str | None) -> str:
+        """The section under a heading of `level` (1 is the largest); details are left out.
+
+        pictures: address of the folder of the named pictures, seen from the page; None leaves pictures out.
+        """
+        parts = [f"{'#' * level} {self.title}", *self.text, *(table.to_markdown() for table in self.tables)]
+        for picture in self.pictures if pictures is not None else ():
+            parts.append(f"![{picture.caption}]({pictures}/{picture.name}.png)\n\n*{picture.caption}*")
+        parts += [f"*{remark.title}.* {remark.text}" for remark in self.remarks]
+        parts += [f"- {missing.what}" for missing in self.missing]
+        return "\n\n".join(parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """The whole report."""
+    """A whole page."""
 
     title: str
     lead: Sequence[str]
-    cards: Sequence[Card]
-    sections: Sequence[Section] = field(default_factory=tuple)
+    """Paragraphs above the sections."""
+    cards: Sequence[Card] = ()
+    sections: Sequence[Section] = ()
 
     def html(self) -> str:
         """The page as one file without outside references. All text is escaped."""
@@ -79,3 +103,8 @@ class Page:
             undefined=jinja2.StrictUndefined,
         )
         return environment.get_template("report.html").render(vars(self))
+
+    def to_markdown(self, *, level: int = 1, pictures: str | None = None) -> str:
+        """The page in Markdown, ending with a newline; see `Section.to_markdown`. Cards are left out."""
+        parts = [f"{'#' * level} {self.title}", *self.lead]
+        return "\n\n".join([*parts, *(section.to_markdown(level + 1, pictures) for section in self.sections)]) + "\n"

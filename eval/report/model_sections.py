@@ -8,8 +8,8 @@ from eval.images.latent_samples import mixture_sampler, prior_sampler
 from eval.images.subset import subset_blocks, subset_indices
 from eval.report import gallery
 from eval.report.density_figure import density_figure
-from eval.report.document import Drawing, Missing, Section
-from eval.report.pictures import inline
+from eval.report.document import Missing, Picture, Section
+from eval.report.pictures import Scale
 from eval.run import MeasuredRun
 from eval.transport import Transport
 from eval.transport.storage import fits, load_transport, transport_folder, transport_summary
@@ -49,12 +49,11 @@ def held_out_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
     return torch.cat([images for _, _, images in subset_blocks(run.config.data.shards, split, indices, ranks)])
 
 
-def drawing(made: gallery.Picture, caption: str) -> Drawing:
-    """A gallery picture with its caption, and the scale of its maps."""
-    if made.scale:
-        low, high = made.scale
-        caption += f" Maps run from {low:.3f} (dark) to {high:.3f} (bright) on the [0, 1] scale."
-    return Drawing(source=inline(made.data, "png"), caption=caption, pixels=True)
+def picture(data: bytes, caption: str, scale: Scale | None = None) -> Picture:
+    """Images with their caption, and the scale of their maps where there are some."""
+    if scale is not None:
+        caption += f" Maps run from {scale.darkest:.3f} (dark) to {scale.brightest:.3f} (bright) on the [0, 1] scale."
+    return Picture(data=data, caption=caption, pixels=True)
 
 
 def flat_maps(model: SigmaVAE) -> str:
@@ -69,8 +68,8 @@ def reconstruction_section(model: SigmaVAE, images: Tensor, split: str) -> Secti
         f"From the top: images of split {split}, their reconstructions, the error |x - g|, and the predicted deviation "
         f"sigma of each pixel.{flat_maps(model)}"
     )
-    figures = [drawing(gallery.reconstructions(model, few), caption)]
-    return Section(key="reconstructions", title="Reconstructions", figures=figures)
+    data, scale = gallery.reconstructions(model, few)
+    return Section(key="reconstructions", title="Reconstructions", pictures=[picture(data, caption, scale)])
 
 
 def sample_section(
@@ -80,28 +79,27 @@ def sample_section(
     fit_command: str,
     device: torch.device,
 ) -> Section:
-    """Samples from q_hat, carried where a transport was fitted, and from the prior, with their predicted deviations."""
+    """Samples from q_hat, the same transported where a transport is fitted, and samples from the prior."""
     sets = {"z from the prior N(0, I).": prior_sampler(model.latent_dim)(block_generator(0, "samples", 0))}
     missing = []
     if mixture is None:
         missing.append(Missing(what="No mixture is fitted yet, so there are no samples from q̂.", command=fit_command))
     else:
         sets = {f"z from q̂, a mixture of {len(mixture.weights_)}.": mixture_latents(mixture)} | sets
-    pictures = gallery.samples(model, *(z[:SAMPLES].to(device) for z in sets.values()))
-    figures = [drawing(made, text + flat_maps(model)) for made, text in zip(pictures, sets, strict=True)]
+    drawn, scale = gallery.samples(model, *(z[:SAMPLES].to(device) for z in sets.values()))
+    pictures = [picture(data, text + flat_maps(model), scale) for data, text in zip(drawn, sets, strict=True)]
     if transport is not None:
         z = mixture_latents(transport.mixture)[:SAMPLES].to(device)
-        carried = transport.carry(z, model.decode(z).mean)
-        figures.insert(
-            1, drawing(gallery.images(carried), "The same samples from q̂, carried to the spread of real images.")
-        )
+        transported = transport.carry(z, model.decode(z).mean)
+        caption = "The same samples from q̂, transported to the distribution of real images."
+        pictures.insert(1, picture(gallery.images(transported), caption))
     return Section(
         key="samples",
         title="Samples",
         text=[
             "Samples are the mean images g(z), not chosen by eye. Below each row stands its predicted deviation sigma."
         ],
-        figures=figures,
+        pictures=pictures,
         missing=missing,
     )
 
@@ -112,13 +110,13 @@ def latent_section(run: MeasuredRun, images: Tensor, mixture: GaussianMixture | 
     posterior = model.encode(images)
     walked, dimensions = gallery.traversals(model, posterior.mean)
     pairs = posterior.mean[:: max(1, len(images) // gallery.COLUMNS)]
-    figures = [
-        drawing(
+    pictures = [
+        picture(
             walked,
             f"One latent a row (dimensions {', '.join(map(str, dimensions))}, those that vary most), moved from 2.5 "
             "standard deviations of the codes below their mean to 2.5 above; the others stay at one image's code.",
         ),
-        drawing(gallery.interpolations(model, pairs), "Straight lines between pairs of held-out images."),
+        picture(gallery.interpolations(model, pairs), "Straight lines between pairs of held-out images."),
     ]
     if model.latent_dim == 2:
         trained_on = run.config.data.train_split
@@ -126,9 +124,9 @@ def latent_section(run: MeasuredRun, images: Tensor, mixture: GaussianMixture | 
             codes = latents.read(run.folder, trained_on)
         else:
             codes = latents.Latents(posterior.mean.cpu(), posterior.std.cpu(), torch.arange(len(images)))
-        source = density_figure(codes, mixture.score_samples if mixture else None)
-        figures.append(Drawing(source=source, caption="Log-densities over the two latents, on one colour scale."))
-    return Section(key="latents", title="The latent space", figures=figures)
+        data = density_figure(codes, mixture.score_samples if mixture else None)
+        pictures.append(Picture(data=data, caption="Log-densities over the two latents, on one colour scale."))
+    return Section(key="latents", title="The latent space", pictures=pictures)
 
 
 @torch.inference_mode()

@@ -1,6 +1,5 @@
 """Images in rows and columns, and variance maps in colour, as PNG."""
 
-import base64
 import io
 from typing import NamedTuple
 
@@ -57,8 +56,3 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def inline(data: bytes, kind: str) -> str:
-    """A file as an address that a page can carry in itself. kind: png or svg+xml."""
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -11,8 +11,7 @@ from eval import printed_results as paper
 from eval.report import gallery
 from eval.report.calibration_figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
 from eval.report.curves import Event, kl_curve, rising_curve, variance_curve
-from eval.report.document import Details, Drawing, Missing, Section
-from eval.report.pictures import inline
+from eval.report.document import Details, Missing, Picture, Section
 from eval.report.run_results import Result, RunResults
 from eval.report.tables import (
     column_title,
@@ -68,15 +67,18 @@ def training_section(events: Sequence[Event], run: str) -> Section:
     if last := event_of(events, "stage_end", 2):
         text.append(f"Stage 2 ended after {last['images']:,} images in all, for {_ENDS[last['reason']]}.")
     text += [f"Note: {event['message']}." for event in events if event["event"] == "warning"]
-    figures = [Drawing(source=source, caption=caption) for source, caption in drawn if source]
-    missing = [] if figures else [Missing(what="No training curve is here.", command=f"python -m trainer --name {run}")]
-    return Section(key="training", title="Training", text=text if figures else (), figures=figures, missing=missing)
+    pictures = [Picture(data=data, caption=caption) for data, caption in drawn if data]
+    none = Missing(what="No training curve is here.", command=f"python -m trainer --name {run}")
+    missing = [] if pictures else [none]
+    return Section(key="training", title="Training", text=text if pictures else (), pictures=pictures, missing=missing)
 
 
 def protocols(results: Sequence[Result], kind: str) -> list[Details]:
     """The protocol records of results, to be opened on demand."""
     return [
-        Details(title=f"{kind}, {_weights(r)}", text=json.dumps(r["protocol"], indent=1, ensure_ascii=False))
+        Details(
+            title=f"Protocol of {kind}, {_weights(r)}", text=json.dumps(r["protocol"], indent=1, ensure_ascii=False)
+        )
         for r in results
     ]
 
@@ -132,7 +134,7 @@ def likelihood_section(
         tables=tables,
         remarks=remarks,
         missing=missing,
-        protocols=protocols(measured, "likelihood"),
+        details=protocols(measured, "likelihood"),
     )
 
 
@@ -177,7 +179,7 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
         tables=tables,
         remarks=remarks,
         missing=missing,
-        protocols=protocols(measured, "distance"),
+        details=protocols(measured, "distance"),
     )
 
 
@@ -192,17 +194,17 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
     if not measured:
         return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
     shown = final or measured[-1]
-    figures = [
-        Drawing(
-            source=coverage_figure(shown), caption="Part of the pixels that the central intervals of N(g, sigma²) hold."
+    pictures = [
+        Picture(
+            data=coverage_figure(shown), caption="Part of the pixels that the central intervals of N(g, sigma²) hold."
         ),
-        Drawing(source=residual_figure(shown), caption="Errors in units of their predicted deviation."),
-        Drawing(
-            source=reliability_figure(shown),
+        Picture(data=residual_figure(shown), caption="Errors in units of their predicted deviation."),
+        Picture(
+            data=reliability_figure(shown),
             caption="Pixels in 20 groups of equal size by predicted variance, and the error made in each.",
         ),
-        Drawing(
-            source=sparsification_figure(shown),
+        Picture(
+            data=sparsification_figure(shown),
             caption="Error of the pixels that are kept as those of largest predicted variance are left out; the shaded "
             "area is 0 for a perfect order.",
         ),
@@ -215,9 +217,9 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
             f"Figures: {column_title(shown)}, {shown['protocol']['n']:,} images, all pixels together.",
         ],
         tables=[uncertainty_table(measured)],
-        figures=figures,
+        pictures=pictures,
         missing=missing,
-        protocols=protocols(measured, "uncertainty"),
+        details=protocols(measured, "uncertainty"),
     )
 
 
@@ -225,12 +227,12 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
     """Samples above their nearest training images, and whether they are nearer than new images are."""
     title = "Does it repeat its training images?"
     measured = results.final(results.memorisations)
-    pictures = run / "eval" / "memorisation.safetensors"
-    if measured is None or not pictures.exists():
+    images = run / "eval" / "memorisation.safetensors"
+    if measured is None or not images.exists():
         command = f"python -m eval memorisation --run {run}"
         missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
         return Section(key="memorisation", title=title, missing=missing)
-    shown = load(pictures.read_bytes())
+    shown = load(images.read_bytes())
     count = gallery.COLUMNS
     nearest = shown["nearest"][:count].transpose(0, 1)  # (k, n, C, H, W)
     drawn = gallery.neighbours(shown["sample"][:count], list(nearest))
@@ -245,14 +247,14 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
             "the latents and the nearest training code, where a mixture of very many components would show it first."
         ],
         tables=[memorisation_table(measured)],
-        figures=[
-            Drawing(
-                source=inline(drawn.data, "png"),
+        pictures=[
+            Picture(
+                data=drawn,
                 caption="Samples in the first row; below each its three nearest training images.",
                 pixels=True,
             )
         ],
-        protocols=protocols([measured], "memorisation"),
+        details=protocols([measured], "memorisation"),
     )
 
 

@@ -9,8 +9,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.report.pictures import inline
-
 INK, MUTED = "#1f2933", "#7b8794"
 BLUE, ORANGE, GREEN, RED = "#2563a8", "#d97706", "#2f855a", "#b83280"
 
@@ -45,11 +43,11 @@ def figure(width: float = 4.4, height: float = 2.9) -> Iterator[tuple[Figure, Ax
         yield made, made.add_subplot()
 
 
-def svg(made: Figure) -> str:
-    """The figure as an address that a page can carry in itself. To be called inside the `figure` block."""
+def svg(made: Figure) -> bytes:
+    """The figure as an SVG file. To be called inside the `figure` block."""
     buffer = io.BytesIO()
     made.savefig(buffer, format="svg", metadata={"Date": None})
-    return inline(buffer.getvalue(), "svg+xml")
+    return buffer.getvalue()
 
 
 def png(made: Figure, dpi: int = 110) -> bytes:

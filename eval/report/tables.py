@@ -1,22 +1,12 @@
 """The tables of the report: our numbers with their errors, and the paper's beside them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from data_shards.io.tables import Table, plus_minus
 from eval import printed_results as paper
 
 Result = Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Text in rows and columns."""
-
-    head: tuple[str, ...]
-    """Column titles."""
-    rows: Sequence[tuple[str, ...]]
-    """Cells, as many a row as there are titles."""
 
 
 # The columns of the paper's Table 3 that a method's results stand beside.
@@ -45,11 +35,6 @@ _LIKELIHOOD_ROWS = {
     "effective_samples_prior": ("Effective importance samples, latents from the prior", 2),
     "held_out_log_ratio": ("E[log q̂(z) - log p(z)] on these images", 2),
 }
-
-
-def plus_minus(value: str, error: str) -> str:
-    """A value and its error; on a narrow screen the line may break before the sign, never after it."""
-    return f"{value} ±\N{NO-BREAK SPACE}{error}"
 
 
 def with_error(number: Mapping[str, Any], decimals: int) -> str:

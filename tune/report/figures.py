@@ -22,7 +22,7 @@ _COLOURS = {"finished": BLUE, "stopped": ORANGE, "failed": RED, "unfinished": MU
 _COLUMNS = 3
 
 
-def curves(records: Sequence[Record], rungs: Sequence[int]) -> str:
+def curves(records: Sequence[Record], rungs: Sequence[int]) -> bytes:
     """The held-out ELBO of every trial of the search over images seen; dashed lines are the rungs of ASHA."""
     with figure(6.4, 3.2) as (made, axes):
         shown: set[str] = set()
@@ -54,7 +54,7 @@ def curves(records: Sequence[Record], rungs: Sequence[int]) -> str:
         return svg(made)
 
 
-def front_figure(records: Sequence[Record], objective: str) -> str:
+def front_figure(records: Sequence[Record], objective: str) -> bytes:
     """Finished trials by cost and quality, and the front among them."""
     field, _ = OBJECTIVES[objective]
     finished = [r for r in records if r["phase"] == "search" and r["status"] == "finished" and values([r], field)]
@@ -76,7 +76,7 @@ def front_figure(records: Sequence[Record], objective: str) -> str:
         return svg(made)
 
 
-def early_figure(records: Sequence[Record], images: int, final: str) -> str:
+def early_figure(records: Sequence[Record], images: int, final: str) -> bytes:
     """Each finished trial's ELBO at `images` against its final number."""
     field, _ = OBJECTIVES[final]
     pairs = [
@@ -95,7 +95,7 @@ def early_figure(records: Sequence[Record], images: int, final: str) -> str:
         return svg(made)
 
 
-def sensitivity_figure(records: Sequence[Record], space: Sequence[Dimension], early_images: int) -> str:
+def sensitivity_figure(records: Sequence[Record], space: Sequence[Dimension], early_images: int) -> bytes:
     """For each searched field, the ELBO at the common early moment by the field's value, a dot a trial."""
     rows = math.ceil(len(space) / _COLUMNS)
     with mpl.rc_context(STYLE):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from data_shards.io.atomic import write_text
 from data_shards.io.progress import duration
-from eval.report.document import Card, Drawing, Page, Section
-from eval.report.tables import Table, plus_minus
+from data_shards.io.tables import Table, plus_minus
+from eval.report.document import Card, Page, Picture, Section
 from tune.confirmation import against_default
 from tune.report.correlation import early_and_final
 from tune.report.figures import TITLES, curves, early_figure, front_figure, sensitivity_figure
@@ -144,9 +144,9 @@ def _sensitivity_section(
             "to the right count those trained to their ends, which early stopping has chosen.",
         ),
         tables=(Table(head=head, rows=rows),),
-        figures=(
-            Drawing(
-                source=sensitivity_figure(records, space, early_images),
+        pictures=(
+            Picture(
+                data=sensitivity_figure(records, space, early_images),
                 caption=f"Held-out ELBO at {early_images:,} images, a dot a trial.",
             ),
         ),
@@ -172,7 +172,7 @@ def _front_section(records: Sequence[Record], objective: str) -> Section:
             "share the machine, so seconds are those of this sweep.",
         ),
         tables=(Table(head=("Trial", "Seconds", "Images", TITLES[objective], "Drawn"), rows=rows),),
-        figures=(Drawing(source=front_figure(records, objective), caption="Finished trials and the front."),),
+        pictures=(Picture(data=front_figure(records, objective), caption="Finished trials and the front."),),
     )
 
 
@@ -193,9 +193,9 @@ def _early_section(records: Sequence[Record], objective: str, longest: int, rung
             "best with best. Trials that were stopped are missing, which lowers it.",
         ),
         tables=(Table(head=("ELBO at images", "Final number", "Trials", "Rank correlation"), rows=rows),),
-        figures=(
-            Drawing(
-                source=early_figure(records, middle, "elbo" if objective == "elbo" else "fd"),
+        pictures=(
+            Picture(
+                data=early_figure(records, middle, "elbo" if objective == "elbo" else "fd"),
                 caption=f"The ELBO at {middle:,} images and the final number.",
             ),
         ),
@@ -220,9 +220,9 @@ def _trials_section(records: Sequence[Record], rungs: Sequence[int]) -> Section:
         title="All trials",
         text=("Everything is in sweep.csv too. Seconds are of training with its held-out checks.",),
         tables=(trial_table(records), stage_table(records)),
-        figures=(
-            Drawing(
-                source=curves(records, rungs),
+        pictures=(
+            Picture(
+                data=curves(records, rungs),
                 caption="Held-out ELBO at the closed-form sigma while training; dashed: the rungs of ASHA.",
             ),
         ),

@@ -1,7 +1,7 @@
 """The report's main sections as Markdown, to be kept beside the code."""
 
+from data_shards.io.tables import Table
 from eval.report.document import Page
-from eval.report.tables import Table
 
 _KEPT = ("ranking", "confirmation", "early", "stopped")
 

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from eval.report.tables import Table
+from data_shards.io.tables import Table
 from tune.report.ranking import Record
 
 

@@ -66,21 +66,25 @@ def test_one_outlier_does_not_darken_a_map():
 
 def test_rows_of_samples_alternate_with_their_variance_maps(model):
     z = torch.randn(2 * gallery.COLUMNS, 3, generator=torch.Generator().manual_seed(1))
-    (made,) = gallery.samples(model, z)
-    pixels, side = read(made.data), 8 * gallery.enlargement(8)
+    (made,), scale = gallery.samples(model, z)
+    pixels, side = read(made), 8 * gallery.enlargement(8)
     decoded = model.decode(z)
     shown = cell(pixels, 2, 4, side)[:: gallery.enlargement(8), :: gallery.enlargement(8), 0]
     np.testing.assert_allclose(shown / 255.0, decoded.mean[gallery.COLUMNS + 4, 0].detach(), atol=0.003)
-    assert made.scale.darkest == pytest.approx(0.1)
-    expected = heat(decoded.variance.sqrt().detach(), made.scale)[gallery.COLUMNS + 4]
+    assert scale.darkest == pytest.approx(0.1)
+    expected = heat(decoded.variance.sqrt().detach(), scale)[gallery.COLUMNS + 4]
     shown = cell(pixels, 3, 4, side)[:: gallery.enlargement(8), :: gallery.enlargement(8)]
     np.testing.assert_array_equal(shown, expected.permute(1, 2, 0))
 
 
 def test_sets_of_samples_share_one_scale(model):
     near, far = torch.zeros(gallery.COLUMNS, 3), torch.full((gallery.COLUMNS, 3), 4.0)
-    first, second = gallery.samples(model, near, far)
-    assert first.scale == second.scale
+    pictures, scale = gallery.samples(model, near, far)
+    enlarge = gallery.enlargement(8)
+    for z, data in zip((near, far), pictures, strict=True):
+        shown = cell(read(data), 1, 0, 8 * enlarge)[::enlarge, ::enlarge]
+        expected = heat(model.decode(z).variance.sqrt().detach(), scale)[0]
+        np.testing.assert_array_equal(shown, expected.permute(1, 2, 0))
 
 
 def test_a_traversal_moves_one_latent_and_leaves_the_others(model):
@@ -90,14 +94,14 @@ def test_a_traversal_moves_one_latent_and_leaves_the_others(model):
     z = means[0].clone()
     z[1] = means[:, 1].mean() + 2.5 * means[:, 1].std()
     enlarge = gallery.enlargement(8)
-    last = cell(read(made.data), 0, gallery.COLUMNS - 1, 8 * enlarge)[::enlarge, ::enlarge, 0]
+    last = cell(read(made), 0, gallery.COLUMNS - 1, 8 * enlarge)[::enlarge, ::enlarge, 0]
     np.testing.assert_allclose(last / 255.0, model.decode(z[None]).mean[0, 0].detach(), atol=0.003)
 
 
 def test_an_interpolation_starts_and_ends_at_the_two_codes(model):
     means = torch.randn(10, 3, generator=torch.Generator().manual_seed(3))
     enlarge = gallery.enlargement(8)
-    pixels = read(gallery.interpolations(model, means).data)
+    pixels = read(gallery.interpolations(model, means))
     for column, place in ((0, 4), (gallery.COLUMNS - 1, 5)):
         shown = cell(pixels, 2, column, 8 * enlarge)[::enlarge, ::enlarge, 0]
         expected = model.decode(means[place][None]).mean[0, 0].detach()

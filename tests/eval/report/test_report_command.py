@@ -84,9 +84,9 @@ def test_every_picture_in_the_page_can_be_opened(measured):
             assert b"<svg" in content
 
 
-def test_samples_are_shown_carried_where_a_transport_is_fitted(measured, bare):
-    assert "carried to the spread of real images" in page(measured).text
-    assert "carried to the spread of real images" not in page(bare).text
+def test_samples_are_shown_transported_where_a_transport_is_fitted(measured, bare):
+    assert "transported to the distribution of real images" in page(measured).text
+    assert "transported to the distribution of real images" not in page(bare).text
 
 
 @pytest.mark.parametrize(
