@@ -1,7 +1,7 @@
 """The protocol of a number: everything one must know to compare it with another, printed and stored beside it.
 
 Each kind of measurement extends `Protocol` by its own fields (the extractor of a distance, the importance samples of a
-likelihood). Two numbers may be put side by side, and two parts merged, only where their records are equal.
+likelihood). Two numbers may be compared, and two parts merged, only where their records are equal.
 """
 
 import dataclasses
@@ -45,6 +45,66 @@ class Protocol:
     def fingerprint(self) -> str:
         """16 hexadecimal digits that differ between different protocols."""
         return fingerprint(self.record())
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceProtocol(Protocol):
+    """`split` is the reference's split; `n` is the number of images that are compared with it."""
+
+    source: str
+    """Where those n come from: q_hat, transported, prior, flow, reconstruction, train, or half of the reference."""
+    latents: str
+    """How each was generated, in words; empty for real images."""
+    mixture: str = ""
+    """The density sampled, as COMPONENTS-COVARIANCE; empty where none is."""
+    mixture_digest: str = ""
+    """Digest of its parameters; of the transport's too for transported."""
+    n_reference: int
+    """Number of real images on the other side."""
+    extractor: Mapping[str, Any]
+    """The description of the extractor: name, mode, input size, resizer, digest of the weights."""
+    channels: str
+    """How images of C channels became the three that extractors take."""
+    quantisation: str = "rounded to 8 bits"
+    """What generated pixels went through, as real ones did."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceProtocol(Protocol):
+    """What else a number depends on that follows from the likelihood's variance."""
+
+    measure: str
+    """What is measured, and by which version of its definition."""
+    subset: str = "evenly spaced over the split, in source order"
+    """Which n images of the split were measured."""
+    variance: str
+    """"one" for the data set, or "per pixel"."""
+    variance_floor: float
+    """The smallest variance possible, in squared pixel units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodProtocol(VarianceProtocol):
+    """What else a likelihood depends on."""
+
+    importance_samples: int
+    """Samples of q(z|x) for each image, K."""
+    mixture: str
+    """The fitted density in the place of the prior, as COMPONENTS-COVARIANCE; empty for none."""
+    mixture_digest: str
+    """Digest of its parameters; empty for none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorisationProtocol(VarianceProtocol):
+    """What else the comparison depends on. `split` is the one whose images the model has not seen."""
+
+    mixture: str
+    """The density sampled, as COMPONENTS-COVARIANCE."""
+    mixture_digest: str
+    """Digest of its parameters."""
+    train_split: str
+    """The split that was trained on."""
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:
