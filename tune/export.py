@@ -14,7 +14,8 @@ def export_best(sweep: SweepConfig, ranked: list[Ranked], path: Path) -> None:
     """Writes the best configuration with every field. Raises InputError where no trial has been trained to its end."""
     if not ranked:
         raise InputError(
-            "--export-best: no trial was trained to its end, so none is best; see the report for the reasons"
+            "no trial was trained to its end, so there is no best one; see the report for the reasons",
+            parameter="export_best",
         )
     best = ranked[0]
     config = sweep.trainer_config(f"best-of-{sweep.name}", sweep.seeds[0], best.fields)
@@ -25,6 +26,6 @@ def export_best(sweep: SweepConfig, ranked: list[Ranked], path: Path) -> None:
 
 
 def _from_here(path: str) -> str:
-    """Relative within the working directory, so that the file can be carried to another machine."""
+    """Relative within the working directory, so that the file can be used on another machine."""
     here = Path.cwd()
     return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path

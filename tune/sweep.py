@@ -1,4 +1,4 @@
-"""A sweep from its first trial to its last, through any interruption: the search, then the best against the default."""
+"""A sweep from its first trial to its last: the search, then the best configuration against the default."""
 
 import functools
 import json
@@ -16,17 +16,18 @@ from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
 from tune.report.ranking import best_configuration
 from tune.search.optuna_search import OptunaSearch
-from tune.search.stopping import rungs, scheduler
-from tune.search.trials import Phase, Trial, drawn_ahead, repeated, trial_folders
+from tune.search.stopping import scheduler
+from tune.search.trials import Phase, Trial, number_of_search_trials, repeated, search_trials
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
 from tune.trial.driver import drive
-from tune.trial.record import Record, trial_record
+from tune.trial.folder import trial_folders
+from tune.trial.record import TrialRecord, trial_record
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Phase:
-    """Trials that Tune is given at once."""
+    """Trials that Tune runs in one go."""
 
     name: Phase
     total: int
@@ -39,17 +40,17 @@ def _listed(name: Phase, trials: list[Trial]) -> _Phase:
     return _Phase(name=name, total=len(trials), space=space)
 
 
-def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[Record], bool]:
-    """Runs, or goes on with, a sweep. Returns the records of all its trials, and False where it was interrupted.
+def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[TrialRecord], bool]:
+    """Runs or continues a sweep. Returns the records of all its trials, and False where it was interrupted.
 
     address: of a Ray cluster, "auto" for the one this machine belongs to; None starts Ray on this machine alone.
     Raises InputError where the folder holds another sweep, or the cluster is too small for one trial.
     """
     _open_folder(sweep)
     if sweep.search == "optuna":
-        search = _Phase(name="search", total=sweep.configurations * len(sweep.seeds), search=OptunaSearch(sweep))
+        search = _Phase(name="search", total=number_of_search_trials(sweep), search=OptunaSearch(sweep))
     else:
-        search = _listed("search", repeated("search", drawn_ahead(sweep), sweep.seeds))
+        search = _listed("search", search_trials(sweep))
     _run_phase(sweep, search, address)
     if not _ended(sweep, search):
         return records(sweep), False
@@ -63,17 +64,17 @@ def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[Record], bo
 
 def _ended(sweep: SweepConfig, phase: _Phase) -> bool:
     """False where the phase was interrupted: Tune catches Ctrl-C, stores its state, and returns."""
-    own = [record for record in records(sweep) if record["phase"] == phase.name]
-    return sum(record["status"] != "unfinished" for record in own) >= phase.total
+    own = [record for record in records(sweep) if record.phase == phase.name]
+    return sum(record.status != "unfinished" for record in own) >= phase.total
 
 
-def records(sweep: SweepConfig) -> list[Record]:
+def records(sweep: SweepConfig) -> list[TrialRecord]:
     """The records of all trials that were started, by name."""
     return [trial_record(folder) for folder in trial_folders(sweep.trials_folder)]
 
 
 def _open_folder(sweep: SweepConfig) -> None:
-    """Remembers the sweep's configuration in its folder, or compares it with the one that is there."""
+    """Writes the sweep's configuration into its folder. Raises InputError where another one is there."""
     path = sweep.folder / "sweep.json"
     content = json.loads(json.dumps(asdict(sweep)))
     if not path.exists():
@@ -89,9 +90,9 @@ def _open_folder(sweep: SweepConfig) -> None:
 
 
 def _concurrent(sweep: SweepConfig) -> int:
-    """Trials at once. A trial's driver needs no CPU of its own, or trials could wait for each other for ever.
+    """Trials at once, from the sweep's file or as many as fit on the cluster now.
 
-    A number that was asked for may be more than fit now: an autoscaled cluster grows by what waits.
+    The file's number may be larger than what fits now: an autoscaled cluster grows when trials wait.
     """
     has = ray.cluster_resources()
     cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
@@ -100,14 +101,14 @@ def _concurrent(sweep: SweepConfig) -> int:
         fit = min(fit, gpus // sweep.workers)
     if fit < 1 and not sweep.concurrent:
         raise InputError(
-            f"workers: {sweep.workers} of {sweep.cpus_per_worker} CPUs each are asked for, but the cluster has {cpus} "
+            f"workers: {sweep.workers} of {sweep.cpus_per_worker} CPUs each are needed, but the cluster has {cpus} "
             f"CPUs and {gpus} GPUs; lower workers or cpus_per_worker, or add machines"
         )
     return sweep.concurrent or fit
 
 
 def _end_as_by_ctrl_c(number: int) -> None:
-    """Lets Tune store its state and return on a signal that would end Ray, and everything with it, at once."""
+    """Makes the signal act like Ctrl-C, on which Tune stores its state and returns; by default Ray would end at once."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
@@ -119,18 +120,19 @@ def _run_phase(sweep: SweepConfig, phase: _Phase, address: str | None) -> None:
         # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
     _end_as_by_ctrl_c(signal.SIGTERM)
-    # A trial that fails before its first check has reported no metric; Tune would end the whole sweep for it.
+    # A trial that fails before its first check has reported no metric; Tune would end the whole sweep because of it.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    # What is compared with the default is trained to its end.
+    # The confirming trials are trained to their ends.
     stop_early = phase.name == "search"
     storage = sweep.ray_folder / "tune"
-    # A driver only waits for its workers. Without the memory Ray would place a trial of nothing at all.
+    # A driver only waits for its workers: with a CPU of its own, drivers could take all of them and wait for ever. Ray
+    # does not place a trial without any resources, hence the memory.
     trainable = tune.with_resources(functools.partial(_driven, sweep=sweep), {"CPU": 0, "memory": 1_000_000})
     path = str(storage / phase.name)
     if tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable=trainable, param_space=phase.space)
     else:
-        progress = SweepProgress(phase.name, sweep.trials_folder, phase.total, rungs(sweep) if stop_early else ())
+        progress = SweepProgress(phase.name, sweep.trials_folder, phase.total, sweep.rungs() if stop_early else ())
         tuner = tune.Tuner(
             trainable,
             param_space=phase.space,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -12,9 +12,44 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, load, to_dict
 from trainer.config.sections import require
-from tune.search.space import Dimension, Fields, read_space
 
+Fields = dict[str, Any]
+"""Fields of the trainer's configuration by dotted name, such as model.latent_dim."""
+Kind = Literal["choice", "uniform", "loguniform", "randint"]
+ObjectiveName = Literal["elbo", "fd", "cost"]
 SET_BY_THE_SWEEP = ("name", "runs", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One field that is searched."""
+
+    field: str
+    """Dotted name of a field of the trainer's configuration, such as model.latent_dim."""
+    kind: Kind
+    """choice: one of the values; uniform, loguniform: a number between two; randint: a whole one, ends included."""
+    values: tuple[Any, ...]
+    """The choices, or the lower and the upper end."""
+    when: tuple[tuple[str, Any], ...] = ()
+    """(field, value) pairs that must all hold for this field to be drawn; else it keeps the base's value."""
+
+    def __post_init__(self) -> None:
+        where = f"space.{self.field}"
+        if self.kind == "choice":
+            if not self.values:
+                raise InputError(f"{where}: choice has no values; give at least one")
+            return
+        whole = self.kind == "randint"
+        numbers = [v for v in self.values if isinstance(v, int if whole else int | float) and not isinstance(v, bool)]
+        if len(self.values) != 2 or len(numbers) != 2 or not self.values[0] < self.values[1]:
+            raise InputError(f"{where}: {self.kind} needs two {'whole ' * whole}numbers [low, high], low below high")
+        if self.kind == "loguniform" and self.values[0] <= 0:
+            raise InputError(f"{where}: loguniform needs numbers above 0")
+
+    @property
+    def largest(self) -> Any:
+        """The largest value that can be drawn."""
+        return max(self.values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +114,7 @@ class SweepConfig:
     """Seeds of the trainer that each configuration is repeated with."""
     confirm_seeds: tuple[int, ...] = ()
     """Seeds that the best configuration and the default are trained with to their ends, after the search."""
-    objectives: tuple[Literal["elbo", "fd", "cost"], ...] = ("elbo",)
+    objectives: tuple[ObjectiveName, ...] = ("elbo",)
     """What optuna optimises; the first ranks. elbo: held out, at the closed-form sigma; fd; cost: seconds."""
     workers: int = 1
     """Processes of one trial; at least 1."""
@@ -141,6 +176,40 @@ class SweepConfig:
         # An update may reach past a stage's cap by less than a batch.
         batch = round(self._largest("data.global_batch", config.data.global_batch))
         return first + batch, first + second + 2 * batch
+
+    def rungs(self) -> tuple[int, ...]:
+        """Images at which ASHA compares a trial with the others; the first lies past any trial's latest switch.
+
+        Empty where nothing is stopped early, or no rung lies before the end of the longest trial.
+        """
+        if not self.asha.enabled:
+            return ()
+        switch, end = self.latest_images()
+        images, found = float(switch + self.asha.grace_images), []
+        while images <= end:
+            found.append(round(images))
+            images *= self.asha.reduction_factor
+        return tuple(found)
+
+
+def read_space(content: Any) -> tuple[Dimension, ...]:
+    """The space of a YAML mapping {field: {kind: values, when: {field: value}}}. Raises InputError in one line."""
+    if not isinstance(content, Mapping) or not content:
+        raise InputError("space: is empty; name at least one field, such as model.latent_dim: {choice: [8, 16]}")
+    space: list[Dimension] = []
+    for field, entry in content.items():
+        kinds = [key for key in entry if key != "when"] if isinstance(entry, Mapping) else []
+        if len(kinds) != 1 or kinds[0] not in get_args(Kind) or not isinstance(entry[kinds[0]], list):
+            raise InputError(f"space.{field}: {entry!r} is unknown; use one of {', '.join(get_args(Kind))} with a list")
+        when = entry.get("when", {})
+        if not isinstance(when, Mapping):
+            raise InputError(f"space.{field}.when: {when!r} is no mapping; use {{field: value}}")
+        for other in when:
+            if other not in [dimension.field for dimension in space]:
+                raise InputError(f"space.{field}.when: {other} is not searched above it; put it first")
+        values = tuple(entry[kinds[0]])
+        space.append(Dimension(field=str(field), kind=kinds[0], values=values, when=tuple(when.items())))
+    return tuple(space)
 
 
 def read_sweep(path: str | Path) -> SweepConfig:

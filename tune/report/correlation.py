@@ -1,12 +1,14 @@
-"""Whether the early metric foretells the final one: rank correlation over the trials that were trained to their end."""
+"""Whether the early metric predicts the final one: rank correlation over the trials that were trained to their end."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.stats import spearmanr
 
-from tune.report.ranking import OBJECTIVES, Record, values
-from tune.report.sensitivity import elbo_at
+from tune.report.ranking import finished_with
+from tune.search.objectives import OBJECTIVES
+from tune.sweep_config import ObjectiveName
+from tune.trial.record import TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +16,8 @@ class EarlyAndFinal:
     """Spearman's rho between the held-out ELBO at some images and a final number."""
 
     images: int
-    """The early moment."""
-    final: str
+    """Images seen at the early check."""
+    final: ObjectiveName
     """elbo or fd."""
     trials: int
     """Trials that have both numbers."""
@@ -23,21 +25,31 @@ class EarlyAndFinal:
     """1 where the early order of trials is the final one, best with best; None below 3 trials or without any order."""
 
 
-def early_and_final(records: Sequence[Record], moments: Sequence[int]) -> list[EarlyAndFinal]:
+def early_and_final(records: Sequence[TrialRecord], moments: Sequence[int]) -> list[EarlyAndFinal]:
     """For each moment, in images, the correlation with the final ELBO and with the final FD (less is better)."""
-    finished = [r for r in records if r["phase"] == "search" and r["status"] == "finished"]
+    finals: tuple[ObjectiveName, ...] = ("elbo", "fd")
     found = []
     for images in moments:
-        for final in ("elbo", "fd"):
-            field, sign = OBJECTIVES[final]
-            # A trial that had ended by then would be compared with itself.
-            pairs = [
-                (elbo, sign * r[field])
-                for r in finished
-                if r["images"] > images and values([r], field) and (elbo := elbo_at(r, images)) is not None
-            ]
+        for final in finals:
+            sign = OBJECTIVES[final].sign
+            pairs = [(early, sign * late) for early, late in early_final_pairs(records, images, final)]
             found.append(EarlyAndFinal(images=images, final=final, trials=len(pairs), rho=_spearman(pairs)))
     return found
+
+
+def early_final_pairs(
+    records: Sequence[TrialRecord], images: int, final: ObjectiveName
+) -> list[tuple[float, float]]:
+    """(ELBO at `images`, final number) of each finished trial of the search that was trained for longer than that.
+
+    A trial that had ended by then would be compared with itself.
+    """
+    field = OBJECTIVES[final].field
+    return [
+        (early, getattr(record, field))
+        for record in finished_with(records, field)
+        if record.images > images and (early := record.elbo_at(images)) is not None
+    ]
 
 
 def _spearman(pairs: list[tuple[float, float]]) -> float | None:

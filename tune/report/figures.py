@@ -8,30 +8,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
-from tune.report.pareto import front
-from tune.report.ranking import OBJECTIVES, Record, values
-from tune.report.sensitivity import elbo_at
-from tune.search.space import Dimension
+from tune.report.correlation import early_final_pairs
+from tune.report.ranking import finished_with, pareto_front
+from tune.search.objectives import OBJECTIVES
+from tune.sweep_config import Dimension, ObjectiveName
+from tune.trial.record import TrialRecord
 
-TITLES = {
-    "elbo": "held-out ELBO at the closed-form sigma, nats per image",
-    "fd": "held-out FD of samples",
-    "cost": "seconds of training",
-}
 _COLOURS = {"finished": BLUE, "stopped": ORANGE, "failed": RED, "unfinished": MUTED}
 _COLUMNS = 3
 
 
-def curves(records: Sequence[Record], rungs: Sequence[int]) -> bytes:
+def curves(records: Sequence[TrialRecord], rungs: Sequence[int]) -> bytes:
     """The held-out ELBO of every trial of the search over images seen; dashed lines are the rungs of ASHA."""
     with figure(6.4, 3.2) as (made, axes):
         shown: set[str] = set()
         lowest = []
         for record in records:
-            checks = [(images, elbo) for images, elbo in record["checks"] if elbo is not None]
-            if record["phase"] != "search" or not checks:
+            checks = [(images, elbo) for images, elbo in record.checks if elbo is not None]
+            if record.phase != "search" or not checks:
                 continue
-            status = record["status"]
+            status = record.status
             axes.plot(
                 *zip(*checks, strict=True),
                 color=_COLOURS[status],
@@ -54,60 +50,50 @@ def curves(records: Sequence[Record], rungs: Sequence[int]) -> bytes:
         return svg(made)
 
 
-def front_figure(records: Sequence[Record], objective: str) -> bytes:
-    """Finished trials by cost and quality, and the front among them."""
-    field, _ = OBJECTIVES[objective]
-    finished = [r for r in records if r["phase"] == "search" and r["status"] == "finished" and values([r], field)]
-    on_front = front(records, objective)
+def pareto_figure(records: Sequence[TrialRecord], objective: ObjectiveName) -> bytes:
+    """Finished trials of the search by cost and quality, and the Pareto front among them."""
+    field = OBJECTIVES[objective].field
+    finished, front = finished_with(records, field), pareto_front(records, objective)
     with figure() as (made, axes):
-        axes.scatter([r["seconds"] for r in finished], [r[field] for r in finished], color=MUTED, s=16, label="trial")
+        axes.scatter([r.seconds for r in finished], [getattr(r, field) for r in finished], color=MUTED, s=16, label="trial")
         axes.plot(
-            [r["seconds"] for r in on_front],
-            [r[field] for r in on_front],
+            [r.seconds for r in front],
+            [getattr(r, field) for r in front],
             color=BLUE,
             marker="o",
             markersize=4,
             drawstyle="steps-post",
-            label="front",
+            label="Pareto front",
         )
-        axes.set_xlabel(TITLES["cost"])
-        axes.set_ylabel(TITLES[objective])
+        axes.set_xlabel(OBJECTIVES["cost"].title)
+        axes.set_ylabel(OBJECTIVES[objective].title)
         axes.legend(loc="best")
         return svg(made)
 
 
-def early_figure(records: Sequence[Record], images: int, final: str) -> bytes:
+def early_figure(records: Sequence[TrialRecord], images: int, final: ObjectiveName) -> bytes:
     """Each finished trial's ELBO at `images` against its final number."""
-    field, _ = OBJECTIVES[final]
-    pairs = [
-        (elbo, r[field])
-        for r in records
-        if r["phase"] == "search"
-        and r["status"] == "finished"
-        and r["images"] > images
-        and values([r], field)
-        and (elbo := elbo_at(r, images)) is not None
-    ]
+    pairs = early_final_pairs(records, images, final)
     with figure() as (made, axes):
         axes.scatter([a for a, _ in pairs], [b for _, b in pairs], color=GREEN, s=16)
         axes.set_xlabel(f"ELBO at {images:,} images")
-        axes.set_ylabel(f"at the end: {TITLES[final]}")
+        axes.set_ylabel(f"at the end: {OBJECTIVES[final].title}")
         return svg(made)
 
 
-def sensitivity_figure(records: Sequence[Record], space: Sequence[Dimension], early_images: int) -> bytes:
-    """For each searched field, the ELBO at the common early moment by the field's value, a dot a trial."""
+def sensitivity_figure(records: Sequence[TrialRecord], space: Sequence[Dimension], early_images: int) -> bytes:
+    """For each searched field, the ELBO at `early_images` by the field's value, a dot a trial."""
     rows = math.ceil(len(space) / _COLUMNS)
     with mpl.rc_context(STYLE):
         made = Figure(figsize=(8.4, 1.9 * rows), layout="constrained")
         for place, dimension in enumerate(space):
             axes = made.add_subplot(rows, _COLUMNS, place + 1)
             points = [
-                (r["fields"][dimension.field], elbo)
-                for r in records
-                if r["phase"] == "search"
-                and dimension.field in r["fields"]
-                and (elbo := elbo_at(r, early_images)) is not None
+                (record.fields[dimension.field], elbo)
+                for record in records
+                if record.phase == "search"
+                and dimension.field in record.fields
+                and (elbo := record.elbo_at(early_images)) is not None
             ]
             if dimension.kind == "choice":
                 named = [str(value) for value in dimension.values]

@@ -1,16 +1,15 @@
-"""Which configuration is best: configurations in the order of their mean over seeds."""
+"""Which configuration is best, and which trials are Pareto-optimal in cost and quality."""
 
 import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-Record = dict[str, Any]
-
-# objective: (field of a record, 1 where more is better and -1 where less is)
-OBJECTIVES = {"elbo": ("final_elbo", 1), "fd": ("fd_final", -1), "cost": ("seconds", -1)}
+from tune.search.objectives import OBJECTIVES
+from tune.search.trials import Phase
+from tune.sweep_config import Fields, ObjectiveName
+from tune.trial.record import TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +18,9 @@ class Ranked:
 
     number: int
     """Of the configuration within its phase."""
-    fields: dict[str, Any]
+    fields: Fields
     """What was drawn for it."""
-    trials: tuple[Record, ...]
+    trials: tuple[TrialRecord, ...]
     """Its finished trials, one a seed."""
     mean: float
     """Of the objective over seeds."""
@@ -29,44 +28,69 @@ class Ranked:
     """Standard deviation over seeds; None for one seed."""
 
 
-def values(records: Sequence[Record], field: str) -> list[float]:
+def values(records: Sequence[TrialRecord], field: str) -> list[float]:
     """The numbers that records have in `field`; unknown and not finite ones are left out."""
-    return [float(r[field]) for r in records if r[field] is not None and math.isfinite(r[field])]
+    numbers = [getattr(record, field) for record in records]
+    return [float(number) for number in numbers if number is not None and math.isfinite(number)]
 
 
-def spread_of(records: Sequence[Record], field: str, decimals: int = 1) -> str:
-    """Mean ± standard deviation of a field over trials, as text; a dash where no trial has it."""
-    numbers = values(records, field)
+def mean_and_spread(numbers: Sequence[float], decimals: int = 1) -> str:
+    """Mean ± standard deviation, as text; the mean alone of one number, a dash for none."""
     if not numbers:
         return "-"
     mean = f"{statistics.fmean(numbers):,.{decimals}f}"
     return f"{mean} ± {statistics.stdev(numbers):,.{decimals}f}" if len(numbers) > 1 else mean
 
 
-def ranking(records: Sequence[Record], objective: str, phase: str = "search") -> list[Ranked]:
-    """The configurations with finished trials, best first. Stopped ones have no final value and are not ranked."""
-    field, sign = OBJECTIVES[objective]
-    groups: dict[int, list[Record]] = defaultdict(list)
-    for record in records:
-        if record["phase"] == phase and record["status"] == "finished" and values([record], field):
-            groups[record["number"]].append(record)
+def finished_with(records: Sequence[TrialRecord], *fields: str, phase: Phase = "search") -> list[TrialRecord]:
+    """The trials of a phase that were trained to their ends and have finite numbers in all of these fields."""
+    done = [record for record in records if record.phase == phase and record.status == "finished"]
+    return [record for record in done if all(values([record], field) for field in fields)]
+
+
+def ranking(records: Sequence[TrialRecord], objective: ObjectiveName) -> list[Ranked]:
+    """The configurations of the search with finished trials, best first.
+
+    Stopped trials have no final value and are not ranked.
+    """
+    field, sign = OBJECTIVES[objective].field, OBJECTIVES[objective].sign
+    groups: dict[int, list[TrialRecord]] = defaultdict(list)
+    for record in finished_with(records, field):
+        groups[record.number].append(record)
     ranked = []
     for number, trials in groups.items():
         numbers = values(trials, field)
         ranked.append(
             Ranked(
                 number=number,
-                fields=trials[0]["fields"],
+                fields=trials[0].fields,
                 trials=tuple(trials),
                 mean=statistics.fmean(numbers),
                 spread=statistics.stdev(numbers) if len(numbers) > 1 else None,
             )
         )
-    # More seeds count first: one lucky seed is no better configuration.
+    # More seeds come first: a good result with one seed may be chance.
     return sorted(ranked, key=lambda one: (-len(one.trials), -sign * one.mean, one.number))
 
 
-def best_configuration(records: Sequence[Record], objective: str) -> dict[str, Any] | None:
+def best_configuration(records: Sequence[TrialRecord], objective: ObjectiveName) -> Fields | None:
     """What was drawn for the best configuration of the search; None where no trial has finished."""
     ranked = ranking(records, objective)
     return ranked[0].fields if ranked else None
+
+
+def pareto_front(records: Sequence[TrialRecord], objective: ObjectiveName) -> list[TrialRecord]:
+    """The finished trials of the search that no other one beats in quality at the same or a lower cost.
+
+    Cheapest first; the cost is seconds of training.
+    """
+    field, sign, cost = OBJECTIVES[objective].field, OBJECTIVES[objective].sign, OBJECTIVES["cost"].field
+
+    def order(record: TrialRecord) -> tuple[float, float, str]:
+        return getattr(record, cost), -sign * getattr(record, field), record.trial
+
+    front: list[TrialRecord] = []
+    for record in sorted(finished_with(records, field, cost), key=order):
+        if not front or sign * getattr(record, field) > sign * getattr(front[-1], field):
+            front.append(record)
+    return front

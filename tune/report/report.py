@@ -1,5 +1,6 @@
 """The report of a sweep, from the records of its trials: a page for a person, a summary and a CSV."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,60 +8,57 @@ from data_shards.io.atomic import write_text
 from data_shards.io.progress import duration
 from data_shards.io.tables import Table, plus_minus
 from eval.report.document import Card, Page, Picture, Section
-from tune.confirmation import against_default
+from tune.report.confirmation import against_default
 from tune.report.correlation import early_and_final
-from tune.report.figures import TITLES, curves, early_figure, front_figure, sensitivity_figure
-from tune.report.pareto import front
-from tune.report.ranking import Ranked, Record, ranking, spread_of, values
+from tune.report.figures import curves, early_figure, pareto_figure, sensitivity_figure
+from tune.report.ranking import Ranked, mean_and_spread, pareto_front, ranking, values
 from tune.report.sensitivity import sensitivity
-from tune.report.summary import to_markdown
 from tune.report.trial_table import drawn_text, number, stage_table, to_csv, trial_table
-from tune.search.space import Dimension
+from tune.search.objectives import OBJECTIVES
+from tune.sweep_config import Dimension, ObjectiveName, SweepConfig
+from tune.trial.record import TrialRecord
 
 # Parts of the longest training at which the early metric is compared with the final one, beside the first rung.
 _EARLY_PARTS = (0.125, 0.25, 0.5)
+# Sections of the page that the summary has too.
+_SUMMARY = ("ranking", "confirmation", "early", "stopped")
 
 
-def write_report(
-    folder: Path,
-    records: Sequence[Record],
-    space: Sequence[Dimension],
-    objective: str,
-    rungs: Sequence[int],
-    longest: int,
-) -> Path:
-    """Writes sweep.html, sweep.md and sweep.csv into the sweep's folder; returns the page's path.
-
-    objective: what ranks; rungs: images at which ASHA judged; longest: images of the longest possible training.
-    """
-    page = build_page(folder.name, records, space, objective, rungs, longest)
+def write_report(sweep: SweepConfig, records: Sequence[TrialRecord]) -> Path:
+    """Writes sweep.html, sweep.md and sweep.csv into the sweep's folder; returns the path of sweep.html."""
+    folder, longest = sweep.folder, sweep.latest_images()[1]
+    page = build_page(folder.name, records, sweep.space, sweep.objectives[0], sweep.rungs(), longest)
+    summary = dataclasses.replace(page, sections=[s for s in page.sections if s.key in _SUMMARY])
     write_text(folder / "sweep.csv", to_csv(records))
-    write_text(folder / "sweep.md", to_markdown(page))
+    write_text(folder / "sweep.md", summary.to_markdown())
     write_text(folder / "sweep.html", page.html())
     return folder / "sweep.html"
 
 
 def build_page(
     name: str,
-    records: Sequence[Record],
+    records: Sequence[TrialRecord],
     space: Sequence[Dimension],
-    objective: str,
+    objective: ObjectiveName,
     rungs: Sequence[int],
     longest: int,
 ) -> Page:
-    """The page; `write_report` explains the arguments."""
-    search = [record for record in records if record["phase"] == "search"]
+    """The page of the sweep `name`.
+
+    objective: what ranks; rungs: images at which ASHA compares trials; longest: images of the longest possible training.
+    """
+    search = [record for record in records if record.phase == "search"]
     ranked = ranking(records, objective)
-    counts = {status: sum(r["status"] == status for r in search) for status in ("finished", "stopped", "failed")}
+    counts = {status: sum(r.status == status for r in search) for status in ("finished", "stopped", "failed")}
     unfinished = len(search) - sum(counts.values())
     lead = [
         f"{len(search)} trials: {counts['finished']} trained to their ends, {counts['stopped']} stopped early, "
         f"{counts['failed']} failed" + (f", {unfinished} not ended yet." if unfinished else "."),
-        f"Ranked by: {TITLES[objective]}, on images that no trial was trained on.",
+        f"Ranked by: {OBJECTIVES[objective].title}, on images that no trial was trained on.",
     ]
     cards = [Card(value=str(len(search)), title="trials"), Card(value=str(counts["stopped"]), title="stopped early")]
     if ranked:
-        cards.append(Card(value=_ranked_value(ranked[0]), title=f"best: {TITLES[objective]}"))
+        cards.append(Card(value=_ranked_value(ranked[0]), title=f"best: {OBJECTIVES[objective].title}"))
     seconds = sum(values(records, "seconds"))
     cards.append(Card(value=duration(seconds), title="of training, over all trials"))
     early = rungs[0] if rungs else round(longest * _EARLY_PARTS[1])
@@ -68,9 +66,9 @@ def build_page(
         _ranking_section(ranked, objective),
         _confirmation_section(records),
         _sensitivity_section(search, space, objective, early),
-        _front_section(search, objective),
+        _pareto_section(search, objective),
         _early_section(search, objective, longest, rungs),
-        _unhappy_section(records),
+        _stopped_section(records),
         _trials_section(records, rungs),
     ]
     return Page(title=f"Sweep {name}", lead=lead, cards=cards, sections=[s for s in sections if s is not None])
@@ -80,10 +78,10 @@ def _ranked_value(one: Ranked) -> str:
     return number(one.mean) if one.spread is None else plus_minus(number(one.mean), number(one.spread))
 
 
-def _ranking_section(ranked: Sequence[Ranked], objective: str) -> Section:
+def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Section:
     rows = []
     for place, one in enumerate(ranked, start=1):
-        others = [spread_of(one.trials, field) for field in ("final_elbo", "fd_stage1", "fd_reconstruction", "seconds")]
+        others = [mean_and_spread(values(one.trials, field)) for field in ("final_elbo", "fd_stage1", "fd_reconstruction", "seconds")]
         rows.append((f"{place}. configuration {one.number}", _ranked_value(one), str(len(one.trials)), *others))
     head = ("Configuration", "Ranked by", "Seeds", "ELBO", "FD, stage 1", "FD, reconstructions", "Seconds")
     drawn = Table(
@@ -93,18 +91,18 @@ def _ranking_section(ranked: Sequence[Ranked], objective: str) -> Section:
         key="ranking",
         title="Ranking",
         text=(
-            f"Ranked by {TITLES[objective]}: mean over seeds ± standard deviation over seeds. Stopped and failed "
-            "trials have no final value and are not ranked. The second table says what was drawn for the first ten.",
+            f"Ranked by {OBJECTIVES[objective].title}: mean over seeds ± standard deviation over seeds. Stopped and failed "
+            "trials have no final value and are not ranked. The second table shows what was drawn for the first ten.",
         ),
         tables=(Table(head=head, rows=rows), drawn),
     )
 
 
-def _confirmation_section(records: Sequence[Record]) -> Section | None:
+def _confirmation_section(records: Sequence[TrialRecord]) -> Section | None:
     found = against_default(records)
     if found is None:
         return None
-    rows = [(one.title, f"{one.best.text}", f"{one.default.text}", one.verdict) for one in found.measures]
+    rows = [(one.title, one.best, one.default, one.verdict) for one in found.comparisons]
     return Section(
         key="confirmation",
         title="Best against default",
@@ -118,7 +116,7 @@ def _confirmation_section(records: Sequence[Record]) -> Section | None:
 
 
 def _sensitivity_section(
-    records: Sequence[Record], space: Sequence[Dimension], objective: str, early_images: int
+    records: Sequence[TrialRecord], space: Sequence[Dimension], objective: ObjectiveName, early_images: int
 ) -> Section:
     rows = [
         (
@@ -153,41 +151,37 @@ def _sensitivity_section(
     )
 
 
-def _front_section(records: Sequence[Record], objective: str) -> Section:
+def _pareto_section(records: Sequence[TrialRecord], objective: ObjectiveName) -> Section:
     rows = [
         (
-            r["trial"],
-            number(r["seconds"], 0),
-            number(r["images"], 0),
-            _objective_of(r, objective),
-            drawn_text(r["fields"]),
+            record.trial,
+            number(record.seconds, 0),
+            number(record.images, 0),
+            number(getattr(record, OBJECTIVES[objective].field)),
+            drawn_text(record.fields),
         )
-        for r in front(records, objective)
+        for record in pareto_front(records, objective)
     ]
     return Section(
-        key="front",
+        key="pareto",
         title="Cost and quality",
         text=(
             "Trials that no other one beats in quality at the same or a lower cost. Trials that run at the same time "
             "share the machine, so seconds are those of this sweep.",
         ),
-        tables=(Table(head=("Trial", "Seconds", "Images", TITLES[objective], "Drawn"), rows=rows),),
-        pictures=(Picture(data=front_figure(records, objective), caption="Finished trials and the front."),),
+        tables=(Table(head=("Trial", "Seconds", "Images", OBJECTIVES[objective].title, "Drawn"), rows=rows),),
+        pictures=(Picture(data=pareto_figure(records, objective), caption="Finished trials and the Pareto front."),),
     )
 
 
-def _objective_of(record: Record, objective: str) -> str:
-    return number(record["final_elbo"] if objective == "elbo" else record["fd_final"])
-
-
-def _early_section(records: Sequence[Record], objective: str, longest: int, rungs: Sequence[int]) -> Section:
+def _early_section(records: Sequence[TrialRecord], objective: ObjectiveName, longest: int, rungs: Sequence[int]) -> Section:
     moments = sorted({*(round(part * longest) for part in _EARLY_PARTS), *rungs})
     found = early_and_final(records, moments)
-    rows = [(f"{one.images:,}", TITLES[one.final], str(one.trials), number(one.rho, 2)) for one in found]
+    rows = [(f"{one.images:,}", OBJECTIVES[one.final].title, str(one.trials), number(one.rho, 2)) for one in found]
     middle = rungs[0] if rungs else moments[len(moments) // 2]
     return Section(
         key="early",
-        title="Does the early metric foretell the final one?",
+        title="Does the early metric predict the final one?",
         text=(
             "Spearman's rank correlation over trials trained to their ends: 1 where the early order is the final one, "
             "best with best. Trials that were stopped are missing, which lowers it.",
@@ -202,11 +196,11 @@ def _early_section(records: Sequence[Record], objective: str, longest: int, rung
     )
 
 
-def _unhappy_section(records: Sequence[Record]) -> Section:
+def _stopped_section(records: Sequence[TrialRecord]) -> Section:
     rows = [
-        (r["trial"], r["status"], number(r["images"], 0), r["reason"], drawn_text(r["fields"]))
-        for r in records
-        if r["status"] != "finished"
+        (record.trial, record.status, number(record.images, 0), record.reason, drawn_text(record.fields))
+        for record in records
+        if record.status != "finished"
     ]
     text = () if rows else ("None.",)
     head = ("Trial", "Status", "Images", "Reason", "Drawn")
@@ -214,7 +208,7 @@ def _unhappy_section(records: Sequence[Record]) -> Section:
     return Section(key="stopped", title="Stopped and failed trials", text=text, tables=tables)
 
 
-def _trials_section(records: Sequence[Record], rungs: Sequence[int]) -> Section:
+def _trials_section(records: Sequence[TrialRecord], rungs: Sequence[int]) -> Section:
     return Section(
         key="trials",
         title="All trials",

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tune.report.ranking import OBJECTIVES, Record, values
-from tune.search.space import Dimension
+from tune.report.ranking import values
+from tune.search.objectives import OBJECTIVES
+from tune.sweep_config import Dimension, ObjectiveName
+from tune.trial.record import TrialRecord
 
 _BINS = 3
 
@@ -19,9 +21,9 @@ class Group:
     field: str
     value: str
     trials: int
-    """All of them but the failed."""
+    """Without the failed ones."""
     early: float | None
-    """Mean ELBO at the common early moment, over those that reached it."""
+    """Mean ELBO at `early_images`, over those that reached it."""
     finished: int
     """Those that were trained to their end."""
     objective: float | None
@@ -32,22 +34,20 @@ class Group:
     """Mean images of the finished."""
 
 
-def elbo_at(record: Record, images: int) -> float | None:
-    """The held-out ELBO at the first check at or after `images`; None where the trial did not get there."""
-    return next((elbo for at, elbo in record["checks"] if at >= images and elbo is not None), None)
-
-
 def sensitivity(
-    records: Sequence[Record], space: Sequence[Dimension], objective: str, early_images: int
+    records: Sequence[TrialRecord], space: Sequence[Dimension], objective: ObjectiveName, early_images: int
 ) -> list[Group]:
-    """Groups of the search's trials, field by field in the order of the space, values ascending."""
-    searched = [r for r in records if r["phase"] == "search" and r["status"] != "failed"]
+    """Groups of the search's trials, field by field in the order of the space, values ascending.
+
+    objective: whose final value is averaged; early_images: images seen at which the ELBO is averaged.
+    """
+    searched = [record for record in records if record.phase == "search" and record.status != "failed"]
     groups = []
     for dimension in space:
-        having = [record for record in searched if dimension.field in record["fields"]]
+        having = [record for record in searched if dimension.field in record.fields]
         for value, members in _grouped(having, dimension):
-            finished = [record for record in members if record["status"] == "finished"]
-            early = [elbo for r in members if (elbo := elbo_at(r, early_images)) is not None]
+            finished = [record for record in members if record.status == "finished"]
+            early = [elbo for record in members if (elbo := record.elbo_at(early_images)) is not None]
             groups.append(
                 Group(
                     field=dimension.field,
@@ -55,7 +55,7 @@ def sensitivity(
                     trials=len(members),
                     early=statistics.fmean(early) if early else None,
                     finished=len(finished),
-                    objective=_mean(finished, OBJECTIVES[objective][0]),
+                    objective=_mean(finished, OBJECTIVES[objective].field),
                     seconds=_mean(finished, "seconds"),
                     images=_mean(finished, "images"),
                 )
@@ -63,17 +63,17 @@ def sensitivity(
     return groups
 
 
-def _mean(records: Sequence[Record], field: str) -> float | None:
+def _mean(records: Sequence[TrialRecord], field: str) -> float | None:
     numbers = values(records, field)
     return statistics.fmean(numbers) if numbers else None
 
 
-def _grouped(records: Sequence[Record], dimension: Dimension) -> list[tuple[str, list[Record]]]:
-    def drawn(record: Record) -> Any:
-        return record["fields"][dimension.field]
+def _grouped(records: Sequence[TrialRecord], dimension: Dimension) -> list[tuple[str, list[TrialRecord]]]:
+    def drawn(record: TrialRecord) -> Any:
+        return record.fields[dimension.field]
 
     if dimension.kind in ("choice", "randint"):
-        found: dict[str, list[Record]] = {}
+        found: dict[str, list[TrialRecord]] = {}
         for value in dimension.values if dimension.kind == "choice" else range(*_ends(dimension)):
             members = [record for record in records if drawn(record) == value]
             if members:

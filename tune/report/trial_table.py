@@ -1,25 +1,33 @@
 """The trials as tables: one CSV with everything, and the columns that fit on a page."""
 
-import csv
-import io
+import dataclasses
 import json
 from collections.abc import Sequence
 
 from data_shards.io.tables import Table
-from tune.report.ranking import Record
+from tune.sweep_config import Fields
+from tune.trial.record import StageRecord, TrialRecord
 
 
-def to_csv(records: Sequence[Record]) -> str:
-    """One line a trial with all of its record; drawn fields have a column each, the curve of checks is left out."""
-    drawn = list(dict.fromkeys(field for record in records for field in record["fields"]))
-    known = [name for name in records[0] if name not in ("fields", "checks")] if records else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*known, *drawn])
-    for record in records:
-        chosen = [record["fields"].get(field) for field in drawn]
-        writer.writerow([*(_cell(record[name]) for name in known), *(_cell(value) for value in chosen)])
-    return text.getvalue()
+def to_csv(records: Sequence[TrialRecord]) -> str:
+    """One line a trial with all of its record; drawn fields have a column each, the held-out checks are left out."""
+    drawn = list(dict.fromkeys(field for record in records for field in record.fields))
+    rows = [_columns(record) for record in records]
+    head = (*(rows[0] if rows else ()), *drawn)
+    cells = [row | {field: record.fields.get(field) for field in drawn} for row, record in zip(rows, records, strict=True)]
+    return Table(head=head, rows=[tuple(_cell(row[name]) for name in head) for row in cells]).to_csv()
+
+
+def _columns(record: TrialRecord) -> dict[str, object]:
+    """The record by column; those of a stage begin with its name, such as stage1_reason."""
+    columns: dict[str, object] = {}
+    for name in (field.name for field in dataclasses.fields(record)):
+        value = getattr(record, name)
+        if isinstance(value, StageRecord):
+            columns |= {f"{name}_{part}": number for part, number in vars(value).items()}
+        elif name not in ("fields", "checks"):
+            columns[name] = value
+    return columns
 
 
 def _cell(value: object) -> str:
@@ -33,7 +41,7 @@ def number(value: float | None, decimals: int = 1) -> str:
     return "-" if value is None else f"{value:,.{decimals}f}"
 
 
-def drawn_text(fields: Record) -> str:
+def drawn_text(fields: Fields) -> str:
     """What was drawn for a configuration, on one line."""
     return ", ".join(f"{name} {_short(value)}" for name, value in fields.items()) or "the default"
 
@@ -42,47 +50,44 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, list) else str(value)
 
 
-def stage_table(records: Sequence[Record]) -> Table:
+def stage_table(records: Sequence[TrialRecord]) -> Table:
     """When and why each trial left its stages, and what was measured there."""
-    head = ["Trial"]
-    for stage in (1, 2):
-        titles = ("ended", "images", "seconds", "sigma²", "KL", "active")
-        head += [f"{title}, stage {stage}" for title in titles]
-    rows = [(r["trial"], *_stage_cells(r, 1), *_stage_cells(r, 2)) for r in records]
-    return Table(head=tuple(head), rows=rows)
+    titles = ("ended", "images", "seconds", "sigma²", "KL", "active")
+    head = ("Trial", *(f"{title}, stage {stage}" for stage in (1, 2) for title in titles))
+    rows = [(record.trial, *_stage_cells(record.stage1), *_stage_cells(record.stage2)) for record in records]
+    return Table(head=head, rows=rows)
 
 
-def _stage_cells(record: Record, stage: int) -> list[str]:
-    own = {name: record[f"stage{stage}_{name}"] for name in ("reason", "images", "seconds", "sigma2", "kl")}
-    active = record[f"stage{stage}_active_dimensions"]
-    cells = [own["reason"] or "-", number(own["images"], 0), number(own["seconds"], 0)]
-    return [*cells, number(own["sigma2"], 5), number(own["kl"]), number(active, 0)]
+def _stage_cells(stage: StageRecord) -> tuple[str, ...]:
+    counts = number(stage.images, 0), number(stage.seconds, 0)
+    return stage.reason or "-", *counts, number(stage.sigma2, 5), number(stage.kl), number(stage.active_dimensions, 0)
 
 
-def trial_table(records: Sequence[Record]) -> Table:
+# field of a TrialRecord: (title, decimals)
+_NUMBERS = {
+    "parameters": ("Parameters", 0),
+    "images": ("Images", 0),
+    "seconds": ("Seconds", 0),
+    "images_per_second": ("Images/s", 0),
+    "peak_memory_mib": ("Memory, MiB", 0),
+    "retries": ("Retries", 0),
+    "final_elbo": ("ELBO", 1),
+    "fd_reconstruction": ("FD, reconstructions", 1),
+    "fd_stage1": ("FD, stage 1", 1),
+    "fd_final": ("FD, final", 1),
+    "iwae_stage1": ("IWAE, stage 1", 1),
+    "iwae_final": ("IWAE, final", 1),
+}
+
+
+def trial_table(records: Sequence[TrialRecord]) -> Table:
     """Size, cost and final measures of each trial."""
-    titles = {
-        "trial": "Trial",
-        "status": "Status",
-        "parameters": "Parameters",
-        "images": "Images",
-        "seconds": "Seconds",
-        "images_per_second": "Images/s",
-        "peak_memory_mib": "Memory, MiB",
-        "retries": "Retries",
-        "final_elbo": "ELBO",
-        "fd_reconstruction": "FD, reconstructions",
-        "fd_stage1": "FD, stage 1",
-        "fd_final": "FD, final",
-        "iwae_stage1": "IWAE, stage 1",
-        "iwae_final": "IWAE, final",
-    }
-    whole = ("parameters", "images", "seconds", "images_per_second", "peak_memory_mib", "retries")
     rows = [
-        tuple(
-            record[key] if key in ("trial", "status") else number(record[key], 0 if key in whole else 1)
-            for key in titles
+        (
+            record.trial,
+            record.status,
+            *(number(getattr(record, name), decimals) for name, (_, decimals) in _NUMBERS.items()),
         )
         for record in records
     ]
-    return Table(head=tuple(titles.values()), rows=rows)
+    return Table(head=("Trial", "Status", *(title for title, _ in _NUMBERS.values())), rows=rows)

@@ -16,10 +16,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tune.report.ranking import OBJECTIVES
-from tune.search.space import Dimension, Fields, draw
+from tune.search.objectives import OBJECTIVES
+from tune.search.space import draw
 from tune.search.trials import Trial
-from tune.sweep_config import SweepConfig
+from tune.sweep_config import Dimension, Fields, SweepConfig
 
 
 class OptunaSearch(Searcher):
@@ -43,7 +43,7 @@ class OptunaSearch(Searcher):
             self._study = optuna.create_study(
                 study_name=self.sweep.name,
                 storage=JournalStorage(JournalFileBackend(str(path))),
-                directions=["maximize" if OBJECTIVES[o][1] > 0 else "minimize" for o in self.sweep.objectives],
+                directions=["maximize" if OBJECTIVES[o].sign > 0 else "minimize" for o in self.sweep.objectives],
                 load_if_exists=True,
             )
             # A sampler that starts with the same seed after each restart would draw the same points again.

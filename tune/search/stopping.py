@@ -4,33 +4,19 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from tune.sweep_config import SweepConfig
 
-JUDGED_BY = "elbo"
-"""Held out, at the closed-form sigma: comparable between the stages and between updates of sigma."""
-
-
-def rungs(sweep: SweepConfig) -> tuple[int, ...]:
-    """Images at which a trial is compared with the others; the first lies past any trial's latest switch to stage 2."""
-    if not sweep.asha.enabled:
-        return ()
-    switch, end = sweep.latest_images()
-    images, found = float(switch + sweep.asha.grace_images), []
-    while images <= end:
-        found.append(round(images))
-        images *= sweep.asha.reduction_factor
-    return tuple(found)
-
 
 def scheduler(sweep: SweepConfig) -> TrialScheduler:
-    """ASHA with those rungs, or one that stops nothing where no rung lies before the end of the longest trial."""
-    found = rungs(sweep)
-    if not found:
+    """ASHA with the sweep's rungs, or one that stops nothing where no rung lies before the end of the longest trial."""
+    rungs = sweep.rungs()
+    if not rungs:
         return FIFOScheduler()
     return ASHAScheduler(
         time_attr="images",
-        metric=JUDGED_BY,
+        # Held out, at the closed-form sigma: comparable between the stages and between updates of sigma.
+        metric="elbo",
         mode="max",
-        grace_period=found[0],
-        # Past the end of any trial: ASHA would stop a trial at max_t, and its end has still to be measured.
+        grace_period=rungs[0],
+        # Past the end of any trial: ASHA would stop a trial at max_t, before it is measured.
         max_t=sweep.latest_images()[1] + 1,
         reduction_factor=sweep.asha.reduction_factor,
     )

@@ -1,21 +1,13 @@
-"""The trials of a sweep: which configuration with which seed, and the folder that each has for good.
+"""The trials of a sweep: which configuration is trained with which seed."""
 
-A trial's name follows from the number of its configuration and its seed alone. So a trial that is started again, by Ray
-or by a person, finds its own run folder and goes on from its last checkpoint.
-"""
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
 
-import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
-
-from data_shards.io.atomic import write_json
-from tune.search.space import Fields, grid, random_fields
-from tune.sweep_config import SweepConfig
+from tune.search.space import grid, random_fields
+from tune.sweep_config import Fields, SweepConfig
 
 Phase = Literal["search", "confirm"]
-_SPEC, _FAILURE = "trial.json", "failure.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +25,11 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """The trial's name and that of its run folder."""
+        """The trial's name and that of its run folder.
+
+        It depends on the numbers of configuration and seed alone, so that a trial that is started again, by Ray or by a
+        person, finds its run folder and continues from its last checkpoint.
+        """
         return f"{self.phase}-{self.number:03d}-seed{self.seed}"
 
 
@@ -47,37 +43,16 @@ def repeated(phase: Phase, configurations: Iterable[Fields], seeds: Iterable[int
     ]
 
 
-def drawn_ahead(sweep: SweepConfig) -> Iterator[Fields]:
-    """The configurations of a grid or random search."""
+def search_trials(sweep: SweepConfig) -> list[Trial]:
+    """All trials of a grid or random search. Raises InputError for a grid over a continuous field."""
     if sweep.search == "grid":
-        yield from grid(sweep.space)
-    else:
-        yield from (random_fields(sweep.space, sweep.seed, index) for index in range(sweep.configurations))
+        return repeated("search", grid(sweep.space), sweep.seeds)
+    drawn = (random_fields(sweep.space, sweep.seed, index) for index in range(sweep.configurations))
+    return repeated("search", drawn, sweep.seeds)
 
 
-def save_trial(folder: Path, trial: Trial) -> None:
-    """Writes into a run folder whose trial it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _SPEC, asdict(trial))
-
-
-def load_trial(folder: Path) -> Trial:
-    """Whose trial a run folder is."""
-    return Trial(**json.loads((folder / _SPEC).read_text()))
-
-
-def trial_folders(trials_folder: Path) -> list[Path]:
-    """The run folders of all trials that have been started, by name."""
-    return sorted(path.parent for path in trials_folder.glob(f"*/{_SPEC}"))
-
-
-def note_failure(folder: Path, reason: str) -> None:
-    """Remembers that a trial failed by its own configuration, so that nobody trains it again."""
-    write_json(folder / _FAILURE, {"reason": reason})
-
-
-def failure(folder: Path) -> str:
-    """Why the trial failed by its own configuration; empty where it did not."""
-    path = folder / _FAILURE
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return str(content.get("reason", ""))
+def number_of_search_trials(sweep: SweepConfig) -> int:
+    """Trials of the search, before any is stopped early."""
+    if sweep.search == "grid":
+        return len(search_trials(sweep))
+    return sweep.configurations * len(sweep.seeds)

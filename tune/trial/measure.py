@@ -12,7 +12,7 @@ from trainer.process_group import process_group
 from tune.sweep_config import MeasureConfig
 
 
-def measure(config: Config, asked: MeasureConfig) -> None:
+def measure_trial(config: Config, asked: MeasureConfig) -> None:
     """Writes the run's eval/*.json. All processes of the trial take part; nothing is measured twice."""
     for weights in ("stage1", "final") if config.two_stages else ("final",):
         if asked.images == 0 and asked.likelihood_images == 0:

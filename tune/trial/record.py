@@ -1,101 +1,156 @@
-"""What is known of a trial, read from its run folder: a flat record for the report, whatever state the trial is in."""
+"""All that the report says about one trial, read from its run folder in whatever state the trial is."""
 
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
-from data_shards.io.atomic import write_json
 from eval.run import read_result
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
-from tune.search.trials import failure, load_trial
+from tune.search.trials import Phase
+from tune.sweep_config import Fields
+from tune.trial.folder import Status, load_attempts, load_outcome, load_trial
 
-Record = dict[str, Any]
-ATTEMPTS, _OUTCOME = "attempts.jsonl", "outcome.json"
+Event = Mapping[str, Any]
 
 
-def headline(folder: Path) -> Record:
-    """The numbers that rank a trial and that a search learns from.
+class Check(NamedTuple):
+    """A held-out check."""
 
-    images: seen in all; elbo: held out, at the closed-form sigma, nats per image; fd: of samples of the final weights;
-    cost: seconds of training. What was not measured is left out.
+    images: int
+    """Images seen by then."""
+    elbo: float | None
+    """Held-out ELBO at the closed-form sigma, nats per image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """How a stage went; all but the seconds as logged at its end."""
+
+    reason: str | None = None
+    """Why it ended."""
+    end_images: int | None = None
+    """Images seen in all at its end."""
+    images: int | None = None
+    """Images seen in the stage."""
+    sigma2: float | None = None
+    kl: float | None = None
+    """KL divergence of the posterior from the prior, nats per image."""
+    active_dimensions: int | None = None
+    elbo: float | None = None
+    """Held-out ELBO at the closed-form sigma, nats per image."""
+    seconds: float | None = None
+    """Seconds in the stage so far, held-out checks included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """A trial. None stands for what is not known (yet).
+
+    Seconds and images a second include the held-out checks, and leave out the start and the measuring at the end. FD:
+    Frechet distance to held-out images; IWAE: importance-weighted log-likelihood of held-out images, nats per image.
     """
-    record = trial_record(folder)
-    names = {"images": "images", "elbo": "final_elbo", "fd": "fd_final", "cost": "seconds", "stage": "stage"}
-    return {name: record[key] for name, key in names.items() if record[key] is not None}
+
+    trial: str
+    """Name of the trial and of its run folder."""
+    phase: Phase
+    number: int
+    """Of the configuration within its phase, from 0."""
+    seed: int
+    """The trainer's seed."""
+    fields: Fields
+    """What was drawn for the configuration, by dotted name."""
+    status: Status
+    reason: str
+    """Why it was stopped or failed; else empty."""
+    parameters: int | None
+    """Learnt numbers, counted in the newest checkpoint; buffers of a few numbers are counted with them."""
+    images: int
+    """Images seen."""
+    stage: int | None
+    """The stage that it is in, or ended in."""
+    seconds: float | None
+    """Seconds of training."""
+    peak_memory_mib: float | None
+    retries: int
+    """Times that its processes were started again."""
+    checks: tuple[Check, ...]
+    """All held-out checks so far, by images seen."""
+    final_elbo: float | None
+    """Held-out ELBO of the last check, nats per image."""
+    images_per_second: float | None
+    stage1: StageRecord
+    stage2: StageRecord
+    fd_stage1: float | None
+    """FD of samples of the weights at the end of stage 1."""
+    fd_final: float | None
+    """FD of samples of the final weights."""
+    fd_reconstruction: float | None
+    """FD of reconstructions by the final weights."""
+    iwae_stage1: float | None
+    iwae_final: float | None
+
+    def elbo_at(self, images: int) -> float | None:
+        """The held-out ELBO at the first check at or after `images`; None where the trial ended before."""
+        return next((check.elbo for check in self.checks if check.images >= images and check.elbo is not None), None)
 
 
-def note_outcome(folder: Path, status: str, reason: str) -> None:
-    """Writes how a trial ended: finished, stopped or failed, and why."""
-    write_json(folder / _OUTCOME, {"status": status, "reason": reason})
-
-
-def has_outcome(folder: Path) -> bool:
-    """True where it has been written how the trial ended."""
-    return (folder / _OUTCOME).exists()
-
-
-def trial_record(folder: Path) -> Record:
-    """All that the report tells of a trial. Keys are always the same; None stands for what is not known (yet).
-
-    Seconds and images a second include the held-out checks, and leave out the start and the measuring at the end.
-    """
-    trial, events = load_trial(folder), read_events(folder)
+def trial_record(folder: Path) -> TrialRecord:
+    """The record of the trial with this run folder."""
+    trial, outcome, events = load_trial(folder), load_outcome(folder), read_events(folder)
     train = [event for event in events if event["event"] == "train"]
-    checks = [event for event in events if event["event"] == "valid"]
-    record: Record = {
-        "trial": trial.name,
-        "phase": trial.phase,
-        "number": trial.number,
-        "seed": trial.seed,
-        "fields": trial.fields,
-        **_outcome(folder),
-        "parameters": _parameters(folder),
-        "images": max((event["images"] for event in events), default=0),
-        "stage": next((event["stage"] for event in reversed(events) if "stage" in event), None),
-        "seconds": sum(event["seconds"] for event in train) if train else None,
-        "peak_memory_mib": max((event["peak_memory_mib"] for event in train), default=None),
-        "retries": max(0, _lines(folder / ATTEMPTS) - 1),
-        "checks": [(event["images"], event["elbo_at_closed_form"]) for event in checks],
-        "final_elbo": checks[-1]["elbo_at_closed_form"] if checks else None,
-    }
-    seconds = record["seconds"]
-    record["images_per_second"] = record["images"] / seconds if seconds else None
-    for stage in (1, 2):
-        record |= _stage(stage, train, events)
-    for key, weights, source in (
-        ("fd_stage1", "stage1", ("q_hat", "prior")),
-        ("fd_final", "final", ("q_hat", "prior")),
-        ("fd_reconstruction", "final", ("reconstruction",)),
-    ):
-        record[key] = _distance(folder, weights, source)
-    for key, name in (("iwae_stage1", "likelihood-stage1.json"), ("iwae_final", "likelihood.json")):
-        record[key] = _likelihood(folder / "eval" / name)
-    return record
+    checks = tuple(Check(e["images"], e["elbo_at_closed_form"]) for e in events if e["event"] == "valid")
+    images = max((event["images"] for event in events), default=0)
+    seconds = _seconds(train)
+    return TrialRecord(
+        trial=trial.name,
+        phase=trial.phase,
+        number=trial.number,
+        seed=trial.seed,
+        fields=trial.fields,
+        status=outcome.status,
+        reason=outcome.reason,
+        parameters=_parameters(folder),
+        images=images,
+        stage=next((event["stage"] for event in reversed(events) if "stage" in event), None),
+        seconds=seconds,
+        peak_memory_mib=max((event["peak_memory_mib"] for event in train), default=None),
+        retries=max(0, len(load_attempts(folder)) - 1),
+        checks=checks,
+        final_elbo=checks[-1].elbo if checks else None,
+        images_per_second=images / seconds if seconds else None,
+        stage1=_stage(1, train, events),
+        stage2=_stage(2, train, events),
+        fd_stage1=_distance(folder, "stage1", ("q_hat", "prior")),
+        fd_final=_distance(folder, "final", ("q_hat", "prior")),
+        fd_reconstruction=_distance(folder, "final", ("reconstruction",)),
+        iwae_stage1=_likelihood(folder / "eval" / "likelihood-stage1.json"),
+        iwae_final=_likelihood(folder / "eval" / "likelihood.json"),
+    )
 
 
-def _outcome(folder: Path) -> Record:
-    if reason := failure(folder):
-        return {"status": "failed", "reason": reason}
-    path = folder / _OUTCOME
-    return json.loads(path.read_text()) if path.exists() else {"status": "unfinished", "reason": ""}
+def _seconds(train: Sequence[Event]) -> float | None:
+    return sum(event["seconds"] for event in train) if train else None
 
 
-def _stage(stage: int, train: list[Record], events: list[Record]) -> Record:
-    """Images, seconds and reason of a stage, and what was measured when it ended."""
-    own = [event for event in train if event["stage"] == stage]
+def _stage(stage: int, train: Sequence[Event], events: Sequence[Event]) -> StageRecord:
     end = next((e for e in events if e["event"] == "stage_end" and e["stage"] == stage), {})
-    names = {"reason": "reason", "end_images": "images", "images": "stage_images", "sigma2": "sigma2", "kl": "kl"}
-    names |= {"active_dimensions": "active_dimensions", "elbo": "elbo_at_closed_form"}
-    return {f"stage{stage}_{name}": end.get(key) for name, key in names.items()} | {
-        f"stage{stage}_seconds": sum(event["seconds"] for event in own) if own else None
-    }
+    return StageRecord(
+        reason=end.get("reason"),
+        end_images=end.get("images"),
+        images=end.get("stage_images"),
+        sigma2=end.get("sigma2"),
+        kl=end.get("kl"),
+        active_dimensions=end.get("active_dimensions"),
+        elbo=end.get("elbo_at_closed_form"),
+        seconds=_seconds([event for event in train if event["stage"] == stage]),
+    )
 
 
 def _parameters(folder: Path) -> int | None:
-    """Numbers that are learnt, counted in the newest checkpoint; buffers of a few numbers are counted with them."""
     checkpoints = complete_checkpoints(folder)
     if not checkpoints:
         return None
@@ -125,5 +180,18 @@ def _likelihood(path: Path) -> float | None:
     return float(values[name]["value"])
 
 
-def _lines(path: Path) -> int:
-    return len(path.read_text().splitlines()) if path.exists() else 0
+def reported_metrics(folder: Path) -> dict[str, float]:
+    """What Ray and the search learn of a trial at its end; what was not measured is left out.
+
+    images: seen in all; elbo: held out, at the closed-form sigma, nats per image; fd: of samples of the final weights;
+    cost: seconds of training; stage.
+    """
+    record = trial_record(folder)
+    metrics = {
+        "images": record.images,
+        "elbo": record.final_elbo,
+        "fd": record.fd_final,
+        "cost": record.seconds,
+        "stage": record.stage,
+    }
+    return {name: value for name, value in metrics.items() if value is not None}

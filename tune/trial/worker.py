@@ -1,24 +1,21 @@
 """One process of a trial. Ray Train has made the process group; the trainer trains in it, and eval measures."""
 
-import datetime
-import json
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.util
+import torch
 import torch.distributed as dist
 
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
 from trainer.loop import train
-from tune.search.trials import failure, note_failure
 from tune.sweep_config import MeasureConfig
-from tune.trial.measure import measure
-from tune.trial.own_fault import own_fault
-from tune.trial.record import ATTEMPTS, headline
+from tune.trial.folder import load_failure, save_attempt, save_failure
+from tune.trial.measure import measure_trial
+from tune.trial.record import reported_metrics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,38 +24,39 @@ class Task:
 
     config: Config
     """The trainer's configuration."""
-    measured: MeasureConfig
+    measure: MeasureConfig
     """What is measured at the end."""
 
 
-def work(params: dict[str, Task]) -> None:
-    """Trains, or goes on training, and measures. Tells Ray of each held-out check and of the end."""
+def train_and_measure(params: dict[str, Task]) -> None:
+    """Trains, or continues training, then measures. Reports each held-out check and the end to Ray."""
     task = params["task"]
     folder = task.config.folder
-    if failure(folder):
-        return  # another process failed by the configuration's fault, and Ray has started all of them again
+    if load_failure(folder):
+        return  # another process failed because of the configuration, and Ray has started all of them again
     if ray.train.get_context().get_world_rank() == 0:
-        _note_attempt(folder)
+        group = ray.util.get_current_placement_group()
+        save_attempt(folder, group.id.hex() if group is not None else "")
     try:
-        train(task.config, _tell)
-        if (folder / "requeue").exists():
-            raise RuntimeError(f"the training was asked to stop: {(folder / 'requeue').read_text().strip()}")
-        measure(task.config, task.measured)
+        train(task.config, _report_check)
+        _refuse_a_stopped_run(folder)
+        measure_trial(task.config, task.measure)
     except Exception as error:
-        reason = own_fault(error)
+        reason = configuration_fault(error)
         if not reason:
             raise
-        note_failure(folder, reason)
+        save_failure(folder, reason)
         # All processes raise an InputError together. After any other error the rest still wait for this one.
         if not isinstance(error, InputError) and ray.train.get_context().get_world_size() > 1:
             raise
         return
     dist.barrier()
-    ray.train.report(headline(folder) | {"finished": True})
+    ray.train.report(reported_metrics(folder) | {"finished": True})
 
 
-def _tell(kind: str, images: int, facts: dict[str, Any]) -> None:
-    """Hears every event of the run, on all processes in the same order, and reports those that ASHA judges by.
+def _report_check(kind: str, images: int, facts: dict[str, Any]) -> None:
+    """Reports a held-out check, which ASHA compares, to Ray. Called for every event of the run, in the same order on
+    all processes.
 
     The trainer has reduced what it measured over the processes, so the first one's numbers are the trial's.
     """
@@ -77,13 +75,22 @@ def _tell(kind: str, images: int, facts: dict[str, Any]) -> None:
     )
 
 
-def _note_attempt(folder: Path) -> None:
-    """A line for each start of the trial: how often it was tried again."""
-    group = ray.util.get_current_placement_group()
-    line = {
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "placement_group": group.id.hex() if group is not None else "",
-    }
-    with (folder / ATTEMPTS).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+def _refuse_a_stopped_run(folder: Path) -> None:
+    if (folder / "requeue").exists():
+        raise RuntimeError(f"the training was stopped before its end: {(folder / 'requeue').read_text().strip()}")
+
+
+def configuration_fault(error: BaseException) -> str:
+    """Why the configuration cannot be trained, in one line: trained again, it would fail again.
+
+    Empty for any other error, such as a lost connection.
+    """
+    if isinstance(error, InputError):
+        return str(error)
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return f"out of memory: {first}"
+    # torch has no class of its own for a failed allocation on a CPU.
+    if isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error)):
+        return f"out of memory: {first}"
+    return ""

@@ -1,14 +1,14 @@
 """Whether the best configuration beats the default: both with the same seeds, which the search did not use."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from tune.report.ranking import Record, values
+from tune.report.ranking import finished_with, mean_and_spread, values
+from tune.sweep_config import Fields
+from tune.trial.record import TrialRecord
 
-# field of a record: (title, 1 where more is better and -1 where less is)
-_MEASURES = {
+# field of a TrialRecord: (title, 1 where more is better and -1 where less is)
+_COMPARED = {
     "fd_final": ("Held-out FD of samples", -1),
     "fd_stage1": ("Held-out FD of samples, end of stage 1", -1),
     "fd_reconstruction": ("Held-out FD of reconstructions", -1),
@@ -21,27 +21,16 @@ _MEASURES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
-    """A measure of one of the two."""
-
-    numbers: tuple[float, ...]
-    """One a seed."""
-
-    @property
-    def text(self) -> str:
-        """Mean ± standard deviation."""
-        mean = f"{statistics.fmean(self.numbers):,.1f}"
-        return f"{mean} ± {statistics.stdev(self.numbers):,.1f}" if len(self.numbers) > 1 else mean
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """One measure of both."""
+class Comparison:
+    """One measured number of both, as text."""
 
     title: str
-    best: Side
-    default: Side
+    best: str
+    """Mean ± standard deviation over the seeds."""
+    default: str
+    """The same of the default."""
     verdict: str
+    """In words; only what holds with every seed is called better or worse."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,32 +39,31 @@ class Confirmation:
 
     seeds: int
     """Seeds with which both were trained to their ends."""
-    fields: dict[str, Any]
+    fields: Fields
     """What was drawn for the best."""
-    measures: tuple[Measure, ...]
+    comparisons: tuple[Comparison, ...]
 
 
-def against_default(records: Sequence[Record]) -> Confirmation | None:
+def against_default(records: Sequence[TrialRecord]) -> Confirmation | None:
     """The comparison over the seeds that both have finished; None where there is no such seed."""
-    done = [record for record in records if record["phase"] == "confirm" and record["status"] == "finished"]
-    best = {record["seed"]: record for record in done if record["number"] == 0}
-    default = {record["seed"]: record for record in done if record["number"] == 1}
+    done = finished_with(records, phase="confirm")
+    best = {record.seed: record for record in done if record.number == 0}
+    default = {record.seed: record for record in done if record.number == 1}
     seeds = sorted(best.keys() & default.keys())
     if not seeds:
         return None
-    measures = []
-    for field, (title, sign) in _MEASURES.items():
+    comparisons = []
+    for field, (title, sign) in _COMPARED.items():
         ours, theirs = ([side[seed] for seed in seeds] for side in (best, default))
         a, b = values(ours, field), values(theirs, field)
         if len(a) == len(b) == len(seeds):
             gains = [sign * (x - y) for x, y in zip(a, b, strict=True)]
-            sides = Side(numbers=tuple(a)), Side(numbers=tuple(b))
-            measures.append(Measure(title=title, best=sides[0], default=sides[1], verdict=_verdict(gains)))
-    return Confirmation(seeds=len(seeds), fields=best[seeds[0]]["fields"], measures=tuple(measures))
+            sides = mean_and_spread(a), mean_and_spread(b)
+            comparisons.append(Comparison(title=title, best=sides[0], default=sides[1], verdict=_verdict(gains)))
+    return Confirmation(seeds=len(seeds), fields=best[seeds[0]].fields, comparisons=tuple(comparisons))
 
 
 def _verdict(gains: list[float]) -> str:
-    """In words; only what holds with every seed is called better or worse."""
     if all(gain > 0 for gain in gains):
         return "best is better with every seed"
     if all(gain < 0 for gain in gains):
