@@ -26,7 +26,7 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the f
 source slurm/lib.sh
 read_words "$@"
 load_environment
-in_python -m tune.plan --config "$SWEEP" --processes "$((${SLURM_JOB_NUM_NODES:-2} * ${SLURM_GPUS_ON_NODE:-4}))"
+in_python -m tune --config "$SWEEP" --dry-run --processes "$((${SLURM_JOB_NUM_NODES:-2} * ${SLURM_GPUS_ON_NODE:-4}))"
 if [[ $DRY_RUN ]]; then
   check_scheduler slurm/tune.sh
   exit

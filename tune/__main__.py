@@ -1,52 +1,89 @@
-"""`python -m tune --config FILE`: a sweep over the trainer's configuration; the same command again goes on."""
+"""`python -m tune --config FILE`: a sweep over the trainer's configuration; the same command again continues it."""
 
+import argparse
 import sys
 from pathlib import Path
 
 from data_shards.io.command_line import OneLineParser
 from data_shards.io.errors import InputError, command
-from tune.sweep_config import read_sweep
+from data_shards.io.progress import duration
+from data_shards.manifest import Manifest
+from trainer.plan import estimate
+from tune.sweep_config import SweepConfig, read_sweep
 
 
 def parser() -> OneLineParser:
     """The command line."""
     made = OneLineParser(
         prog="python -m tune",
-        description="Trains many configurations, stops the hopeless ones early, and reports. The same command again "
-        "goes on where the sweep was interrupted.",
+        description="Trains many configurations, stops unpromising ones early, and writes a report. The same command "
+        "again continues an interrupted sweep.",
     )
     made.add_argument("--config", required=True, help="YAML file of the sweep; the project's own are in tune/configs")
     made.add_argument(
-        "--address", help="a Ray cluster: `auto` for the one this machine belongs to, or its head; none starts Ray here"
+        "--address",
+        help="a Ray cluster: `auto` for the one this machine belongs to, or its head; without it Ray is started here",
     )
     made.add_argument(
         "--export-best", metavar="FILE", help="write the best configuration as YAML for python -m trainer"
+    )
+    made.add_argument("--dry-run", action="store_true", help="check the sweep and estimate its cost; starts nothing")
+    made.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        help="processes that trials share, for the estimate of --dry-run (default 1)",
     )
     return made
 
 
 def main() -> None:
-    """Reads the command line and runs the sweep."""
+    """Reads the command line, then runs or estimates the sweep."""
     args = parser().parse_args()
     sweep = read_sweep(args.config)
     if args.export_best and not Path(args.export_best).resolve().parent.is_dir():
-        raise InputError(f"--export-best: {args.export_best} lies in no folder that is there; make it first")
-    # Ray takes seconds to import, and a mistake in the file should be told at once.
+        raise InputError(f"the folder of {args.export_best} does not exist; make it first", parameter="export_best")
+    if args.dry_run:
+        _estimate(sweep, args.processes)
+    else:
+        _run(sweep, args)
+
+
+def _estimate(sweep: SweepConfig, processes: int) -> None:
+    """Prints the largest cost of the sweep on that many processes. Raises InputError where something is missing."""
+    from tune.search.trials import number_of_search_trials
+
+    if processes < sweep.workers:
+        raise InputError(f"a trial needs {sweep.workers} processes, and there are {processes}", parameter="workers")
+    config = sweep.trainer_config("base", 0, {})
+    manifest = Manifest.load(config.data.shards)
+    images = manifest.num_samples(config.data.train_split)
+    cost = estimate(config, manifest.image_shape, images, sweep.workers)
+    trials, at_once = number_of_search_trials(sweep), processes // sweep.workers
+    searched = ", ".join(dimension.field for dimension in sweep.space)
+    print(f"sweep    {sweep.folder}: {sweep.search} over {searched}")
+    print(f"shards   {config.data.shards}: {images:,} training images")
+    print(f"trials   at most {trials}, {at_once} at once on {sweep.workers} processes each")
+    print(
+        f"time     about {duration(cost.seconds * trials / at_once)} at the base's sizes, if no trial is stopped early"
+    )
+    print(f"disk     {cost.checkpoint_bytes * trials / 1e9:.2g} GB of checkpoints in {sweep.trials_folder}")
+
+
+def _run(sweep: SweepConfig, args: argparse.Namespace) -> None:
+    # Ray takes seconds to import, and a mistake in the file is reported before.
     from tune.export import export_best
     from tune.report.ranking import ranking
     from tune.report.report import write_report
-    from tune.search.stopping import rungs
     from tune.sweep import run_sweep
 
     records, ended = run_sweep(sweep, args.address)
-    objective = sweep.objectives[0]
-    longest = sweep.latest_images()[1]
-    print(f"report: {write_report(sweep.folder, records, sweep.space, objective, rungs(sweep), longest)}")
+    print(f"report: {write_report(sweep, records)}")
     if not ended:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command continues the sweep", file=sys.stderr)
         sys.exit(130)
     if args.export_best:
-        export_best(sweep, ranking(records, objective), Path(args.export_best))
+        export_best(sweep, ranking(records, sweep.objectives[0]), Path(args.export_best))
         print(f"best configuration: {args.export_best}")
 
 

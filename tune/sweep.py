@@ -21,7 +21,7 @@ from tune.search.trials import Phase, Trial, number_of_search_trials, repeated, 
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
 from tune.trial.driver import drive
-from tune.trial.folder import trial_folders
+from tune.trial.folder import load_outcome, load_trial, trial_folders
 from tune.trial.record import TrialRecord, trial_record
 
 
@@ -64,8 +64,8 @@ def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[TrialRecord
 
 def _ended(sweep: SweepConfig, phase: _Phase) -> bool:
     """False where the phase was interrupted: Tune catches Ctrl-C, stores its state, and returns."""
-    own = [record for record in records(sweep) if record.phase == phase.name]
-    return sum(record.status != "unfinished" for record in own) >= phase.total
+    own = [folder for folder in trial_folders(sweep.trials_folder) if load_trial(folder).phase == phase.name]
+    return sum(load_outcome(folder).status != "unfinished" for folder in own) >= phase.total
 
 
 def records(sweep: SweepConfig) -> list[TrialRecord]:
@@ -108,7 +108,7 @@ def _concurrent(sweep: SweepConfig) -> int:
 
 
 def _end_as_by_ctrl_c(number: int) -> None:
-    """Makes the signal act like Ctrl-C, on which Tune stores its state and returns; by default Ray would end at once."""
+    """Makes the signal act like Ctrl-C, on which Tune stores its state and returns. Ray would end at once."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 

@@ -197,18 +197,18 @@ def read_space(content: Any) -> tuple[Dimension, ...]:
     if not isinstance(content, Mapping) or not content:
         raise InputError("space: is empty; name at least one field, such as model.latent_dim: {choice: [8, 16]}")
     space: list[Dimension] = []
-    for field, entry in content.items():
+    for name, entry in content.items():
         kinds = [key for key in entry if key != "when"] if isinstance(entry, Mapping) else []
         if len(kinds) != 1 or kinds[0] not in get_args(Kind) or not isinstance(entry[kinds[0]], list):
-            raise InputError(f"space.{field}: {entry!r} is unknown; use one of {', '.join(get_args(Kind))} with a list")
+            raise InputError(f"space.{name}: {entry!r} is unknown; use one of {', '.join(get_args(Kind))} with a list")
         when = entry.get("when", {})
         if not isinstance(when, Mapping):
-            raise InputError(f"space.{field}.when: {when!r} is no mapping; use {{field: value}}")
+            raise InputError(f"space.{name}.when: {when!r} is no mapping; use {{field: value}}")
         for other in when:
             if other not in [dimension.field for dimension in space]:
-                raise InputError(f"space.{field}.when: {other} is not searched above it; put it first")
+                raise InputError(f"space.{name}.when: {other} is not searched above it; put it first")
         values = tuple(entry[kinds[0]])
-        space.append(Dimension(field=str(field), kind=kinds[0], values=values, when=tuple(when.items())))
+        space.append(Dimension(field=str(name), kind=kinds[0], values=values, when=tuple(when.items())))
     return tuple(space)
 
 

@@ -1,9 +1,12 @@
 """Small sweeps that the tests of tune start, and records of trials as a sweep leaves them."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from tune.trial.record import Check, StageRecord, TrialRecord
 
 FAST: dict[str, Any] = {
     "data.valid_images": 100,
@@ -46,33 +49,33 @@ def write_sweep(folder: Path, shards: Path, **changed: Any) -> Path:
     return path
 
 
-def record(number: int, **changed: Any) -> dict[str, Any]:
-    """A finished trial's record."""
+def record(number: int, **changed: Any) -> TrialRecord:
+    """A finished trial's record; keywords replace its fields."""
     seed = changed.get("seed", 0)
-    content: dict[str, Any] = {
-        "trial": f"search-{number:03d}-seed{seed}",
-        "phase": "search",
-        "number": number,
-        "seed": seed,
-        "fields": {"model.latent_dim": 2 + number},
-        "status": "finished",
-        "reason": "",
-        "parameters": 1000,
-        "images": 2000,
-        "stage": 2,
-        "seconds": 10.0,
-        "peak_memory_mib": 500.0,
-        "retries": 0,
-        "checks": [(500, 1.0 * number), (1000, 2.0 * number), (2000, 3.0 * number)],
-        "final_elbo": 3.0 * number,
-        "images_per_second": 200.0,
-        "fd_stage1": 90.0,
-        "fd_final": 100.0 - number,
-        "fd_reconstruction": 50.0,
-        "iwae_stage1": 5.0,
-        "iwae_final": 6.0,
-    }
-    for stage in (1, 2):
-        content |= {f"stage{stage}_{name}": 1 for name in ("end_images", "images", "sigma2", "kl", "elbo", "seconds")}
-        content |= {f"stage{stage}_active_dimensions": 2, f"stage{stage}_reason": "cap"}
-    return content | changed
+    stage = StageRecord(reason="cap", end_images=1, images=1, sigma2=1, kl=1, active_dimensions=2, elbo=1, seconds=1)
+    made = TrialRecord(
+        trial=f"search-{number:03d}-seed{seed}",
+        phase="search",
+        number=number,
+        seed=seed,
+        fields={"model.latent_dim": 2 + number},
+        status="finished",
+        reason="",
+        parameters=1000,
+        images=2000,
+        stage=2,
+        seconds=10.0,
+        peak_memory_mib=500.0,
+        retries=0,
+        checks=tuple(Check(images, factor * number) for images, factor in ((500, 1.0), (1000, 2.0), (2000, 3.0))),
+        final_elbo=3.0 * number,
+        images_per_second=200.0,
+        stage1=stage,
+        stage2=stage,
+        fd_stage1=90.0,
+        fd_final=100.0 - number,
+        fd_reconstruction=50.0,
+        iwae_stage1=5.0,
+        iwae_final=6.0,
+    )
+    return dataclasses.replace(made, **changed)

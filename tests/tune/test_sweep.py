@@ -10,10 +10,9 @@ from support.running import ROOT
 from support.sweep_cases import write_sweep
 
 from trainer.config.config import load
-from tune.search.stopping import rungs
-from tune.search.trials import trial_folders
 from tune.sweep_config import read_sweep
-from tune.trial.record import Record, trial_record
+from tune.trial.folder import trial_folders
+from tune.trial.record import TrialRecord, trial_record
 
 # Starting Ray and three trials takes minutes on a busy machine; a free core needs a fraction of this.
 pytestmark = pytest.mark.timeout(900)
@@ -41,7 +40,7 @@ def run_tune(path: Path, *words: str, timeout: float = 800) -> subprocess.Comple
     )
 
 
-def by_name(path: Path) -> dict[str, Record]:
+def by_name(path: Path) -> dict[str, TrialRecord]:
     return {folder.name: trial_record(folder) for folder in trial_folders(read_sweep(path).trials_folder)}
 
 
@@ -65,33 +64,35 @@ def swept(tmp_path_factory, digits_shards) -> tuple[Path, subprocess.CompletedPr
     return path, run_tune(path, "--export-best", str(path.parent / "best.yaml"))
 
 
-def test_a_sweep_finishes_good_trials_stops_hopeless_ones_and_goes_on_past_impossible_ones(swept):
+def test_a_sweep_finishes_good_trials_stops_unpromising_ones_and_continues_past_impossible_ones(swept):
     path, done = swept
     assert done.returncode == 0, done.stderr
-    good, hopeless, impossible = by_name(path).values()
-    assert good["status"] == "finished"
-    assert (hopeless["status"], hopeless["fields"]["optimiser.learning_rate"]) == ("stopped", 1e-8)
-    assert hopeless["reason"].startswith("ASHA, at the rung of ")
-    assert impossible["status"] == "failed"
-    assert "group norm needs multiples of 8" in impossible["reason"]
+    good, unpromising, impossible = by_name(path).values()
+    assert good.status == "finished"
+    assert (unpromising.status, unpromising.fields["optimiser.learning_rate"]) == ("stopped", 1e-8)
+    assert unpromising.reason.startswith("ASHA, at the rung of ")
+    assert impossible.status == "failed"
+    assert "group norm needs multiples of 8" in impossible.reason
 
 
 def test_no_trial_is_stopped_before_the_first_rung(swept):
     path, _ = swept
-    first = rungs(read_sweep(path))[0]
-    (stopped,) = [record for record in by_name(path).values() if record["status"] == "stopped"]
-    assert first <= stopped["images"] < 3 * first
-    assert stopped["stage"] == 2
+    first = read_sweep(path).rungs()[0]
+    (stopped,) = [record for record in by_name(path).values() if record.status == "stopped"]
+    assert first <= stopped.images < 3 * first
+    assert stopped.stage == 2
 
 
 def test_a_finished_trial_has_distances_of_reconstructions_and_of_both_stages_and_likelihoods(swept):
-    (good,) = [record for record in by_name(swept[0]).values() if record["status"] == "finished"]
-    assert all(good[name] > 0 for name in ("fd_reconstruction", "fd_stage1", "fd_final", "seconds", "parameters"))
-    assert all(isinstance(good[name], float) for name in ("iwae_stage1", "iwae_final"))
-    assert (good["retries"], good["stage1_reason"], good["stage2_reason"]) == (0, "cap", "cap")
+    (good,) = [record for record in by_name(swept[0]).values() if record.status == "finished"]
+    assert all(
+        getattr(good, name) > 0 for name in ("fd_reconstruction", "fd_stage1", "fd_final", "seconds", "parameters")
+    )
+    assert all(isinstance(getattr(good, name), float) for name in ("iwae_stage1", "iwae_final"))
+    assert (good.retries, good.stage1.reason, good.stage2.reason) == (0, "cap", "cap")
 
 
-def test_the_terminal_tells_trials_done_running_stopped_failed_the_best_and_the_report(swept):
+def test_the_terminal_shows_trials_done_running_stopped_failed_the_best_and_the_report(swept):
     path, done = swept
     last = [line for line in done.stderr.splitlines() if line.startswith("search  ")][-1]
     assert "3 of 3 trials" in last

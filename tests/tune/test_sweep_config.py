@@ -10,7 +10,6 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.config import load
 from tune.search.space import random_fields
-from tune.search.stopping import rungs
 from tune.sweep_config import read_sweep
 
 # The fields that a sweep has to be able to change: width, depth, latent size, norm, variance update, floor, and the
@@ -64,7 +63,7 @@ def test_no_rung_lies_before_the_latest_possible_switch_of_any_trial_and_its_gra
         asha={"grace_images": 200, "reduction_factor": 2},
     )
     images = Manifest.load(str(digits_shards)).num_samples("train")
-    found = rungs(read_sweep(path))
+    found = read_sweep(path).rungs()
     assert found[0] >= 3 * images + 200
     assert found[1] == 2 * found[0]
     assert found[-1] <= 12 * images + 2 * 50

@@ -54,7 +54,7 @@ def descendants(command: subprocess.Popen, title: str) -> list[psutil.Process]:
 def wait_for(condition: Callable[[], object], seconds: float = 800) -> None:
     until = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < until, "waited in vain"
+        assert time.monotonic() < until, "the condition did not become true in time"
         time.sleep(0.2)
 
 
@@ -64,7 +64,7 @@ def resumed_from(run: Path) -> list[int]:
 
 
 @pytest.mark.parametrize("title", ["ray::RayTrainWorker", "ray::ImplicitFunc"])
-def test_a_killed_worker_or_driver_is_started_again_and_goes_on_from_the_trials_checkpoint(
+def test_a_killed_worker_or_driver_is_started_again_and_continues_from_the_trials_checkpoint(
     tmp_path, digits_shards, title
 ):
     path = write_sweep(tmp_path, digits_shards, fields=LONG, space={"model.latent_dim": {"choice": [2]}})
@@ -78,12 +78,12 @@ def test_a_killed_worker_or_driver_is_started_again_and_goes_on_from_the_trials_
     finally:
         end(command)
     (record,) = by_name(path).values()
-    assert (record["status"], record["retries"]) == ("finished", 1)
+    assert (record.status, record.retries) == ("finished", 1)
     assert resumed_from(run)[0] > 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_sweep_goes_on_with_the_same_command_and_ends_with_the_same_trials(
+def test_the_same_command_continues_an_interrupted_sweep_which_ends_with_the_same_trials(
     tmp_path, digits_shards, number
 ):
     path = write_sweep(tmp_path, digits_shards, fields=LONG)
@@ -103,7 +103,7 @@ def test_an_interrupted_sweep_goes_on_with_the_same_command_and_ends_with_the_sa
     records = by_name(path)
     assert list(records) == ["search-000-seed0", "search-001-seed0"]
     assert records["search-000-seed0"] == ended
-    assert records["search-001-seed0"]["status"] == "finished"
+    assert records["search-001-seed0"].status == "finished"
     assert resumed_from(second)[0] > 0
 
 
@@ -120,11 +120,11 @@ def test_a_trial_of_two_processes_reports_what_one_process_would(tmp_path, digit
         (record,) = by_name(path).values()
         records.append(record)
     one, two = records
-    assert two["final_elbo"] == pytest.approx(one["final_elbo"], rel=1e-3)
-    assert [images for images, _ in two["checks"]] == [images for images, _ in one["checks"]]
+    assert two.final_elbo == pytest.approx(one.final_elbo, rel=1e-3)
+    assert [images for images, _ in two.checks] == [images for images, _ in one.checks]
 
 
-def test_memory_that_is_not_there_and_losses_that_are_not_finite_fail_their_trial_and_no_other(tmp_path, digits_shards):
+def test_too_little_memory_and_losses_that_are_not_finite_fail_their_trial_and_no_other(tmp_path, digits_shards):
     path = write_sweep(
         tmp_path,
         digits_shards,
@@ -136,13 +136,13 @@ def test_memory_that_is_not_there_and_losses_that_are_not_finite_fail_their_tria
     done = run_tune(path, timeout=800)
     assert done.returncode == 0, done.stderr
     memory, diverged, good = by_name(path).values()
-    assert memory["reason"].startswith("out of memory")
-    assert "not finite" in diverged["reason"]
-    assert (memory["status"], diverged["status"], good["status"]) == ("failed", "failed", "finished")
-    assert (memory["retries"], diverged["retries"]) == (0, 0)
+    assert memory.reason.startswith("out of memory")
+    assert "not finite" in diverged.reason
+    assert (memory.status, diverged.status, good.status) == ("failed", "failed", "finished")
+    assert (memory.retries, diverged.retries) == (0, 0)
 
 
-def test_optuna_searches_the_front_of_two_objectives_with_repeats_over_seeds(tmp_path, digits_shards):
+def test_optuna_searches_for_two_objectives_with_repeats_over_seeds(tmp_path, digits_shards):
     path = write_sweep(
         tmp_path,
         digits_shards,
@@ -165,8 +165,8 @@ def test_optuna_searches_the_front_of_two_objectives_with_repeats_over_seeds(tmp
     study = optuna.load_study(study_name="sweep", storage=storage)
     for trial in study.trials:
         own = [records[f"search-{trial.number:03d}-seed{seed}"] for seed in (0, 1)]
-        assert trial.values[0] == pytest.approx(sum(one["fd_final"] for one in own) / 2)
-        assert trial.values[1] == pytest.approx(sum(one["seconds"] for one in own) / 2)
+        assert trial.values[0] == pytest.approx(sum(one.fd_final for one in own) / 2)
+        assert trial.values[1] == pytest.approx(sum(one.seconds for one in own) / 2)
 
 
 def test_a_sweep_on_two_nodes_of_which_one_is_lost_ends_with_all_its_trials(tmp_path, digits_shards):
@@ -191,7 +191,7 @@ def test_a_sweep_on_two_nodes_of_which_one_is_lost_ends_with_all_its_trials(tmp_
     assert code == 0, log.read_text()
     assert "lost a node" in log.read_text()
     records = by_name(path)
-    assert [record["status"] for record in records.values()] == ["finished", "finished"]
+    assert [record.status for record in records.values()] == ["finished", "finished"]
     resumed = {name: resumed_from(sweep.trials_folder / name) for name in records}
     assert sorted(len(images) for images in resumed.values()) == [0, 1]
     assert max(max(images, default=0) for images in resumed.values()) > 0

@@ -37,9 +37,7 @@ def early_and_final(records: Sequence[TrialRecord], moments: Sequence[int]) -> l
     return found
 
 
-def early_final_pairs(
-    records: Sequence[TrialRecord], images: int, final: ObjectiveName
-) -> list[tuple[float, float]]:
+def early_final_pairs(records: Sequence[TrialRecord], images: int, final: ObjectiveName) -> list[tuple[float, float]]:
     """(ELBO at `images`, final number) of each finished trial of the search that was trained for longer than that.
 
     A trial that had ended by then would be compared with itself.

@@ -9,7 +9,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
 from tune.report.correlation import early_final_pairs
-from tune.report.ranking import finished_with, pareto_front
+from tune.report.ranking import finished_with, pareto_front, values
 from tune.search.objectives import OBJECTIVES
 from tune.sweep_config import Dimension, ObjectiveName
 from tune.trial.record import TrialRecord
@@ -52,13 +52,13 @@ def curves(records: Sequence[TrialRecord], rungs: Sequence[int]) -> bytes:
 
 def pareto_figure(records: Sequence[TrialRecord], objective: ObjectiveName) -> bytes:
     """Finished trials of the search by cost and quality, and the Pareto front among them."""
-    field = OBJECTIVES[objective].field
-    finished, front = finished_with(records, field), pareto_front(records, objective)
+    field, cost = OBJECTIVES[objective].field, OBJECTIVES["cost"].field
+    finished, front = finished_with(records, field, cost), pareto_front(records, objective)
     with figure() as (made, axes):
-        axes.scatter([r.seconds for r in finished], [getattr(r, field) for r in finished], color=MUTED, s=16, label="trial")
+        axes.scatter(values(finished, cost), values(finished, field), color=MUTED, s=16, label="trial")
         axes.plot(
-            [r.seconds for r in front],
-            [getattr(r, field) for r in front],
+            values(front, cost),
+            values(front, field),
             color=BLUE,
             marker="o",
             markersize=4,

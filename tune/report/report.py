@@ -28,11 +28,15 @@ def write_report(sweep: SweepConfig, records: Sequence[TrialRecord]) -> Path:
     """Writes sweep.html, sweep.md and sweep.csv into the sweep's folder; returns the path of sweep.html."""
     folder, longest = sweep.folder, sweep.latest_images()[1]
     page = build_page(folder.name, records, sweep.space, sweep.objectives[0], sweep.rungs(), longest)
-    summary = dataclasses.replace(page, sections=[s for s in page.sections if s.key in _SUMMARY])
     write_text(folder / "sweep.csv", to_csv(records))
-    write_text(folder / "sweep.md", summary.to_markdown())
+    write_text(folder / "sweep.md", summary(page))
     write_text(folder / "sweep.html", page.html())
     return folder / "sweep.html"
+
+
+def summary(page: Page) -> str:
+    """The main sections of the page in Markdown, to be kept beside the code."""
+    return dataclasses.replace(page, sections=[s for s in page.sections if s.key in _SUMMARY]).to_markdown()
 
 
 def build_page(
@@ -45,7 +49,8 @@ def build_page(
 ) -> Page:
     """The page of the sweep `name`.
 
-    objective: what ranks; rungs: images at which ASHA compares trials; longest: images of the longest possible training.
+    objective: what ranks; rungs: images at which ASHA compares trials; longest: images of the longest training
+    possible.
     """
     search = [record for record in records if record.phase == "search"]
     ranked = ranking(records, objective)
@@ -81,7 +86,10 @@ def _ranked_value(one: Ranked) -> str:
 def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Section:
     rows = []
     for place, one in enumerate(ranked, start=1):
-        others = [mean_and_spread(values(one.trials, field)) for field in ("final_elbo", "fd_stage1", "fd_reconstruction", "seconds")]
+        others = [
+            mean_and_spread(values(one.trials, field))
+            for field in ("final_elbo", "fd_stage1", "fd_reconstruction", "seconds")
+        ]
         rows.append((f"{place}. configuration {one.number}", _ranked_value(one), str(len(one.trials)), *others))
     head = ("Configuration", "Ranked by", "Seeds", "ELBO", "FD, stage 1", "FD, reconstructions", "Seconds")
     drawn = Table(
@@ -91,8 +99,9 @@ def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Sect
         key="ranking",
         title="Ranking",
         text=(
-            f"Ranked by {OBJECTIVES[objective].title}: mean over seeds ± standard deviation over seeds. Stopped and failed "
-            "trials have no final value and are not ranked. The second table shows what was drawn for the first ten.",
+            f"Ranked by {OBJECTIVES[objective].title}: mean over seeds ± standard deviation over seeds. Stopped and "
+            "failed trials have no final value and are not ranked. The second table shows what was drawn for the "
+            "first ten.",
         ),
         tables=(Table(head=head, rows=rows), drawn),
     )
@@ -174,7 +183,9 @@ def _pareto_section(records: Sequence[TrialRecord], objective: ObjectiveName) ->
     )
 
 
-def _early_section(records: Sequence[TrialRecord], objective: ObjectiveName, longest: int, rungs: Sequence[int]) -> Section:
+def _early_section(
+    records: Sequence[TrialRecord], objective: ObjectiveName, longest: int, rungs: Sequence[int]
+) -> Section:
     moments = sorted({*(round(part * longest) for part in _EARLY_PARTS), *rungs})
     found = early_and_final(records, moments)
     rows = [(f"{one.images:,}", OBJECTIVES[one.final].title, str(one.trials), number(one.rho, 2)) for one in found]

@@ -12,14 +12,13 @@ from tune.trial.record import StageRecord, TrialRecord
 def to_csv(records: Sequence[TrialRecord]) -> str:
     """One line a trial with all of its record; drawn fields have a column each, the held-out checks are left out."""
     drawn = list(dict.fromkeys(field for record in records for field in record.fields))
-    rows = [_columns(record) for record in records]
-    head = (*(rows[0] if rows else ()), *drawn)
-    cells = [row | {field: record.fields.get(field) for field in drawn} for row, record in zip(rows, records, strict=True)]
-    return Table(head=head, rows=[tuple(_cell(row[name]) for name in head) for row in cells]).to_csv()
+    rows = [_columns(record, drawn) for record in records]
+    head = tuple(rows[0]) if rows else ()
+    return Table(head=head, rows=[tuple(map(_cell, row.values())) for row in rows]).to_csv()
 
 
-def _columns(record: TrialRecord) -> dict[str, object]:
-    """The record by column; those of a stage begin with its name, such as stage1_reason."""
+def _columns(record: TrialRecord, drawn: Sequence[str]) -> dict[str, object]:
+    """The record by column; those of a stage begin with its name, such as stage1_reason. Drawn fields are the last."""
     columns: dict[str, object] = {}
     for name in (field.name for field in dataclasses.fields(record)):
         value = getattr(record, name)
@@ -27,7 +26,7 @@ def _columns(record: TrialRecord) -> dict[str, object]:
             columns |= {f"{name}_{part}": number for part, number in vars(value).items()}
         elif name not in ("fields", "checks"):
             columns[name] = value
-    return columns
+    return columns | {name: record.fields.get(name) for name in drawn}
 
 
 def _cell(value: object) -> str:

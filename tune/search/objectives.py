@@ -18,9 +18,7 @@ class Objective:
 
 
 OBJECTIVES: dict[ObjectiveName, Objective] = {
-    "elbo": Objective(
-        field="final_elbo", sign=1, title="held-out ELBO at the closed-form sigma, nats per image"
-    ),
+    "elbo": Objective(field="final_elbo", sign=1, title="held-out ELBO at the closed-form sigma, nats per image"),
     "fd": Objective(field="fd_final", sign=-1, title="held-out FD of samples"),
     "cost": Objective(field="seconds", sign=-1, title="seconds of training"),
 }

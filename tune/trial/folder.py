@@ -42,7 +42,7 @@ def trial_folders(trials_folder: Path) -> list[Path]:
 def save_attempt(folder: Path, placement_group: str) -> None:
     """Adds a line for a start of the trial's processes.
 
-    placement_group: hexadecimal id of the Ray placement group that holds their CPUs and GPUs; empty where there is none.
+    placement_group: hexadecimal id of the Ray placement group that holds their CPUs and GPUs; empty for none.
     """
     line = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from safetensors import safe_open
 
-from eval.run import read_result
+from eval.results import DistanceResult, LikelihoodResult
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
 from tune.search.trials import Phase
@@ -166,18 +166,17 @@ def _parameters(folder: Path) -> int | None:
 
 def _distance(folder: Path, weights: str, sources: tuple[str, ...]) -> float | None:
     for path in sorted((folder / "eval").glob("fid-*.json")):
-        result = read_result(path)
-        if result["protocol"]["weights"] == weights and result["protocol"]["source"] in sources:
-            return float(result["values"]["frechet_distance"]["value"])
+        result = DistanceResult.load(path)
+        if result.protocol.weights == weights and result.protocol.source in sources:
+            return result.value
     return None
 
 
 def _likelihood(path: Path) -> float | None:
     if not path.exists():
         return None
-    values = read_result(path)["values"]
-    name = "iwae_q_hat" if "iwae_q_hat" in values else "iwae_prior"
-    return float(values[name]["value"])
+    values = LikelihoodResult.load(path).values
+    return values["iwae_q_hat" if "iwae_q_hat" in values else "iwae_prior"].value
 
 
 def reported_metrics(folder: Path) -> dict[str, float]:

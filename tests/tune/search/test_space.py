@@ -7,7 +7,8 @@ import pytest
 from scipy.stats import kstest
 
 from data_shards.io.errors import InputError
-from tune.search.space import grid, random_fields, read_space
+from tune.search.space import grid, random_fields
+from tune.sweep_config import read_space
 
 CONDITIONAL = {
     "variance.update": {"choice": ["closed_form", "adam"]},

@@ -1,0 +1,60 @@
+"""The report of a sweep: its page, its summary and its CSV."""
+
+import csv
+import io
+import itertools
+
+from support.sweep_cases import record
+
+from tune.report.report import build_page, summary
+from tune.report.trial_table import to_csv
+from tune.sweep_config import read_space
+
+SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
+
+
+def test_the_csv_has_a_line_a_trial_and_a_column_for_each_drawn_field():
+    lists = record(1, fields={"model.encoder_channels": [8, 16]}, status="failed", reason='a, "b"', final_elbo=None)
+    rows = list(csv.DictReader(io.StringIO(to_csv([record(0), lists]))))
+    assert [row["trial"] for row in rows] == ["search-000-seed0", "search-001-seed0"]
+    assert (rows[0]["model.latent_dim"], rows[0]["model.encoder_channels"]) == ("2", "")
+    assert (rows[1]["model.encoder_channels"], rows[1]["reason"], rows[1]["final_elbo"]) == ("[8, 16]", 'a, "b"', "")
+
+
+def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_nothing_from_elsewhere():
+    records = [
+        *(record(n) for n in range(4)),
+        record(4, status="stopped", reason="ASHA, at the rung of 1,000 images", final_elbo=1.0),
+        record(5, status="failed", reason="out of memory: <tensor>"),
+        *(record(n, phase="confirm", seed=1) for n in (0, 1)),
+    ]
+    page = build_page("s", records, SPACE, "fd", (1000,), 2000).html()
+    assert "ASHA, at the rung of 1,000 images" in page
+    assert "out of memory: &lt;tensor&gt;" in page
+    for title in (
+        "Ranking",
+        "Best against default",
+        "Sensitivity",
+        "Cost and quality",
+        "predict",
+        "Stopped and failed",
+    ):
+        assert title in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page
+
+
+def test_the_summary_has_the_ranking_and_the_reasons_as_markdown_tables_of_even_rows():
+    records = [record(0), record(1), record(2, status="failed", reason="a | b")]
+    text = summary(build_page("s", records, SPACE, "fd", (1000,), 2000))
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert all(len({line.replace("\\|", "").count("|") for line in table}) == 1 for table in tables)
+    assert "1. configuration 1 | 99.0 |" in text
+    assert "a \\| b" in text
+
+
+def test_the_page_can_be_made_of_any_part_of_a_sweep():
+    parts = [record(0), record(1, status="unfinished", checks=(), final_elbo=None, seconds=None, fd_final=None)]
+    for length in range(len(parts) + 1):
+        for chosen in itertools.combinations(parts, length):
+            assert "<h1>Sweep s</h1>" in build_page("s", list(chosen), SPACE, "fd", (), 2000).html()
