@@ -25,8 +25,3 @@ def seeded_generator(seed: int, purpose: str, *counters: int) -> torch.Generator
 def global_noise(seed: int, purpose: str, position: int, count: int, width: int) -> Tensor:
     """Standard normal noise (count, width) on the CPU for the global batch that starts at `position`."""
     return torch.randn(count, width, generator=seeded_generator(seed, purpose, position))
-
-
-def rank_slice(count: int, rank: int, world_size: int) -> slice:
-    """The rows of a global batch of `count` that belong to `rank`."""
-    return slice(count * rank // world_size, count * (rank + 1) // world_size)

@@ -1,4 +1,8 @@
-"""Requests to stop: a signal, a file named STOP in the run folder, or the end of the time that the run was given."""
+"""Requests to stop: a signal, a file named STOP in the run folder, or the end of the run's time limit.
+
+After a stop the file `requeue` in the run folder holds "yes REASON" where the run should be started again, as a batch
+system does, and "no STOP" where a person stopped it.
+"""
 
 import signal
 import threading
@@ -6,22 +10,27 @@ import time
 from pathlib import Path
 from types import FrameType
 
-# Looking for a file on a shared disk costs more than a step of a small model.
+from data_shards.io.atomic import write_text
+
+# Looking for a file on a shared disk costs more than an update of a small model.
 _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class StopRequest:
-    """Notices that this process was asked to stop. Whether all stop is for the ranks to agree on."""
+    """Records that this process was asked to stop. The ranks decide together whether all stop.
+
+    run: the run folder. walltime_minutes: the time limit from now; 0 sets none.
+    """
 
     def __init__(self, run: Path, walltime_minutes: float) -> None:
-        self.stop_file = run / "STOP"
+        self.run = run
         self.deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
         self._next_look = 0.0
         self._reason = ""
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
-        # Python lets the main thread alone take signals; who runs a training in another one stops it by the file.
+        # Python allows signal handlers in the main thread only; a training in another thread is stopped by the file.
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -36,11 +45,21 @@ class StopRequest:
         self._reason = signal.Signals(number).name
 
     def reason(self) -> str:
-        """Why this process wants to stop: "SIGTERM", "SIGUSR2", "STOP" or "walltime"; empty where it does not."""
+        """Why this process should stop: "SIGTERM", "SIGUSR2", "STOP" or "walltime"; empty where it should not."""
         now = time.monotonic()
         if not self._reason and self.deadline is not None and now >= self.deadline:
             self._reason = "walltime"
         if not self._reason and now >= self._next_look:
             self._next_look = now + _SECONDS_BETWEEN_LOOKS
-            self._reason = "STOP" if self.stop_file.exists() else ""
+            self._reason = "STOP" if (self.run / "STOP").exists() else ""
         return self._reason
+
+
+def clear_requeue(run: Path) -> None:
+    """Removes `requeue` of an earlier stop."""
+    (run / "requeue").unlink(missing_ok=True)
+
+
+def write_requeue(run: Path, reason: str) -> None:
+    """Writes `requeue` after a stop."""
+    write_text(run / "requeue", f"{'no' if reason == 'STOP' else 'yes'} {reason}\n")

@@ -20,7 +20,7 @@ from eval.run import MeasuredRun, VarianceProtocol, measured_before, mixture_dig
 from trainer.mixture import GaussianMixture
 from trainer.objectives.gaussian import log_prior, variance_floor_cap
 from trainer.process_group import Ranks, process_group
-from trainer.updates.held_out import ACTIVE_VARIANCE
+from trainer.updates.evaluation import ACTIVE_VARIANCE
 
 KL_SAMPLES, KL_RUNS = 10_000, 10
 

@@ -37,5 +37,5 @@ def part_blocks(n: int, part: int, parts: int) -> range:
 def blocks_of(n: int, ranks: Ranks, *, part: int = 0, parts: int = 1) -> range:
     """The blocks of a part of a set of `n` images that this process handles."""
     blocks = part_blocks(n, part, parts)
-    start, stop = ranks.span(len(blocks))
-    return blocks[start:stop]
+    own = ranks.partition(len(blocks))
+    return blocks[own.start : own.stop]

@@ -36,7 +36,8 @@ def subset_indices(manifest: Manifest, split: str, count: int) -> np.ndarray:
 
 def share(count: int, ranks: Ranks) -> tuple[int, int]:
     """This process's [start, stop) of `count` images, in whole blocks; the shares of all processes tile them."""
-    first, last = ranks.span(-(-count // BLOCK))
+    own = ranks.partition(-(-count // BLOCK))
+    first, last = own.start, own.stop
     return min(first * BLOCK, count), min(last * BLOCK, count)
 
 

@@ -39,7 +39,8 @@ def nearest_images(queries: Tensor, shards: str | Path, split: str, *, k: int, r
     The result is the same on every process.
     """
     total = Manifest.load(shards).num_samples(split)
-    first, last = ranks.span(-(-total // _BATCH))
+    own = ranks.partition(-(-total // _BATCH))
+    first, last = own.start, own.stop
     start, stop = first * _BATCH, min(last * _BATCH, total)
     count, shape = len(queries), queries.shape[1:]
     flat = queries.flatten(1).to(ranks.device)

@@ -10,7 +10,7 @@ from typing import Any
 from eval.paper.asks import BEST, Ask, unique, weights_of
 from eval.paper.plan import LEARNED, REFERENCE, MixtureForm, Plan, Variant
 from trainer.config.config import FREE_TO_CHANGE, Config, load, to_dict, with_old_names
-from trainer.objectives.objective import NAMED_VARIANCES
+from trainer.config.methods import METHODS
 
 TARGETS = ("table1", "table2", "table3", "table4", "figure1", "figure2", "figure3", "figure4", "beyond")
 """What can be reproduced; `beyond` is the table of variants that the paper does not have."""
@@ -57,7 +57,7 @@ def variance_fields(variance: float | str) -> dict[str, Any]:
     """The method behind a variance of figure 1: learned in one stage, or fixed under its name where it has one."""
     if variance == LEARNED:
         return {"objective.name": "sigma_vae", "stage2.max_epochs": 0}
-    named = {value: name for name, value in NAMED_VARIANCES.items() if name in ("vae", "beta_vae")}
+    named = {method.variance: name for name, method in METHODS.items() if not method.takes_sigma2}
     if variance in named:
         return {"objective.name": named[float(variance)]}
     return {"objective.name": "fixed", "objective.sigma2": variance}

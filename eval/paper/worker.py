@@ -181,8 +181,8 @@ class Worker:
 
 def _complete(run: Path) -> bool:
     """True where the newest checkpoint ends the last stage."""
-    stages = read_state(checkpoint_of(run))["stages"]
-    return bool(stages["ended"]) and stages["stage"] == (2 if load_config(run).two_stages else 1)
+    stages = read_state(checkpoint_of(run)).stages
+    return bool(stages.ended) and stages.stage == (2 if load_config(run).two_stages else 1)
 
 
 def main() -> None:

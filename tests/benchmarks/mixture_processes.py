@@ -22,7 +22,8 @@ def fit(components: int, count: int, iterations: int) -> None:
     x = torch.randn(count, 64, generator=torch.Generator().manual_seed(0))
     settings = {"prior_strength": 128.0, "inflation": 1.0, "kmeans_iter": 2, "max_iter": iterations, "tol": 1e-15}
     with process_group() as ranks:
-        start, stop = ranks.span(count)
+        own = ranks.partition(count)
+        start, stop = own.start, own.stop
         mixture = GaussianMixture(components, candidates=0, annealing_iter=0, **settings)
         mixture.fit(x[start:stop], ranks=ranks)
         if ranks.is_main:

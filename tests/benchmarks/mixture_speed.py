@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
-from trainer.engines.heap import keep_freed_memory
+from trainer.engines.cpu import keep_freed_memory
 from trainer.mixture import GaussianMixture
 from trainer.mixture.em.dense import Exact, hard_statistics
 from trainer.mixture.em.e_step import Expectation

@@ -30,7 +30,7 @@ def undisturbed(cluster: Cluster):
 def assert_went_on_to_the_same_weights(run, undisturbed):
     expected = read_model(complete_checkpoints(undisturbed)[-1])
     found = read_model(complete_checkpoints(run)[-1])
-    assert read_state(complete_checkpoints(run)[-1])["stages"]["ended"] == "cap"
+    assert read_state(complete_checkpoints(run)[-1]).stages.ended == "cap"
     assert events(run, "resume")
     assert found.keys() == expected.keys()
     for name, value in expected.items():
@@ -47,9 +47,9 @@ def signal_has_come(process: psutil.Process, number: signal.Signals) -> bool:
 
 def test_two_nodes_train_both_stages(undisturbed):
     state = read_state(complete_checkpoints(undisturbed)[-1])
-    assert state["world_size"] == 2
-    assert state["stages"]["stage"] == 2
-    assert state["stages"]["ended"] == "cap"
+    assert state.world_size == 2
+    assert state.stages.stage == 2
+    assert state.stages.ended == "cap"
 
 
 def test_fields_on_the_command_line_reach_the_trainer(undisturbed):

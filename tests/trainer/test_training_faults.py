@@ -26,9 +26,9 @@ POISONED = """
     rank = os.environ.get("RANK", "0")
     original = objective.Objective.forward
 
-    def forward(self, share, kl_weight, whole):
-        terms = original(self, share, kl_weight, whole)
-        first = share.noise[0, 0].item()
+    def forward(self, batch, kl_weight, whole):
+        terms = original(self, batch, kl_weight, whole)
+        first = batch.noise[0, 0].item()
         if rank == "0" and first in POISONED_NOISE:
             terms = terms._replace(loss=terms.loss * float("nan"))
         return terms
@@ -122,7 +122,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_previous_checkpoint_is_good(dig
         assert done.returncode == 2
         assert "the disk is full" in done.stderr
         newest = complete_checkpoints(small / "full")[-1]
-        assert read(newest).images == int(newest.name)
+        assert read(newest).state.images == int(newest.name)
     finally:
         subprocess.run(["umount", str(small)], check=True)
 

@@ -1,7 +1,7 @@
 """DeepSpeed behind the engine seam: ZeRO shards optimiser state (1), gradients (2) and parameters (3).
 
-What is saved is neutral: whole weights and whole Adam moments by name, gathered here. So a run can go on under another
-engine, ZeRO stage or world size, which DeepSpeed's own checkpoints cannot.
+Checkpoints hold whole weights and whole Adam moments by name, gathered here. So a run can be resumed with another
+engine, ZeRO stage or world size, which DeepSpeed's own checkpoints do not allow.
 """
 
 import json
@@ -25,13 +25,19 @@ from deepspeed.utils import (
 
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
-from trainer.engines.ddp import StepResult, autocast, whole_batch_rows
-from trainer.objectives.objective import Objective, Share
+from trainer.engines.adam import (
+    adam_state,
+    load_adam_state,
+    named_parameters,
+    parameter_groups,
+    set_learning_rate,
+)
+from trainer.engines.engine import StepResult, autocast, whole_batch_rows
+from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 from trainer.run_folder.restore import build_model
-from trainer.updates.optimiser import adam_state, load_adam_state, named_parameters, parameter_groups, set_step_size
 
-# Fields of DeepSpeed's JSON that the trainer's own configuration decides.
+# Fields of DeepSpeed's JSON that follow from the trainer's own configuration.
 _OURS = (
     "optimizer",
     "scheduler",
@@ -46,20 +52,24 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def read_json(path: str) -> dict[str, Any]:
-    """DeepSpeed's JSON. Raises InputError where it is missing, broken, or decides what the trainer decides."""
+    """DeepSpeed's JSON. Raises InputError where it is missing, broken, or sets what the trainer's own fields set."""
+
+    def refuse(reason: str) -> InputError:
+        return InputError(f"{path} {reason}", parameter="engine.deepspeed_config")
+
     if not Path(path).is_file():
-        raise InputError(f"engine.deepspeed_config: {path} is not a file; see trainer/configs/deepspeed")
+        raise refuse("is not a file; see trainer/configs/deepspeed")
     try:
         content = json.loads(Path(path).read_text())
     except ValueError as error:
-        raise InputError(f"engine.deepspeed_config: {path} is not JSON ({error})") from error
+        raise refuse(f"is not JSON ({error})") from error
     if not isinstance(content, dict):
-        raise InputError(f"engine.deepspeed_config: {path} is not a JSON object")
+        raise refuse("is not a JSON object")
     taken = [name for name in _OURS if name in content]
     if taken:
-        raise InputError(
-            f"engine.deepspeed_config: {path} sets {', '.join(taken)}, which the trainer decides by its own fields "
-            "(data.global_batch, optimiser, engine.precision); remove it"
+        raise refuse(
+            f"sets {', '.join(taken)}, which follow from the trainer's own fields (data.global_batch, optimiser, "
+            "engine.precision); remove it"
         )
     return content
 
@@ -97,41 +107,44 @@ class DeepSpeedEngine:
             self._begin_moments()
 
     def _begin_moments(self) -> None:
-        """Makes Adam's state before the first update, so that it can be read and replaced at any time."""
+        """Creates Adam's state before the first update, so that it can be read and replaced at any time."""
         if self.zero_stage == 3:
             groups, flats = self.optimizer.fp16_groups, self.optimizer.fp32_partitioned_groups_flat
         else:
             groups, flats = self.optimizer.bit16_groups, self.optimizer.single_partition_of_fp32_groups
-        # This process's flat partition in which each parameter's moments lie.
+        # The flat partition of this process that holds each parameter's moments.
         self.flat_of = {id(parameter): flat for group, flat in zip(groups, flats, strict=True) for parameter in group}
         for flat in flats:
             self.adam.state[flat] = {"step": torch.tensor(0.0)} | {name: torch.zeros_like(flat) for name in _MOMENTS}
         if self.zero_stage < 3:
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def step(self, share: Share, *, step_size: float, kl_weight: float, signals: tuple[float, float]) -> StepResult:
-        """One update; see `Engine`. An update with a loss that is not finite is left out before the gradients."""
-        whole = whole_batch_rows(self.objective, [share], self.ranks)
+    def step(
+        self, batch: LocalBatch, *, learning_rate: float, kl_weight: float, signals: tuple[float, float]
+    ) -> StepResult:
+        """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
+        whole = whole_batch_rows(self.objective, [batch], self.ranks)
         with autocast(self.config, self.ranks.device):
-            terms = self.engine(share, kl_weight, whole)
+            terms = self.engine(batch, kl_weight, whole)
         own = terms.sums(self.ranks.world_size)
         sums = torch.cat([own, own.new_tensor(signals)])
         self.ranks.sum_(sums)
         finite = torch.isfinite(sums[0])
         if bool(finite):
-            self.engine.backward(terms.loss * (self.ranks.world_size / share.rows))
-            set_step_size(self.optimizer, step_size)
+            self.engine.backward(terms.loss * (self.ranks.world_size / batch.rows))
+            set_learning_rate(self.optimizer, learning_rate)
             self.engine.step()
             norm = self.engine.get_global_grad_norm()
             if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
                 raise InputError(
-                    "optimiser.learning_rate: a gradient was not finite under DeepSpeed, which has taken it over; "
-                    "the last checkpoint is intact; lower the learning rate or set optimiser.max_grad_norm"
+                    "a gradient was not finite under DeepSpeed, which has already applied it; the last checkpoint is "
+                    "intact; lower the learning rate or set optimiser.max_grad_norm",
+                    parameter="optimiser.learning_rate",
                 )
         return StepResult(sums, finite)
 
     def enter_stage2(self, floor: float) -> None:
-        """Starts anew on a whole model with the variance head, with the old moments where they are kept."""
+        """Builds a new DeepSpeed engine on the whole model with the variance head; see `Engine`."""
         kept = self.optimiser_state() if self.config.optimiser.at_switch == "keep" else {}
         old = self.objective
         model = build_model(self.config, old.model.image_shape, per_pixel=False)
@@ -167,7 +180,7 @@ class DeepSpeedEngine:
         return self.adam.state[self.flat_of[id(parameter)]]["step"]
 
     def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
-        """Puts Adam's moments back into the shards. Parameters without saved moments start with none."""
+        """Restores Adam's moments in the shards. Parameters without saved moments start without moments."""
         if self.zero_stage == 0:
             load_adam_state(self.adam, self.objective, tensors)
             return
@@ -181,7 +194,7 @@ class DeepSpeedEngine:
         if self.zero_stage < 3:
             safe_set_full_optimizer_state(parameter, whole, moment)
             return
-        # DeepSpeed's own cut fails on the last rank where a parameter does not divide by the world size.
+        # DeepSpeed's own partition fails on the last rank if the world size does not divide a parameter's size.
         padded = torch.nn.functional.pad(whole.flatten(), (0, -whole.numel() % self.ranks.world_size))
         shard = padded.chunk(self.ranks.world_size)[self.ranks.rank]
         safe_set_local_optimizer_state(parameter, shard, moment)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from trainer.engines.heap import keep_freed_memory
+from trainer.engines.cpu import keep_freed_memory
 from trainer.mixture.checkpoints import Checkpoints
 from trainer.mixture.em.dense import Exact, hard_statistics
 from trainer.mixture.em.e_step import Expectation

@@ -1,47 +1,44 @@
-"""What each method minimises, over one process's share of a global batch."""
+"""What each method minimises, over one process's part of a global batch."""
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
 from trainer.networks.model import SigmaVAE
-from trainer.objectives import gaussian, penalties
-
-# Fixed variances of the likelihood that have names: PAPER.md's baselines.
-NAMED_VARIANCES = {"vae": 0.5, "beta_vae": 1.0, "dip_vae_i": 0.5, "dip_vae_ii": 0.5, "wae_mmd": 0.5}
-# Weight of the summed square error in the WAE reference, against which its lambda is given.
-WAE_RECONSTRUCTION_WEIGHT = 0.05
+from trainer.objectives import gaussian
+from trainer.objectives.batch_penalty import batch_penalty
 
 
-class Share(NamedTuple):
-    """One process's rows of a global batch. With b rows here and n in the whole batch:"""
+class LocalBatch(NamedTuple):
+    """One process's rows of a global batch: b rows here of n in the whole batch."""
 
     images: Tensor
     """(b, C, H, W), uint8."""
     noise: Tensor
     """(n, D), standard normal, for z of the whole batch."""
     prior: Tensor
-    """(n, D), standard normal, draws of the prior for WAE-MMD; (0, D) for other methods."""
+    """(n, D), draws of the prior for a penalty that needs them; (0, D) otherwise."""
     start: int
     """Row of the global batch that images[0] is."""
     rows: int
-    """Rows of the global batch."""
+    """n, rows of the global batch."""
+
+    @property
+    def own_noise(self) -> Tensor:
+        """(b, D), the noise of the rows here."""
+        return self.noise[self.start : self.start + len(self.images)]
 
 
 class Terms(NamedTuple):
-    """Sums over the rows of one share, and the penalty of the whole batch."""
-
-    def sums(self, shares: int) -> Tensor:
-        """(4,) float64: loss, log-likelihood, KL, square error; those of all `shares` add up to the batch's."""
-        loss = self.loss.double() - self.penalty.double() * (1 - 1 / shares)
-        return torch.stack([loss, self.log_likelihood.double(), self.kl.double(), self.square_error.double()]).detach()
+    """Sums over the rows of one local batch, and the penalty of the whole batch."""
 
     loss: Tensor
-    """(), what this share's gradients are those of: its sum over images, and all of a penalty on the whole batch."""
+    """(), what is differentiated: the sum over the images here, and all of a penalty on the whole batch; nats."""
     penalty: Tensor
-    """(), the part of `loss` that is a penalty on the whole batch and thus in every share's loss; nats."""
+    """(), the part of `loss` that is a penalty on the whole batch, and so in the loss of every local batch; nats."""
     log_likelihood: Tensor
     """(), sum of log p(x|z); nats."""
     kl: Tensor
@@ -49,25 +46,33 @@ class Terms(NamedTuple):
     square_error: Tensor
     """(), sum over images and pixels of (g_k(z) - x_k)^2."""
 
+    def sums(self, local_batches: int) -> Tensor:
+        """(4,) float64: loss, log-likelihood, KL, square error; added over all `local_batches` they are the batch's."""
+        loss = self.loss.double() - self.penalty.double() * (1 - 1 / local_batches)
+        return torch.stack([loss, self.log_likelihood.double(), self.kl.double(), self.square_error.double()]).detach()
+
 
 def initial_variance(objective: ObjectiveConfig, variance: VarianceConfig) -> float:
-    """sigma^2 that a run starts with, and keeps where its method does not learn it."""
-    if objective.name == "sigma_vae":
+    """sigma^2 at the start of a run; a method that does not learn it keeps it."""
+    method = METHODS[objective.name]
+    if method.learns_variance:
         return variance.initial
-    return objective.sigma2 if objective.sigma2 is not None else NAMED_VARIANCES[objective.name]
+    fixed = objective.sigma2 if objective.sigma2 is not None else method.variance
+    assert fixed is not None, "the configuration refuses `fixed` without sigma2"
+    return fixed
 
 
 def learns_variance_by_gradient(objective: ObjectiveConfig, variance: VarianceConfig) -> bool:
     """True where log sigma^2 is a parameter of the optimiser in stage 1."""
-    return objective.name == "sigma_vae" and variance.update == "adam"
+    return METHODS[objective.name].learns_variance and variance.update == "adam"
 
 
 def beta_nll(x: Tensor, mean: Tensor, variance: Tensor, dataset_variance: Tensor, beta: float) -> Tensor:
-    """Log-likelihood whose pixels weigh (variance / dataset_variance)^beta, held constant (after Seitzer et al. 2022).
+    """Log-likelihood whose pixels have the constant weight (variance / dataset_variance)^beta (after Seitzer et al.).
 
-    Seitzer et al. weigh by variance^beta, for a regression without a prior. Measured against sigma_dataset^2, a pixel
-    of that variance keeps its weight, and with it the balance with the KL term: under beta = 1 the mean image has the
-    gradients of equation 7 with sigma_dataset^2, those of stage 1.
+    Seitzer et al. (2022) weight by variance^beta, for a regression without a prior. Relative to sigma_dataset^2, a
+    pixel of that variance keeps its weight, and with it the balance with the KL term: under beta = 1 the mean image has
+    the gradients of equation 7 with sigma_dataset^2, those of stage 1.
 
     x, mean, variance: (B, C, H, W); dataset_variance: (1,). Returns (B,); beta = 0 is the log-likelihood itself.
     """
@@ -80,58 +85,39 @@ class Objective(nn.Module):
 
     def __init__(self, model: SigmaVAE, objective: ObjectiveConfig, variance: VarianceConfig) -> None:
         super().__init__()
-        self.model, self.config, self.beta = model, objective, variance.beta_nll
+        self.model, self.beta = model, variance.beta_nll
+        self.penalty = batch_penalty(objective)
 
-    @property
-    def needs_whole_batch(self) -> bool:
-        """True where a penalty couples all rows of the global batch."""
-        return self.config.name in ("dip_vae_i", "dip_vae_ii", "wae_mmd")
+    def forward(self, batch: LocalBatch, kl_weight: float, whole: Tensor | None) -> Terms:
+        """The terms of one local batch.
 
-    def forward(self, share: Share, kl_weight: float, whole: Tensor | None) -> Terms:
-        """The terms of one share.
-
-        kl_weight: 0 to 1. whole: (n, 2 D) rows [mean or z, std] of the global batch where `needs_whole_batch`,
-        without gradient; this share's rows are put in with theirs.
+        kl_weight: 0 to 1. whole: (n, W) rows of the global batch for the penalty, without gradient; None where the
+        method has none. The rows of `batch` in it are replaced by ones with gradient.
         """
-        x = share.images.float() / 255  # (b, C, H, W)
+        x = batch.images.float() / 255  # (b, C, H, W)
         mean, std = self.model.encode(x)
-        z = gaussian.reparameterise(mean, std, share.noise[share.start : share.start + len(x)])  # (b, D)
+        z = gaussian.reparameterise(mean, std, batch.own_noise)  # (b, D)
         output = self.model.decode(z)
         log_likelihood = gaussian.log_likelihood(x, output.mean, output.variance)  # (b,)
         square_error = (x - output.mean).square().sum()
         kl = gaussian.kl_to_prior(mean, std)  # (b,)
-        # Equation 8, and equation 10 in place of 7 once the decoder has a variance head.
+        # Equation 8; with a variance head the likelihood is that of equation 10 in place of 7.
         if self.beta > 0 and self.model.per_pixel:
-            dataset_variance = self.model.log_variance.exp()  # (1,), a buffer by now
+            dataset_variance = self.model.log_variance.exp()  # (1,), a buffer in stage 2
             nats = beta_nll(x, output.mean, output.variance, dataset_variance, self.beta)
             loss = (kl_weight * kl - nats).sum()
         else:
             loss = (kl_weight * kl - log_likelihood).sum()
-        if self.config.name == "wae_mmd":
-            loss = WAE_RECONSTRUCTION_WEIGHT * square_error
         penalty = torch.zeros_like(loss)
-        if whole is not None:
-            penalty = share.rows * self._penalty(self._with_own(whole, mean, std, z, share.start), share)
+        if self.penalty is not None and whole is not None:
+            loss = self.penalty.loss(loss, square_error)
+            own = self.penalty.rows(mean, std, z)
+            rows = torch.cat([whole[: batch.start], own, whole[batch.start + len(own) :]])  # (n, W)
+            penalty = batch.rows * self.penalty(rows, batch.prior)
         return Terms(loss + penalty, penalty, log_likelihood.sum(), kl.sum(), square_error)
 
-    def rows(self, share: Share) -> Tensor:
-        """[mean or z, std] of a share, (b, 2 D): what the penalties look at."""
-        mean, std = self.model.encode(share.images.float() / 255)
-        return self._rows(mean, std, mean + std * share.noise[share.start : share.start + len(mean)])
-
-    def _rows(self, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
-        return torch.cat([z if self.config.name == "wae_mmd" else mean, std], dim=1)
-
-    def _with_own(self, whole: Tensor, mean: Tensor, std: Tensor, z: Tensor, start: int) -> Tensor:
-        own = self._rows(mean, std, z)
-        return torch.cat([whole[:start], own, whole[start + len(own) :]])  # (n, 2 D)
-
-    def _penalty(self, whole: Tensor, share: Share) -> Tensor:
-        first, std = whole.chunk(2, dim=1)  # (n, D) each
-        if self.config.name == "wae_mmd":
-            # One row has no unbiased within-batch term: such a batch trains reconstruction alone.
-            return self.config.wae_weight * (penalties.mmd(first, share.prior) if len(first) > 1 else first.sum() * 0)
-        second_kind, weight = self.config.name == "dip_vae_ii", self.config.dip_off_diagonal
-        return penalties.dip_penalty(
-            first, std, second_kind=second_kind, off_diagonal=weight, diagonal=weight if second_kind else 10 * weight
-        )
+    def penalty_rows(self, batch: LocalBatch) -> Tensor:
+        """(b, W), what the penalty needs of the images here."""
+        assert self.penalty is not None
+        mean, std = self.model.encode(batch.images.float() / 255)
+        return self.penalty.rows(mean, std, mean + std * batch.own_noise)

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, TensorBoard, and a bar on the terminal."""
+"""The log of a run: metrics.jsonl, TensorBoard, and a progress bar on the terminal."""
 
 import json
 import math
@@ -10,21 +10,22 @@ from typing import Any
 from data_shards.io.atomic import write_text
 from data_shards.io.progress import Progress
 
-# Takes what happened, the images seen and the facts; called on every process, in the same order.
+# Takes the kind of an event, the images seen and its facts; called on every process, in the same order.
 Listener = Callable[[str, int, dict[str, Any]], None]
 
 
 def read_events(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, oldest first; a last line that was cut off by a crash is left out."""
+    """The lines of metrics.jsonl, oldest first; an incomplete last line, as a crash leaves it, is skipped."""
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class RunLog:
-    """Writes the events of the first process; the others' calls reach only the listener.
+    """Writes events to metrics.jsonl and TensorBoard on the main process, and calls the listener on every process.
 
-    images: where the run goes on from. Lines about later images are dropped, for they will be written again.
+    images: images seen at the start of this process. Lines about later images are dropped, as the run sees those images
+    again. total: images at which the run ends at the latest.
     """
 
     def __init__(
@@ -42,8 +43,16 @@ class RunLog:
         if tensorboard:
             self._board = _board(run / "tensorboard", images)
 
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.__exit__(None, None, None)
+        if self._board is not None:
+            self._board.close()
+
     def event(self, kind: str, images: int, **facts: Any) -> None:
-        """Appends a line to metrics.jsonl, and its numbers to TensorBoard. What is not finite is written as null."""
+        """Appends a line to metrics.jsonl, and its floats to TensorBoard. What is not finite is written as null."""
         if self.main:
             self._write(kind, images, {name: _finite(value) for name, value in facts.items()})
         if self.listener is not None:
@@ -65,15 +74,9 @@ class RunLog:
         self._bar.title, self._bar.total = f"stage {stage}", total
         self._bar.update(images, **facts)
 
-    def close(self) -> None:
-        """Ends the bar and flushes TensorBoard."""
-        self._bar.__exit__(None, None, None)
-        if self._board is not None:
-            self._board.close()
-
 
 def _board(folder: Path, images: int) -> Any:
-    # Imported where it is asked for: it takes seconds.
+    # Imported only where it is used: it takes seconds.
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(folder), purge_step=images + 1 if images else None)

@@ -1,4 +1,4 @@
-"""What comes after training reads a run through here."""
+"""Reading a trained run: its configuration, its checkpoints by name, its model."""
 
 from pathlib import Path
 
@@ -15,10 +15,12 @@ AVERAGE_PREFIX = "average/"
 
 
 def load_config(run: str | Path) -> Config:
-    """The configuration of a run folder. Raises InputError where the folder holds no run."""
+    """The configuration of a run folder. Raises InputError if the folder is not one of a run."""
     path = Path(run) / "config.yaml"
     if not path.is_file():
-        raise InputError(f"--run: {run} holds no config.yaml; give a run folder that `python -m trainer` made")
+        raise InputError(
+            f"{run} holds no config.yaml; give a run folder that `python -m trainer` made", parameter="run"
+        )
     try:
         content = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
@@ -32,16 +34,16 @@ def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
     """The checkpoint folder behind a name: "final" (the newest) or "stage1" (the end of stage 1)."""
     folders = complete_checkpoints(Path(run))
     if not folders:
-        raise InputError(f"--run: {run} has no complete checkpoint; train it first with `python -m trainer`")
+        raise InputError(f"{run} has no complete checkpoint; train it first with `python -m trainer`", parameter="run")
     if weights == "final":
         return folders[-1]
     if weights != "stage1":
-        raise InputError(f"--weights: {weights!r} is unknown; use final or stage1")
+        raise InputError(f"{weights!r} is unknown; use final or stage1", parameter="weights")
     for folder in folders:
-        stages = read_state(folder)["stages"]
-        if stages["stage"] == 1 and stages["ended"]:
+        stages = read_state(folder).stages
+        if stages.stage == 1 and stages.ended:
             return folder
-    raise InputError(f"--weights: stage 1 of {run} has not ended yet; go on with `python -m trainer`")
+    raise InputError(f"stage 1 of {run} has not ended yet; continue with `python -m trainer`", parameter="weights")
 
 
 def averaged(training: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -52,21 +54,21 @@ def averaged(training: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_model(config: Config, image_shape: tuple[int, int, int], *, per_pixel: bool) -> SigmaVAE:
-    """A model of the right form for weights to be loaded into."""
+    """A model with new weights, to load weights into."""
     model = SigmaVAE(image_shape, config.model)
     if per_pixel:
-        model.add_variance_head(1.0)  # the floor is a buffer and comes with the weights
+        model.add_variance_head(1.0)  # the floor is a buffer and is loaded with the weights
     return model
 
 
 def load_model(run: str | Path, weights: str = "final", device: str = "cpu") -> SigmaVAE:
-    """The model of a run, in evaluation mode, with averaged weights where the run keeps an average.
+    """The model of a run, in evaluation mode, with averaged weights if the run averages them.
 
-    weights: "final" (the newest checkpoint) or "stage1" (the end of stage 1). Raises InputError where it is not there.
+    weights: "final" (the newest checkpoint) or "stage1" (the end of stage 1). Raises InputError if that is missing.
     """
     folder = checkpoint_of(run, weights)
     config, state = load_config(run), read_state(folder)
-    model = build_model(config, tuple(state["image_shape"]), per_pixel=state["per_pixel"])
+    model = build_model(config, state.image_shape, per_pixel=state.per_pixel)
     tensors = (averaged(read_training(folder)) if config.optimiser.ema_images else {}) or read_model(folder)
     model.load_state_dict(tensors)
     return model.to(device).eval()

@@ -1,4 +1,4 @@
-"""An exponential average of the weights, which is evaluated in their place."""
+"""An exponential moving average of the weights, which replaces them in evaluation."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from trainer.networks.model import SigmaVAE
 
 
 class WeightAverage:
-    """Averages all parameters and floating-point buffers with a half-life counted in images."""
+    """Averages all parameters and buffers with a half-life in images."""
 
     def __init__(self, model: SigmaVAE, half_life_images: int) -> None:
         self.half_life = half_life_images
@@ -21,7 +21,7 @@ class WeightAverage:
             self.average[name].lerp_(value, weight)
 
     def enter_stage2(self, model: SigmaVAE) -> None:
-        """Takes the variance head in as it starts."""
+        """Adds the variance head with its initial weights."""
         for name, value in model.state_dict().items():
             if name == "variance_floor" or name not in self.average:
                 self.average[name] = value.detach().clone()

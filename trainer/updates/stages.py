@@ -4,37 +4,28 @@ A stage ends when its epochs are used up, or when the relative gain of the smoot
 for `patience` checks in a row. Epochs are counted within the stage.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import replace
 
 from trainer.config.sections import StageConfig
+from trainer.run_folder.checkpoint import StageState
 
 # Below one nat an ELBO has no scale of its own, and it crosses zero on the way up.
 _SMALLEST_SCALE = 1.0
 
 
-@dataclass(kw_only=True)
-class StageState:
-    """Where training stands within the stages; all of it is in every checkpoint."""
-
-    stage: int = 1
-    """1 or 2."""
-    images: int = 0
-    """Images seen within the stage."""
-    smoothed: float | None = None
-    """Exponentially smoothed held-out ELBO in nats per image; None before the stage's first check."""
-    without_gain: int = 0
-    """Checks in a row whose relative gain was below eps."""
-    ended: str = ""
-    """Why the stage ended: "cap", "converged" or "collapsed"; empty while it runs."""
-
-
 class Stages:
-    """Decides when a stage ends. stages: the configuration of each; train_images: images of an epoch."""
+    """Where a run stands in its stages, and when a stage ends.
 
-    def __init__(self, stages: tuple[StageConfig, ...], train_images: int, state: StageState | None = None) -> None:
-        self.configs, self.train_images = stages, train_images
+    configs: the configuration of each stage. train_images: images of an epoch. state, images: of a checkpoint, the
+    state within the stage and the images that the run has seen.
+    """
+
+    def __init__(
+        self, configs: tuple[StageConfig, ...], train_images: int, state: StageState | None = None, images: int = 0
+    ) -> None:
+        self.configs, self.train_images = configs, train_images
         self.state = state if state is not None else StageState()
+        self.images = images
 
     @property
     def config(self) -> StageConfig:
@@ -47,36 +38,49 @@ class Stages:
         return max(1, round(self.config.max_epochs * self.train_images))
 
     @property
+    def last_image(self) -> int:
+        """Images of the run at which its last stage ends in any case."""
+        later = sum(round(config.max_epochs * self.train_images) for config in self.configs[self.state.stage :])
+        return self.images - self.state.images + self.cap + later
+
+    @property
     def is_last(self) -> bool:
         """True in the run's last stage."""
         return self.state.stage == len(self.configs)
 
+    @property
+    def complete(self) -> bool:
+        """True once the last stage has ended."""
+        return self.is_last and bool(self.state.ended)
+
     def advance(self, images: int) -> bool:
-        """Counts the images of an update. Returns True where the held-out ELBO is to be checked now."""
+        """Counts the images of an update. Returns True where the held-out ELBO must be checked now."""
         before = self.state.images
-        self.state.images += images
+        self.images += images
+        self.state = replace(self.state, images=before + images)
         every = self.config.check_images
         return self.state.images // every > before // every or self.state.images >= self.cap
 
-    def check(self, elbo: float) -> None:
-        """Takes the held-out ELBO, nats per image, and ends the stage where its time has come."""
+    def check(self, elbo: float, *, collapsed: bool = False) -> None:
+        """Updates the smoothed ELBO by a held-out one, nats per image, and ends the stage if its condition is met.
+
+        collapsed: whether sigma^2 has fallen below its smallest value, which ends the stage at once.
+        """
         state, config = self.state, self.config
+        smoothed, without_gain = elbo, state.without_gain
         if state.smoothed is not None:
             smoothed = (1 - config.smoothing) * state.smoothed + config.smoothing * elbo
             gain = (smoothed - state.smoothed) / max(abs(state.smoothed), _SMALLEST_SCALE)
-            state.without_gain = state.without_gain + 1 if gain < config.eps else 0
-            state.smoothed = smoothed
-        else:
-            state.smoothed = elbo
-        if state.images >= self.cap:
-            state.ended = "cap"
-        elif state.without_gain >= config.patience:
-            state.ended = "converged"
+            without_gain = without_gain + 1 if gain < config.eps else 0
+        ended = state.ended
+        if collapsed:
+            ended = "collapsed"
+        elif state.images >= self.cap:
+            ended = "cap"
+        elif without_gain >= config.patience:
+            ended = "converged"
+        self.state = replace(state, smoothed=smoothed, without_gain=without_gain, ended=ended)
 
     def enter_next(self) -> None:
-        """Leaves the ended stage for the next one, whose counters start at zero."""
+        """Begins the next stage, whose counters start at zero."""
         self.state = StageState(stage=self.state.stage + 1)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The state for a checkpoint."""
-        return asdict(self.state)

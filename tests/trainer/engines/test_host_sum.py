@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 import torch
-from trainer.engines import host_sum
+from trainer.engines.cpu import host_sum
 from trainer.process_group import process_group
 
 def numbers(rank, turn):
@@ -33,7 +33,7 @@ with process_group() as ranks:
         for rank in range(1, ranks.world_size):
             expected = [one + other for one, other in zip(expected, numbers(rank, turn))]
         if (turn, ranks.rank) == (5, 1):
-            time.sleep(2.5)  # the others look after it, and find it alive
+            time.sleep(2.5)  # the others check that it is alive
         found, totals = numbers(ranks.rank, turn), torch.tensor([1.0, ranks.rank])
         shared.sum_(found, totals)
         assert all(map(torch.equal, found, expected))
@@ -43,10 +43,10 @@ with process_group() as ranks:
 """
 
 
-# Rank 1 ends without a word; nobody ends rank 0, as torchrun would.
+# Rank 1 is killed, and no launcher ends rank 0, as torchrun would.
 DEATH = """
 import os, signal, sys
-from trainer.engines import host_sum
+from trainer.engines.cpu import host_sum
 from trainer.process_group import process_group
 import torch
 

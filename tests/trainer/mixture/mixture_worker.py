@@ -14,7 +14,8 @@ FITS = {"exact": ("full", 0), "truncated": ("full", 8), "tied": ("tied", 0)}
 def main(out: str) -> None:
     x = draws(known_mixture("full", k=12, dim=4, spread=2.0), 901)
     with process_group() as ranks:
-        start, stop = ranks.span(len(x))
+        own = ranks.partition(len(x))
+        start, stop = own.start, own.stop
         for name, (kind, candidates) in FITS.items():
             mixture = GaussianMixture(
                 12, covariance_type=kind, products="float64", max_iter=14, tol=1e-12, candidates=candidates

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from trainer.objectives.penalties import covariance, dip_penalty, mmd
+from trainer.objectives.dip_vae import covariance, dip_penalty
+from trainer.objectives.wae_mmd import mmd
 
 
 def rows(seed: int, n: int = 9, width: int = 3) -> torch.Tensor:

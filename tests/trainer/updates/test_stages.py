@@ -1,7 +1,8 @@
 """When a stage ends (decisions D1 and D2)."""
 
 from trainer.config.sections import StageConfig
-from trainer.updates.stages import Stages, StageState
+from trainer.run_folder.checkpoint import StageState
+from trainer.updates.stages import Stages
 
 
 def stages(**fields) -> Stages:
@@ -66,9 +67,15 @@ def test_a_check_is_due_when_its_multiple_of_images_is_crossed():
     assert [machine.advance(30) for _ in range(4)] == [False, True, False, True]
 
 
-def test_the_state_survives_a_round_trip():
+def test_a_variance_below_its_minimum_ends_the_stage_as_collapsed():
     machine = stages()
-    machine.advance(70)
-    machine.check(3.25)
-    restored = StageState(**machine.to_dict())
-    assert restored == machine.state
+    machine.check(100.0, collapsed=True)
+    assert machine.state.ended == "collapsed"
+
+
+def test_the_last_image_of_a_run_counts_both_stages():
+    machine = stages()
+    assert machine.last_image == 800
+    machine.advance(150)
+    machine.enter_next()
+    assert machine.last_image == 150 + 400

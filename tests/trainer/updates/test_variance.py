@@ -11,7 +11,8 @@ from trainer.config.sections import DataConfig, ModelConfig, VarianceConfig
 from trainer.networks.model import SigmaVAE
 from trainer.process_group import single
 from trainer.run_folder.restore import load_model
-from trainer.updates.variance import VarianceUpdate, exact_variance
+from trainer.updates.evaluation import exact_variance
+from trainer.updates.variance import VarianceUpdate
 
 
 @pytest.fixture(scope="module", params=["adam", "closed_form", "epoch"])

@@ -1,6 +1,5 @@
-"""Adam over the parameters of an objective, its step size, and its state under names that outlive a process."""
+"""Adam over the parameters of an objective, and its state by parameter name, which any engine can load."""
 
-import math
 from typing import Any
 
 import torch
@@ -18,15 +17,15 @@ def named_parameters(objective: Objective) -> dict[str, torch.nn.Parameter]:
 
 
 def parameter_groups(objective: Objective, config: Config) -> list[dict[str, Any]]:
-    """Groups for Adam: the networks, log sigma^2 with a step size of its own, the variance head of stage 2.
+    """Groups for Adam: the networks, log sigma^2 with its own learning rate, the variance head of stage 2.
 
-    The head has a group to itself because it has taken fewer steps; `share` scales the schedule.
+    The head has its own group because it has taken fewer steps. `factor` multiplies the scheduled learning rate.
     """
     found: dict[str, list[torch.nn.Parameter]] = {"networks": [], "log_variance": [], "to_variance": []}
     for name, parameter in named_parameters(objective).items():
         found[name.split(".")[0] if name.split(".")[0] in found else "networks"].append(parameter)
-    shares = {"log_variance": config.variance.learning_rate / config.optimiser.learning_rate}
-    return [{"params": group, "share": shares.get(name, 1.0)} for name, group in found.items() if group]
+    factors = {"log_variance": config.variance.learning_rate / config.optimiser.learning_rate}
+    return [{"params": group, "factor": factors.get(name, 1.0)} for name, group in found.items() if group]
 
 
 def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:
@@ -39,22 +38,10 @@ def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:
     )
 
 
-def step_size(config: Config, *, stage: int, stage_images: int, stage_cap: int, images: int) -> float:
-    """Adam's step size after `images` images of the run and `stage_images` of the stage."""
-    optimiser = config.optimiser
-    size = optimiser.learning_rate * (optimiser.stage2_fraction if stage == 2 else 1.0)
-    if optimiser.schedule == "cosine":
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, stage_images / stage_cap)))
-        size *= optimiser.final_fraction + (1 - optimiser.final_fraction) * cosine
-    if images < optimiser.warmup_images:
-        size *= images / optimiser.warmup_images
-    return size
-
-
-def set_step_size(adam: torch.optim.Optimizer, size: float) -> None:
-    """Sets the step size of every group."""
+def set_learning_rate(adam: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Sets the learning rate of every group."""
     for group in adam.param_groups:
-        group["lr"] = size * group["share"]
+        group["lr"] = learning_rate * group["factor"]
 
 
 def adam_state(adam: torch.optim.Optimizer, objective: Objective) -> dict[str, Tensor]:
@@ -67,7 +54,7 @@ def adam_state(adam: torch.optim.Optimizer, objective: Objective) -> dict[str, T
 
 
 def load_adam_state(adam: torch.optim.Optimizer, objective: Objective, tensors: dict[str, Tensor]) -> None:
-    """Puts back what `adam_state` gave. Parameters without saved moments start with none."""
+    """Restores what `adam_state` returned. Parameters without saved moments start without moments."""
     for name, parameter in named_parameters(objective).items():
         saved = {moment: tensors[f"{moment}/{name}"] for moment in _MOMENTS if f"{moment}/{name}" in tensors}
         if saved:
@@ -75,7 +62,7 @@ def load_adam_state(adam: torch.optim.Optimizer, objective: Objective, tensors: 
 
 
 def _like(value: Tensor, parameter: Tensor) -> Tensor:
-    """A copy on the parameter's device in its layout: the fused kernel walks through memory, not through indices."""
+    """A copy on the parameter's device in its memory layout, which the fused kernel relies on."""
     if value.shape != parameter.shape:
         return value.to(parameter.device, copy=True)  # the step count
     return torch.empty_like(parameter).copy_(value)

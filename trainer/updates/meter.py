@@ -1,4 +1,4 @@
-"""Sums of what updates tell, kept on the device and read now and then, so that no update waits for the host."""
+"""Sums of the results of updates, kept on the device and read at intervals, so that no update waits for the host."""
 
 import resource
 import sys
@@ -10,31 +10,33 @@ from typing import Any
 import torch
 
 from data_shards.stream.stream import Batch
-from trainer.engines.ddp import StepResult
+from trainer.engines.engine import StepResult
 from trainer.networks.model import SigmaVAE
 from trainer.objectives.gaussian import variance_floor_cap
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The updates since the last reading."""
+    """The updates since the last reading, over all processes unless said otherwise."""
 
     images: int
     good_steps: int
     bad_in_a_row: int
-    """Updates left out at the end of the interval."""
+    """Updates skipped at the end of the interval."""
     bad_batches: list[tuple[int, int]]
-    """(position of the first image, images) of each global batch that was left out."""
+    """(position of the first image, images) of each global batch that was skipped."""
     seconds: float
     seconds_waiting: float
+    """Time that this process waited for data."""
     sums: list[float]
+    """Loss, log-likelihood, KL and square error, summed over the images of good updates."""
     substituted: int
-    """Unreadable images in whose place others were seen, over all processes."""
+    """Unreadable images that others replaced."""
     pixels: int
     sigma2: float
 
     def facts(self) -> dict[str, Any]:
-        """The line of metrics.jsonl; means are in nats per image over updates that were carried out."""
+        """The line of metrics.jsonl; means are in nats per image over the updates that were not skipped."""
         images = max(self.images, 1)
         loss, log_likelihood, kl, square_error = (value / images for value in self.sums)
         closed_form = square_error / self.pixels
@@ -56,7 +58,7 @@ class Reading:
 
 
 def peak_memory_mib() -> float:
-    """The most memory this process held: of the GPU where one is used, else resident."""
+    """The peak memory of this process: of the GPU where one is used, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated() > 0:
         return torch.cuda.max_memory_allocated() / 2**20
     unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB on Linux
@@ -64,7 +66,7 @@ def peak_memory_mib() -> float:
 
 
 class Meter:
-    """Adds up the results of updates between two readings."""
+    """Sums the results of updates between two readings."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -75,30 +77,30 @@ class Meter:
         self._sums = torch.zeros(6, dtype=torch.float64, device=self.device)
         self._finite: list[torch.Tensor] = []
         self._batches: list[tuple[int, int]] = []
-        self._began, self._waited = time.monotonic(), 0.0
+        self._start, self._waited = time.monotonic(), 0.0
 
     def waiting(self, stream: Iterable[Batch]) -> Iterator[Batch]:
-        """Passes the batches on and counts the time that was spent waiting for them."""
+        """The batches of `stream`; measures the time spent waiting for each."""
         iterator = iter(stream)
         while True:
-            asked = time.monotonic()
+            start = time.monotonic()
             batch = next(iterator, None)
-            self._waited += time.monotonic() - asked
+            self._waited += time.monotonic() - start
             if batch is None:
                 return
             yield batch
 
     def add(self, batch: Batch, result: StepResult) -> None:
-        """Takes the result of an update."""
+        """Adds the result of an update."""
         self._sums[:4] += torch.where(result.finite, result.sums[:4], 0.0)
         self._sums[4:] += result.sums[4:]
         self._finite.append(result.finite)
         self._batches.append((batch.start, batch.count))
 
-    def stop_asked(self, result: StepResult) -> bool:
-        """True, on every rank at the same update, once any rank signalled.
+    def stop_requested(self, result: StepResult) -> bool:
+        """True, on every rank at the same update, once any rank sent the signal to stop.
 
-        On a GPU the signal is that of the update before, which is there already: the host stays one update ahead.
+        On a GPU this reads the signal of the previous update, so that the host stays one update ahead.
         """
         if self.device.type != "cuda":
             return bool(result.sums[4] > 0)
@@ -106,11 +108,11 @@ class Meter:
         return seen is not None and bool(seen > 0)
 
     def must_read(self) -> bool:
-        """True where the last update was left out and knowing it costs nothing (on a CPU)."""
+        """True where the last update was skipped, on a CPU; on a GPU the check would wait for the device."""
         return self.device.type != "cuda" and not bool(self._finite[-1])
 
     def read(self, model: SigmaVAE) -> Reading:
-        """What happened since the last reading; begins anew."""
+        """The updates since the last reading; starts a new interval."""
         flags = torch.stack(self._finite).tolist() if self._finite else []
         counts = [count for (_, count), good in zip(self._batches, flags, strict=True) if good]
         trailing = next((n for n, good in enumerate(reversed(flags)) if good), len(flags))
@@ -119,7 +121,7 @@ class Meter:
             good_steps=len(counts),
             bad_in_a_row=trailing,
             bad_batches=[where for where, good in zip(self._batches, flags, strict=True) if not good],
-            seconds=time.monotonic() - self._began,
+            seconds=time.monotonic() - self._start,
             seconds_waiting=self._waited,
             sums=self._sums[:4].tolist(),
             substituted=round(self._sums[5].item()),

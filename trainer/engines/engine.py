@@ -1,0 +1,77 @@
+"""The seam between what is learnt and how processes compute it: an engine does updates on an objective."""
+
+import contextlib
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from data_shards.io.partition import partition
+from trainer.config.config import Config
+from trainer.objectives.objective import LocalBatch, Objective
+from trainer.process_group import Ranks
+
+
+class StepResult(NamedTuple):
+    """The result of one update, on the device and equal on every process."""
+
+    sums: Tensor
+    """(6,) float64 over the global batch: loss, log-likelihood, KL, square error; then `signals` over processes."""
+    finite: Tensor
+    """() bool: False where a loss or gradient was not finite, and the update was skipped."""
+
+
+class Engine(Protocol):
+    """Does updates on an objective."""
+
+    objective: Objective
+
+    def step(
+        self, batch: LocalBatch, *, learning_rate: float, kl_weight: float, signals: tuple[float, float]
+    ) -> StepResult:
+        """One update on the global batch of which `batch` is this process's part.
+
+        learning_rate: above 0. kl_weight: 0 to 1. signals: numbers that are summed over processes together with the
+        losses.
+        """
+
+    def enter_stage2(self, floor: float) -> None:
+        """Adds the variance head with this floor; keeps or resets the moments as optimiser.at_switch says."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters and buffers by name, whole, on the CPU of every process."""
+
+    def optimiser_state(self) -> dict[str, Tensor]:
+        """The whole optimiser's state by parameter name, on every process."""
+
+    def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
+        """Restores what `optimiser_state` returned."""
+
+
+def whole_batch_rows(objective: Objective, parts: list[LocalBatch], ranks: Ranks) -> Tensor | None:
+    """(n, W) rows of all processes, without gradient, for a penalty on the whole batch; None without one.
+
+    parts: the local batch of this process, cut into micro-batches.
+    """
+    if objective.penalty is None:
+        return None
+    with torch.no_grad():
+        rows = [objective.penalty_rows(part) for part in parts]
+    whole = torch.zeros(parts[0].rows, rows[0].shape[1], device=ranks.device)
+    for part, own in zip(parts, rows, strict=True):
+        whole[part.start : part.start + len(own)] = own
+    # The rows of other processes are zero here, so the sum over processes is exact.
+    return ranks.sum_(whole)
+
+
+def micro_batches(batch: LocalBatch, count: int) -> list[LocalBatch]:
+    """A local batch cut into `count` of nearly equal size."""
+    cuts = [partition(len(batch.images), part, count) for part in range(count)]
+    return [batch._replace(images=batch.images[cut.start : cut.stop], start=batch.start + cut.start) for cut in cuts]
+
+
+def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager:
+    """The precision that the networks run in."""
+    if config.engine.precision == "bf16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()

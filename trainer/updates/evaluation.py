@@ -1,0 +1,114 @@
+"""Passes over a split between two updates: the held-out ELBO that ends a stage, and equation 9 over all images."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_shards.stream.stream import ShardStream
+from trainer.config.sections import DataConfig
+from trainer.networks.model import Likelihood, Posterior, SigmaVAE
+from trainer.noise import global_noise
+from trainer.objectives import gaussian
+from trainer.process_group import Ranks
+
+# A latent dimension is active where its posterior mean varies over images by more than this (Burda et al. 2016).
+ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """Means over held-out images, in nats per image unless said otherwise."""
+
+    elbo: float
+    log_likelihood: float
+    kl: float
+    closed_form_sigma2: float
+    """Mean square error per pixel, equation 9 on these images."""
+    elbo_at_closed_form: float
+    """The ELBO with that one variance: comparable between stages and between updates of sigma."""
+    active_dimensions: int
+
+
+@torch.no_grad()
+def held_out(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> HeldOut:
+    """Evaluates the first `data.valid_images` images of the held-out split.
+
+    The images and their noise are the same at every call and on any number of processes.
+    """
+    width = model.latent_dim
+    # images, log-likelihood, KL, square error; then sums of the means and of their squares
+    sums = torch.zeros(4 + 2 * width, dtype=torch.float64, device=ranks.device)
+    for x, (mean, std), output in _reconstructions(
+        model, data, data.valid_split, images=data.valid_images, purpose="held out", seed=seed, ranks=ranks
+    ):
+        values = (
+            gaussian.log_likelihood(x, output.mean, output.variance),
+            gaussian.kl_to_prior(mean, std),
+            (x - output.mean).square(),
+        )
+        sums[0] += len(x)
+        sums[1:4] += torch.stack([value.double().sum() for value in values])
+        sums[4:] += torch.cat([mean.double().sum(0), mean.double().square().sum(0)])
+    count, log_likelihood, kl, square_error, *moments = ranks.sum_(sums).tolist()
+    if count == 0:
+        raise ValueError(f"split {data.valid_split!r} has no images")
+    first, second = (torch.tensor(moments, dtype=torch.float64) / count).chunk(2)
+    sigma2 = square_error / count / model.pixels
+    at_closed_form = gaussian.variance_floor_cap(model.pixels, sigma2) - 0.5 * model.pixels if sigma2 > 0 else math.inf
+    return HeldOut(
+        elbo=(log_likelihood - kl) / count,
+        log_likelihood=log_likelihood / count,
+        kl=kl / count,
+        closed_form_sigma2=sigma2,
+        elbo_at_closed_form=at_closed_form - kl / count,
+        active_dimensions=int((second - first.square() > ACTIVE_VARIANCE).sum()),
+    )
+
+
+# Equation 9 over the whole training split, with one posterior sample per image.
+@torch.no_grad()
+def exact_variance(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> float:
+    """sigma*^2 = mean over images, pixels and samples of (g_k(z) - x_k)^2, the same on any number of processes."""
+    sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # square error, pixel values
+    for x, _, output in _reconstructions(
+        model, data, data.train_split, images=None, purpose="exact variance", seed=seed, ranks=ranks
+    ):
+        sums += torch.stack([(x - output.mean).square().double().sum(), sums.new_tensor(float(x.numel()))])
+    square_error, values = ranks.sum_(sums).tolist()
+    return square_error / values
+
+
+def _reconstructions(
+    model: SigmaVAE, data: DataConfig, split: str, *, images: int | None, purpose: str, seed: int, ranks: Ranks
+) -> Iterator[tuple[Tensor, Posterior, Likelihood]]:
+    """This process's images in source order, in batches, with q(z|x) and p(x|z) of one sample z, in evaluation mode.
+
+    images: how many of the split, from its start; None for all. purpose: names the noise of the samples.
+    """
+    training = model.training
+    model.eval()
+    stream = ShardStream(
+        data.shards,
+        split=split,
+        global_batch=data.global_batch,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        shuffle=False,
+        max_substitutes=data.substitutes,
+    )
+    for batch in stream:
+        if images is not None and batch.start >= images:
+            break
+        rows = ranks.partition(batch.count)
+        noise = global_noise(seed, purpose, batch.start, batch.count, model.latent_dim)[rows.start : rows.stop]
+        kept = len(batch.image)
+        if images is not None:  # the last batch is cut
+            kept = max(0, min(kept, images - batch.start - rows.start))
+        x = batch.image[:kept].to(ranks.device).float() / 255
+        posterior = model.encode(x)
+        z = gaussian.reparameterise(posterior.mean, posterior.std, noise[:kept].to(ranks.device))
+        yield x, posterior, model.decode(z)
+    model.train(training)
