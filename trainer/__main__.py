@@ -8,7 +8,7 @@ srun python -m trainer --config ...                                 one task a r
 import os
 import sys
 
-# On CPUs DDP looks for unused parameters on purpose (engine.py) and warns that it finds none; torch reads this once.
+# On CPUs DDP is made to find unused parameters (ddp.py), and warns that there are none; torch reads this on import.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 from data_shards.io.errors import InputError, command
@@ -17,12 +17,12 @@ from trainer.loop import train
 
 
 def main() -> None:
-    # DeepSpeed's launcher adds this word; what it says is in the environment too.
+    # DeepSpeed's launcher adds this option; its value is in the environment too.
     words = [word for word in sys.argv[1:] if not word.startswith("--local_rank=")]
     try:
         config = parse(words)
     except InputError:
-        # Every process reads the same mistake; one of them tells it.
+        # Every process finds the same mistake; only one of them prints it.
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
             sys.exit(2)
         raise

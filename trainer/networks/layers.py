@@ -1,4 +1,4 @@
-"""The blocks that encoder and decoder are made of."""
+"""The layers of encoder and decoder."""
 
 import math
 
@@ -34,7 +34,7 @@ class ResidualBlock(nn.Module):
             activation(config),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
-        # Starting as the identity keeps deep stacks trainable without norm.
+        # The block starts as the identity, so that deep stacks can be trained without normalisation.
         for parameter in self.branch[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -43,7 +43,7 @@ class ResidualBlock(nn.Module):
 
 
 class Crop(nn.Module):
-    """Cuts (B, C, H', W') to its top left H x W, where doubling overshot an odd size."""
+    """Crops (B, C, H', W') to its top left H x W, since doubling gives one row too many for an odd size."""
 
     def __init__(self, height: int, width: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def encoder_features(image_shape: tuple[int, int, int], config: ModelConfig) -> 
     channels, height, width = image_shape
     layers: list[nn.Module] = []
     for wider in config.encoder_channels:
-        # This padding halves an even size exactly, for odd and even kernels.
+        # With this padding an even size is halved exactly, for odd and even kernels.
         layers.append(
             nn.Conv2d(
                 channels, wider, config.kernel, stride=2, padding=(config.kernel - 1) // 2, bias=config.norm == "none"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from trainer.config.sections import ModelConfig
 from trainer.networks.layers import decoder_features, encoder_features
 
-# exp(-8) to exp(4): beyond these a standard deviation of q(z|x) is noise of the optimiser, and its square overflows.
+# exp(-8) to exp(4): beyond these a standard deviation of q(z|x) has no meaning, and its square may overflow.
 _LOG_STD_RANGE = (-8.0, 4.0)
 
 
@@ -32,7 +32,7 @@ class SigmaVAE(nn.Module):
     """Encoder, decoder and the variance of the likelihood.
 
     image_shape: (C, H, W); initial_variance: sigma^2 before the first update, above 0; learn_variance: whether log
-    sigma^2 is a parameter, moved by gradients, or a buffer, moved by a closed form or by nobody.
+    sigma^2 is a parameter, learnt by gradients, or a buffer, constant or set by a closed form.
     """
 
     log_variance: Tensor
@@ -77,7 +77,7 @@ class SigmaVAE(nn.Module):
         return math.exp(self.log_variance.item())
 
     def freeze_variance(self, variance: float) -> None:
-        """Sets sigma_dataset^2 and takes it out of the parameters."""
+        """Sets sigma_dataset^2 and removes it from the parameters."""
         self._freeze(torch.full_like(self.log_variance.detach(), math.log(variance)))
 
     def _freeze(self, log_variance: Tensor) -> None:
@@ -87,12 +87,12 @@ class SigmaVAE(nn.Module):
     def add_variance_head(self, floor: float) -> None:
         """Enters stage 2: freezes sigma_dataset^2 and gives each pixel the variance floor + v_k(z), v_k >= 0.
 
-        The head starts with v_k constant, such that every variance is sigma_dataset^2 and stage 2 begins at the
-        likelihood at which stage 1 ended. Where the floor lies above that, v_k starts at a hundredth of the floor.
+        v_k starts constant, such that every variance is sigma_dataset^2 and stage 2 begins at the likelihood at which
+        stage 1 ended. If the floor is above sigma_dataset^2, v_k starts at a hundredth of the floor.
         """
         above_floor = max(self.dataset_variance - floor, 0.01 * floor)
         head = nn.Conv2d(self.to_mean.in_channels, self.image_shape[0], 3, padding=1).to(self.log_variance.device)
-        # The bias that softplus maps to above_floor; expm1 keeps the digits of small variances.
+        # softplus(bias) = above_floor; expm1 keeps the digits of small variances.
         bias = torch.full((self.image_shape[0],), math.log(math.expm1(above_floor)))
         head.load_state_dict({"weight": torch.zeros_like(head.weight), "bias": bias})
         self.to_variance = head

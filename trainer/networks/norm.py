@@ -1,4 +1,4 @@
-"""Normalisation layers, among them batch norm whose statistics are those of the global batch on any device."""
+"""Normalisation layers, among them batch norm with the statistics of the global batch on any device."""
 
 import torch
 import torch.distributed as dist
@@ -29,9 +29,9 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 class GlobalBatchNorm(nn.Module):
-    """Batch norm of (B, C, H, W) over the images of all processes, whatever each one's share, also none.
+    """Batch norm of (B, C, H, W) over the images of all processes; B may differ between processes and be 0.
 
-    torch's own SyncBatchNorm is for GPUs only; with this one a run is the same on any number of CPU processes.
+    torch's own SyncBatchNorm works on GPUs only; with this one a run is the same on any number of CPU processes.
     """
 
     running_mean: Tensor
@@ -53,11 +53,11 @@ class GlobalBatchNorm(nn.Module):
         sums = sum_over_ranks(torch.cat([x.sum((0, 2, 3), dtype=self.running_mean.dtype), count]))  # (C + 1,)
         total = sums[-1]
         mean = sums[:-1] / total  # (C,)
-        # Two passes, for the variance as the difference of two large sums loses digits.
+        # In two passes: the variance as a difference of two large sums would lose digits.
         centred = x - mean.to(x.dtype)[:, None, None]
         variance = sum_over_ranks(centred.square().sum((0, 2, 3), dtype=self.running_mean.dtype)) / total  # (C,)
         with torch.no_grad():
-            # One batch that is not finite is left out of the update, and must not stay in the moments either.
+            # A batch that is not finite is skipped by the update, and must not change the running moments either.
             good = torch.isfinite(mean) & torch.isfinite(variance)
             unbiased = variance * total / (total - 1)
             self.running_mean.copy_(torch.where(good, self.running_mean.lerp(mean, self.momentum), self.running_mean))

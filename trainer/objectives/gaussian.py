@@ -49,5 +49,5 @@ def variance_floor_cap(d: int, floor: float) -> float:
 
 
 def reparameterise(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
-    """z = mean + std * noise, so that gradients reach mean and std. All of shape (B, D)."""
+    """z = mean + std * noise, differentiable by mean and std. All of shape (B, D)."""
     return torch.addcmul(mean, std, noise)

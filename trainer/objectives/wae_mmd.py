@@ -21,15 +21,15 @@ def _kernel_sum(square_distance: Tensor, width: int) -> Tensor:
 
 
 def _square_distances(a: Tensor, b: Tensor) -> Tensor:
-    """|a_i - b_j|^2 for (N, D) and (M, D). Returns (N, M), at least 0 whatever the rounding."""
+    """|a_i - b_j|^2 for (N, D) and (M, D). Returns (N, M), at least 0 despite rounding."""
     return (a.square().sum(1)[:, None] + b.square().sum(1)[None, :] - 2 * a @ b.T).clamp_min(0)
 
 
 # Tolstikhin et al. (2018), the unbiased estimate of the squared maximum mean discrepancy.
 def mmd(z: Tensor, prior: Tensor) -> Tensor:
-    """MMD^2 between latents z and draws of the prior, both (N, D), N at least 2. Returns (), which may fall below 0.
+    """MMD^2 between latents z and draws of the prior, both (N, D), N at least 2. Returns (), which may be below 0.
 
-    The diagonals are left out of the zz and pp terms only.
+    Only the terms within z and within the prior omit their diagonals.
     """
     n, width = z.shape
     same = _kernel_sum(_square_distances(z, z), width) + _kernel_sum(_square_distances(prior, prior), width)

@@ -1,8 +1,8 @@
 """Latent codes of a run on disk: the posterior q(z|x) = N(mean, diag(std^2)) of every image of a split.
 
 RUN/latents/SPLIT/part-00000-of-00002.safetensors holds what one process encoded; codes of the weights at the end of
-stage 1 lie in RUN/latents/SPLIT-stage1. A part is written whole or not at all, and a set of parts is read only when it
-is complete, so that a crash of one encoder never looks like a smaller data set.
+stage 1 are in RUN/latents/SPLIT-stage1. A part is written as a whole or not at all, and a set of parts is read only if
+it is complete, so that a failed process cannot lead to a smaller data set.
 """
 
 import re
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
+from data_shards.io.partition import partition
 
 WEIGHTS = ("final", "stage1")
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
@@ -31,16 +32,16 @@ class Latents(NamedTuple):
 
 
 def latents_folder(run: str | Path, split: str, *, weights: str = "final") -> Path:
-    """Where the codes of `split` lie. weights: "final" or "stage1". Raises InputError for another name."""
+    """The folder of the codes of `split`. weights: "final" or "stage1". Raises InputError for another name."""
     if weights not in WEIGHTS:
-        raise InputError(f"weights: {weights!r} is unknown; use one of {', '.join(WEIGHTS)}")
+        raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
     return Path(run) / "latents" / (split if weights == "final" else f"{split}-{weights}")
 
 
 def write(
     run: str | Path, split: str, latents: Latents, *, weights: str = "final", part: int = 0, parts: int = 1
 ) -> Path:
-    """Writes part `part` of `parts` and returns its path. Parts of a former encoding with another `parts` are removed.
+    """Writes part `part` of `parts` and returns its path. Parts of an earlier encoding with other `parts` are removed.
 
     Raises ValueError where shapes disagree or `part` is not in range(parts).
     """
@@ -65,14 +66,14 @@ def write(
 
 
 def exists(run: str | Path, split: str, *, weights: str = "final") -> bool:
-    """True where codes of `split`, whole or not, lie in the run folder."""
+    """True if the run folder has codes of `split`, complete or not."""
     return bool(_part_files(latents_folder(run, split, weights=weights)))
 
 
 def read(run: str | Path, split: str, *, weights: str = "final", part: int = 0, parts: int = 1) -> Latents:
-    """Reads slice `part` of `parts` contiguous slices of all images, in the order of their index.
+    """Reads part `part` of `parts` of all images, in the order of their index.
 
-    Raises InputError where codes are missing, incomplete, damaged or doubled.
+    Raises InputError if codes are missing, incomplete, damaged or doubled.
     """
     files = _complete_parts(run, split, weights)
     pieces = [_read_part(file) for file in files]
@@ -82,8 +83,9 @@ def read(run: str | Path, split: str, *, weights: str = "final", part: int = 0, 
     if (ordered[1:] == ordered[:-1]).any():
         twice = int(ordered[1:][ordered[1:] == ordered[:-1]][0])
         raise InputError(f"{files[0].parent}: image {twice} is encoded twice; {_remedy(run, weights)}")
-    mine = order[len(order) * part // parts : len(order) * (part + 1) // parts]
-    return Latents(latents.mean[mine], latents.std[mine], latents.index[mine])
+    own = partition(len(order), part, parts)
+    rows = order[own.start : own.stop]
+    return Latents(latents.mean[rows], latents.std[rows], latents.index[rows])
 
 
 def _part_name(part: int, parts: int) -> str:
