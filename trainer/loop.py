@@ -15,10 +15,10 @@ from data_shards.stream.stream import Batch, ShardStream
 from trainer.config.config import Config
 from trainer.engines.cpu import keep_freed_memory
 from trainer.engines.profiling import profiler
-from trainer.preemption import StopRequest, clear_requeue, write_requeue
+from trainer.preemption import StopRequest
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.checkpoint import Checkpoint, RunState, save_checkpoint
-from trainer.run_folder.log import Listener, RunLog
+from trainer.run_folder.log import Listener
 from trainer.run_folder.opening import open_run_folder
 from trainer.updates.learner import Learner
 from trainer.updates.meter import Meter
@@ -26,11 +26,44 @@ from trainer.updates.reporter import Reporter
 from trainer.updates.stages import Stages
 
 
-@dataclass(frozen=True, kw_only=True)
+def train(config: Config, listener: Listener | None = None) -> Path:
+    """Trains the run that `config` describes, or resumes it from its newest checkpoint. Returns the run folder.
+
+        from trainer import load_config, train
+        run = train(load_config("trainer/configs/fashion_mnist.yaml", {"name": "short", "stage1.max_epochs": 1}))
+
+    Started by torchrun or srun, every process calls it; an existing process group is joined. The run is complete when
+    state.json of the newest checkpoint says that its last stage has ended; if it stopped before, the file `requeue` in
+    the folder says why. listener: called with each event of metrics.jsonl, on every process. Raises InputError where
+    the shards or the run folder do not fit the configuration, and where too many updates or images fail.
+    """
+    with process_group(config.device) as ranks:
+        if ranks.device.type == "cpu":
+            keep_freed_memory()
+        opened = open_run_folder(config, ranks)
+        train_images = opened.manifest.num_samples(config.data.train_split)
+        configs = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
+        stages = Stages(configs, train_images, opened.state)
+        if stages.complete:
+            if ranks.is_main:
+                print(f"{config.folder} is complete: {stages.images:,} images, {stages.state.ended}")
+            return config.folder
+        learner = ranks.agree(lambda: Learner(config, opened.manifest.image_shape, ranks, opened.saved))
+        with (
+            Reporter(config, ranks, stages, opened, listener) as reporter,
+            StopRequest(config.folder, config.checkpoint.walltime_minutes, main=ranks.is_main) as stop_request,
+            # The trace is of the main process; the others do the same work.
+            profiler(config.folder / "profile.json", config.log.profile_steps if ranks.is_main else 0) as update_done,
+        ):
+            Training(config, ranks, opened.manifest, stages, learner, reporter, stop_request, update_done).run()
+    return config.folder
+
+
+@dataclass(frozen=True)
 class Training:
     """One process's side of a run: the loop of Algorithm 1 and the steps between two updates.
 
-    The parts are mutable: `stages` is the place in the run, `learner` the weights, `meter` and `reporter` the log.
+    The parts change during the run: `stages` is the place in it, `learner` holds the weights.
     """
 
     config: Config
@@ -38,18 +71,18 @@ class Training:
     manifest: Manifest
     stages: Stages
     learner: Learner
-    meter: Meter
     reporter: Reporter
     stop_request: StopRequest
     update_done: Callable[[], None]
 
     def run(self) -> None:
         """Algorithm 1. Returns at the end of the last stage, or early where a stop is requested."""
-        config, stages, learner, meter = self.config, self.stages, self.learner, self.meter
+        config, stages, learner = self.config, self.stages, self.learner
+        meter = Meter(self.ranks.device)
         if stages.state.ended:  # the checkpoint is the one at the end of stage 1
             self._enter_stage2()
         for batch in meter.waiting(self._batches()):
-            # Encoder, decoder and sigma^2 (stage 1, equation 8) or per-pixel variances (stage 2, equation 10).
+            # The networks, and sigma^2 (stage 1, equation 8) or the per-pixel variances (stage 2, equation 10).
             result = learner.update(batch, stages, stop=bool(self.stop_request.reason()))
             meter.add(batch, result)
             stop = meter.stop_requested(result)
@@ -99,19 +132,21 @@ class Training:
         self.reporter.check(measured)
 
     def _end_stage(self) -> None:
-        """After stage 1, sigma_dataset^2 is set by equation 9 over the training split. The checkpoint is kept."""
+        """Stage 1 ends with sigma_dataset^2 by equation 9 over the training split; either stage with a checkpoint."""
         if self.stages.state.stage == 1:
             self.learner.fix_variance()
         self.reporter.stage_end(self.learner.held_out(), self.learner.model.dataset_variance)
         self._save()
 
     def _enter_stage2(self) -> None:
-        """sigma_dataset^2 stays fixed and sets the floor of the per-pixel variance."""
+        """Per-pixel variances begin, above the floor that the fixed sigma_dataset^2 sets."""
         floor = self.learner.enter_stage2()
         self.stages.enter_next()
         self.reporter.stage2_start(self.learner.held_out(), floor)
 
     def _save(self) -> None:
+        """Writes a checkpoint."""
+        weights, training = self.learner.engine.weights(), self.learner.training_tensors()
         state = RunState(
             images=self.stages.images,
             stages=self.stages.state,
@@ -123,81 +158,12 @@ class Training:
             seed=self.config.seed,
             world_size=self.ranks.world_size,
         )
-        saved = Checkpoint(model=self.learner.engine.weights(), training=self.learner.training_tensors(), state=state)
+        saved = Checkpoint(model=weights, training=training, state=state)
         save_checkpoint(self.config.folder, saved, self.ranks, keep_last=self.config.checkpoint.keep_last)
 
     def _stop(self) -> None:
-        """Ends the run early with a checkpoint, and `requeue` with the reason."""
+        """Ends the run early with a checkpoint, and with `requeue`, which says why."""
         self._save()
         reason = self.stop_request.reason() or "another process"
         self.reporter.stop(reason)
-        if self.ranks.is_main:
-            write_requeue(self.config.folder, reason)
-
-
-def train(config: Config, listener: Listener | None = None) -> Path:
-    """Trains the run that `config` describes, or resumes it from its newest checkpoint. Returns the run folder.
-
-        from trainer import load_config, train
-        run = train(load_config("trainer/configs/fashion_mnist.yaml", {"name": "short", "stage1.max_epochs": 1}))
-
-    Started by torchrun or srun, every process calls it; an existing process group is joined. The run is complete when
-    state.json of the newest checkpoint says that its last stage has ended; if it stopped before, the file `requeue` in
-    the folder says why. listener: called with each event of metrics.jsonl, on every process. Raises InputError where
-    the shards or the run folder do not fit the configuration, and where too many updates or images fail.
-    """
-    with process_group(config.device) as ranks:
-        if ranks.device.type == "cpu":
-            keep_freed_memory()
-        opened = open_run_folder(config, ranks)
-        saved, manifest = opened.saved, opened.manifest
-        stages = Stages(
-            (config.stage1, config.stage2) if config.two_stages else (config.stage1,),
-            manifest.num_samples(config.data.train_split),
-            saved.state.stages if saved else None,
-            saved.state.images if saved else 0,
-        )
-        if stages.complete:
-            if ranks.is_main:
-                print(f"{config.folder} is complete: {stages.images:,} images, {stages.state.ended}")
-            return config.folder
-        learner = ranks.agree(lambda: Learner(config, manifest.image_shape, ranks, saved))
-        if ranks.is_main:
-            clear_requeue(config.folder)
-        log = RunLog(
-            config.folder,
-            images=stages.images,
-            total=stages.last_image,
-            tensorboard=config.log.tensorboard,
-            main=ranks.is_main,
-            listener=listener,
-        )
-        # The trace is of the main process; the others do the same work.
-        profiled = config.log.profile_steps if ranks.is_main else 0
-        with (
-            log,
-            StopRequest(config.folder, config.checkpoint.walltime_minutes) as stop_request,
-            profiler(config.folder / "profile.json", profiled) as update_done,
-        ):
-            reporter = Reporter(
-                log,
-                config,
-                stages,
-                bad_steps=saved.state.bad_steps if saved else 0,
-                substituted=saved.state.substituted if saved else 0,
-            )
-            reporter.damaged(opened.damaged)
-            if saved:
-                reporter.resumed(ranks.world_size)
-            Training(
-                config=config,
-                ranks=ranks,
-                manifest=manifest,
-                stages=stages,
-                learner=learner,
-                meter=Meter(ranks.device),
-                reporter=reporter,
-                stop_request=stop_request,
-                update_done=update_done,
-            ).run()
-    return config.folder
+        self.stop_request.write_requeue(reason)

@@ -19,17 +19,20 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 class StopRequest:
     """Records that this process was asked to stop. The ranks decide together whether all stop.
 
-    run: the run folder. walltime_minutes: the time limit from now; 0 sets none.
+    run: the run folder. walltime_minutes: the time limit from now; 0 sets none. main: whether this process removes and
+    writes `requeue`.
     """
 
-    def __init__(self, run: Path, walltime_minutes: float) -> None:
-        self.run = run
+    def __init__(self, run: Path, walltime_minutes: float, *, main: bool) -> None:
+        self.run, self.main = run, main
         self.deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
         self._next_look = 0.0
         self._reason = ""
         self._former: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
+        if self.main:
+            (self.run / "requeue").unlink(missing_ok=True)
         # Python allows signal handlers in the main thread only; a training in another thread is stopped by the file.
         if threading.current_thread() is not threading.main_thread():
             return self
@@ -54,12 +57,7 @@ class StopRequest:
             self._reason = "STOP" if (self.run / "STOP").exists() else ""
         return self._reason
 
-
-def clear_requeue(run: Path) -> None:
-    """Removes `requeue` of an earlier stop."""
-    (run / "requeue").unlink(missing_ok=True)
-
-
-def write_requeue(run: Path, reason: str) -> None:
-    """Writes `requeue` after a stop."""
-    write_text(run / "requeue", f"{'no' if reason == 'STOP' else 'yes'} {reason}\n")
+    def write_requeue(self, reason: str) -> None:
+        """Writes `requeue` after a stop."""
+        if self.main:
+            write_text(self.run / "requeue", f"{'no' if reason == 'STOP' else 'yes'} {reason}\n")

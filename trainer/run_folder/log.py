@@ -43,14 +43,6 @@ class RunLog:
         if tensorboard:
             self._board = _board(run / "tensorboard", images)
 
-    def __enter__(self) -> "RunLog":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.__exit__(None, None, None)
-        if self._board is not None:
-            self._board.close()
-
     def event(self, kind: str, images: int, **facts: Any) -> None:
         """Appends a line to metrics.jsonl, and its floats to TensorBoard. What is not finite is written as null."""
         if self.main:
@@ -73,6 +65,12 @@ class RunLog:
         """Moves the bar. total: images at which the run ends at the latest."""
         self._bar.title, self._bar.total = f"stage {stage}", total
         self._bar.update(images, **facts)
+
+    def close(self) -> None:
+        """Ends the bar and flushes TensorBoard."""
+        self._bar.__exit__(None, None, None)
+        if self._board is not None:
+            self._board.close()
 
 
 def _board(folder: Path, images: int) -> Any:

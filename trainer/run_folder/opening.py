@@ -7,7 +7,7 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, differences, to_yaml
 from trainer.process_group import Ranks
-from trainer.run_folder.checkpoint import Checkpoint, newest_undamaged
+from trainer.run_folder.checkpoint import Checkpoint, RunState, newest_undamaged
 from trainer.run_folder.restore import load_config
 
 
@@ -20,6 +20,11 @@ class OpenedRun:
     """The checkpoint to resume from; None at the start of a run."""
     damaged: tuple[str, ...]
     """A line for each newer checkpoint that is damaged and was skipped."""
+
+    @property
+    def state(self) -> RunState | None:
+        """Where the run stands; None at its start."""
+        return self.saved.state if self.saved is not None else None
 
 
 def open_run_folder(config: Config, ranks: Ranks) -> OpenedRun:

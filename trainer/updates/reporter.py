@@ -4,34 +4,47 @@ from typing import Any
 
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
-from trainer.run_folder.log import RunLog
+from trainer.process_group import Ranks
+from trainer.run_folder.log import Listener, RunLog
+from trainer.run_folder.opening import OpenedRun
 from trainer.updates.evaluation import HeldOut
 from trainer.updates.meter import Reading
 from trainer.updates.stages import Stages
 
 
 class Reporter:
-    """Writes the events of a run at its current place in `stages`.
+    """Writes the events of a run, each at the current place in `stages`.
 
-    bad_steps: updates in a row that were skipped before this process started; substituted: unreadable images that
-    others had replaced by then.
+    opened: what the run starts from. listener: called with each event, on every process.
     """
 
-    def __init__(self, log: RunLog, config: Config, stages: Stages, *, bad_steps: int, substituted: int) -> None:
-        self.log, self.config, self.stages = log, config, stages
-        self.bad_steps, self.substituted = bad_steps, substituted
+    def __init__(
+        self, config: Config, ranks: Ranks, stages: Stages, opened: OpenedRun, listener: Listener | None = None
+    ) -> None:
+        self.config, self.stages = config, stages
+        self.bad_steps = opened.state.bad_steps if opened.state else 0
+        self.substituted = opened.state.substituted if opened.state else 0
+        self.log = RunLog(
+            config.folder,
+            images=stages.images,
+            total=stages.last_image,
+            tensorboard=config.log.tensorboard,
+            main=ranks.is_main,
+            listener=listener,
+        )
+        for message in opened.damaged:
+            self._event("checkpoint_damaged", message=message)
+        if opened.state:
+            self._event("resume", stage=stages.state.stage, world_size=ranks.world_size)
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.close()
 
     def _event(self, kind: str, **facts: Any) -> None:
         self.log.event(kind, self.stages.images, **facts)
-
-    def damaged(self, messages: tuple[str, ...]) -> None:
-        """A line for each damaged checkpoint that was skipped."""
-        for message in messages:
-            self._event("checkpoint_damaged", message=message)
-
-    def resumed(self, world_size: int) -> None:
-        """The run continues from a checkpoint, on `world_size` processes."""
-        self._event("resume", stage=self.stages.state.stage, world_size=world_size)
 
     def updates(self, reading: Reading) -> None:
         """The updates of an interval. Raises InputError where more of them failed than the configuration allows."""

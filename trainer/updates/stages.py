@@ -7,7 +7,7 @@ for `patience` checks in a row. Epochs are counted within the stage.
 from dataclasses import replace
 
 from trainer.config.sections import StageConfig
-from trainer.run_folder.checkpoint import StageState
+from trainer.run_folder.checkpoint import RunState, StageState
 
 # Below one nat an ELBO has no scale of its own, and it crosses zero on the way up.
 _SMALLEST_SCALE = 1.0
@@ -16,16 +16,13 @@ _SMALLEST_SCALE = 1.0
 class Stages:
     """Where a run stands in its stages, and when a stage ends.
 
-    configs: the configuration of each stage. train_images: images of an epoch. state, images: of a checkpoint, the
-    state within the stage and the images that the run has seen.
+    configs: the configuration of each stage. train_images: images of an epoch. saved: the state to resume from.
     """
 
-    def __init__(
-        self, configs: tuple[StageConfig, ...], train_images: int, state: StageState | None = None, images: int = 0
-    ) -> None:
+    def __init__(self, configs: tuple[StageConfig, ...], train_images: int, saved: RunState | None = None) -> None:
         self.configs, self.train_images = configs, train_images
-        self.state = state if state is not None else StageState()
-        self.images = images
+        self.state = saved.stages if saved is not None else StageState()
+        self.images = saved.images if saved is not None else 0
 
     @property
     def config(self) -> StageConfig:
