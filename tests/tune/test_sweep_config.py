@@ -70,27 +70,34 @@ def test_no_rung_lies_before_the_latest_possible_switch_of_any_trial_and_its_gra
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
-        ({"search": "genetic"}, "search: 'genetic'; use grid, random or optuna"),
-        ({"wokers": 2}, "wokers: unknown; the fields are name, runs, base"),
-        ({"asha": {"reduction_factor": 1}}, "asha.reduction_factor: 1 is not above 1"),
-        ({"objectives": ["fd"]}, "measure.images: objective fd needs some"),
-        ({"objectives": ["cost"]}, "objectives: cost alone has no quality"),
+        ({"search": "genetic"}, "search: 'genetic' is not one of grid, random, optuna"),
+        ({"wokers": 2}, "wokers: is not a field; use workers"),
+        ({"workers": 0}, "workers: 0 is not a whole number of at least 1"),
+        ({"asha": {"reduction_factor": 1}}, "asha.reduction_factor: 1 is not a number above 1"),
+        ({"measure": {"images": 1}}, "measure.images: 1 is too few for a distance"),
+        ({"objectives": ["fd"]}, "measure.images: 0 measures no distance, which objective fd needs"),
+        ({"objectives": ["cost"]}, "objectives: cost alone measures no quality"),
         ({"space": {"model.latent_dims": {"choice": [2]}}}, "space.model.latent_dims: .* no such field"),
         ({"space": {"seed": {"choice": [2]}}}, "space.seed: the sweep sets it itself"),
-        ({"seeds": [1, 1]}, "seeds: give at least one, none twice"),
-        ({"base": "nowhere.yaml"}, "nowhere.yaml is not a file"),
+        ({"fields": {"model.latent_dims": 2}}, "fields.model.latent_dims: .* no such field"),
+        ({"fields": {"model.latent_dim": 0}}, "model.latent_dim"),
+        ({"seeds": [1, 1]}, r"seeds: \[1, 1\] has a seed twice"),
+        ({"seeds": []}, "seeds: .* is not a list of at least one"),
+        ({"base": "nowhere.yaml"}, "base: nowhere.yaml is not a file"),
     ],
 )
-def test_a_mistake_in_the_file_is_told_in_one_line_with_what_would_be_right(tmp_path, digits_shards, changed, told):
-    with pytest.raises(InputError, match=told):
+def test_a_mistake_in_the_file_is_one_line_with_what_would_be_right(tmp_path, digits_shards, changed, message):
+    with pytest.raises(InputError, match=message):
         read_sweep(write_sweep(tmp_path, digits_shards, **changed))
 
 
 def test_the_command_ends_with_code_2_and_one_line_before_ray_is_started(tmp_path, digits_shards):
-    done = run_module("tune", "--config", str(write_sweep(tmp_path, digits_shards, search="genetic")))
-    assert (done.returncode, done.stderr) == (2, "error: search: 'genetic'; use grid, random or optuna\n")
+    path = write_sweep(tmp_path, digits_shards, search="genetic")
+    done = run_module("tune", "--config", str(path))
+    message = f"error: search: 'genetic' is not one of grid, random, optuna (in {path})\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_a_sweep_lies_where_it_was_started_also_for_processes_that_run_elsewhere(tmp_path, digits_shards, monkeypatch):
@@ -101,3 +108,19 @@ def test_a_sweep_lies_where_it_was_started_also_for_processes_that_run_elsewhere
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert sweep.trials_folder == tmp_path / "here" / "sweep" / "trials"
     assert sweep.trainer_config("one", 0, {}).folder == sweep.trials_folder / "one"
+
+
+def test_a_dry_run_prints_trials_time_and_disk_and_starts_nothing(tmp_path, digits_shards):
+    path = write_sweep(tmp_path, digits_shards, seeds=[0, 1])
+    done = run_module("tune", "--config", str(path), "--dry-run", "--processes", "3")
+    assert done.returncode == 0, done.stderr
+    assert "1,397 training images" in done.stdout
+    assert "trials   at most 4, 3 at once on 1 processes each" in done.stdout
+    assert "GB of checkpoints" in done.stdout
+    assert not read_sweep(path).folder.exists()
+
+
+def test_a_dry_run_refuses_trials_of_more_processes_than_there_are(tmp_path, digits_shards):
+    path = write_sweep(tmp_path, digits_shards, workers=2)
+    done = run_module("tune", "--config", str(path), "--dry-run")
+    assert (done.returncode, done.stderr) == (2, "error: workers: a trial needs 2 processes, and there are 1\n")

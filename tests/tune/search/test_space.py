@@ -52,7 +52,7 @@ def test_a_grid_has_every_combination_once_and_repeats_none_for_a_field_that_is_
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ({}, "space: is empty"),
         ({"a": {"normal": [0, 1]}}, "space.a: .* use one of choice, uniform, loguniform, randint"),
@@ -63,8 +63,8 @@ def test_a_grid_has_every_combination_once_and_repeats_none_for_a_field_that_is_
         ({"a": {"choice": [1], "when": {"b": 2}}}, "space.a.when: b is not searched above it"),
     ],
 )
-def test_an_impossible_space_is_refused_with_the_field_and_what_would_be_right(content, told):
-    with pytest.raises(InputError, match=told):
+def test_an_impossible_space_is_refused_with_the_field_and_what_would_be_right(content, message):
+    with pytest.raises(InputError, match=message):
         read_space(content)
 
 
