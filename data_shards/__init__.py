@@ -1,11 +1,45 @@
 """Images as tar shards, and the stream of batches from them.
 
-Building: `sources/` reads a data set as its authors distribute it, `pixels` crops, resizes and encodes, `shard_writer`
-writes a tar and its index, `build` does so in parallel and writes the `manifest` last.
+    from data_shards import Manifest, ShardStream, build_shards
+    build_shards("folder", "shards/mine", source="IMAGES", size=64)
+    for batch in ShardStream("shards/mine", split="train", global_batch=256):
+        batch.image                                     # (B, C, H, W) uint8
 
-Streaming: `order` says which sample stands where in an epoch, `address`, `shard_folder`, `shard_cache` and `prefetch`
-bring shards near, `reader` reads and checks samples, `batch_loader` cuts a rank's share, `stream` is what training
-uses.
+The rooms, from the top; each imports only what stands below it:
 
-Looking: `verify`, `info`, `simulate`.
+    __main__    the list of commands
+    inspect     what a person runs to look at shards: verify, info, simulate
+    stream      `order` decides which sample is where in an epoch, `reader` reads and checks samples, `batch_loader`
+                loads a rank's part of a global batch, `stream` is what training uses
+    build       `writer` writes a tar and its index, `builder` does so in parallel and writes the manifest last,
+                `request` is what to build, `command` its command line
+    storage     where the stream reads shards: a local folder, or a bounded cache of remote ones
+    sources     data sets as their authors distribute them, and the table of those known by name
+    manifest, shard_index, pixels, checksum
+                the format of shards
+    io          what all packages share: errors, atomic files, addresses, locks, tables, progress
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_shards.build.request import build_shards
+    from data_shards.io.errors import InputError
+    from data_shards.manifest import Manifest
+    from data_shards.stream.stream import ShardStream
+
+__all__ = ["InputError", "Manifest", "ShardStream", "build_shards"]
+
+_MODULES = {
+    "InputError": "data_shards.io.errors",
+    "Manifest": "data_shards.manifest",
+    "ShardStream": "data_shards.stream.stream",
+    "build_shards": "data_shards.build.request",
+}
+
+
+def __getattr__(name: str) -> Any:  # imported when first used: torch takes seconds
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

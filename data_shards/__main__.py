@@ -1,4 +1,4 @@
-"""Shards from the command line.
+"""The commands on shards.
 
 python -m data_shards build {celeba,mnist,fashion-mnist,folder} --source PATH --out SHARDS
 python -m data_shards {verify,info,simulate} SHARDS
@@ -14,7 +14,7 @@ from data_shards.io.errors import command
 _COMMANDS = {
     "build": (build_command, "make shards from a data set"),
     "verify": (verify, "check shards thoroughly"),
-    "info": (info, "tell what shards hold, with a contact sheet"),
+    "info": (info, "print what shards hold and draw a contact sheet"),
     "simulate": (simulate, "walk the order of a data set without images"),
 }
 

@@ -1,4 +1,4 @@
-"""The manifest: one JSON file that says what a folder of shards holds.
+"""The manifest: one JSON file that describes a folder of shards.
 
 It names each shard with its bytes, sha256 and count, and how the pixels were made. Where each member lies is in a small
 JSON index beside each shard (`shard_index.py`), so that the manifest stays at about 300 bytes a shard.
@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.io.address import Address, Unreachable
 from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
-from data_shards.storage.address import Address, Unreachable
 
 FILE = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+"""The format that is written. In format 1 the indexes have another checksum (see `shard_index`); it is still read."""
 DEFAULT_WINDOW = 32
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
@@ -66,7 +67,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What a folder of shards holds."""
+    """A folder of shards: its splits, its shards and how the pixels were made. `load` reads it."""
 
     name: str
     """Name of the data set."""
@@ -106,8 +107,8 @@ class Manifest:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Manifest":
         """The inverse of `to_json`; checks that the hash is that of the content."""
-        if record["format"] != FORMAT:
-            raise InputError(f"{FILE}: format {record['format']} is unknown to this version, which reads {FORMAT}")
+        if record["format"] not in range(1, FORMAT + 1):
+            raise InputError(f"{FILE}: format {record['format']} is unknown to this version, which reads 1 to {FORMAT}")
         manifest = cls(
             name=record["name"],
             pixels=Pixels.from_json(record["pixels"]),
@@ -144,7 +145,10 @@ class Manifest:
 
     @functools.cached_property
     def hash(self) -> str:
-        """sha256, hexadecimal, of what determines the samples and their order: no paths, no times."""
+        """sha256, hexadecimal, of what determines the samples and their order: no paths, no times, no checksums.
+
+        The order of samples and the noise of training depend on it, so it is the same for all formats.
+        """
         content = {
             "pixels": self.pixels.to_json(),
             "window": self.window,
@@ -159,9 +163,9 @@ class Manifest:
         return self.pixels.shape
 
     def shards_of(self, split: str) -> tuple[Shard, ...]:
-        """The shards of one split, in source order. An unknown split is an InputError that names the known ones."""
+        """The shards of one split, in source order. Raises InputError, naming the known ones, for another split."""
         if split not in self.splits:
-            raise InputError(f"split: {split!r} is not in the shards; use one of {', '.join(self.splits)}")
+            raise InputError(f"{split!r} is not in the shards; use one of {', '.join(self.splits)}", parameter="split")
         return tuple(shard for shard in self.shards if shard.split == split)
 
     def shard_counts(self, split: str) -> NDArray[np.int64]:

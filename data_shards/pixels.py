@@ -16,9 +16,11 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 
 ENCODINGS = ("raw", "png", "jpeg", "original")
+# What a shard may hold. Formats that run code when they are read (.pyd, .pickle, .pth) are refused everywhere.
+IMAGE_EXTENSIONS = frozenset({"npy", "png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"})
 FILTER = "pillow bicubic, antialiased, after the crop"
 JPEG_QUALITY = 95
 
@@ -29,7 +31,7 @@ class BadImage(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels:
-    """The recipe. Images are uint8 in 0..255, C x H x W."""
+    """How images become the pixels of the shards: uint8 in 0..255, C x H x W."""
 
     channels: int
     """1 (grey) or 3 (RGB)."""
@@ -48,13 +50,12 @@ class Pixels:
 
     def __post_init__(self) -> None:
         if self.encoding not in ENCODINGS:
-            raise InputError(f"encoding: {self.encoding!r} is unknown; use one of {', '.join(ENCODINGS)}")
+            raise InputError(f"{self.encoding!r} is unknown; use one of {', '.join(ENCODINGS)}", parameter="encoding")
         if self.channels not in (1, 3):
-            raise InputError(f"channels: {self.channels} is not possible; use 1 (grey) or 3 (RGB)")
-        if min(self.height, self.width, self.crop or 1) < 1:
-            raise InputError("size and crop: must be at least 1 pixel")
+            raise InputError(f"{self.channels} is not possible; use 1 (grey) or 3 (RGB)", parameter="channels")
+        at_least(1, height=self.height, width=self.width, crop=1 if self.crop is None else self.crop)
         if self.filter != FILTER:
-            raise InputError(f"filter: {self.filter!r} is unknown to this version, which knows {FILTER!r}")
+            raise InputError(f"{self.filter!r} is unknown to this version, which knows {FILTER!r}", parameter="filter")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -87,7 +88,7 @@ class Pixels:
             resized = _picture(image).resize((self.width, self.height), Image.Resampling.BICUBIC)
             image = np.asarray(resized).reshape(self.height, self.width, self.channels)
         if image.shape != (self.height, self.width, self.channels):
-            raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels where {self.width} x {self.height} are due")
+            raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels, not {self.width} x {self.height}")
         return image.transpose(2, 0, 1)
 
     def decode_source(self, data: bytes) -> NDArray[np.uint8]:
@@ -107,7 +108,7 @@ class Pixels:
         if self.encoding == "original":
             return self.apply(image)
         if image.shape != (self.height, self.width, self.channels):
-            raise BadImage(f"shape {image.shape} where {(self.height, self.width, self.channels)} is due")
+            raise BadImage(f"shape {image.shape}, not {(self.height, self.width, self.channels)}")
         return image.transpose(2, 0, 1)
 
     def encode_member(self, image: NDArray[np.uint8]) -> tuple[str, bytes]:
@@ -135,7 +136,7 @@ def npy_header(shape: tuple[int, int, int]) -> bytes:
 
 
 def _picture(image: NDArray[np.uint8]) -> Image.Image:
-    """Pillow's form of H x W x C, whose rows may lie apart: Pillow skips what is between, with no copy before."""
+    """Pillow's form of H x W x C without a copy first; where the rows lie apart, Pillow skips what is between."""
     height, width, channels = image.shape
     if image.strides[1:] != (channels, 1):
         image = np.ascontiguousarray(image)
@@ -149,7 +150,7 @@ def _decode_jpeg(data: bytes, channels: int) -> NDArray[np.uint8]:
     try:
         return simplejpeg.decode_jpeg(data, colorspace="GRAY" if channels == 1 else "RGB")
     except ValueError as error:
-        # Four-colour JPEGs are beyond simplejpeg; Pillow converts them, and refuses what is really broken.
+        # simplejpeg does not read four-colour JPEGs; Pillow converts them, and refuses what is really broken.
         try:
             return _decode_by_pillow(data, channels)
         except BadImage:

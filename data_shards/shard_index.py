@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.build.tar_member import IMAGE_EXTENSIONS
+from data_shards import checksum
+from data_shards.checksum import Checksum
 from data_shards.io.errors import InputError
+from data_shards.pixels import IMAGE_EXTENSIONS
+
+FORMAT = 2
+"""The format that is written; indexes of format 1 have no number and another checksum (see `checksum.BY_FORMAT`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,36 +34,50 @@ class ShardIndex:
     sizes: NDArray[np.int64]
     """Bytes of the image member; shape (n,)."""
     checksums: NDArray[np.uint64]
-    """`checksum.of_bytes` of the pixels (raw) or of the whole image member (encoded); shape (n,)."""
+    """`checksum` of the pixels (raw) or of the whole image member (encoded); shape (n,)."""
+    format: int = FORMAT
+    """1 or 2."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def checksum(self) -> Checksum:
+        """The function that `checksums` were computed with."""
+        return checksum.BY_FORMAT[self.format]
+
     def to_json(self) -> dict[str, Any]:
-        """The members as they stand in the JSON file. A single extension for all samples is written once."""
-        one = set(self.extensions)
+        """The entries `format` and `members` of the JSON file. An extension that all samples share is written once."""
+        distinct = set(self.extensions)
         return {
-            "keys": list(self.keys),
-            "extension": one.pop() if len(one) == 1 else list(self.extensions),
-            "offset": self.offsets.tolist(),
-            "size": self.sizes.tolist(),
-            "checksum": self.checksums.tolist(),
+            "format": self.format,
+            "members": {
+                "keys": list(self.keys),
+                "extension": distinct.pop() if len(distinct) == 1 else list(self.extensions),
+                "offset": self.offsets.tolist(),
+                "size": self.sizes.tolist(),
+                "checksum": self.checksums.tolist(),
+            },
         }
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], *, shard: str) -> "ShardIndex":
-        """The inverse of `to_json`. `shard` is named where the record is wrong (`InputError`)."""
-        keys = tuple(record["keys"])
-        extension = record["extension"]
+        """The inverse of `to_json`. Raises InputError, naming `shard`, where the record is wrong."""
+        number, members = record.get("format", 1), record["members"]
+        if number not in checksum.BY_FORMAT:
+            raise InputError(f"{shard}: its index has format {number}; this version reads 1 to {FORMAT}")
+        keys = tuple(members["keys"])
+        extension = members["extension"]
         extensions = (extension,) * len(keys) if isinstance(extension, str) else tuple(extension)
         if unsafe := set(extensions) - IMAGE_EXTENSIONS:
             raise InputError(f"{shard}: members .{', .'.join(sorted(unsafe))} are refused; images only")
         index = cls(
             keys=keys,
             extensions=extensions,
-            offsets=np.array(record["offset"], np.int64),
-            sizes=np.array(record["size"], np.int64),
-            checksums=np.array(record["checksum"], np.uint64),
+            offsets=np.array(members["offset"], np.int64),
+            sizes=np.array(members["size"], np.int64),
+            checksums=np.array(members["checksum"], np.uint64),
+            format=number,
         )
         if not len(extensions) == len(index.offsets) == len(index.sizes) == len(index.checksums) == len(keys):
             raise InputError(f"{shard}: its index is damaged, the columns differ in length; build the shards again")
@@ -69,4 +88,4 @@ def parse(data: bytes, *, shard: str, sha256: str) -> ShardIndex:
     """The index in the bytes of a shard's JSON file, which must have the sha256 that the manifest names."""
     if hashlib.sha256(data).hexdigest() != sha256:
         raise InputError(f"{shard}: its index does not have the sha256 of the manifest; build the shards again")
-    return ShardIndex.from_json(json.loads(data)["members"], shard=shard)
+    return ShardIndex.from_json(json.loads(data), shard=shard)

@@ -1,6 +1,6 @@
-"""Builds a folder of shards: in parallel, resumable, with the same bytes whatever the number of processes.
+"""Builds a folder of shards: in parallel, resumable, with the same bytes for any number of processes.
 
-A shard is a fixed stretch of the source, so that no process depends on another. It is done when its JSON is there and
+A shard is a fixed range of the source, so that no process depends on another. It is done when its JSON is there and
 its tar has the sha256 named in it. The manifest is written when all are done.
 """
 
@@ -19,27 +19,28 @@ from pathlib import Path
 from typing import Any
 
 from data_shards import manifest
-from data_shards.build.writer import ShardPlan, Written, ensure_shard, is_done
+from data_shards.build.writer import ShardRange, Written, ensure_shard, is_done
 from data_shards.io import atomic
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels
-from data_shards.sources.sample import Source
+from data_shards.sources.source import Source
 
 RECIPE_FILE = "recipe.json"
+DEFAULT_SHARD_IMAGES = 1000
 _BAD_IMAGES_BEFORE_GIVING_UP = 1000  # beyond those allowed: the source is wrong, not a few of its images
 _NAMED_IN_MESSAGE = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildOptions:
-    """What a person chooses about a build, beside source and pixels."""
+    """How a source is cut into shards, and by how many processes."""
 
     num_valid: int | None = None
-    """Training images that the source was told to move into the split valid; None where it has its own."""
-    shard_images: int = 1000
-    """Images a shard; the last of a split has what is left."""
+    """Training images that the source moves into the split valid; None where it has its own."""
+    shard_images: int = DEFAULT_SHARD_IMAGES
+    """Images a shard; the last of a split has the rest."""
     window: int = manifest.DEFAULT_WINDOW
     """Shards in one shuffling window."""
     skip_bad: int = 0
@@ -52,38 +53,36 @@ class BuildOptions:
     """Jobs that share the work."""
 
     def __post_init__(self) -> None:
-        for name in ("shard_images", "window", "processes", "parts"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)} is not possible; use at least 1")
-        if self.skip_bad < 0:
-            raise InputError(f"skip_bad: {self.skip_bad} is not possible; use 0 or more")
+        at_least(1, shard_images=self.shard_images, window=self.window, processes=self.processes, parts=self.parts)
+        at_least(0, skip_bad=self.skip_bad)
         if not 0 <= self.part < self.parts:
-            raise InputError(f"part: {self.part} of {self.parts} is not possible; parts count from 0")
+            raise InputError(f"{self.part} of {self.parts} is not possible; parts count from 0", parameter="part")
 
 
-def plan_shards(source: Source, shard_images: int) -> list[ShardPlan]:
-    """Cuts each split into stretches of `shard_images`, in source order."""
-    plans = []
-    for split, keys in source.keys.items():
-        for number, start in enumerate(range(0, len(keys), shard_images)):
-            stop = min(start + shard_images, len(keys))
-            plans.append(ShardPlan(name=f"{split}-{number:06d}.tar", split=split, start=start, stop=stop))
-    return plans
+def shard_ranges(source: Source, shard_images: int) -> list[ShardRange]:
+    """Cuts each split into ranges of `shard_images`, in source order."""
+    return [
+        ShardRange(
+            name=f"{split}-{number:06d}.tar", split=split, start=start, stop=min(start + shard_images, len(keys))
+        )
+        for split, keys in source.keys.items()
+        for number, start in enumerate(range(0, len(keys), shard_images))
+    ]
 
 
 def build(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> Manifest | None:
     """Writes the shards of `source` into `out`, and the manifest where this job does all the work.
 
-    Goes on with what a former run left. Raises InputError where `out` holds shards of another source or other options,
+    Continues an interrupted build. Raises InputError where `out` holds shards of another source or other options,
     where too many images are unusable, or where the disk is too small.
     """
     out.mkdir(parents=True, exist_ok=True)
     _agree_on_recipe(out, recipe(source.name, pixels, options) | {"source": source.fingerprint()})
-    plans = plan_shards(source, options.shard_images)
-    mine = [plan for number, plan in enumerate(plans) if number % options.parts == options.part]
+    ranges = shard_ranges(source, options.shard_images)
+    mine = [piece for number, piece in enumerate(ranges) if number % options.parts == options.part]
     done = _write_all(source, pixels, out, options, mine)
     _refuse_bad(done, mine, options.skip_bad)
-    return _write_manifest(source, pixels, out, options, plans, done) if options.parts == 1 else None
+    return _write_manifest(source, pixels, out, options, ranges, done) if options.parts == 1 else None
 
 
 def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> Manifest:
@@ -94,42 +93,42 @@ def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> M
     if not (out / RECIPE_FILE).is_file():
         raise InputError(f"{out}: no part of a build is there; run the parts first")
     _agree_on_recipe(out, recipe(source.name, pixels, options) | {"source": source.fingerprint()})
-    plans = plan_shards(source, options.shard_images)
+    ranges = shard_ranges(source, options.shard_images)
     with ThreadPoolExecutor(options.processes) as pool:
-        checked = dict(zip(plans, pool.map(functools.partial(is_done, out), plans), strict=True))
-    if missing := [plan.name for plan, written in checked.items() if written is None]:
+        checked = dict(zip(ranges, pool.map(functools.partial(is_done, out), ranges), strict=True))
+    if missing := [piece.name for piece, written in checked.items() if written is None]:
         raise InputError(
-            f"{out / missing[0]}: not done, with {len(missing) - 1} more of {len(plans)}; run the parts of the build "
+            f"{out / missing[0]}: not done, with {len(missing) - 1} more of {len(ranges)}; run the parts of the build "
             "again, which goes on where they stopped, then merge"
         )
-    done = {plan.name: written for plan, written in checked.items() if written is not None}
-    _refuse_bad(done, plans, options.skip_bad)
-    return _write_manifest(source, pixels, out, options, plans, done)
+    done = {piece.name: written for piece, written in checked.items() if written is not None}
+    _refuse_bad(done, ranges, options.skip_bad)
+    return _write_manifest(source, pixels, out, options, ranges, done)
 
 
 def _write_manifest(
-    source: Source, pixels: Pixels, out: Path, options: BuildOptions, plans: list[ShardPlan], done: dict[str, Written]
+    source: Source, pixels: Pixels, out: Path, options: BuildOptions, ranges: list[ShardRange], done: dict[str, Written]
 ) -> Manifest:
-    shards = tuple(shard for plan in plans if (shard := done[plan.name].shard) is not None)
+    shards = tuple(shard for piece in ranges if (shard := done[piece.name].shard) is not None)
     filled = {shard.split for shard in shards}
     if not shards:
-        raise InputError(f"{out}: no usable image at all; mend the source")
+        raise InputError(f"{out}: no usable image at all; check the source")
     made = Manifest(
         name=source.name,
         pixels=pixels,
         splits=tuple(split for split in source.keys if split in filled),
         shards=shards,
         window=options.window,
-        skipped=tuple(entry for plan in plans for entry in done[plan.name].skipped),
+        skipped=tuple(entry for piece in ranges for entry in done[piece.name].skipped),
     )
     atomic.write_json(out / manifest.FILE, made.to_json())
-    for ruin in out.glob(".*.partial"):  # left by processes that were killed
-        ruin.unlink(missing_ok=True)
+    for partial in out.glob(".*.partial"):  # left by processes that were killed
+        partial.unlink(missing_ok=True)
     return made
 
 
 def recipe(name: str, pixels: Pixels, options: BuildOptions) -> dict[str, Any]:
-    """What must be equal for two runs to give the same shards, as far as options tell."""
+    """The options that must be equal for two runs to give the same shards."""
     return {
         "name": name,
         "pixels": pixels.to_json(),
@@ -140,7 +139,7 @@ def recipe(name: str, pixels: Pixels, options: BuildOptions) -> dict[str, Any]:
 
 
 def finished(out: Path, wanted: dict[str, Any]) -> Manifest | None:
-    """The manifest in `out`, if a build by the same recipe has ended there and no shard was lost since; else None."""
+    """The manifest in `out`, if a build with this recipe was finished there and no shard is missing; else None."""
     if not (out / manifest.FILE).is_file() or not (out / RECIPE_FILE).is_file():
         return None
     kept = json.loads((out / RECIPE_FILE).read_text())
@@ -162,20 +161,21 @@ def _agree_on_recipe(out: Path, wanted: dict[str, Any]) -> None:
     differing = [field for field, value in wanted.items() if kept.get(field) != json.loads(json.dumps(value))]
     if differing:
         raise InputError(
-            f"{out}: holds shards built with another {' and '.join(differing)}; choose another --out or remove it"
+            f"{out} holds shards built with another {' and '.join(differing)}; choose another folder or remove it",
+            parameter="out",
         )
 
 
 def _write_all(
-    source: Source, pixels: Pixels, out: Path, options: BuildOptions, plans: list[ShardPlan]
+    source: Source, pixels: Pixels, out: Path, options: BuildOptions, ranges: list[ShardRange]
 ) -> dict[str, Written]:
     done: dict[str, Written] = {}
-    total = sum(plan.stop - plan.start for plan in plans)
+    total = sum(piece.stop - piece.start for piece in ranges)
     images = bad = 0
     with Progress(f"shards of {source.name}", total) as bar:
-        for plan, written in _outcomes(source, pixels, out, options.processes, plans):
-            done[plan.name] = written
-            images += plan.stop - plan.start
+        for piece, written in _outcomes(source, pixels, out, options.processes, ranges):
+            done[piece.name] = written
+            images += piece.stop - piece.start
             bad += len(written.skipped)
             bar.update(images, bad=bad) if bad else bar.update(images)
             if bad > options.skip_bad + _BAD_IMAGES_BEFORE_GIVING_UP:
@@ -184,44 +184,44 @@ def _write_all(
 
 
 def _outcomes(
-    source: Source, pixels: Pixels, out: Path, processes: int, plans: list[ShardPlan]
-) -> Iterator[tuple[ShardPlan, Written]]:
-    """Finished plans as they come."""
-    new = [plan for plan in plans if not (out / plan.index_name).is_file()]
-    _refuse_small_disk(out, pixels, sum(plan.stop - plan.start for plan in new))
+    source: Source, pixels: Pixels, out: Path, processes: int, ranges: list[ShardRange]
+) -> Iterator[tuple[ShardRange, Written]]:
+    """Finished ranges as they come."""
+    new = [piece for piece in ranges if not (out / piece.index_name).is_file()]
+    _refuse_small_disk(out, pixels, sum(piece.stop - piece.start for piece in new))
     write = functools.partial(ensure_shard, out, source, pixels)
-    if processes == 1 or len(plans) < 2:
-        for plan in plans:
-            yield plan, write(plan)
+    if processes == 1 or len(ranges) < 2:
+        for piece in ranges:
+            yield piece, write(piece)
         return
-    pool = ProcessPoolExecutor(min(processes, len(plans)), multiprocessing.get_context("spawn"), _begin, (write,))
+    pool = ProcessPoolExecutor(min(processes, len(ranges)), multiprocessing.get_context("spawn"), _begin, (write,))
     try:
-        futures = {pool.submit(_write, plan): plan for plan in plans}
+        futures = {pool.submit(_write, piece): piece for piece in ranges}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool as error:
         raise InputError(
-            f"{out}: a process of the build was killed, perhaps for memory; use fewer --workers"
+            "a process of the build was killed, perhaps for memory; use fewer", parameter="processes"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-_write_in_this_process: Callable[[ShardPlan], Written]  # set once a worker, as the listing of the source is large
+_write_in_this_process: Callable[[ShardRange], Written]  # set once a worker, as the listing of the source is large
 
 
-def _write(plan: ShardPlan) -> Written:
-    return _write_in_this_process(plan)
+def _write(piece: ShardRange) -> Written:
+    return _write_in_this_process(piece)
 
 
-def _begin(write: Callable[[ShardPlan], Written]) -> None:
+def _begin(write: Callable[[ShardRange], Written]) -> None:
     global _write_in_this_process
     _write_in_this_process = write
     _die_with_parent()
 
 
 def _die_with_parent() -> None:
-    """Workers wait for work on a pipe that they hold open themselves, so a killed parent would leave them for ever."""
+    """Ends a worker whose parent was killed: it waits on a pipe that it holds open itself, so it would never end."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -234,22 +234,24 @@ def _die_with_parent() -> None:
 
 def _refuse_small_disk(out: Path, pixels: Pixels, images: int) -> None:
     if pixels.encoding != "raw":
-        return  # how far the images compress is not known before
+        return  # how well the images compress is not known before
     needed = images * (pixels.num_bytes + 1024)
     free = shutil.disk_usage(out).free
     if needed > free:
         raise InputError(
-            f"{out}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free; choose another --out or free some"
+            f"{needed / 1e9:.1f} GB are needed in {out}, {free / 1e9:.1f} GB are free; choose another folder",
+            parameter="out",
         )
 
 
-def _refuse_bad(done: dict[str, Written], plans: list[ShardPlan], allowed: int) -> None:
-    bad = [entry for plan in plans if plan.name in done for entry in done[plan.name].skipped]
+def _refuse_bad(done: dict[str, Written], ranges: list[ShardRange], allowed: int) -> None:
+    bad = [entry for piece in ranges if piece.name in done for entry in done[piece.name].skipped]
     if len(bad) <= allowed:
         return
     named = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in bad[:_NAMED_IN_MESSAGE])
     more = f"; and {len(bad) - _NAMED_IN_MESSAGE} more" if len(bad) > _NAMED_IN_MESSAGE else ""
     raise InputError(
         f"{len(bad)} unusable images where {allowed} are allowed ({named}{more}); "
-        f"mend the source, or leave them out by --skip-bad {len(bad)}"
+        f"fix the source, or leave out up to {len(bad)}",
+        parameter="skip_bad",
     )

@@ -1,42 +1,33 @@
-"""Makes shards from a data set. The same command again goes on where it was interrupted."""
+"""Makes shards from a data set. The same command again continues where it was interrupted."""
 
 import argparse
 import os
+from dataclasses import fields
 from pathlib import Path
 
-from data_shards.build.build_plan import show_plan
-from data_shards.build.builder import BuildOptions, build, finished, merge, recipe
+from data_shards.build.builder import DEFAULT_SHARD_IMAGES
+from data_shards.build.request import BuildEstimate, BuildRequest
 from data_shards.io.errors import InputError
+from data_shards.io.progress import duration
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
-from data_shards.pixels import ENCODINGS, Pixels
-from data_shards.sources import fashion_mnist
-from data_shards.sources.celeba import CelebASource
-from data_shards.sources.folder import FolderSource
-from data_shards.sources.idx import IdxSource
-from data_shards.sources.sample import Source
-
-DATASETS = ("celeba", "mnist", "fashion-mnist", "folder")
-_IDX = ("mnist", "fashion-mnist")
-_CROP_OF_CELEBA = 140
-_VALID_OF_IDX = 5000
+from data_shards.pixels import ENCODINGS
+from data_shards.sources.by_name import SOURCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("dataset", choices=DATASETS, help="what the source holds")
-    parser.add_argument(
-        "--source",
-        type=Path,
-        help="celeba: folder with img_align_celeba/ or img_align_celeba.zip, list_eval_partition.txt and perhaps "
-        "list_attr_celeba.txt; mnist, fashion-mnist: folder of the idx files (Fashion-MNIST is found or fetched); "
-        "folder: any folder of images, with train/, valid/, test/ in it or not",
-    )
+    parser.add_argument("dataset", choices=SOURCES, help="what the source holds")
+    files = "; ".join(f"{name}: {known.files}" for name, known in SOURCES.items())
+    parser.add_argument("--source", type=Path, help=files)
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument(
         "--size", type=int, metavar="N", help="side in pixels, antialiased (default: 64; idx files: as they are, 28)"
     )
     parser.add_argument(
-        "--crop", metavar="N|none", help="side of the centred square cut out first (default: 140 for celeba, else none)"
+        "--crop",
+        type=_crop,
+        metavar="N|none",
+        help="side of the centred square cut out first (default: 140 for celeba, else none)",
     )
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or RGB, for folder (default: 3)")
     parser.add_argument(
@@ -48,11 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--valid",
+        dest="num_valid",
         type=int,
         metavar="N",
         help="the last N training images become the split valid (default: 5000 for idx files, 0 for folder)",
     )
-    parser.add_argument("--shard-images", type=int, default=1000, metavar="N", help="images a shard (default: 1000)")
+    parser.add_argument(
+        "--shard-images",
+        type=int,
+        default=DEFAULT_SHARD_IMAGES,
+        metavar="N",
+        help=f"images a shard (default: {DEFAULT_SHARD_IMAGES})",
+    )
     parser.add_argument(
         "--window",
         type=int,
@@ -64,106 +62,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N unusable images (default: 0)"
     )
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (default: one a core)"
+        "--workers",
+        dest="processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes (default: one a core)",
     )
-    parser.add_argument("--part", metavar="I/N", help="do the I-th of N parts of the work, I = 0..N-1, as an array job")
+    parser.add_argument(
+        "--part",
+        type=_part,
+        default=(0, 1),
+        metavar="I/N",
+        help="do the I-th of N parts of the work, I = 0..N-1, as an array job",
+    )
     parser.add_argument("--merge", action="store_true", help="after all parts: check them and write the manifest")
     parser.add_argument(
         "--dry-run", action="store_true", help="check the source and estimate time and disk; write nothing"
     )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Builds, goes on with, or finds finished the shards in --out."""
-    if args.part and args.merge:
-        raise InputError("--merge: comes after all parts, without --part")
-    part, parts = _part(args.part)
-    options = BuildOptions(
-        num_valid=_num_valid(args),
-        shard_images=args.shard_images,
-        window=args.window,
-        skip_bad=args.skip_bad,
-        processes=args.workers,
-        part=part,
-        parts=parts,
-    )
-    pixels = _pixels(args)
-    if args.dry_run:
-        show_plan(_source(args, options), pixels, args.out, options)
-        return
-    if (made := finished(args.out, recipe(args.dataset, pixels, options))) is None:
-        made = (merge if args.merge else build)(_source(args, options), pixels, args.out, options)
-    _say(args.out, made, part, parts)
-
-
-def _part(text: str | None) -> tuple[int, int]:
-    if text is None:
-        return 0, 1
-    try:
-        part, parts = map(int, text.split("/"))
-    except ValueError as error:
-        raise InputError(f"--part: {text!r} is not of the form I/N, such as 0/8") from error
-    return part, parts
-
-
-def _num_valid(args: argparse.Namespace) -> int | None:
-    if args.dataset == "celeba":
-        if args.valid is not None:
-            raise InputError("--valid: celeba has its official splits; leave the option out")
-        return None
-    if args.valid is None:
-        return _VALID_OF_IDX if args.dataset in _IDX else 0
-    if args.valid < 0:
-        raise InputError(f"--valid: {args.valid} is not possible; use 0 or more")
-    return int(args.valid)
-
-
-def _pixels(args: argparse.Namespace) -> Pixels:
-    idx = args.dataset in _IDX
-    if args.channels is not None and args.dataset != "folder":
-        raise InputError(f"--channels: {args.dataset} is {'grey' if idx else 'RGB'}; leave the option out")
-    if idx and args.encoding == "original":
-        raise InputError("--encoding: idx files hold no encoded images; use raw, png or jpeg")
-    size = args.size if args.size is not None else 28 if idx else 64
-    return Pixels(
-        channels=1 if idx else args.channels or 3,
-        height=size,
-        width=size,
-        crop=_crop(args.crop, _CROP_OF_CELEBA if args.dataset == "celeba" else None),
-        resize=args.size is not None or not idx,
-        encoding=args.encoding,
-    )
-
-
-def _crop(text: str | None, default: int | None) -> int | None:
-    if text is None:
-        return default
+def _crop(text: str) -> int:
     if text == "none":
-        return None
+        return 0
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(f"--crop: {text!r} is neither a number of pixels nor none")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels nor none")
     return int(text)
 
 
-def _source(args: argparse.Namespace, options: BuildOptions) -> Source:
-    folder: Path | None = args.source
-    if folder is None and args.dataset == "fashion-mnist":
-        folder = fashion_mnist.find_folder()
-    if folder is None:
-        raise InputError(f"--source: needed for {args.dataset}; give the folder of its files")
-    if not folder.is_dir():
-        raise InputError(f"--source: no folder {folder}; give the folder of the files of {args.dataset}")
-    if args.dataset == "celeba":
-        return CelebASource(folder)
-    if args.dataset == "folder":
-        return FolderSource(folder, num_valid=options.num_valid or 0)
-    return IdxSource(folder, name=args.dataset, num_valid=options.num_valid or 0)
+def _part(text: str) -> tuple[int, int]:
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, such as 0/8") from error
+    return part, parts
 
 
-def _say(out: Path, made: Manifest | None, part: int, parts: int) -> None:
-    if made is None:
-        print(f"{out}: part {part} of {parts} is done; `--merge` writes {FILE} when all are")
-        return
-    counts = ", ".join(f"{split} {made.num_samples(split):,}" for split in made.splits)
-    skipped = f", {len(made.skipped)} unusable left out" if made.skipped else ""
-    print(f"{out}: {made.name}, {counts}{skipped}, {len(made.shards)} shards, hash {made.hash[:16]}")
+def run(args: argparse.Namespace) -> None:
+    """Builds, continues or finds finished the shards in --out."""
+    part, parts = args.part
+    if args.merge and parts > 1:
+        raise InputError("comes after all parts, without --part", parameter="merge")
+    arguments = {"part": part, "parts": parts}
+    names = {field.name for field in fields(BuildRequest) if field.init} - arguments.keys()
+    request = BuildRequest(**arguments, **{name: getattr(args, name) for name in names})
+    if args.dry_run:
+        _print_estimate(request.estimate(), request)
+    elif args.merge:
+        _print_manifest(request.merge(), args.out)
+    elif (manifest := request.build()) is not None:
+        _print_manifest(manifest, args.out)
+    else:
+        print(f"{args.out}: part {part} of {parts} is done; `--merge` writes {FILE} when all are")
+
+
+def _print_manifest(manifest: Manifest, out: Path) -> None:
+    counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
+    skipped = f", {len(manifest.skipped)} unusable left out" if manifest.skipped else ""
+    print(f"{out}: {manifest.name}, {counts}{skipped}, {len(manifest.shards)} shards, hash {manifest.hash[:16]}")
+
+
+def _print_estimate(estimate: BuildEstimate, request: BuildRequest) -> None:
+    images = ", ".join(f"{split} {count:,}" for split, count in estimate.images.items())
+    needed, free = f"{estimate.bytes / 1e9:.2g} GB", f"{estimate.free_bytes / 1e9:.4g} GB"
+    print(f"images   {images}")
+    print(f"shards   {estimate.shards} in {request.out}")
+    print(f"time     {duration(estimate.seconds)} on {request.processes} cores")
+    print(f"disk     {'' if estimate.exact else 'at most about '}{needed}; {free} are free")
+    if estimate.exact and estimate.bytes > estimate.free_bytes:
+        raise InputError(f"{needed} are needed in {request.out}, {free} are free", parameter="out")

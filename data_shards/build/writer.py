@@ -1,10 +1,11 @@
-"""Writes one shard: a plain WebDataset tar, and beside it the JSON that says it is done.
+"""Writes one shard: a plain WebDataset tar, and beside it the JSON with its index, which is written last.
 
 The same samples give the same bytes on any machine and at any time.
 """
 
 import hashlib
 import json
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +13,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_shards import checksum
-from data_shards.build import tar_member
+from data_shards.checksum import sha256_of_file, xxh3
 from data_shards.io import atomic
 from data_shards.manifest import Shard
 from data_shards.pixels import BadImage, Pixels, npy_header
-from data_shards.shard_index import ShardIndex
-from data_shards.sources.sample import Sample, Source
+from data_shards.shard_index import FORMAT, ShardIndex
+from data_shards.sources.source import Sample, Source
+
+_TAR_BLOCK = 512
+_TAR_END = bytes(2 * _TAR_BLOCK)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardPlan:
-    """Which samples of the source go into a shard."""
+class ShardRange:
+    """The samples of the source that go into one shard."""
 
     name: str
     """File name of the tar."""
@@ -42,10 +45,10 @@ class ShardPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """What came of a plan."""
+    """The result of writing one shard."""
 
     shard: Shard | None
-    """None where no sample of the plan was usable."""
+    """None where no sample of the range was usable."""
     skipped: tuple[dict[str, str], ...]
     """Unusable samples: key, split, reason."""
 
@@ -63,13 +66,16 @@ class _Tar:
 
     def add(self, name: str, data: bytes) -> int:
         """Appends a member; returns where its data begins."""
-        self._write(tar_member.header(name, len(data)))
+        # In POSIX pax form, which for short ASCII names is plain ustar. No time, no user, no machine: the same bytes.
+        header = tarfile.TarInfo(name)
+        header.size, header.mode = len(data), 0o644
+        self._write(header.tobuf(tarfile.PAX_FORMAT))
         offset = self.size
-        self._write(data + tar_member.padding(len(data)))
+        self._write(data + bytes(-len(data) % _TAR_BLOCK))
         return offset
 
     def finish(self) -> None:
-        self._write(tar_member.END)
+        self._write(_TAR_END)
 
 
 class _Columns:
@@ -82,7 +88,7 @@ class _Columns:
         self.pixel_square_sum = np.zeros(pixels.channels, np.int64)
 
     def add(self, key: str, extension: str, offset: int, data: bytes, image: np.ndarray) -> None:
-        self._rows.append((key, extension, offset, len(data), checksum.of_bytes(data[self._raw_header :])))
+        self._rows.append((key, extension, offset, len(data), xxh3(data[self._raw_header :])))
         wide = image.astype(np.int64)
         self.pixel_sum += wide.sum((1, 2))  # (C,)
         self.pixel_square_sum += (wide * wide).sum((1, 2))
@@ -101,27 +107,27 @@ class _Columns:
         return len(self._rows)
 
 
-def ensure_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -> Written:
-    """What a former run made of the plan if that is whole, else what this one makes of it."""
-    return is_done(folder, plan) or write_shard(folder, source, pixels, plan)
+def ensure_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange) -> Written:
+    """Writes the shard unless a former run has written it whole."""
+    return is_done(folder, piece) or write_shard(folder, source, pixels, piece)
 
 
-def write_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -> Written:
-    """Writes the tar and then the index of one plan into `folder`."""
+def write_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange) -> Written:
+    """Writes the tar and then the index of one shard into `folder`."""
     skipped: list[dict[str, str]] = []
     columns = _Columns(pixels)
-    with atomic.replacing(folder / plan.name) as file:
+    with atomic.replacing(folder / piece.name) as file:
         tar = _Tar(file)
-        for key, sample, outcome in _encoded(plan, source, pixels):
+        for key, sample, outcome in _encoded(piece, source, pixels):
             if isinstance(outcome, BadImage) or sample is None:
-                skipped.append({"key": key, "split": plan.split, "reason": str(outcome)})
+                skipped.append({"key": key, "split": piece.split, "reason": str(outcome)})
                 continue
             image, extension, data = outcome
             columns.add(key, extension, tar.add(f"{key}.{extension}", data), data, image)
             for name, content in sample.extras.items():
                 tar.add(f"{key}.{name}", content)
         tar.finish()
-    record: dict[str, Any] = {"skipped": skipped, "tar": None, "members": None}
+    record: dict[str, Any] = {"format": FORMAT, "skipped": skipped, "tar": None, "members": None}
     if len(columns):
         record["tar"] = {
             "count": len(columns),
@@ -130,21 +136,21 @@ def write_shard(folder: Path, source: Source, pixels: Pixels, plan: ShardPlan) -
             "pixel_sum": columns.pixel_sum.tolist(),
             "pixel_square_sum": columns.pixel_square_sum.tolist(),
         }
-        record["members"] = columns.index().to_json()
-    atomic.write_bytes(folder / plan.index_name, json.dumps(record).encode())
-    written = read_written(folder, plan)
+        record |= columns.index().to_json()
+    atomic.write_bytes(folder / piece.index_name, json.dumps(record).encode())
+    written = read_written(folder, piece)
     assert written is not None
     return written
 
 
 def _encoded(
-    plan: ShardPlan, source: Source, pixels: Pixels
+    piece: ShardRange, source: Source, pixels: Pixels
 ) -> Iterator[tuple[str, Sample | None, BadImage | tuple[np.ndarray, str, bytes]]]:
     """Key, sample, and either what is wrong with it or (image C x H x W, extension, bytes of the member)."""
-    for place in range(plan.start, plan.stop):
-        key = source.keys[plan.split][place]
+    for place in range(piece.start, piece.stop):
+        key = source.keys[piece.split][place]
         try:
-            sample = source.read(plan.split, place)
+            sample = source.read(piece.split, place)
             decoded = pixels.decode_source(sample.image) if isinstance(sample.image, bytes) else sample.image
             image = pixels.apply(decoded)
             if pixels.encoding == "original" and isinstance(sample.image, bytes):
@@ -155,10 +161,10 @@ def _encoded(
             yield key, None, error
 
 
-def read_written(folder: Path, plan: ShardPlan) -> Written | None:
-    """What a former run made of the plan, or None where its index is not there. The tar is not looked at."""
+def read_written(folder: Path, piece: ShardRange) -> Written | None:
+    """The result of a former run, or None where the index is missing or damaged. The tar is not read."""
     try:
-        data = (folder / plan.index_name).read_bytes()
+        data = (folder / piece.index_name).read_bytes()
     except FileNotFoundError:
         return None
     try:
@@ -170,8 +176,8 @@ def read_written(folder: Path, plan: ShardPlan) -> Written | None:
         return Written(shard=None, skipped=skipped)
     tar = record["tar"]
     shard = Shard(
-        name=plan.name,
-        split=plan.split,
+        name=piece.name,
+        split=piece.split,
         count=tar["count"],
         bytes=tar["bytes"],
         sha256=tar["sha256"],
@@ -182,12 +188,12 @@ def read_written(folder: Path, plan: ShardPlan) -> Written | None:
     return Written(shard=shard, skipped=skipped)
 
 
-def is_done(folder: Path, plan: ShardPlan) -> Written | None:
-    """What a former run made of the plan, if the tar is there too and has its sha256; else None."""
-    written = read_written(folder, plan)
+def is_done(folder: Path, piece: ShardRange) -> Written | None:
+    """The result of a former run, if the tar is there too and has its sha256; else None."""
+    written = read_written(folder, piece)
     if written is None or written.shard is None:
         return written
-    tar = folder / plan.name
+    tar = folder / piece.name
     if not tar.is_file() or tar.stat().st_size != written.shard.bytes:
         return None
-    return written if checksum.sha256_of_file(tar) == written.shard.sha256 else None
+    return written if sha256_of_file(tar) == written.shard.sha256 else None

@@ -1,16 +1,18 @@
-"""Tells what a folder of shards holds, and how well it is shuffled; writes a contact sheet."""
+"""Prints what a folder of shards holds and how well it is shuffled; draws a contact sheet."""
 
 import argparse
+import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-from data_shards.inspect.contact_sheet import contact_sheet
 from data_shards.inspect.shuffle_quality import shuffle_quality
 from data_shards.io import atomic
+from data_shards.io.address import Address
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.storage.address import Address
 from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, shard_files
 from data_shards.stream.order import EpochOrder
 from data_shards.stream.reader import BadSample, Reader
@@ -87,4 +89,17 @@ def _sheet_of(manifest: Manifest, address: Address) -> bytes:
         reader.close()
     if images.faults:
         raise InputError(images.faults[0])
-    return contact_sheet(images.pixels, columns=_COLUMNS)
+    return _contact_sheet(images.pixels, columns=_COLUMNS)
+
+
+def _contact_sheet(images: NDArray[np.uint8], *, columns: int) -> bytes:
+    """A PNG of `images`, shape (N, C, H, W), C of 1 or 3, row after row, with one white pixel between them."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), 255, np.uint8)
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + 1) + 1, place % columns * (width + 1) + 1
+        sheet[top : top + height, left : left + width] = image.transpose(1, 2, 0)  # (H, W, C)
+    buffer = io.BytesIO()
+    Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet).save(buffer, "PNG")
+    return buffer.getvalue()

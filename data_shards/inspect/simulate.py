@@ -1,7 +1,7 @@
-"""Walks the order of a data set that need not exist, and counts what moves: per rank, per node, through the cache.
+"""Walks the order of a data set that need not exist, and counts what is read by a rank and fetched by a node.
 
-No image is read. Shards are equal but for the last, and nothing is kept that grows with the number of images but two
-numbers a shard, so that 10^9 images are walked in the memory of 10^4.
+No image is read. Made-up shards are equal except for the last, and two numbers a shard are all that is kept, so that
+10^9 images take hardly more memory than 10^4.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.inspect.shuffle_quality import ShuffleQuality, shuffle_quality
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES
@@ -27,7 +27,7 @@ _TAR_BYTES_AN_IMAGE = 1024  # header and padding of a member
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Who reads."""
+    """The processes that read."""
 
     ranks: int
     """Processes in all."""
@@ -39,9 +39,13 @@ class Cluster:
     """Limit of a node's cache, in bytes."""
 
     def __post_init__(self) -> None:
-        for name in ("ranks", "ranks_per_node", "global_batch", "cache_bytes"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: {getattr(self, name)} is not possible; use at least 1")
+        at_least(
+            1,
+            ranks=self.ranks,
+            ranks_per_node=self.ranks_per_node,
+            global_batch=self.global_batch,
+            cache_bytes=self.cache_bytes,
+        )
 
     @property
     def nodes(self) -> int:
@@ -50,21 +54,17 @@ class Cluster:
 
 
 class Sized(Counted, Protocol):
-    """What is walked: counts as for the order, and the size of a shard and of an image."""
+    """What is walked: counts as for the order, and the bytes of a shard and of an image."""
 
     shard_bytes: int
     image_bytes: int
 
 
 class MadeUpShards:
-    """Stands for a manifest of `images` images in equal shards."""
+    """In place of a manifest: `images` images in equal shards."""
 
     def __init__(self, *, images: int, shard_images: int, image_bytes: int, window: int) -> None:
-        for name, value in (("images", images), ("shard-images", shard_images), ("image-bytes", image_bytes)):
-            if value < 1:
-                raise InputError(f"--{name}: {value} is not possible; use at least 1")
-        if window < 1:
-            raise InputError(f"--window: {window} is not possible; use at least 1")
+        at_least(1, images=images, shard_images=shard_images, image_bytes=image_bytes, window=window)
         self._images, self._shard_images = images, shard_images
         self.window = window
         self.image_bytes = image_bytes
@@ -131,9 +131,11 @@ class _Cache:
 
 def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
     """Walks the first `positions` of an epoch. Raises InputError where a cache cannot hold one window."""
+    at_least(1, positions=positions)
     if cluster.cache_bytes < shards.window * shards.shard_bytes:
         raise InputError(
-            f"--cache-bytes: {cluster.cache_bytes} is less than the {shards.window * shards.shard_bytes} of one window"
+            f"{cluster.cache_bytes} is less than the {shards.window * shards.shard_bytes} of one window",
+            parameter="cache_bytes",
         )
     order = EpochOrder(shards, split=_SPLIT, seed=0, epoch=0)
     counts = shards.shard_counts(_SPLIT)
@@ -197,8 +199,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Walks and prints what was counted."""
-    if args.positions < 1:
-        raise InputError(f"--positions: {args.positions} is not possible; use at least 1")
     cluster = Cluster(
         ranks=args.ranks,
         ranks_per_node=args.ranks_per_node,
@@ -212,12 +212,12 @@ def run(args: argparse.Namespace) -> None:
         shards = MadeUpShards(
             images=args.images, shard_images=args.shard_images, image_bytes=args.image_bytes, window=args.window
         )
-    told = walk(shards, cluster, positions=args.positions)
-    print(f"{told.images:,} images an epoch; walked {told.walked:,} positions in {told.steps:,} global batches")
+    result = walk(shards, cluster, positions=args.positions)
+    print(f"{result.images:,} images an epoch; walked {result.walked:,} positions in {result.steps:,} global batches")
     print(f"  {cluster.ranks} ranks on {cluster.nodes} nodes, cache of {cluster.cache_bytes / 1e9:,.1f} GB a node")
-    print(f"  read by a rank: {_range(told.rank_bytes)}")
-    print(f"  fetched by a node: {_range(told.fetched_bytes)}")
-    print(f"  shuffle: {told.quality}")
+    print(f"  read by a rank: {_range(result.rank_bytes)}")
+    print(f"  fetched by a node: {_range(result.fetched_bytes)}")
+    print(f"  shuffle: {result.quality}")
     # Linux counts kilobytes.
     print(f"  peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 

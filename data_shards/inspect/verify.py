@@ -11,36 +11,42 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards import checksum, shard_index
-from data_shards.build import tar_member
-from data_shards.io.errors import InputError
+from data_shards import shard_index
+from data_shards.checksum import sha256_of_file
+from data_shards.io.address import Address, Unreachable
+from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest, Shard
-from data_shards.pixels import BadImage, Pixels, npy_header
+from data_shards.pixels import IMAGE_EXTENSIONS, BadImage, Pixels, npy_header
 from data_shards.shard_index import ShardIndex
-from data_shards.storage.address import Address, Unreachable
 from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
+
+_EXTENSIONS = IMAGE_EXTENSIONS | {"cls", "json"}  # of all members
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", help="folder or address of the shards")
     parser.add_argument(
-        "--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N", help="processes (default: one a core)"
+        "--workers",
+        dest="processes",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        metavar="N",
+        help="processes (default: one a core)",
     )
     parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Prints each fault; an InputError sums them up."""
-    if args.workers < 1:
-        raise InputError(f"--workers: {args.workers} is not possible; use at least 1")
+    """Prints each fault. Raises InputError where there are any."""
+    at_least(1, processes=args.processes)
     manifest = Manifest.load(args.shards, allow_pipe=args.allow_pipe)
     address = Address(args.shards, allow_pipe=args.allow_pipe)
     faults = []
     images = 0
     with Progress("verify", sum(shard.count for shard in manifest.shards)) as bar:
-        for shard, found in verify(manifest, address, processes=args.workers):
+        for shard, found in verify(manifest, address, processes=args.processes):
             images += shard.count
             bar.update(images)
             faults += found
@@ -48,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         print(fault)
     if faults:
         raise InputError(f"{args.shards}: {len(faults)} faults, the first: {faults[0]}; build the shards again")
-    print(f"{args.shards}: {len(manifest.shards)} shards with {images:,} images are as the manifest says")
+    print(f"{args.shards}: {len(manifest.shards)} shards with {images:,} images agree with the manifest")
 
 
 def verify(manifest: Manifest, address: Address, *, processes: int) -> Iterator[tuple[Shard, list[str]]]:
@@ -79,7 +85,7 @@ def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
         return
     with os.fdopen(handle, "rb"):
         path = Path(f"/proc/self/fd/{handle}")
-        if checksum.sha256_of_file(path) != shard.sha256:
+        if sha256_of_file(path) != shard.sha256:
             yield f"{files.address_of(shard)}: does not have the sha256 of the manifest"
         if len(index) != shard.count:
             yield f"{files.address_of(shard)}: {len(index)} samples in the index, {shard.count} in the manifest"
@@ -98,7 +104,7 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if member.name.rpartition(".")[2] not in tar_member.EXTENSIONS:
+                if member.name.rpartition(".")[2] not in _EXTENSIONS:
                     yield f"{member.name} is of a kind that is refused"
                     continue
                 if (row := rows.pop(member.name, None)) is None:
@@ -107,7 +113,7 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
                     yield f"{member.name} does not lie where the index says"
                     continue
                 data = _content(tar, member)
-                if checksum.of_bytes(data[skip:]) != index.checksums[row]:
+                if index.checksum(data[skip:]) != index.checksums[row]:
                     yield f"{member.name} does not have its checksum"
                     continue
                 try:

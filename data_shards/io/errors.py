@@ -29,6 +29,13 @@ class InputError(ValueError):
         return message if name is None else f"{name}: {message}"
 
 
+def at_least(least: int, **values: int) -> None:
+    """Raises InputError for the first of the named values that is below `least`."""
+    for name, value in values.items():
+        if value < least:
+            raise InputError(f"{value} is not possible; use {least} or more", parameter=name)
+
+
 # Faults of the machine that a user can remedy, so they read better as one line than as a traceback.
 _MACHINE_FAULTS = {
     errno.ENOSPC: "the disk is full: free some space and start the same command again",

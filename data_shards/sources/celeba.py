@@ -4,7 +4,7 @@
     list_eval_partition.txt           "000001.jpg 0", with 0 train, 1 valid, 2 test
     list_attr_celeba.txt              optional: count, names, then "000001.jpg -1 1 ..." a line
 
-The files may lie in --source itself or in the folders Img, Eval and Anno below it.
+The files may lie in the folder itself or in the folders Img, Eval and Anno below it.
 """
 
 import functools
@@ -16,11 +16,10 @@ from pathlib import Path, PurePosixPath
 
 from data_shards.io.errors import InputError
 from data_shards.pixels import BadImage
-from data_shards.sources.encoded_file import encoded_sample, read_file
-from data_shards.sources.sample import Sample, fingerprint_of_keys
+from data_shards.sources.source import Dataset, Sample, encoded_sample, fingerprint_of_keys, read_file
 
 SPLITS = ("train", "valid", "test")  # 0, 1, 2 in the partition file
-FOLDER, ARCHIVE = "img_align_celeba", "img_align_celeba.zip"
+IMAGES, ARCHIVE = "img_align_celeba", "img_align_celeba.zip"
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
 
 
@@ -33,12 +32,17 @@ class CelebASource:
     name = "celeba"
 
     def __init__(self, folder: Path) -> None:
-        images = _find(folder, FOLDER) or _find(folder, ARCHIVE)
+        images = _find(folder, IMAGES) or _find(folder, ARCHIVE)
         partition = _find(folder, PARTITION)
         if images is None:
-            raise InputError(f"{folder}: neither {FOLDER}/ nor {ARCHIVE} there; give CelebA's folder by --source")
+            raise InputError(
+                f"{folder}: neither {IMAGES}/ nor {ARCHIVE} there; give CelebA's folder", parameter="source"
+            )
         if partition is None:
-            raise InputError(f"{folder}: no {PARTITION} there; it comes with CelebA and tells the official splits")
+            raise InputError(
+                f"{folder}: no {PARTITION} there; it comes with CelebA and holds the official splits",
+                parameter="source",
+            )
         self._images = images
         self._attributes = _find(folder, ATTRIBUTES)
         self._files = read_partition(partition)
@@ -46,7 +50,7 @@ class CelebASource:
             split: [PurePosixPath(file).stem for file in files] for split, files in self._files.items()
         }
         if self._attributes is not None:
-            read_attributes(self._attributes)  # a wrong line is better told now than after an hour
+            read_attributes(self._attributes)  # finds a wrong line now rather than after an hour
 
     def read(self, split: str, index: int) -> Sample:
         """The JPEG file and, as member json, {"Smiling": true, ...}."""
@@ -67,6 +71,17 @@ class CelebASource:
     def fingerprint(self) -> str:
         """Of the files and splits, and of whether there are attributes."""
         return fingerprint_of_keys({**self.keys, "attributes": [str(self._attributes is not None)]})
+
+
+CELEBA = Dataset(
+    name="celeba",
+    open=lambda folder, _: CelebASource(folder),
+    files="folder with img_align_celeba/ or img_align_celeba.zip, list_eval_partition.txt and perhaps "
+    "list_attr_celeba.txt",
+    channels=3,
+    crop=140,
+    num_valid=None,
+)
 
 
 def _find(folder: Path, name: str) -> Path | None:

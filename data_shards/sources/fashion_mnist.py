@@ -1,4 +1,4 @@
-"""Where Fashion-MNIST's idx files are: a folder, Debian's package, or fetched."""
+"""Fashion-MNIST: idx files that are in Debian's package, or are downloaded once."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ import pooch
 
 from data_shards.io.errors import InputError
 from data_shards.io.user_cache import cache_folder
-from data_shards.sources.idx import read_idx
+from data_shards.sources.idx import idx_dataset, read_idx
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -34,7 +34,7 @@ CONTENTS = {
 
 
 def find_folder() -> Path:
-    """The folder of the four files: Debian's, the cache, or the cache after fetching them.
+    """The folder of the four files: Debian's, the cache, or the cache after downloading them.
 
     Raises InputError, naming the three ways to provide the files, where none works.
     """
@@ -55,9 +55,13 @@ def find_folder() -> Path:
             _keep(folder, cached)
             return cached
     raise InputError(
-        "fashion-mnist: no idx files. Give their folder by --source, or `apt-get install "
-        f"{DEBIAN_PACKAGE}`, or open the network to {OFFICIAL} (tried: {'; '.join(failures)})"
+        f"no idx files of fashion-mnist. Give their folder, or `apt-get install {DEBIAN_PACKAGE}`, or open the network "
+        f"to {OFFICIAL} (tried: {'; '.join(failures)})",
+        parameter="source",
     )
+
+
+FASHION_MNIST = idx_dataset("fashion-mnist", find=find_folder)
 
 
 def _complete(folder: Path) -> bool:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from data_shards.sources.encoded_file import ENCODED_EXTENSIONS, encoded_sample, read_file
-from data_shards.sources.sample import Sample, fingerprint_of_keys
+from data_shards.pixels import IMAGE_EXTENSIONS
+from data_shards.sources.source import Dataset, Sample, encoded_sample, fingerprint_of_keys, read_file
 
+ENCODED_EXTENSIONS = IMAGE_EXTENSIONS - {"npy"}  # .npy is what shards hold, not what image folders do
 SPLITS = ("train", "valid", "test")
 _NOT_IN_KEYS = re.compile(r"[^\w/-]", re.ASCII)
 
@@ -25,18 +26,22 @@ class FolderSource:
 
     def __init__(self, folder: Path, *, num_valid: int) -> None:
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give the folder of the images by --source")
+            raise InputError(f"no folder {folder}; give the folder of the images", parameter="source")
         splits = SPLITS if (folder / "train").is_dir() else ()
         self._folder = folder
         files = {split: _images_below(folder / split) for split in splits} or {"train": _images_below(folder)}
         train = files["train"]
         if not train:
-            raise InputError(f"{folder}: no images (.{', .'.join(sorted(ENCODED_EXTENSIONS))}) below it")
+            raise InputError(
+                f"{folder}: no images (.{', .'.join(sorted(ENCODED_EXTENSIONS))}) below it", parameter="source"
+            )
         if num_valid:
             if files.get("valid"):
-                raise InputError(f"--valid: {folder / 'valid'} holds the split already; leave the option out")
+                raise InputError(f"{folder / 'valid'} holds the split already; leave it out", parameter="num_valid")
             if not num_valid < len(train):
-                raise InputError(f"--valid: {num_valid} does not leave a training image of {len(train)}; use less")
+                raise InputError(
+                    f"{num_valid} does not leave a training image of {len(train)}; use less", parameter="num_valid"
+                )
             files = {"train": train[:-num_valid], "valid": train[-num_valid:], "test": files.get("test", [])}
         self._files = {split: paths for split, paths in files.items() if paths}
         self.keys: Mapping[str, Sequence[str]] = {
@@ -55,6 +60,13 @@ class FolderSource:
         return fingerprint_of_keys(listed)
 
 
+FOLDER = Dataset(
+    name="folder",
+    open=lambda folder, num_valid: FolderSource(folder, num_valid=num_valid),
+    files="any folder of images, with train/, valid/, test/ in it or not",
+)
+
+
 def _images_below(folder: Path) -> list[Path]:
     found = []
     for place, folders, names in os.walk(folder):
@@ -64,7 +76,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _keys(names: list[str]) -> list[str]:
-    """WebDataset keys, which end at the first dot: other characters become _, and doubles get a number."""
+    """WebDataset keys, which end at the first dot: other characters become _, and duplicates get a number."""
     plain = [_NOT_IN_KEYS.sub("_", name) for name in names]
     taken = set(plain)
     seen: set[str] = set()

@@ -4,14 +4,16 @@ import functools
 import gzip
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.io.errors import InputError
-from data_shards.sources.sample import Sample, fingerprint_of_keys
+from data_shards.sources.source import Dataset, Sample, fingerprint_of_keys
+
+_KINDS = {"images": 3, "labels": 1}  # kind of file: dimensions of its array
 
 
 def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
@@ -31,7 +33,7 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
         )
     shape = np.frombuffer(data, ">u4", count=dimensions, offset=4)
     if len(data) - start != int(shape.prod(dtype=np.uint64)):
-        raise InputError(f"{path}: {len(data) - start} bytes of data where {'x'.join(map(str, shape))} are due")
+        raise InputError(f"{path}: {len(data) - start} bytes of data, not {'x'.join(map(str, shape))}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -52,7 +54,9 @@ class IdxSource:
                     f"{self._paths[part, 'labels']}: {labels} labels for {count} images; get the files again"
                 )
         if not 0 <= num_valid < num_train:
-            raise InputError(f"--valid: {num_valid} does not leave a training image of {num_train}; use less")
+            raise InputError(
+                f"{num_valid} does not leave a training image of {num_train}; use less", parameter="num_valid"
+            )
         self._train_of_valid = num_train - num_valid
         names = [f"train-{index:05d}" for index in range(num_train)]
         keys = {"train": names[: self._train_of_valid], "valid": names[self._train_of_valid :]}
@@ -77,7 +81,22 @@ class IdxSource:
         return digest.hexdigest()
 
 
-_KINDS = {"images": 3, "labels": 1}  # kind: dimensions
+def idx_dataset(name: str, *, find: Callable[[], Path] | None = None) -> Dataset:
+    """A data set of MNIST's form: 28 x 28 grey pixels, the last 5000 training images held out."""
+    return Dataset(
+        name=name,
+        open=lambda folder, num_valid: IdxSource(folder, name=name, num_valid=num_valid),
+        files="folder of the four idx files" + (", which are found or downloaded without it" if find else ""),
+        find=find,
+        channels=1,
+        size=28,
+        resize=False,
+        num_valid=5000,
+        encoded=False,
+    )
+
+
+MNIST = idx_dataset("mnist")
 
 
 @functools.lru_cache(maxsize=4)
@@ -90,4 +109,4 @@ def _find(folder: Path, part: str, kind: str) -> Path:
     for candidate in (folder / f"{name}.gz", folder / name):
         if candidate.is_file():
             return candidate
-    raise InputError(f"{folder}: no {name}.gz there; give the folder of the four idx files by --source")
+    raise InputError(f"{folder}: no {name}.gz there; give the folder of the four idx files", parameter="source")

@@ -1,34 +1,37 @@
-"""A bounded local copy of remote shards, shared by all processes of a node.
+"""A bounded local copy of remote shards, shared by all processes of a node, and the threads that fill it ahead of time.
 
 Each shard is fetched once, checked against the sha256 of the manifest, and renamed into place under a lock of its own,
-so that ranks that want the same shard wait for one download and ranks that want others do not. Where the limit is
-reached, the shards used longest ago go first; a process that still reads one keeps its open file.
+so that ranks that need the same shard wait for one download and ranks that need others do not. Where the limit is
+reached, the shards used longest ago are removed; a process that still reads one keeps its open file.
 """
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
-import time
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from data_shards import checksum
 from data_shards.io import atomic
+from data_shards.io.address import Address, Unreachable
 from data_shards.io.errors import InputError
+from data_shards.io.locks import locked, locked_if_free
 from data_shards.manifest import Manifest, Shard
-from data_shards.storage.address import Address, Unreachable
 
-_ATTEMPTS = 3
-_SECONDS_BEFORE_RETRY = 0.2
+_PREFETCH_THREADS = 2
 
 
 class ShardCache:
     """Local files of the shards at a remote address.
 
     remote        where the shards are
-    manifest      of these shards; its hash names the folder, so that other shards never mix in
+    manifest      of these shards; its hash names the folder, so that shards of different content never mix
     root          folder of the cache; other data sets may be cached in the same one
     limit_bytes   most bytes of shards that `root` holds, over all data sets
     """
@@ -54,35 +57,32 @@ class ShardCache:
         return data
 
     def open(self, shard: Shard) -> int:
-        """A file descriptor of the local tar, fetched if need be. Raises Unreachable where it cannot be had."""
+        """A file descriptor of the local tar, fetched first where it is missing. Raises Unreachable."""
         while True:
             with contextlib.suppress(FileNotFoundError):
                 return self._open_local(shard)
-            self.fetch(shard, wait=True)  # another process may remove it before the next turn, so look again
+            self.fetch(shard)  # another process may remove it before the next turn, so look again
 
     def discard(self, shard: Shard) -> bool:
         """Removes a local copy that turned out to be damaged; True: open it again and it is fetched anew."""
-        with self._locked(shard, wait=True):
+        with locked(self._folder / shard.name):
             for name in (shard.name, shard.index_name):
                 (self._folder / name).unlink(missing_ok=True)
         return True
 
-    def fetch(self, shard: Shard, *, wait: bool) -> None:
-        """Brings the shard into the cache. With wait=False, leaves it alone while another process brings it.
+    def fetch(self, shard: Shard) -> None:
+        """Downloads the shard unless it is in the cache; waits where another process is downloading it.
 
         Raises Unreachable after several attempts, InputError where the disk is full.
         """
-        with self._locked(shard, wait=wait) as mine:
-            if not mine or (self._folder / shard.name).is_file():
-                return
-            for attempt in range(_ATTEMPTS):
-                try:
-                    self._download(shard)
-                    return
-                except Unreachable:
-                    if attempt == _ATTEMPTS - 1:
-                        raise
-                    time.sleep(_SECONDS_BEFORE_RETRY * 2**attempt)
+        with locked(self._folder / shard.name):
+            self._download_if_missing(shard)
+
+    def fetch_if_free(self, shard: Shard) -> None:
+        """Like `fetch`, but returns at once where another process is downloading the shard."""
+        with locked_if_free(self._folder / shard.name) as mine:
+            if mine:
+                self._download_if_missing(shard)
 
     def _open_local(self, shard: Shard) -> int:
         path = self._folder / shard.name
@@ -94,8 +94,16 @@ class ShardCache:
         os.utime(file)  # used just now
         return file
 
-    def _download(self, shard: Shard) -> None:
-        # The name tells how much room the download takes, before it has taken it.
+    @retry(
+        stop=stop_after_attempt(3),
+        wait=wait_exponential(multiplier=0.2),  # 0.2 s, 0.4 s
+        retry=retry_if_exception_type(Unreachable),
+        reraise=True,
+    )
+    def _download_if_missing(self, shard: Shard) -> None:
+        if (self._folder / shard.name).is_file():
+            return
+        # The name contains the size, so that other processes can reckon with it before the download is complete.
         beside = self._folder / f".{shard.name}.{shard.bytes}.partial"
         self._make_room(shard.bytes, beside)
         try:
@@ -108,14 +116,14 @@ class ShardCache:
                 raise
             raise InputError(
                 f"{self._root}: the disk of the shard cache is full; free some, or lower the limit of "
-                f"{self._limit / 1e9:.1f} GB, or put the cache elsewhere by SIGMA_VAE_CACHE"
+                f"{self._limit / 1e9:.1f} GB, or set SIGMA_VAE_CACHE to a folder on another disk"
             ) from error
         finally:
             beside.unlink(missing_ok=True)
 
     def _make_room(self, needed: int, beside: Path) -> None:
-        """Removes the shards used longest ago until `needed` bytes fit, and takes them by creating `beside`."""
-        with _flock(self._root / ".room", wait=True):
+        """Removes the shards used longest ago until `needed` bytes fit, and reserves them by creating `beside`."""
+        with locked(self._root / "room"):
             kept = sorted(self._root.glob("*/*.tar"), key=_last_used)
             total = sum(map(_size, kept)) + sum(int(part.name.split(".")[-2]) for part in self._downloads())
             while kept and total + needed > self._limit:
@@ -126,36 +134,64 @@ class ShardCache:
     def _downloads(self) -> Iterator[Path]:
         """Partial files of downloads under way; those of processes that died are removed."""
         for part in self._root.glob("*/.*.tar.*.partial"):
-            lock = part.parent / f".{part.name[1:].split('.tar.')[0]}.tar.lock"
-            with _flock(lock, wait=False) as abandoned:
+            shard = part.with_name(f"{part.name[1:].split('.tar.')[0]}.tar")
+            with locked_if_free(shard) as abandoned:
                 if abandoned:
                     part.unlink(missing_ok=True)
             if not abandoned:
                 yield part
 
-    @contextlib.contextmanager
-    def _locked(self, shard: Shard, *, wait: bool) -> Iterator[bool]:
-        with _flock(self._folder / f".{shard.name}.lock", wait=wait) as mine:
-            yield mine
 
+class Prefetcher:
+    """Threads that fetch the shards given to `need` into the cache, the most urgent first.
 
-@contextlib.contextmanager
-def _flock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Holds the lock file `path`; yields whether it was free, which with wait=True it is in the end."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            # Said, not left to close(): a child forked meanwhile has the file open too.
-            fcntl.flock(file, fcntl.LOCK_UN)
-    finally:
-        os.close(file)
+    All ranks of a node may do so at once: a shard that another process is downloading is skipped.
+
+    shards       the shards of the split, in source order
+    limit_bytes  never fetch further ahead than this, the limit of the cache, or it would push out what is in use
+    """
+
+    def __init__(self, cache: ShardCache, shards: Sequence[Shard], limit_bytes: int) -> None:
+        self._cache, self._shards, self._limit = cache, shards, limit_bytes
+        self._wanted: list[Shard] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_PREFETCH_THREADS)]
+        for thread in self._threads:
+            thread.start()
+
+    def need(self, numbers: NDArray[np.int64]) -> None:
+        """Replaces what is still to be fetched by the shards of these numbers, the most urgent first."""
+        wanted: list[Shard] = []
+        room = self._limit
+        for number in numbers.tolist():
+            room -= self._shards[number].bytes
+            if room < 0:
+                break
+            wanted.append(self._shards[number])
+        with self._changed:
+            self._wanted = wanted[::-1]
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Ends the threads after what they are fetching now."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._wanted)
+                if self._closed:
+                    return
+                shard = self._wanted.pop()
+            try:
+                self._cache.fetch_if_free(shard)
+            except (Unreachable, InputError, OSError):
+                continue  # not lost: the reader finds the same fault when it opens the shard, and reports it
 
 
 def _has_sha256(data: bytes, sha256: str) -> bool:

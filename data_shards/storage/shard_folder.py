@@ -1,13 +1,13 @@
-"""Shards in a local folder, offered in the same way as those in the cache of a remote one."""
+"""The files of a shard set, local or remote, behind one interface."""
 
 import os
 from pathlib import Path
 from typing import Protocol
 
+from data_shards.io.address import Address
 from data_shards.io.errors import InputError
 from data_shards.io.user_cache import cache_folder
 from data_shards.manifest import Manifest, Shard
-from data_shards.storage.address import Address
 from data_shards.storage.shard_cache import ShardCache
 
 DEFAULT_CACHE_BYTES = 64 * 10**9
@@ -26,7 +26,7 @@ class ShardFiles(Protocol):
         """A file descriptor of the tar. Raises OSError or Unreachable."""
 
     def discard(self, shard: Shard) -> bool:
-        """Called where the tar or index proved to be damaged; True: it is worth opening again."""
+        """Called where the tar or index is damaged; True: it is worth opening again."""
 
 
 class ShardFolder:
@@ -62,7 +62,8 @@ def shard_files(address: Address, manifest: Manifest, *, cache_bytes: int, split
     largest = sorted((shard.bytes for shard in manifest.shards_of(split)), reverse=True)
     if cache_bytes < (least := sum(largest[: manifest.window])):
         raise InputError(
-            f"cache_bytes: {cache_bytes} is less than the {least} of one shuffling window; give at least that, "
-            "or build with a smaller --window"
+            f"{cache_bytes} is less than the {least} of one shuffling window; give at least that, or build with a "
+            "smaller window",
+            parameter="cache_bytes",
         )
     return ShardCache(address, manifest, root=cache_folder("shards"), limit_bytes=cache_bytes)

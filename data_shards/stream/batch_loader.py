@@ -1,5 +1,6 @@
-"""Loads one rank's share of one global batch. It holds all that a worker process needs."""
+"""Loads one rank's part of one global batch. Holds all that a worker process needs."""
 
+import functools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from data_shards.io.partition import partition
 from data_shards.manifest import Manifest
 from data_shards.stream.order import EpochOrder
 from data_shards.stream.reader import BadSample, Reader
@@ -14,7 +16,7 @@ from data_shards.stream.reader import BadSample, Reader
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """One rank's share of a global batch."""
+    """One rank's part of a global batch."""
 
     image: Tensor
     """uint8 in 0..255, (B, C, H, W) in any layout; B may be 0 where a short global batch has nothing for this rank."""
@@ -38,7 +40,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What comes back from a worker: exceptions lose their type and form between processes, so faults are values."""
+    """What a worker returns: exceptions lose their type and form between processes, so faults are values."""
 
     batch: Batch | None
     """None where an image could be neither read nor replaced."""
@@ -46,24 +48,28 @@ class Loaded:
     """What was wrong, one line an image."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Which part of the stream is loaded."""
-
-    split: str
-    global_batch: int
-    rank: int
-    world_size: int
-    seed: int
-    shuffle: bool
-
-
 class BatchLoader:
-    """loader[epoch, start] is this rank's share of the global batch that begins at `start` of an epoch."""
+    """loader[epoch, start] is this rank's part of the global batch that begins at `start` of an epoch.
 
-    def __init__(self, manifest: Manifest, share: Share, reader: Reader) -> None:
-        self._manifest, self._share, self._reader = manifest, share, reader
-        self._num_samples = manifest.num_samples(share.split)
+    The arguments are those of `ShardStream`.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        reader: Reader,
+        *,
+        split: str,
+        global_batch: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+        shuffle: bool,
+    ) -> None:
+        self._reader = reader
+        self._global_batch, self._rank, self._world_size = global_batch, rank, world_size
+        self._order_of = functools.partial(EpochOrder, manifest, split=split, seed=seed, shuffle=shuffle)
+        self._num_samples = manifest.num_samples(split)
         self._order: EpochOrder | None = None
         self._order_epoch = -1
         self._one_at_a_time = threading.Lock()
@@ -71,7 +77,7 @@ class BatchLoader:
     def starts(self, start: int) -> Iterator[int]:
         """Where the global batches of an epoch begin, from `start` on.
 
-        Their grid begins anew with each epoch; a `start` inside a batch gives what is left of that batch first.
+        They are counted from the beginning of the epoch; a `start` inside a batch gives the rest of that batch first.
         """
         while start < self._num_samples:
             yield start
@@ -79,17 +85,16 @@ class BatchLoader:
 
     def stop(self, start: int) -> int:
         """Where the global batch around `start` ends."""
-        size = self._share.global_batch
+        size = self._global_batch
         return min(start - start % size + size, self._num_samples)
 
     def __getitem__(self, place: tuple[int, int]) -> Loaded:
         epoch, start = place
         count = self.stop(start) - start
-        rank, world_size = self._share.rank, self._share.world_size
-        begin, end = start + count * rank // world_size, start + count * (rank + 1) // world_size
+        mine = partition(count, self._rank, self._world_size)
         with self._one_at_a_time:
             try:
-                images = self._reader.read(self.order_of(epoch)(begin, end))
+                images = self._reader.read(self.order_of(epoch)(start + mine.start, start + mine.stop))
             except BadSample as error:
                 return Loaded(None, (str(error),))
         batch = Batch(
@@ -103,11 +108,7 @@ class BatchLoader:
         return Loaded(batch, images.faults)
 
     def order_of(self, epoch: int) -> EpochOrder:
-        """The order of an epoch; the last one asked for is kept."""
+        """The order of an epoch; the last one is kept."""
         if self._order is None or self._order_epoch != epoch:
-            share = self._share
-            self._order = EpochOrder(
-                self._manifest, split=share.split, seed=share.seed, epoch=epoch, shuffle=share.shuffle
-            )
-            self._order_epoch = epoch
+            self._order, self._order_epoch = self._order_of(epoch=epoch), epoch
         return self._order

@@ -18,7 +18,7 @@ class Counted(Protocol):
 
     @property
     def hash(self) -> str:
-        """Hexadecimal digest that stands for the content."""
+        """Hexadecimal digest of the content."""
 
     @property
     def window(self) -> int:
@@ -81,13 +81,3 @@ class EpochOrder:
             parts.append(samples[start - begin : min(stop, end) - begin])
             start = min(stop, end)
         return np.concatenate(parts)
-
-
-def epoch_order(manifest: Counted, *, split: str, seed: int, epoch: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Which samples stand at the positions start..stop of an epoch.
-
-    Returns indices within the split in source order, int64, shape (stop - start,). Over 0..num_samples(split) each
-    sample occurs once. Raises ValueError for positions outside the epoch. Sets up O(shards + window) each time; use
-    `EpochOrder` for many stretches of the same epoch.
-    """
-    return EpochOrder(manifest, split=split, seed=seed, epoch=epoch)(start, stop)

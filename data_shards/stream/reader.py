@@ -1,10 +1,10 @@
-"""Reads samples by their index: finds the shard, takes the bytes by one pread, checks them, decodes them.
+"""Reads samples by their index: finds the shard, reads the bytes by one pread, checks them, decodes them.
 
 Open shards and their indexes are kept for two windows and then forgotten, so memory is O(shards + window).
 
-A sample that cannot be had - its shard is missing or truncated, its bytes do not have their checksum, it does not
-decode - is replaced by another sample of the split, which depends on the bad one and the manifest alone. Whoever reads
-the sample, on whatever rank, gets the same replacement, without a word between ranks.
+A sample that cannot be read - its shard is missing or truncated, its bytes do not have their checksum, it does not
+decode - is replaced by another sample of the split, which depends on the bad one and the manifest alone. Every reader
+of the sample, on any rank, gets the same replacement without communication.
 """
 
 import hashlib
@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards import checksum, shard_index
+from data_shards import shard_index
+from data_shards.checksum import Checksum
+from data_shards.io.address import Unreachable
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest, Shard
 from data_shards.pixels import BadImage, npy_header
 from data_shards.shard_index import ShardIndex
-from data_shards.storage.address import Unreachable
 from data_shards.storage.shard_folder import ShardFiles
 
 _MOST_REPLACEMENTS_TRIED = 100
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 
 class BadSample(Exception):
-    """A sample cannot be had; the message names the shard and the member and says why."""
+    """A sample cannot be read; the message names the shard and the member and says why."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class OpenShard:
     """Bytes from there to the end of the member."""
     checksums: list[int]
     """As in the index."""
+    checksum: Checksum
+    """The function that they were computed with."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Images:
     pixels: NDArray[np.uint8]
     """Shape (B, C, H, W)."""
     samples: NDArray[np.int64]
-    """Index within the split of each image, shape (B,): those asked for, but for the replaced."""
+    """Index within the split of each image, shape (B,): as requested, except where replaced."""
     faults: tuple[str, ...]
     """Why samples were replaced, one line each."""
 
@@ -133,7 +136,7 @@ class Reader:
             data = os.pread(shard.file, shard.sizes[row], shard.offsets[row])
         except OSError as error:
             raise self._bad(shard, row, f"cannot be read ({error.strerror})") from error
-        if checksum.of_bytes(data) != shard.checksums[row]:
+        if shard.checksum(data) != shard.checksums[row]:
             raise self._bad(shard, row, "the bytes do not have their checksum; build the shards again")
         if self._raw:
             return np.frombuffer(data, np.uint8).reshape(self._pixels.shape)
@@ -143,30 +146,26 @@ class Reader:
             raise self._bad(shard, row, f"{error}; build the shards again") from error
 
     def _bad(self, shard: OpenShard, row: int, reason: str) -> BadSample:
-        # The name is put together here alone: for each image that is read it would cost as much as its checksum.
+        # The name is only formed for bad samples: for every image it would cost as much as the checksum.
         member = f"{shard.index.keys[row]}.{shard.index.extensions[row]}"
         return BadSample(f"{self._files.address_of(shard.shard)}, {member}: {reason}")
 
     def _read_raw(self, shards: list[int], rows: list[int]) -> tuple[NDArray[np.uint8], list[int]]:
         """Pixels (B, C, H, W), and the places in the batch that could not be read."""
         size = self._pixels.num_bytes
-        stride = checksum.padded(size)
-        pixels = np.empty((len(rows), size), np.uint8) if stride == size else np.zeros((len(rows), stride), np.uint8)
-        memory = pixels.reshape(-1).data
-        expected = np.empty(len(rows), np.uint64)
-        unread = []
+        pixels = np.empty(len(rows) * size, np.uint8)
+        memory = pixels.data
+        bad = []
         for place, (number, row) in enumerate(zip(shards, rows, strict=True)):
-            start = place * stride
+            image = memory[place * size : (place + 1) * size]
             try:
                 shard = self._shard(number)
-                os.preadv(shard.file, [memory[start : start + size]], shard.offsets[row])
+                os.preadv(shard.file, [image], shard.offsets[row])
+                if shard.checksum(image) != shard.checksums[row]:
+                    bad.append(place)
             except (BadSample, OSError):
-                unread.append(place)
-            else:
-                expected[place] = shard.checksums[row]
-        wrong = checksum.of_rows(pixels) != expected
-        wrong[unread] = True
-        return pixels[:, :size].reshape(len(rows), *self._pixels.shape), np.flatnonzero(wrong).tolist()
+                bad.append(place)
+        return pixels.reshape(len(rows), *self._pixels.shape), bad
 
     def _read_encoded(self, shards: list[int], rows: list[int]) -> tuple[NDArray[np.uint8], list[int]]:
         """The same for images that are decoded."""
@@ -213,4 +212,4 @@ class Reader:
             os.close(file)
             raise BadSample(f"{address}: {size} bytes where the manifest says {shard.bytes}; build the shards again")
         offsets, sizes = index.offsets + self._header_bytes, index.sizes - self._header_bytes
-        return OpenShard(shard, index, file, offsets.tolist(), sizes.tolist(), index.checksums.tolist())
+        return OpenShard(shard, index, file, offsets.tolist(), sizes.tolist(), index.checksums.tolist(), index.checksum)

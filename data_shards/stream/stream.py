@@ -3,7 +3,7 @@
 stream = ShardStream("shards/fashion-mnist", split="train", global_batch=256, rank=0, world_size=2)
 for batch in stream:            # the rest of the epoch; the next `for` goes on with the next epoch
     batch.image                 # (B, C, H, W) uint8
-stream.position                 # images seen by all ranks: all that a resume needs
+stream.position                 # images seen by all ranks: the only state that a resume needs
 """
 
 from collections import deque
@@ -14,13 +14,12 @@ from typing import cast
 
 from torch.utils.data import DataLoader, Dataset
 
-from data_shards.io.errors import InputError
+from data_shards.io.address import Address
+from data_shards.io.errors import InputError, at_least
 from data_shards.manifest import Manifest
-from data_shards.storage.address import Address
-from data_shards.storage.prefetch import Prefetcher
-from data_shards.storage.shard_cache import ShardCache
+from data_shards.storage.shard_cache import Prefetcher, ShardCache
 from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, shard_files
-from data_shards.stream.batch_loader import Batch, BatchLoader, Loaded, Share
+from data_shards.stream.batch_loader import Batch, BatchLoader, Loaded
 from data_shards.stream.reader import Reader
 
 __all__ = ["Batch", "ShardStream"]
@@ -31,15 +30,15 @@ _BATCHES_AHEAD = 2
 class ShardStream:
     """Batches of a split, epoch after epoch.
 
-    path_or_url     folder of shards: a path, or an address as in `address.py`
+    path_or_url     folder of shards: a path, or an address as in `io/address.py`
     split           name of the split
     global_batch    images in a global batch, over all ranks
-    rank            this process, 0..world_size-1; gets the positions count*rank//world_size up to
-                    count*(rank+1)//world_size of each global batch of `count` images
-    world_size      processes that share the stream; all get the same number of batches
+    rank            this process, 0..world_size-1; gets `partition(count, rank, world_size)` of each global batch of
+                    `count` images
+    world_size      processes that read the stream together; all get the same number of batches
     workers         processes that read ahead for this rank; 0 reads ahead in a thread
     seed            of the order
-    position        images of the global stream to begin behind, over all ranks and epochs
+    position        where to begin: images of the global stream, over all ranks and epochs, that are skipped
     shuffle         False gives source order
     max_substitutes how many unreadable images this rank may replace by others (see `reader.py`) before it stops.
                     Ranks that want to stop together sum `batch.substituted` over ranks at each step
@@ -66,26 +65,30 @@ class ShardStream:
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         allow_pipe: bool = False,
     ) -> None:
-        if global_batch < 1:
-            raise InputError(f"global_batch: {global_batch} is not possible; use at least 1")
+        at_least(1, global_batch=global_batch, world_size=world_size)
+        at_least(0, workers=workers, position=position, max_substitutes=max_substitutes)
         if not 0 <= rank < world_size:
-            raise InputError(f"rank: {rank} of {world_size} is not possible; ranks count from 0")
-        for name, value in (("workers", workers), ("position", position), ("max_substitutes", max_substitutes)):
-            if value < 0:
-                raise InputError(f"{name}: {value} is not possible; use 0 or more")
+            raise InputError(f"{rank} of {world_size} is not possible; ranks count from 0", parameter="rank")
         address = Address(path_or_url, allow_pipe=allow_pipe)
         self.manifest = Manifest.load(path_or_url, allow_pipe=allow_pipe)
         self.num_samples = self.manifest.num_samples(split)
         self.position = position
         self.substituted = 0
         self._max_substitutes, self._workers = max_substitutes, workers
-        self._share = Share(
-            split=split, global_batch=global_batch, rank=rank, world_size=world_size, seed=seed, shuffle=shuffle
-        )
+        self._split = split
         self._files = shard_files(address, self.manifest, cache_bytes=cache_bytes, split=split)
         self._cache_bytes = cache_bytes
         self._reader = Reader(self.manifest, split, self._files)
-        self._loader = BatchLoader(self.manifest, self._share, self._reader)
+        self._loader = BatchLoader(
+            self.manifest,
+            self._reader,
+            split=split,
+            global_batch=global_batch,
+            rank=rank,
+            world_size=world_size,
+            seed=seed,
+            shuffle=shuffle,
+        )
         self._processes: DataLoader[Loaded] | None = None
         self._prefetcher: Prefetcher | None = None
 
@@ -142,7 +145,7 @@ class ShardStream:
 
     def _start_prefetcher(self) -> Prefetcher | None:
         if self._prefetcher is None and isinstance(self._files, ShardCache):
-            self._prefetcher = Prefetcher(self._files, self.manifest.shards_of(self._share.split), self._cache_bytes)
+            self._prefetcher = Prefetcher(self._files, self.manifest.shards_of(self._split), self._cache_bytes)
         return self._prefetcher
 
     def _accepted(self, loaded: Loaded) -> Batch:
@@ -154,7 +157,7 @@ class ShardStream:
 
 
 class _Places:
-    """What worker processes are given to do: the rest of the epoch at the stream's position, anew for each epoch."""
+    """The batches that worker processes load: the rest of the epoch from the stream's position, anew each epoch."""
 
     def __init__(self, stream: ShardStream, loader: BatchLoader) -> None:
         self._stream, self._loader = stream, loader

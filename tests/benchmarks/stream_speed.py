@@ -29,7 +29,7 @@ from data_shards import shard_index
 from data_shards.build.builder import BuildOptions, build
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels, npy_header
-from data_shards.sources.sample import Sample, fingerprint_of_keys
+from data_shards.sources.source import Sample, fingerprint_of_keys
 from data_shards.stream.order import EpochOrder
 from data_shards.stream.stream import ShardStream
 

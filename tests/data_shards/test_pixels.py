@@ -97,13 +97,13 @@ def test_a_pickled_array_is_not_read():
 
 
 def test_an_image_of_another_size_is_bad_where_nothing_is_resized():
-    with pytest.raises(BadImage, match="5 x 4 pixels where 28 x 28 are due"):
+    with pytest.raises(BadImage, match="5 x 4 pixels, not 28 x 28"):
         Pixels(channels=1, height=28, width=28).apply(np.zeros((4, 5, 1), np.uint8))
 
 
 @pytest.mark.parametrize("wrong", [{"encoding": "webp"}, {"channels": 2}, {"height": 0}, {"filter": "nearest"}])
 def test_an_impossible_recipe_is_refused(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong)).replace("height", "size")):
+    with pytest.raises(InputError, match=next(iter(wrong))):
         Pixels(**{"channels": 1, "height": 8, "width": 8, **wrong})
 
 

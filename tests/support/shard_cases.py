@@ -7,7 +7,7 @@ import numpy as np
 from data_shards.build.builder import BuildOptions, build
 from data_shards.manifest import Manifest
 from data_shards.pixels import BadImage, Pixels
-from data_shards.sources.sample import Sample
+from data_shards.sources.source import Sample
 
 
 class ArraySource:

@@ -190,9 +190,9 @@ def test_attributes_travel_with_each_image(celeba, shards):
         (["--part", "3/3"], "part: 3 of 3"),
         (["--part", "one"], "--part: 'one' is not of the form I/N"),
         (["--crop", "wide"], "--crop: 'wide'"),
-        (["--valid", "5"], "--valid: celeba has its official splits"),
+        (["--valid", "5"], "num_valid: celeba has its official splits"),
         (["--workers", "0"], "processes: 0"),
-        (["--size", "0"], "size and crop"),
+        (["--size", "0"], "size: 0 is not possible"),
         (["--crop", "300"], "unusable images where 0 are allowed.*178 x 218 pixels are too few for a crop of 300"),
     ],
 )

@@ -32,7 +32,7 @@ def shards(uneven_shards, tmp_path):
 
 def test_verify_finds_whole_shards_whole(shards, capsys):
     run("verify", shards, "--workers", 1)
-    assert "with 218 images are as the manifest says" in capsys.readouterr().out
+    assert "with 218 images agree with the manifest" in capsys.readouterr().out
 
 
 def test_verify_by_processes_finds_the_same(shards, capsys):
@@ -114,7 +114,7 @@ def test_a_cache_of_one_window_fetches_each_shard_once_an_epoch():
 
 def test_a_cache_smaller_than_a_window_is_refused():
     shards = MadeUpShards(images=1000, shard_images=100, image_bytes=1000, window=5)
-    with pytest.raises(InputError, match="--cache-bytes"):
+    with pytest.raises(InputError, match="cache_bytes"):
         walk(shards, Cluster(ranks=1, ranks_per_node=1, global_batch=64, cache_bytes=1000), positions=10)
 
 

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from data_shards.io.command_line import OneLineParser
-from data_shards.io.errors import InputError, command
+from data_shards.io.errors import InputError, at_least, command
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -86,3 +86,9 @@ def test_options_of_a_former_command_are_forgotten(capsys):
 
     assert command(main) == 2
     assert capsys.readouterr().err == "error: n: wrong\n"
+
+
+def test_the_first_value_that_is_too_small_is_named():
+    at_least(1, images=1, shards=2)
+    with pytest.raises(InputError, match="shards: 0 is not possible; use 1 or more"):
+        at_least(1, images=1, shards=0)

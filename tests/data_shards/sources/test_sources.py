@@ -56,7 +56,7 @@ def test_a_label_is_a_member_of_its_own(idx_folder):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (idx(np.zeros((2, 3, 3), np.uint8))[:-1], "17 bytes of data where 2x3x3 are due"),
+        (idx(np.zeros((2, 3, 3), np.uint8))[:-1], "17 bytes of data, not 2x3x3"),
         (b"\x00\x00\x0d\x03" + bytes(20), "not an idx file of unsigned bytes"),
         (b"", "not an idx file"),
     ],
@@ -86,7 +86,7 @@ def test_a_missing_idx_file_is_told(tmp_path):
 
 
 def test_more_valid_images_than_there_are_is_told(idx_folder):
-    with pytest.raises(InputError, match="--valid: 50 does not leave a training image of 50"):
+    with pytest.raises(InputError, match="num_valid: 50 does not leave a training image of 50"):
         IdxSource(idx_folder, name="mnist", num_valid=50)
 
 
@@ -149,9 +149,11 @@ def test_without_network_and_package_the_three_ways_are_told(tmp_path, monkeypat
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no-package")
     monkeypatch.setattr(fashion_mnist, "OFFICIAL", "https://127.0.0.1:9/")
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError, match=r"--source, or `apt-get install dataset-fashion-mnist`, or open the network"):
+    with pytest.raises(
+        InputError, match=r"Give their folder, or `apt-get install dataset-fashion-mnist`, or open the network"
+    ):
         fashion_mnist.find_folder()
-    assert not list(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.rglob("*")] == ["fashion-mnist"]
 
 
 @pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")

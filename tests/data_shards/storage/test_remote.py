@@ -1,7 +1,6 @@
 """Shards behind a real HTTP server and a real S3-compatible one, through the cache that ranks of a node share."""
 
 import collections
-import fcntl
 import functools
 import http.server
 import os
@@ -15,6 +14,7 @@ import torch
 from support.shard_cases import ArraySource, build_arrays
 
 from data_shards.io.errors import InputError
+from data_shards.io.locks import locked
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 
@@ -110,8 +110,7 @@ def test_the_cache_never_exceeds_its_limit(served, uneven_shards, cache):
     for _ in range(2):
         for batch, expected in zip(stream, local, strict=True):
             assert torch.equal(batch.image, expected.image)
-            with (cache / ".room").open() as room:
-                fcntl.flock(room, fcntl.LOCK_EX)  # nothing is removed while it is counted
+            with locked(cache / "room"):  # nothing is removed while it is counted
                 assert sum(path.stat().st_size for path in cache.glob("*/*.tar")) <= limit
     stream.close()
     assert max(requests[shard.name] for shard in shards) > 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_shards.inspect.shuffle_quality import shuffle_quality
-from data_shards.stream.order import EpochOrder, epoch_order
+from data_shards.stream.order import EpochOrder
 
 
 class Counts:
@@ -24,7 +24,7 @@ shards = st.builds(Counts, st.lists(st.integers(1, 40), min_size=1, max_size=12)
 
 def whole(manifest, seed=0, epoch=0):
     stop = int(manifest.shard_counts("train").sum())
-    return epoch_order(manifest, split="train", seed=seed, epoch=epoch, start=0, stop=stop)
+    return EpochOrder(manifest, split="train", seed=seed, epoch=epoch)(0, stop)
 
 
 def by_hand(manifest, seed, epoch):
@@ -60,7 +60,7 @@ def test_any_stretch_is_that_stretch_of_the_whole(manifest, data):
     order = whole(manifest)
     start = data.draw(st.integers(0, len(order)))
     stop = data.draw(st.integers(start, len(order)))
-    stretch = epoch_order(manifest, split="train", seed=0, epoch=0, start=start, stop=stop)
+    stretch = EpochOrder(manifest, split="train", seed=0, epoch=0)(start, stop)
     assert stretch.tolist() == order[start:stop].tolist()
 
 
@@ -92,7 +92,7 @@ def test_without_shuffling_the_order_is_that_of_the_source():
 
 def test_positions_outside_the_epoch_are_refused():
     with pytest.raises(ValueError, match="not within"):
-        epoch_order(Counts([5], 1), split="train", seed=0, epoch=0, start=0, stop=6)
+        EpochOrder(Counts([5], 1), split="train", seed=0, epoch=0)(0, 6)
 
 
 def test_shuffle_quality_is_the_correlation_that_numpy_computes():

@@ -6,7 +6,7 @@ import torch
 
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.stream.order import epoch_order
+from data_shards.stream.order import EpochOrder
 from data_shards.stream.stream import ShardStream
 
 GLOBAL_BATCH = 32
@@ -23,7 +23,7 @@ def epoch_of(shards, **options):
 def expected(uneven_shards):
     """Sample indices of the first epoch's global batches, straight from the order."""
     manifest = Manifest.load(uneven_shards)
-    order = epoch_order(manifest, split="train", seed=0, epoch=0, start=0, stop=211)
+    order = EpochOrder(manifest, split="train", seed=0, epoch=0)(0, 211)
     return [order[start : start + GLOBAL_BATCH].tolist() for start in range(0, 211, GLOBAL_BATCH)]
 
 

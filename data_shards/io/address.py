@@ -1,4 +1,4 @@
-"""Where shards are: a local folder, any address that fsspec opens (http, https, s3, gs, ...), or a shell command.
+"""Files in a folder that may be local, remote (whatever fsspec opens: http, https, s3, gs, ...) or behind a command.
 
 shards/celeba                       a folder
 s3://bucket/celeba                  fsspec; credentials and endpoint as s3fs finds them in the environment
@@ -19,7 +19,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 
 class Unreachable(Exception):
-    """A file cannot be had from its address; the message says why."""
+    """A file cannot be read from its address; the message says why."""
 
 
 class Address:
@@ -40,7 +40,10 @@ class Address:
         self.local: Path | None = None if scheme else Path(text)
         self._pipe = text.startswith("pipe:")
         if self._pipe and not allow_pipe:
-            raise InputError(f"{text}: runs a shell command; use another address, or allow it by --allow-pipe")
+            raise InputError(
+                f"{text} runs a shell command and is not allowed; allow it or use another address",
+                parameter="allow_pipe",
+            )
         if self._pipe and "{}" not in text:
             raise InputError(f"{text}: no {{}} where the file name goes, as in 'pipe:ssh host cat shards/{{}}'")
 

@@ -1,0 +1,128 @@
+"""What a source of images is: keys per split, the samples behind them, and what is done to its images by default."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_shards.io.errors import InputError, at_least
+from data_shards.pixels import BadImage, Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image of a source, with what is known about it."""
+
+    image: NDArray[np.uint8] | bytes
+    """Pixels, H x W x C, where the source holds arrays; else the encoded file."""
+    extension: str = ""
+    """Extension of the encoded file, lower case, without the dot."""
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+    """Other members of the sample by extension: a class as "cls", attributes as "json"."""
+
+
+class Source(Protocol):
+    """A data set as its authors distribute it. Sent to worker processes, so it opens its files when first read."""
+
+    name: str
+    keys: Mapping[str, Sequence[str]]
+    """WebDataset keys of each split, in source order."""
+
+    def read(self, split: str, index: int) -> Sample:
+        """The sample `index` of a split. Raises pixels.BadImage, saying why, where it is missing or unreadable."""
+
+    def fingerprint(self) -> str:
+        """A hash of the listing, by which a build finds that the source has changed since it was interrupted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """An entry of `SOURCES`: how a kind of source is opened, and the defaults for its images."""
+
+    name: str
+    open: Callable[[Path, int], Source]
+    """Opens the folder of its files; the number is how many training images become the split valid."""
+    files: str
+    """What the folder holds, for the help."""
+    find: Callable[[], Path] | None = None
+    """Finds or downloads the folder where the user gives none."""
+    channels: int | None = None
+    """1 (grey) or 3 (RGB); None: the user chooses, RGB by default."""
+    size: int = 64
+    """Side of the images in pixels unless the user chooses another."""
+    resize: bool = True
+    """Whether the images are resized to that side; otherwise they have it."""
+    crop: int | None = None
+    """Side of the centred square that is cut out first, in pixels, unless the user chooses another."""
+    num_valid: int | None = 0
+    """How many training images become the split valid unless the user chooses; None: the splits are official."""
+    encoded: bool = True
+    """Whether the source holds encoded files, whose bytes shards of encoding `original` keep."""
+
+    def open_source(self, folder: Path | None, num_valid: int | None) -> Source:
+        """The source in `folder`, which may be None where it can be found. Raises InputError."""
+        if folder is None and self.find is not None:
+            folder = self.find()
+        if folder is None:
+            raise InputError(f"needed for {self.name}; give the folder of its files", parameter="source")
+        if not folder.is_dir():
+            raise InputError(f"no folder {folder}; give the folder of the files of {self.name}", parameter="source")
+        return self.open(folder, num_valid or 0)
+
+    def checked_num_valid(self, num_valid: int | None) -> int | None:
+        """The chosen number of validation images, or the default for None. Raises InputError."""
+        if num_valid is None:
+            return self.num_valid
+        if self.num_valid is None:
+            raise InputError(f"{self.name} has its official splits; leave the option out", parameter="num_valid")
+        at_least(0, num_valid=num_valid)
+        return num_valid
+
+    def pixels(self, *, size: int | None, crop: int | None, channels: int | None, encoding: str) -> Pixels:
+        """The chosen pixels, with the defaults for None; crop=0 cuts nothing. Raises InputError."""
+        if channels is not None and self.channels is not None:
+            colours = "grey" if self.channels == 1 else "RGB"
+            raise InputError(f"{self.name} is {colours}; leave the option out", parameter="channels")
+        if encoding == "original" and not self.encoded:
+            raise InputError(f"{self.name} holds no encoded images; use raw, png or jpeg", parameter="encoding")
+        side = self.size if size is None else size
+        at_least(1, size=side)
+        return Pixels(
+            channels=self.channels or channels or 3,
+            height=side,
+            width=side,
+            crop=(self.crop if crop is None else crop) or None,
+            resize=self.resize or size is not None,
+            encoding=encoding,
+        )
+
+
+def fingerprint_of_keys(keys: Mapping[str, Sequence[str]]) -> str:
+    """sha256 over the names of the splits and their keys."""
+    digest = hashlib.sha256()
+    for split, names in keys.items():
+        digest.update(f"{split} {len(names)}\n".encode())
+        for name in names:
+            digest.update(name.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of an image file. Raises BadImage where it is missing or unreadable."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise BadImage("missing") from error
+    except OSError as error:
+        raise BadImage(f"unreadable: {error.strerror}") from error
+
+
+def encoded_sample(data: bytes, extension: str, extras: Mapping[str, bytes]) -> Sample:
+    """A sample of encoded bytes. Raises BadImage where there are none."""
+    if not data:
+        raise BadImage("empty")
+    return Sample(image=data, extension=extension, extras=extras)
