@@ -1,4 +1,4 @@
-"""Leaving the group of processes."""
+"""The group of processes: leaving it, and failing together."""
 
 import os
 import subprocess
@@ -19,8 +19,8 @@ with process_group() as ranks:
 """
 
 
-def test_processes_end_well_though_someone_keeps_their_group():
-    # More processes than processors, so that threads are often interrupted just before they are done.
+def test_processes_exit_without_error_if_something_keeps_their_group():
+    # More processes than processors, so that threads are often interrupted just before they finish.
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=8", "--no-python"]
     done = subprocess.run(
         [*launcher, sys.executable, "-c", KEPT],

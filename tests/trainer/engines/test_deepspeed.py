@@ -1,4 +1,4 @@
-"""DeepSpeed on two CPU processes: the same losses as DDP, and checkpoints that any engine goes on from."""
+"""DeepSpeed on two CPU processes: the same losses as DDP, and checkpoints that any engine resumes from."""
 
 import pytest
 from safetensors.torch import load_file
@@ -26,7 +26,7 @@ def training_tensors(run):
 
 BOTH_STAGES = {"stage1__max_epochs": 1, "stage2__max_epochs": 0.5, "log__every_images": 30}
 STOPPED = {"checkpoint__walltime_minutes": 1e-4}
-# A run's first engine, then the one that takes it up; None is DDP.
+# A run's first engine, then the one that resumes it; None is DDP.
 MOVES = {"zero1-zero2": (1, 2), "zero3-zero2": (3, 2), "zero2-ddp": (2, None), "ddp-zero3": (None, 3)}
 
 
@@ -36,7 +36,7 @@ def engine(stage: int | None) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def runs(digits_shards, tmp_path_factory):
-    """Fifty updates under each engine; and runs of both stages, whole or stopped and taken up, on two processes."""
+    """Fifty updates under each engine; and runs of both stages, whole or stopped and resumed, on two processes."""
     folder = tmp_path_factory.mktemp("runs")
     fifty = {"ddp": EVERY_LOSS} | {f"zero{stage}": EVERY_LOSS | zero(stage) for stage in range(4)}
     whole = {"whole": BOTH_STAGES, "whole-zero3": BOTH_STAGES | zero(3)}
@@ -58,7 +58,7 @@ def test_fifty_losses_equal_those_of_ddp(runs, stage):
 
 
 @pytest.mark.parametrize("name", ["whole-zero3", *MOVES])
-def test_both_stages_under_any_engine_or_two_of_them_end_where_ddp_ends(runs, name):
+def test_both_stages_under_any_engine_or_two_of_them_end_in_the_weights_of_ddp(runs, name):
     expected, found = events(runs / "whole", "stage_end"), events(runs / name, "stage_end")
     assert [end["images"] for end in found] == [end["images"] for end in expected]
     for theirs, ours in zip(found, expected, strict=True):
@@ -74,7 +74,7 @@ def test_the_moments_of_zero_3_are_those_of_ddp(runs):
     assert largest_relative_difference(ours, theirs) < 1e-3
 
 
-def test_a_run_of_zero_3_goes_on_under_ddp_on_one_process(digits_shards, runs):
+def test_a_run_of_zero_3_resumes_under_ddp_on_one_process(digits_shards, runs):
     name = "zero3-alone"
     train_many(digits_shards, runs, {name: BOTH_STAGES | zero(3) | STOPPED}, processes=2)
     run = train(digits_shards, runs, name, **BOTH_STAGES)
@@ -90,7 +90,7 @@ def test_a_run_of_zero_3_goes_on_under_ddp_on_one_process(digits_shards, runs):
         ('{"optimizer": {"type": "Adam"}}', "optimizer"),
     ],
 )
-def test_a_wrong_json_is_refused_in_one_line(tmp_path, content, names):
+def test_a_wrong_json_gives_one_line(tmp_path, content, names):
     path = tmp_path / "zero.json"
     path.write_text(content)
     with pytest.raises(InputError, match=names) as caught:

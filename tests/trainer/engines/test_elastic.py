@@ -54,7 +54,7 @@ def test_gradient_accumulation_changes_nothing_where_a_penalty_couples_the_batch
     assert largest_relative_difference(weights(whole), weights(cut)) < 1e-4
 
 
-def test_a_run_goes_on_with_another_number_of_processes(digits_shards, tmp_path):
+def test_a_run_resumes_with_another_number_of_processes(digits_shards, tmp_path):
     whole = train(digits_shards, tmp_path, "whole", processes=2)
     run = train(digits_shards, tmp_path, "grown", processes=0, checkpoint__walltime_minutes=0.0001)
     assert (run / "requeue").exists()

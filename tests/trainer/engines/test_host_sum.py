@@ -1,4 +1,4 @@
-"""Sums over processes in memory that they share."""
+"""Sums over processes in shared memory."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ with process_group() as ranks:
 
 
 # Rank 1 is killed, and no launcher ends rank 0, as torchrun would.
-DEATH = """
+KILLED = """
 import os, signal, sys
 from trainer.engines.cpu import host_sum
 from trainer.process_group import process_group
@@ -72,21 +72,21 @@ def run(processes: int, *words: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_sums_are_those_of_a_loop_over_ranks_to_the_bit_and_leave_no_file(tmp_path, processes):
+def test_sums_equal_a_loop_over_ranks_bit_by_bit_and_leave_no_file(tmp_path, processes):
     done = run(processes, str(tmp_path), "together")
     assert done.stdout.count("checked") == processes, done.stderr[-4000:]
 
 
-def test_where_one_process_does_not_see_the_memory_no_process_uses_it(tmp_path):
+def test_no_process_uses_the_memory_if_one_does_not_see_it(tmp_path):
     done = run(2, str(tmp_path), "apart")
     assert done.stdout.count("checked") == 2, done.stderr[-4000:]
 
 
-def test_a_process_that_waits_for_one_that_was_killed_ends_and_names_it():
+def test_a_process_waiting_for_a_killed_one_ends_and_names_its_rank():
     shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", DEATH],
+            [sys.executable, "-c", KILLED],
             cwd=ROOT,
             env=os.environ | shared | {"OMP_NUM_THREADS": "1", "RANK": str(rank)},
             stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""However its processes are started, a run ends in the weights of one process."""
+"""With every launcher a run ends in the weights of one process."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def one_process(digits_shards, tmp_path_factory):
 
 
 def run_together(commands: list[tuple[list[str], dict[str, str]]]) -> None:
-    """Starts all (command, environment) at once and waits until every one has ended well."""
+    """Starts all (command, environment) at once and checks that each ends with exit code 0."""
     started = [
         subprocess.Popen(
             command, cwd=ROOT, env=ENVIRONMENT | env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -45,7 +45,7 @@ def assert_equal_to_one_process(run: Path, one_process: Path) -> None:
     assert largest_relative_difference(weights(one_process), weights(run)) < 1e-4
 
 
-def test_two_nodes_of_torchrun_that_find_each_other_by_rendezvous(digits_shards, tmp_path, one_process):
+def test_two_nodes_of_torchrun_with_a_rendezvous(digits_shards, tmp_path, one_process):
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d"]
     agent += [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--rdzv-id=loopback", "--local-addr=127.0.0.1"]
     command = [*agent, "-m", "trainer", *words(digits_shards, tmp_path, "nodes", **FIFTY_UPDATES)]
@@ -53,7 +53,7 @@ def test_two_nodes_of_torchrun_that_find_each_other_by_rendezvous(digits_shards,
     assert_equal_to_one_process(tmp_path / "nodes", one_process)
 
 
-def test_one_task_a_rank_with_the_environment_of_srun(digits_shards, tmp_path, one_process):
+def test_one_task_per_rank_with_the_environment_of_srun(digits_shards, tmp_path, one_process):
     command = [sys.executable, "-m", "trainer", *words(digits_shards, tmp_path, "tasks", **FIFTY_UPDATES)]
     # One task on each of two nodes; a batch script sets the two MASTER variables itself.
     shared = {"SLURM_NTASKS": "2", "SLURM_STEP_ID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
@@ -63,7 +63,7 @@ def test_one_task_a_rank_with_the_environment_of_srun(digits_shards, tmp_path, o
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a /dev/shm of one's own takes root")
-def test_processes_that_share_no_memory_as_on_two_machines(digits_shards, tmp_path, one_process):
+def test_processes_without_shared_memory_as_on_two_machines(digits_shards, tmp_path, one_process):
     apart = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs tmpfs /dev/shm && exec "$0" "$@"']
     command = [*apart, sys.executable, "-m", "trainer", *words(digits_shards, tmp_path, "apart", **FIFTY_UPDATES)]
     shared = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
@@ -71,7 +71,7 @@ def test_processes_that_share_no_memory_as_on_two_machines(digits_shards, tmp_pa
     assert_equal_to_one_process(tmp_path / "apart", one_process)
 
 
-def test_a_shell_inside_an_allocation_is_not_a_task(monkeypatch):
+def test_an_interactive_shell_inside_an_allocation_is_one_process(monkeypatch):
     for name, value in {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("SLURM_STEP_ID", raising=False)

@@ -1,4 +1,4 @@
-"""A run goes on from any death to the weights of a run that was left alone."""
+"""A run that was killed or stopped resumes, and ends in the weights of an uninterrupted run."""
 
 import os
 import random
@@ -18,9 +18,9 @@ from trainer.run_folder.checkpoint import complete_checkpoints
 
 
 @pytest.fixture(scope="module")
-def undisturbed(digits_shards, tmp_path_factory):
-    """The run that nobody killed."""
-    return train(digits_shards, tmp_path_factory.mktemp("runs"), "undisturbed")
+def uninterrupted(digits_shards, tmp_path_factory):
+    """A run without any interruption."""
+    return train(digits_shards, tmp_path_factory.mktemp("runs"), "uninterrupted")
 
 
 def start(arguments: list[str], processes: int) -> subprocess.Popen:
@@ -38,10 +38,10 @@ def start(arguments: list[str], processes: int) -> subprocess.Popen:
 
 
 def kill_when(process: subprocess.Popen, happened) -> None:
-    """SIGKILL to the process and all that it started once `happened()` is true."""
+    """Sends SIGKILL to the process and its children once `happened()` is true."""
     deadline = time.monotonic() + 120
     while not happened():
-        assert time.monotonic() < deadline, "the run did not come so far"
+        assert time.monotonic() < deadline, "the run did not reach this point"
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.01)
     for started in psutil.Process(process.pid).children(recursive=True):
@@ -55,7 +55,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("checkpoints_before", [1, 3, 6], ids=["early in stage 1", "late in stage 1", "in stage 2"])
-def test_killed_and_started_again_ends_in_the_same_bits(digits_shards, tmp_path, undisturbed, checkpoints_before):
+def test_a_killed_run_resumes_to_the_same_bits(digits_shards, tmp_path, uninterrupted, checkpoints_before):
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     process = start(arguments, 0)
     run = tmp_path / "killed"
@@ -63,10 +63,10 @@ def test_killed_and_started_again_ends_in_the_same_bits(digits_shards, tmp_path,
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
     assert events(run, "resume")
-    assert equal(weights(run), weights(undisturbed))
+    assert equal(weights(run), weights(uninterrupted))
 
 
-def test_two_processes_killed_and_started_again_end_in_the_same_bits(digits_shards, tmp_path):
+def test_a_killed_run_of_two_processes_resumes_to_the_same_bits(digits_shards, tmp_path):
     whole = train(digits_shards, tmp_path, "whole", processes=2)
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     run = tmp_path / "killed"
@@ -83,7 +83,7 @@ def newest(run: Path) -> int:
 
 
 @pytest.mark.slow
-def test_twenty_kills_half_of_them_while_a_checkpoint_is_written_change_nothing(digits_shards, tmp_path, undisturbed):
+def test_twenty_kills_half_of_them_while_writing_a_checkpoint_change_nothing(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=30)
     run = tmp_path / "killed"
     chance = random.Random(0)
@@ -103,18 +103,18 @@ def test_twenty_kills_half_of_them_while_a_checkpoint_is_written_change_nothing(
         process.wait()
         killed_in_writing += bool(list(run.glob("checkpoints/.*.partial")))
     assert killed_in_writing >= 5
-    assert newest(run) < newest(undisturbed)
+    assert newest(run) < newest(uninterrupted)
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
     assert len(events(run, "resume")) >= 1
-    assert equal(weights(run), weights(undisturbed))
+    assert equal(weights(run), weights(uninterrupted))
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
-def test_a_signal_ends_the_run_with_a_checkpoint_and_a_wish_to_come_back(digits_shards, tmp_path, undisturbed, name):
-    arguments = words(digits_shards, tmp_path, "asked", checkpoint__every_images=10**6)
+def test_a_signal_ends_the_run_with_a_checkpoint_and_requests_a_requeue(digits_shards, tmp_path, uninterrupted, name):
+    arguments = words(digits_shards, tmp_path, "signalled", checkpoint__every_images=10**6)
     process = start(arguments, 0)
-    run = tmp_path / "asked"
+    run = tmp_path / "signalled"
     deadline = time.monotonic() + 120
     while not (run / "metrics.jsonl").exists() or not events(run, "train"):
         assert time.monotonic() < deadline
@@ -126,10 +126,10 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_a_wish_to_come_back(digits_
     assert complete_checkpoints(run)[-1].name == f"{stop['images']:012d}"
     assert run_module("trainer", *arguments).returncode == 0
     assert not (run / "requeue").exists()
-    assert equal(weights(run), weights(undisturbed))
+    assert equal(weights(run), weights(uninterrupted))
 
 
-def test_a_stop_file_ends_the_run_and_it_does_not_wish_to_come_back(digits_shards, tmp_path):
+def test_a_stop_file_ends_the_run_without_a_requeue(digits_shards, tmp_path):
     (tmp_path / "stopped").mkdir()
     (tmp_path / "stopped" / "STOP").touch()
     run = train(digits_shards, tmp_path, "stopped")
@@ -137,27 +137,27 @@ def test_a_stop_file_ends_the_run_and_it_does_not_wish_to_come_back(digits_shard
     assert events(run, "stop")[0]["images"] < 300
 
 
-def test_the_walltime_ends_the_run_before_it_is_over(digits_shards, tmp_path):
+def test_the_time_limit_ends_the_run_and_requests_a_requeue(digits_shards, tmp_path):
     run = train(digits_shards, tmp_path, "timed", checkpoint__walltime_minutes=0.0001)
     assert (run / "requeue").read_text() == "yes walltime\n"
 
 
-def test_a_finished_run_returns_at_once_and_is_not_touched(digits_shards, undisturbed):
-    before = sorted((path, path.stat().st_mtime_ns) for path in undisturbed.rglob("*"))
-    done = run_module("trainer", *words(digits_shards, undisturbed.parent, "undisturbed"))
+def test_a_finished_run_returns_at_once_and_is_not_changed(digits_shards, uninterrupted):
+    before = sorted((path, path.stat().st_mtime_ns) for path in uninterrupted.rglob("*"))
+    done = run_module("trainer", *words(digits_shards, uninterrupted.parent, "uninterrupted"))
     assert done.returncode == 0
     assert "is complete" in done.stdout
-    assert sorted((path, path.stat().st_mtime_ns) for path in undisturbed.rglob("*")) == before
+    assert sorted((path, path.stat().st_mtime_ns) for path in uninterrupted.rglob("*")) == before
 
 
-def test_another_configuration_is_refused_with_the_difference(digits_shards, undisturbed):
-    done = run_module("trainer", *words(digits_shards, undisturbed.parent, "undisturbed", seed=1))
+def test_another_configuration_is_refused_with_the_difference(digits_shards, uninterrupted):
+    done = run_module("trainer", *words(digits_shards, uninterrupted.parent, "uninterrupted", seed=1))
     assert done.returncode == 2
     assert "seed: 0 -> 1" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_damaged_checkpoint_is_passed_over_and_named(digits_shards, tmp_path, undisturbed):
+def test_a_damaged_checkpoint_is_skipped_and_named(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "damaged", checkpoint__every_images=600)
     (tmp_path / "damaged").mkdir()
     process = start(arguments, 0)
@@ -170,14 +170,14 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(digits_shards, tmp_path, 
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
     assert str(newest) in events(run, "checkpoint_damaged")[0]["message"]
-    assert equal(weights(run), weights(undisturbed))
+    assert equal(weights(run), weights(uninterrupted))
 
 
-def test_a_checkpoint_cut_off_in_writing_is_not_used(digits_shards, tmp_path, undisturbed):
+def test_an_incomplete_checkpoint_is_not_used(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "cut")
     run = tmp_path / "cut"
     kill_when(start(arguments, 0), lambda: len(complete_checkpoints(run)) >= 2)
     (complete_checkpoints(run)[-1] / "COMPLETE").unlink()
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
-    assert equal(weights(run), weights(undisturbed))
+    assert equal(weights(run), weights(uninterrupted))

@@ -1,4 +1,4 @@
-"""DIP-VAE's penalty against numpy.cov, WAE's MMD against literal double loops."""
+"""DIP-VAE's penalty against numpy.cov, WAE's MMD against double loops."""
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ def test_dip_penalty_of_the_second_kind_adds_the_mean_posterior_variance():
     np.testing.assert_allclose(found.item(), expected, rtol=1e-12)
 
 
-def test_mmd_equals_a_literal_loop_over_all_pairs():
+def test_mmd_equals_a_loop_over_all_pairs():
     z, prior = rows(0).numpy(), rows(1).numpy() + 0.3
     n, width = z.shape
 

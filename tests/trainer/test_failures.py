@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run ends in a skipped step or a clear stop, on all ranks together."""
+"""A failure during a run leads to a skipped update or to a stop with a message, on all ranks together."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from support.training import events, largest_relative_difference, train, weights
 from trainer.run_folder.checkpoint import complete_checkpoints, read
 
 # Runs the trainer with a network whose output is not finite on one rank for chosen global batches.
-POISONED = """
+WITH_NANS = """
     import os, sys
     import torch
     from data_shards.io.errors import command
@@ -22,32 +22,32 @@ POISONED = """
     from trainer.config.config import parse
     from trainer.loop import train
 
-    starts = [int(start) for start in os.environ["POISON"].split(",")]
+    starts = [int(start) for start in os.environ["NAN_STARTS"].split(",")]
     rank = os.environ.get("RANK", "0")
     original = objective.Objective.forward
 
     def forward(self, batch, kl_weight, whole):
         terms = original(self, batch, kl_weight, whole)
         first = batch.noise[0, 0].item()
-        if rank == "0" and first in POISONED_NOISE:
+        if rank == "0" and first in NOISE:
             terms = terms._replace(loss=terms.loss * float("nan"))
         return terms
 
     from trainer.noise import global_noise
-    POISONED_NOISE = {global_noise(0, "posterior", start, 30, 4)[0, 0].item() for start in starts}
+    NOISE = {global_noise(0, "posterior", start, 30, 4)[0, 0].item() for start in starts}
     objective.Objective.forward = forward
     sys.exit(command(lambda: train(parse(sys.argv[1:]))))
 """
 
 
-def train_poisoned(tmp_path, arguments, starts, processes):
-    script = tmp_path / "poisoned.py"
-    script.write_text(textwrap.dedent(POISONED))
+def train_with_nans(tmp_path, arguments, starts, processes):
+    script = tmp_path / "with_nans.py"
+    script.write_text(textwrap.dedent(WITH_NANS))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.run(
         [*launcher, str(script), *arguments],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "POISON": ",".join(map(str, starts))},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NAN_STARTS": ",".join(map(str, starts))},
         capture_output=True,
         text=True,
         timeout=120,
@@ -56,10 +56,10 @@ def train_poisoned(tmp_path, arguments, starts, processes):
 
 
 def test_a_loss_that_is_not_finite_on_one_rank_is_skipped_by_all(digits_shards, tmp_path):
-    arguments = words(digits_shards, tmp_path, "poisoned", stage1__max_epochs=0.3, stage2__max_epochs=0)
-    done = train_poisoned(tmp_path, arguments, [60, 90, 300], processes=2)
+    arguments = words(digits_shards, tmp_path, "with-nans", stage1__max_epochs=0.3, stage2__max_epochs=0)
+    done = train_with_nans(tmp_path, arguments, [60, 90, 300], processes=2)
     assert done.returncode == 0, done.stderr
-    run = tmp_path / "poisoned"
+    run = tmp_path / "with-nans"
     assert [(bad["batch_start"], bad["batch_images"]) for bad in events(run, "bad_step")] == [
         (60, 30),
         (90, 30),
@@ -72,7 +72,7 @@ def test_too_many_bad_steps_in_a_row_stop_the_run_and_leave_the_last_checkpoint(
     arguments = words(
         digits_shards, tmp_path, "lost", stage1__max_epochs=1, checkpoint__every_images=150, checkpoint__bad_steps=3
     )
-    done = train_poisoned(tmp_path, arguments, [210, 240, 270, 300], processes=2)
+    done = train_with_nans(tmp_path, arguments, [210, 240, 270, 300], processes=2)
     assert done.returncode != 0
     assert "not finite in 3 updates in a row" in done.stderr
     run = tmp_path / "lost"
@@ -86,21 +86,21 @@ def test_a_collapsing_variance_ends_the_stage_with_a_warning(digits_shards, tmp_
     assert "variance.min_variance" in events(run, "warning")[0]["message"]
 
 
-def test_a_missing_shard_set_is_told_in_one_line(tmp_path):
+def test_a_missing_shard_set_gives_one_line(tmp_path):
     done = run_module("trainer", *words(tmp_path / "nowhere", tmp_path, "none"))
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_a_missing_split_is_told_with_those_that_are_there(digits_shards, tmp_path):
+def test_the_message_about_a_missing_split_lists_the_existing_ones(digits_shards, tmp_path):
     done = run_module("trainer", *words(digits_shards, tmp_path, "none", data__valid_split="dev"))
     assert done.returncode == 2
     assert "data.valid_split" in done.stderr
     assert "train, valid, test" in done.stderr
 
 
-def test_cuda_without_a_gpu_is_told_in_one_line(digits_shards, tmp_path):
+def test_cuda_without_a_gpu_gives_one_line(digits_shards, tmp_path):
     import torch
 
     if torch.cuda.is_available():
@@ -110,8 +110,8 @@ def test_cuda_without_a_gpu_is_told_in_one_line(digits_shards, tmp_path):
     assert "device" in done.stderr
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_previous_checkpoint_is_good(digits_shards, tmp_path):
-    """A file system of 700 KiB holds one checkpoint of about 240 KiB and what is written beside it, not two."""
+def test_a_full_disk_gives_one_line_and_keeps_the_previous_checkpoint(digits_shards, tmp_path):
+    """A file system of 700 KiB has room for one checkpoint of about 240 KiB and the next one's files, not for two."""
     small = tmp_path / "small"
     small.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=700k", "tmpfs", str(small)], check=False).returncode != 0:
@@ -127,7 +127,7 @@ def test_a_full_disk_is_told_in_one_line_and_the_previous_checkpoint_is_good(dig
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_port_in_use_is_told_in_one_line(digits_shards, tmp_path):
+def test_a_port_in_use_gives_one_line(digits_shards, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         group = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
         group["MASTER_PORT"] = str(server.getsockname()[1])
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_told_in_one_line(digits_shards, tmp_path):
 
 @pytest.fixture(scope="module")
 def damaged_shards(digits_shards, tmp_path_factory):
-    """The digits with one pixel of one training image flipped, which its checksum tells."""
+    """The digits with one pixel of one training image changed, so that its checksum does not match."""
     folder = tmp_path_factory.mktemp("damaged") / "shards"
     shutil.copytree(digits_shards, folder)
     tar = folder / "train-000000.tar"

@@ -1,0 +1,12 @@
+"""The trace of a few updates."""
+
+import json
+
+from support.training import train
+
+
+def test_the_trace_holds_the_configured_number_of_updates(digits_shards, tmp_path):
+    run = train(digits_shards, tmp_path, "profiled", log__profile_steps=2, stage1__max_epochs=0.3, stage2__max_epochs=0)
+    names = [event.get("name", "") for event in json.loads((run / "profile.json").read_text())["traceEvents"]]
+    assert len([name for name in names if name.startswith("ProfilerStep")]) == 2
+    assert any("Adam" in name for name in names)

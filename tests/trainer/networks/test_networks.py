@@ -1,0 +1,35 @@
+"""Encoder, decoder and batch norm."""
+
+import pytest
+import torch
+
+from trainer.config.sections import ModelConfig
+from trainer.networks.model import SigmaVAE
+from trainer.networks.norm import GlobalBatchNorm
+
+
+@pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 64, 64), (1, 8, 8), (3, 33, 50)])
+@pytest.mark.parametrize("kernel", [3, 4, 5, 6, 7])
+def test_the_networks_fit_any_image_and_kernel(image_shape, kernel):
+    config = ModelConfig(encoder_channels=(4, 8), decoder_channels=(8, 4, 4), kernel=kernel, hidden=8, latent_dim=3)
+    model = SigmaVAE(image_shape, config)
+    model.add_variance_head(0.25)
+    x = torch.rand(2, *image_shape)
+    mean, std = model.encode(x)
+    output = model.decode(mean)
+    assert mean.shape == std.shape == (2, 3)
+    assert output.mean.shape == output.variance.shape == x.shape
+
+
+def test_batch_norm_over_one_process_equals_torchs():
+    x = torch.randn(6, 5, 7, 3, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    ours, torchs = GlobalBatchNorm(5).double(), torch.nn.BatchNorm2d(5).double()
+    weigh = torch.randn(6, 5, 7, 3, dtype=torch.float64)
+    a, b = ours(x), torchs(y)
+    (a * weigh).sum().backward()
+    (b * weigh).sum().backward()
+    torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.running_variance, torchs.running_var, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours.eval()(x), torchs.eval()(y), rtol=1e-6, atol=1e-6)
