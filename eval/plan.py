@@ -18,7 +18,7 @@ from eval.paper.jobs import TARGETS, jobs, resolved
 from eval.paper.plan import Plan, read_plan
 from eval.printed_results import DATASETS
 from eval.run import MeasuredRun, open_run
-from trainer.plan import SUSTAINED, estimate, forward_operations
+from trainer.dry_run import SUSTAINED, estimate, forward_operations
 
 # One image through Inception at 299 x 299, the dearest extractor.
 _EXTRACTOR_OPERATIONS = 11.4e9

@@ -10,12 +10,12 @@ import torch
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from eval.protocol import Protocol
-from trainer.config.config import Config
+from trainer.config.config import Config, load_config
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
 from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import fingerprint
-from trainer.run_folder.restore import load_config, load_model
+from trainer.run_folder.restore import load_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains both stages on any number of nodes: sbatch slurm/train_celeba.sh [--any.field value] [--dry-run]
-# Fields of the trainer's configuration pass through; --dry-run checks and prints the plan, also without sbatch.
+# Fields of the trainer's configuration pass through; --dry-run checks the run and estimates its cost, also without sbatch.
 #
 # Resources; an option of sbatch goes before these: sbatch --nodes=4 slurm/train_celeba.sh
 #SBATCH --job-name=celeba        # in the queue, and in the name of the log
@@ -31,14 +31,14 @@ source slurm/lib.sh
 read_words "$@"
 load_environment
 fields=(--config "$CONFIG" --data.shards "$SHARDS" --runs "$RUNS" "${WORDS[@]}")
-plan=(-m trainer.plan --processes $((PROCESSES * ${SLURM_JOB_NUM_NODES:-2})) "${fields[@]}")
+estimate=(-m trainer --dry-run --processes $((PROCESSES * ${SLURM_JOB_NUM_NODES:-2})) "${fields[@]}")
 if [[ $DRY_RUN ]]; then
-  in_python "${plan[@]}"
+  in_python "${estimate[@]}"
   check_scheduler slurm/train_celeba.sh
   exit
 fi
 
-run="$(in_python "${plan[@]}" --folder)"
+run="$(in_python "${estimate[@]}" --print-folder)"
 rm -f "$run/requeue" # of the former start
 on_all_nodes trainer "${fields[@]}" && code=0 || code=$?
 end_training "$run" "$code"

@@ -25,7 +25,7 @@ def digits_shards(tmp_path_factory, digits_source) -> Path:
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory, digits_shards) -> Path:
     """A short run on the digits with its codes and a mixture of 4. Tests that write into it copy it first."""
-    from trainer.config.config import load
+    from trainer.config.config import load_config
     from trainer.loop import train
 
     runs = tmp_path_factory.mktemp("runs")
@@ -47,7 +47,7 @@ def digits_run(tmp_path_factory, digits_shards) -> Path:
         "log.every_images": 250,
         "log.tensorboard": False,
     }
-    run = train(load(None, fields))
+    run = train(load_config(None, fields))
     for command in (
         ("eval", "encode", "--run", str(run), "--split", "train", "valid", "test"),
         ("trainer.mixture", "--run", str(run), "--components", "4"),

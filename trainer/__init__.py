@@ -11,15 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.config.config import Config
+    from trainer.config.config import Config, load_config
     from trainer.loop import train
-    from trainer.run_folder.restore import load_config
 
 __all__ = ["Config", "load_config", "train"]
 
 _MODULES = {
     "Config": "trainer.config.config",
-    "load_config": "trainer.run_folder.restore",
+    "load_config": "trainer.config.config",
     "train": "trainer.loop",
 }
 

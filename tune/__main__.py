@@ -8,7 +8,7 @@ from data_shards.io.command_line import OneLineParser
 from data_shards.io.errors import InputError, command
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
-from trainer.plan import estimate
+from trainer.dry_run import estimate
 from tune.sweep_config import SweepConfig, read_sweep
 
 

@@ -20,7 +20,7 @@ from data_shards.io.configuration import (
 from data_shards.io.errors import InputError
 from data_shards.io.strict_yaml import read_yaml
 from data_shards.manifest import Manifest
-from trainer.config.config import Config, load, to_dict
+from trainer.config.config import Config, load_config, to_dict
 
 Fields = dict[str, Any]
 """Fields of the trainer's configuration by dotted name, such as model.latent_dim."""
@@ -164,7 +164,7 @@ class SweepConfig:
 
     def trainer_config(self, name: str, seed: int, drawn: Fields) -> Config:
         """The trainer's configuration of one trial. Raises InputError where the drawn fields are impossible."""
-        return load(None, {**self.fields, **drawn, "seed": seed, "name": name, "runs": str(self.trials_folder)})
+        return load_config(None, {**self.fields, **drawn, "seed": seed, "name": name, "runs": str(self.trials_folder)})
 
     def _largest(self, name: str, base: float) -> float:
         return max([base, *(d.largest for d in self.space if d.field == name)])
@@ -236,7 +236,7 @@ def read_sweep(path: str | Path) -> SweepConfig:
 def _with_base(sweep: SweepConfig) -> SweepConfig:
     if not Path(sweep.base).is_file():
         raise InputError(f"{sweep.base} is not a file; the project's own are in trainer/configs", parameter="base")
-    base = flat(to_dict(load(sweep.base)))
+    base = flat(to_dict(load_config(sweep.base)))
     fields = {name: value for name, value in base.items() if name not in SET_BY_THE_SWEEP} | sweep.fields
     shards = str(fields["data.shards"])
     fields["data.shards"] = shards if "://" in shards else str(Path(shards).resolve())

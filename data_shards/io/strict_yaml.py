@@ -42,6 +42,10 @@ class _StrictLoader(yaml.SafeLoader):
         return value
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes a text that is more than a text in YAML 1.1 or 1.2."""
+
+
 _MERGE = "tag:yaml.org,2002:merge"
 for _tag, _pattern in (
     ("null", r"~|null|Null|NULL|"),
@@ -50,7 +54,8 @@ for _tag, _pattern in (
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
     ("merge", r"<<"),
 ):
-    _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), None)
+    for _kind in (_StrictLoader, _Dumper):
+        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), None)
 _StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.whole_number)
 _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.number)
 
@@ -85,3 +90,8 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds no fields; write them as `name: value`, one a line")
     return content
+
+
+def dump_yaml(content: Any) -> str:
+    """The text of plain mappings, lists, texts and numbers, in their order."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)

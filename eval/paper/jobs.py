@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.paper.asks import BEST, Ask, unique, weights_of
 from eval.paper.plan import LEARNED, REFERENCE, MixtureForm, Plan, Variant
-from trainer.config.config import FREE_TO_CHANGE, Config, load, to_dict, with_old_names
+from trainer.config.config import FREE_TO_CHANGE, Config, load_config, to_dict, with_old_names
 from trainer.config.methods import METHODS
 
 TARGETS = ("table1", "table2", "table3", "table4", "figure1", "figure2", "figure3", "figure4", "beyond")
@@ -205,7 +205,7 @@ def resolved(plan: Plan, made: Training) -> Config:
 
 @cache
 def _loaded(path: str, fields: str) -> Config:
-    return load(path, json.loads(fields))
+    return load_config(path, json.loads(fields))
 
 
 def configuration_hash(config: Config) -> str:

@@ -23,11 +23,12 @@ from eval.paper.plan import Measurements, MixtureForm
 from eval.paper.record import Record, commit, read_record
 from eval.report.run_results import Result
 from eval.run import open_run
+from trainer.config.config import load_config
 from trainer.mixture.folder import mixture_folder
 from trainer.run_folder import latents
 from trainer.run_folder.checkpoint import read_state
 from trainer.run_folder.log import read_events
-from trainer.run_folder.restore import checkpoint_of, load_config
+from trainer.run_folder.restore import checkpoint_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

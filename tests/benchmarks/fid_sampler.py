@@ -14,7 +14,7 @@ import torch
 
 from eval.images.blocks import BLOCK, block_generator
 from eval.images.latent_samples import mixture_sampler
-from trainer.config.config import load
+from trainer.config.config import load_config
 from trainer.mixture.em.packed import packed_size
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.networks.model import SigmaVAE
@@ -51,7 +51,7 @@ def rate(work: Callable[[int], object]) -> float:
 
 def main() -> None:
     sampler = mixture_sampler(mixture())
-    model = SigmaVAE((3, 64, 64), load(CONFIG).model).eval()
+    model = SigmaVAE((3, 64, 64), load_config(CONFIG).model).eval()
     latents = torch.randn(BLOCK, DIM)
     with torch.inference_mode():
         drawn = rate(lambda block: sampler(block_generator(0, "samples", block)))

@@ -12,7 +12,7 @@ from support.running import ROOT, write_idx
 from torch import Tensor, nn
 from turns import Work
 
-from trainer.config.config import Config, load
+from trainer.config.config import Config, load_config
 from trainer.loop import train
 from trainer.networks.model import SigmaVAE
 from trainer.objectives.gaussian import kl_to_prior, log_likelihood
@@ -57,7 +57,7 @@ def configuration(shards: Path, name: str, batch: int) -> Config:
         "checkpoint.every_images": 10 * turn,
         "log.every_images": turn,
     }
-    return load(CONFIG, fields)
+    return load_config(CONFIG, fields)
 
 
 def trainer(config: Config) -> Work:

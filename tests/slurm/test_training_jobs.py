@@ -11,7 +11,7 @@ import torch
 from batch_jobs import Cluster, events, wait_for_stage2
 from scheduler import wait_for
 
-from trainer.config.config import load
+from trainer.config.config import load_config
 from trainer.run_folder.checkpoint import complete_checkpoints, read_model, read_state
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -53,9 +53,9 @@ def test_two_nodes_train_both_stages(undisturbed):
 
 
 def test_fields_on_the_command_line_reach_the_trainer(undisturbed):
-    config = load(undisturbed / "config.yaml")
+    config = load_config(undisturbed / "config.yaml")
     assert config.model.encoder_channels == (8, 16)
-    assert config.model.activation == load("trainer/configs/celeba_small.yaml").model.activation
+    assert config.model.activation == load_config("trainer/configs/celeba_small.yaml").model.activation
 
 
 def test_a_job_preempted_in_stage_2_goes_on_to_the_weights_of_an_undisturbed_one(cluster: Cluster, undisturbed):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from support.running import ROOT, run_module
 
-from trainer.config.config import parse
+from trainer.config.command_line import read_command_line
 from trainer.loop import train as run_training
 from trainer.run_folder.checkpoint import complete_checkpoints
 
@@ -52,7 +52,7 @@ def words(shards: Path, runs: Path, name: str, **fields: Any) -> list[str]:
 def train(shards: Path, runs: Path, name: str, *, processes: int = 0, **fields: Any) -> Path:
     """Trains to the end, here or under torchrun with `processes`, and returns the run folder."""
     if processes == 0:
-        return run_training(parse(words(shards, runs, name, **fields)))
+        return run_training(read_command_line(words(shards, runs, name, **fields)).config)
     done = run_module("trainer", *words(shards, runs, name, **fields), processes=processes)
     assert done.returncode == 0, done.stderr[-4000:]
     return runs / name

@@ -19,7 +19,7 @@ WITH_NANS = """
     import torch
     from data_shards.io.errors import command
     from trainer.objectives import objective
-    from trainer.config.config import parse
+    from trainer.config.command_line import read_command_line
     from trainer.loop import train
 
     starts = [int(start) for start in os.environ["NAN_STARTS"].split(",")]
@@ -36,7 +36,7 @@ WITH_NANS = """
     from trainer.noise import global_noise
     NOISE = {global_noise(0, "posterior", start, 30, 4)[0, 0].item() for start in starts}
     objective.Objective.forward = forward
-    sys.exit(command(lambda: train(parse(sys.argv[1:]))))
+    sys.exit(command(lambda: train(read_command_line(sys.argv[1:]).config)))
 """
 
 

@@ -7,7 +7,7 @@ from support.running import run_module
 from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError
-from trainer.config.config import load
+from trainer.config.config import load_config
 from trainer.run_folder.restore import load_model
 from tune.export import export_best
 from tune.report.ranking import ranking
@@ -42,4 +42,4 @@ def test_an_exported_configuration_names_folders_from_where_it_was_written(
     monkeypatch.chdir(tmp_path)
     sweep = read_sweep(write_sweep(tmp_path, digits_shards))
     export_best(sweep, ranked, tmp_path / "best.yaml")
-    assert load(tmp_path / "best.yaml").runs == "runs"
+    assert load_config(tmp_path / "best.yaml").runs == "runs"

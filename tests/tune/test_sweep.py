@@ -9,7 +9,7 @@ import pytest
 from support.running import ROOT
 from support.sweep_cases import write_sweep
 
-from trainer.config.config import load
+from trainer.config.config import load_config
 from tune.sweep_config import read_sweep
 from tune.trial.folder import trial_folders
 from tune.trial.record import TrialRecord, trial_record
@@ -103,7 +103,7 @@ def test_the_terminal_shows_trials_done_running_stopped_failed_the_best_and_the_
 
 def test_the_best_configuration_is_exported_with_what_was_drawn_for_it(swept):
     path, _ = swept
-    best = load(path.parent / "best.yaml")
+    best = load_config(path.parent / "best.yaml")
     assert (best.name, best.optimiser.learning_rate) == ("best-of-sweep", 0.005)
 
 

@@ -8,7 +8,7 @@ from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from trainer.config.config import load
+from trainer.config.config import load_config
 from tune.search.space import random_fields
 from tune.sweep_config import read_sweep
 
@@ -51,7 +51,7 @@ def test_a_base_survives_the_way_through_the_sweep_with_every_field(tmp_path, di
     content = path.read_text().split("fields:")[0] + path.read_text()[path.read_text().index("space:") :]
     path.write_text(content + f"fields: {{data.shards: {digits_shards}}}\n")
     made = read_sweep(path).trainer_config("celeba", 0, {})
-    expected = load(base, {**shards, "runs": str(tmp_path / "runs" / "sweep" / "trials")})
+    expected = load_config(base, {**shards, "runs": str(tmp_path / "runs" / "sweep" / "trials")})
     assert made == expected
 
 

@@ -1,17 +1,15 @@
-"""The configuration of a run: a YAML file, changed field by field on the command line, checked before the start."""
+"""The configuration of a run: a YAML file, changed field by field, checked whole before the start."""
 
 import dataclasses
-import math
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-import jsonargparse
-import yaml
-
+from data_shards.io.configuration import Name, NonNegativeInt, PathText, build, configuration, in_file
 from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import dump_yaml, read_yaml
+from trainer.config.methods import METHODS
 from trainer.config.sections import (
     CheckpointConfig,
     DataConfig,
@@ -22,20 +20,19 @@ from trainer.config.sections import (
     OptimiserConfig,
     StageConfig,
     VarianceConfig,
-    require,
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class Config:
     """A whole run."""
 
-    name: str = "fashion-mnist"
-    """Name of the run folder under `runs`; letters, digits, dot, dash and underscore."""
-    runs: str = "runs"
+    name: Name = "fashion-mnist"
+    """Name of the run folder under `runs`."""
+    runs: PathText = "runs"
     """Folder that holds the run folders."""
-    seed: int = 0
-    """Seed of the initial weights, the order of images and all noise; at least 0."""
+    seed: NonNegativeInt = 0
+    """Seed of the initial weights, the order of images and all noise."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the networks run."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -60,25 +57,22 @@ class Config:
     """What is written while training."""
 
     def __post_init__(self) -> None:
-        require(
-            re.fullmatch(r"[A-Za-z0-9._-]+", self.name) is not None and set(self.name) != {"."},
-            f"name: {self.name!r} cannot name a folder; use letters, digits, dot, dash and underscore",
-        )
-        require(self.seed >= 0, f"seed: {self.seed} is below 0")
-        require(self.stage1.max_epochs > 0, f"stage1.max_epochs: {self.stage1.max_epochs} is not above 0")
-        require(
-            self.engine.precision == "float32" or self.device == "cuda",
-            "engine.precision: bf16 is many times slower than float32 on a CPU; use float32 there",
-        )
-        require(
-            self.engine.name == "ddp" or self.optimiser.ema_images == 0,
-            "optimiser.ema_images: engine deepspeed shards the weights and keeps no average of them; use engine ddp",
-        )
-        require(
-            self.model.norm != "batch" or self.engine.grad_accumulation_steps == 1,
-            "engine.grad_accumulation_steps: batch norm takes its statistics over the whole batch; use 1, or norm "
-            "group or none",
-        )
+        if self.stage1.max_epochs == 0:
+            raise InputError("stage 1 cannot be left out; use a number above 0", parameter="stage1.max_epochs")
+        if self.engine.precision == "bf16" and self.device == "cpu":
+            raise InputError(
+                "bf16 is many times slower than float32 on a CPU; use float32", parameter="engine.precision"
+            )
+        if self.engine.name == "deepspeed" and self.optimiser.ema_images > 0:
+            raise InputError(
+                "engine deepspeed shards the weights and keeps no average of them; use 0 or engine ddp",
+                parameter="optimiser.ema_images",
+            )
+        if self.model.norm == "batch" and self.engine.grad_accumulation_steps > 1:
+            raise InputError(
+                "batch norm takes its statistics over the whole batch; use 1, or norm group or none",
+                parameter="engine.grad_accumulation_steps",
+            )
 
     @property
     def folder(self) -> Path:
@@ -88,8 +82,11 @@ class Config:
     @property
     def two_stages(self) -> bool:
         """True where a stage with per-pixel variances follows the first."""
-        return self.objective.name == "sigma_vae" and self.stage2.max_epochs > 0
+        return METHODS[self.objective.name].learns_variance and self.stage2.max_epochs > 0
 
+
+# These say where and how a run is carried out, not what is learnt: a run may be resumed with other values.
+FREE_TO_CHANGE = ("runs", "device", "data.shards", "data.workers", "data.substitutes", "engine", "checkpoint", "log")
 
 # The names that fields had in the first run folders.
 OLD_NAMES = {
@@ -99,76 +96,56 @@ OLD_NAMES = {
     "variance.min_variance": "smallest",
 }
 
-# These say where and how a run is carried out, not what is learnt: a run may be resumed with other values.
-FREE_TO_CHANGE = ("runs", "device", "data.shards", "data.workers", "data.substitutes", "engine", "checkpoint", "log")
 
-
-def parser() -> jsonargparse.ArgumentParser:
-    """The command line of the trainer: --config FILE, then --any.field value."""
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    made = jsonargparse.ArgumentParser(
-        prog="python -m trainer",
-        description="Trains a two-stage sigma-VAE. The same command again goes on from the last checkpoint. "
-        "Start it on several processes with torchrun, deepspeed or srun.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    made.add_argument("--config", action="config", help="YAML file with any of the fields below")
-    made.add_class_arguments(Config, fail_untyped=True)
-    return made
-
-
-def load(path: str | Path | None, overrides: Mapping[str, Any] | Sequence[str] = ()) -> Config:
+def load_config(source: str | Path | None, overrides: Mapping[str, Any] | None = None) -> Config:
     """Reads a configuration.
 
-    path: a YAML file, or None for the defaults. overrides: {"data.global_batch": 64, ...}, or command-line words such
-    as ["--data.global_batch", "64"]. Raises InputError, in one line, for what is not a valid configuration.
+    source: a run folder, a YAML file, or None for the defaults. overrides: other values for some fields by dotted name:
+    {"data.global_batch": 64}. Raises InputError, in one line with field, value and file, for what is not valid.
     """
-    if path is not None and not Path(path).is_file():
-        raise InputError(f"--config: {path} is not a file; the project's own are in trainer/configs")
-    if isinstance(overrides, Mapping):
-        words = [f"--{name}={_as_word(value)}" for name, value in overrides.items()]
-    else:
-        words = list(overrides)
-    return parse(([f"--config={path}"] if path is not None else []) + words)
+    if source is None:
+        return from_files([], overrides or {})
+    path = Path(source)
+    if (path / "config.yaml").is_file():
+        return _built(path / "config.yaml", with_new_names(read_yaml(path / "config.yaml")), overrides or {})
+    if path.suffix in (".yaml", ".yml") or path.is_file():
+        return from_files([path], overrides or {})
+    raise InputError(f"{source} holds no config.yaml; give a run folder that `python -m trainer` made", parameter="run")
 
 
-def _as_word(value: Any) -> str:
-    """A value as one would type it. A text is typed as it is: quotes would become part of it."""
-    if isinstance(value, str):
-        return value
-    return yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip().removesuffix("\n...")
+def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Config:
+    """The configuration in YAML files, the later ones over the earlier ones, and `overrides` over all of them."""
+    content: dict[str, Any] = {}
+    path: str | Path | None = None
+    for path in paths:
+        if not Path(path).is_file():
+            raise InputError(f"{path} is not a file; the project's own are in trainer/configs", parameter="config")
+        _merge(content, read_yaml(path))
+    return _built(path, content, overrides)
 
 
-def parse(words: Sequence[str]) -> Config:
-    """Reads the command line `words`, --config included. Raises InputError in one line."""
-    made = parser()
+def _built(path: str | Path | None, content: dict[str, Any], overrides: Mapping[str, Any]) -> Config:
+    for name, value in overrides.items():
+        *sections, last = name.split(".")
+        nested: dict[str, Any] = {last: value}
+        for section in reversed(sections):
+            nested = {section: nested}
+        _merge(content, nested)
     try:
-        return _instantiate(made, made.parse_args(list(words)))
-    except (jsonargparse.ArgumentError, yaml.YAMLError, TypeError, ValueError, OSError) as error:
-        raise InputError(_one_line(error)) from error
+        return build(Config, content)
+    except InputError as error:
+        if path is None or error.parameter in overrides:
+            raise
+        raise in_file(error, path) from None
 
 
-def _instantiate(made: jsonargparse.ArgumentParser, parsed: jsonargparse.Namespace) -> Config:
-    values = made.instantiate(parsed).as_dict()
-    values.pop("config", None)
-    sections = {
-        f.name: f.default_factory for f in dataclasses.fields(Config) if f.default_factory is not dataclasses.MISSING
-    }
-    for name, section in sections.items():
-        if isinstance(values[name], Mapping):
-            values[name] = section(**values[name])
-    return Config(**values)
-
-
-def _one_line(error: BaseException) -> str:
-    """The gist of jsonargparse's explanation, which spreads over many lines."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, InputError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return " ".join(str(error).split())
+def _merge(content: dict[Any, Any], newer: Mapping[Any, Any]) -> None:
+    """Writes the fields of `newer` over those of `content`; a section only over the fields that it has."""
+    for name, value in newer.items():
+        if isinstance(value, Mapping) and isinstance(content.setdefault(name, {}), dict):
+            _merge(content[name], value)
+        else:
+            content[name] = value
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -187,7 +164,7 @@ def with_old_names(content: Mapping[str, Any]) -> dict[str, Any]:
     return _renamed(content, OLD_NAMES)
 
 
-def with_new_names(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_new_names(content: Mapping[Any, Any]) -> dict[str, Any]:
     """The content of a config.yaml, which may have OLD_NAMES, under the names of today."""
     return _renamed(
         content, {f"{new.partition('.')[0]}.{old}": new.partition(".")[2] for new, old in OLD_NAMES.items()}
@@ -206,7 +183,7 @@ def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 
 def to_yaml(config: Config) -> str:
     """The text of config.yaml."""
-    return yaml.safe_dump(to_dict(config), sort_keys=False)
+    return dump_yaml(to_dict(config))
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -2,37 +2,34 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, PositiveInt, configuration
 from data_shards.io.errors import InputError
-from trainer.config.sections import require
 from trainer.flow.latent_flow import LatentFlow
 from trainer.run_folder.latents import Latents
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class FlowSettings:
     """Settings of one fit."""
 
-    layers: int = 8
-    """Couplings, at least 2, so that every latent is moved."""
-    width: int = 128
-    """Width of their hidden layers, at least 1."""
-    epochs: int = 30
-    """Passes over the codes, at least 1; the learning rate falls to 0 over them."""
-    batch: int = 512
-    """Codes of one update, at least 1."""
-    learning_rate: float = 2e-3
-    """Learning rate of Adam at the start, above 0."""
-    seed: int = 0
+    layers: Annotated[Int, Field(ge=2)] = 8
+    """Couplings; with two, every latent is moved."""
+    width: PositiveInt = 128
+    """Width of their hidden layers."""
+    epochs: PositiveInt = 30
+    """Passes over the codes; the learning rate falls to 0 over them."""
+    batch: PositiveInt = 512
+    """Codes of one update."""
+    learning_rate: PositiveFloat = 2e-3
+    """Learning rate of Adam at the start."""
+    seed: NonNegativeInt = 0
     """Seed of the weights, the order of codes and their samples."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("layers", 2), ("width", 1), ("epochs", 1), ("batch", 1), ("seed", 0)):
-            require(getattr(self, name) >= least, f"{name}: {getattr(self, name)} is below {least}")
-        require(self.learning_rate > 0, f"learning_rate: {self.learning_rate} is not above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from trainer.config.config import Config, differences, to_yaml
+from trainer.config.config import Config, differences, load_config, to_yaml
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint, RunState, newest_undamaged
-from trainer.run_folder.restore import load_config
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,32 +2,15 @@
 
 from pathlib import Path
 
-import yaml
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from trainer.config.config import Config, parse, with_new_names
+from trainer.config.config import Config, load_config
 from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints, read_model, read_state, read_training
 
 # Tensors of the weight average carry this prefix among a checkpoint's training tensors.
 AVERAGE_PREFIX = "average/"
-
-
-def load_config(run: str | Path) -> Config:
-    """The configuration of a run folder. Raises InputError if the folder is not one of a run."""
-    path = Path(run) / "config.yaml"
-    if not path.is_file():
-        raise InputError(
-            f"{run} holds no config.yaml; give a run folder that `python -m trainer` made", parameter="run"
-        )
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no fields; restore it")
-    return parse([f"--config={yaml.safe_dump(with_new_names(content))}"])
 
 
 def checkpoint_of(run: str | Path, weights: str = "final") -> Path:

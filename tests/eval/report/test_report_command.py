@@ -12,7 +12,7 @@ from PIL import Image
 
 from data_shards.io.errors import command
 from eval.__main__ import main
-from trainer.config.config import load
+from trainer.config.config import load_config
 from trainer.loop import train
 
 
@@ -170,7 +170,7 @@ def test_a_baseline_with_one_stage_has_a_report_without_a_second(tmp_path, digit
         "stage1.max_epochs": 0.2,
         "log.tensorboard": False,
     }
-    run = train(load(None, fields))
+    run = train(load_config(None, fields))
     assert command_line("uncertainty", "--run", str(run), "--images", "20") == 0
     assert command_line("report", "--run", str(run)) == 0
     text = page(run).text

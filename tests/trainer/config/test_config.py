@@ -1,4 +1,4 @@
-"""The configuration: what is read, what is refused, and in which words."""
+"""The configuration: what is read, what is refused, and with which messages."""
 
 import dataclasses
 
@@ -8,25 +8,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.running import ROOT, run_module
 
+from data_shards.io.configuration import fields_of, is_configuration, leaf_fields, meanings
 from data_shards.io.errors import InputError
-from trainer.config import config as configs
 from trainer.config import sections
-from trainer.config.config import Config
-from trainer.run_folder.restore import load_config
+from trainer.config.command_line import read_command_line
+from trainer.config.config import Config, differences, load_config, to_yaml
 
-SECTIONS = [value for value in vars(sections).values() if dataclasses.is_dataclass(value)]
+SECTIONS = [value for value in vars(sections).values() if is_configuration(value)]
+
+
+def parsed(words):
+    return read_command_line(words).config
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "trainer" / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_shipped_configuration_is_valid(path):
-    assert isinstance(configs.load(path), Config)
+    assert isinstance(load_config(path), Config)
 
 
 def test_a_configuration_survives_writing_and_reading(tmp_path):
-    config = configs.load(None, {"data.global_batch": 64, "model.encoder_channels": [8, 16], "variance.floor": 0.01})
+    config = load_config(None, {"data.global_batch": 64, "model.encoder_channels": [8, 16], "variance.floor": 0.01})
     path = tmp_path / "config.yaml"
-    path.write_text(configs.to_yaml(config))
-    assert configs.load(path) == config
+    path.write_text(to_yaml(config))
+    assert load_config(path) == config
 
 
 def test_the_configuration_of_a_run_of_before_the_fields_were_renamed_is_read(tmp_path):
@@ -48,24 +52,19 @@ def test_an_old_name_is_refused_outside_of_run_folders(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("checkpoint: {keep: 3}\n")
     with pytest.raises(InputError, match="keep"):
-        configs.load(path)
+        load_config(path)
 
 
 def test_the_command_line_overrides_the_file(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text("seed: 3\ndata: {global_batch: 32}\n")
-    config = configs.load(path, ["--seed", "5"])
+    config = parsed(["--config", str(path), "--seed", "5"])
     assert (config.seed, config.data.global_batch) == (5, 32)
 
 
 @pytest.mark.parametrize("section", [Config, *SECTIONS], ids=lambda s: s.__name__)
 def test_every_field_says_what_it_means(section):
-    source = (
-        (ROOT / "trainer" / "config" / ("config.py" if section is Config else "sections.py")).read_text().splitlines()
-    )
-    for field in dataclasses.fields(section):
-        line = next(n for n, text in enumerate(source) if text.startswith(f"    {field.name}: "))
-        assert source[line + 1].startswith('    """'), f"{section.__name__}.{field.name} has no line below it"
+    assert meanings(section).keys() == fields_of(section).keys()
 
 
 @pytest.mark.parametrize(
@@ -86,11 +85,18 @@ def test_every_field_says_what_it_means(section):
         (["--data.valid_split", "train"], "data.valid_split"),
         (["--name", "a/b"], "name"),
         (["--config", "missing.yaml"], "missing.yaml"),
+        (["--stage2.patience", "0"], "stage2.patience"),
+        (["--stage1.max_epochs", "0"], "stage1.max_epochs"),
+        (["--variance.update", "null"], "variance.update"),
+        (["--optimiser.learning_rate", ".inf"], "optimiser.learning_rate"),
+        (["--model.encoder_channels", "[]"], "model.encoder_channels"),
+        (["--seed", "18446744073709551616"], "seed"),
+        (["--processes", "0"], "processes"),
     ],
 )
-def test_a_mistake_is_told_in_one_line_that_names_the_field(words, names):
+def test_a_mistake_is_reported_in_one_line_that_names_the_field(words, names):
     with pytest.raises(InputError) as caught:
-        configs.parse(words)
+        parsed(words)
     assert names in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -98,24 +104,48 @@ def test_a_mistake_is_told_in_one_line_that_names_the_field(words, names):
 def test_the_command_ends_with_code_2_and_one_line():
     done = run_module("trainer", "--data.global_batch", "0")
     assert done.returncode == 2
-    assert done.stderr.strip() == "error: data.global_batch: 0 is below 1"
+    assert done.stderr.strip() == (
+        "error: data.global_batch: 0 is not a whole number of at least 1; use for instance 128"
+    )
 
 
 def test_help_lists_every_field_of_every_section():
     done = run_module("trainer", "--help")
     assert done.returncode == 0
-    for field in dataclasses.fields(Config):
-        if dataclasses.is_dataclass(field.type):
-            for inner in dataclasses.fields(field.type):
-                assert f"--{field.name}.{inner.name}" in done.stdout
+    for name in leaf_fields(Config):
+        assert f"--{name} " in done.stdout
 
 
-field_names = [
-    f"{outer.name}.{inner.name}"
-    for outer in dataclasses.fields(Config)
-    if outer.default_factory is not dataclasses.MISSING
-    for inner in dataclasses.fields(outer.default_factory)
-]
+def test_help_shows_the_meaning_of_a_field_its_range_and_its_default():
+    done = run_module("trainer", "--help")
+    assert "Images of one update, summed over all processes. (a whole number of at least 1; default: 128)" in " ".join(
+        done.stdout.split()
+    )
+
+
+def test_a_mistake_in_a_file_is_reported_with_the_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data: {global_batch: 0}\n")
+    with pytest.raises(InputError, match=f"data.global_batch: 0 is not .* \\(in {path}\\)"):
+        load_config(path)
+    with pytest.raises(InputError, match=r"seed: -1 is not .*0$"):
+        load_config(path, {"data.global_batch": 1, "seed": -1})
+
+
+def test_of_several_files_the_later_ones_go_over_the_earlier_ones(tmp_path):
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text("seed: 3\ndata: {global_batch: 32, workers: 1}\n")
+    mine.write_text("data: {global_batch: 64}\n")
+    config = parsed(["--config", str(base), "--config", str(mine)])
+    assert (config.seed, config.data.global_batch, config.data.workers) == (3, 64, 1)
+
+
+def test_a_folder_that_holds_no_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match=f"{tmp_path} holds no config.yaml"):
+        load_config(tmp_path)
+
+
+field_names = list(leaf_fields(Config))
 values = st.one_of(
     st.integers(-3, 10**6),
     st.floats(allow_nan=True, allow_infinity=True),
@@ -129,7 +159,7 @@ values = st.one_of(
 
 @given(st.dictionaries(st.sampled_from([*field_names, "unknown", "data.unknown"]), values, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_any_file_is_read_or_refused_in_one_line(fields):
+def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, fields):
     content: dict = {}
     for name, value in fields.items():
         *outer, inner = name.split(".")
@@ -137,15 +167,17 @@ def test_any_file_is_read_or_refused_in_one_line(fields):
         for key in outer:
             target = target.setdefault(key, {})
         target[inner] = value
-    assert configs.parse(["--config={seed: 3}"]).seed == 3  # the text itself is read where it names no file
-    told = ""
+    path = tmp_path_factory.mktemp("any") / "any.yaml"
+    path.write_text(yaml.safe_dump(content))
+    message = ""
     try:
-        config = configs.parse([f"--config={yaml.safe_dump(content)}"] if content else [])
+        config = load_config(path)
     except InputError as error:
-        told = str(error)
+        message = str(error)
+        assert str(path) in message
     else:
         assert isinstance(config, Config)
-    assert "\n" not in told
+    assert "\n" not in message
 
 
 def test_fields_that_decide_the_result_are_compared_and_the_others_are_not():
@@ -156,4 +188,4 @@ def test_fields_that_decide_the_result_are_compared_and_the_others_are_not():
         engine=dataclasses.replace(old.engine, compile=True),
         log=dataclasses.replace(old.log, every_images=1),
     )
-    assert configs.differences(old, new) == ["seed: 0 -> 1"]
+    assert differences(old, new) == ["seed: 0 -> 1"]

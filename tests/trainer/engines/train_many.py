@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-from trainer.config.config import parse
+from trainer.config.command_line import read_command_line
 from trainer.loop import train
 from trainer.process_group import process_group
 
 with process_group():
     for words in json.loads(Path(sys.argv[1]).read_text()):
-        train(parse(words))
+        train(read_command_line(words).config)

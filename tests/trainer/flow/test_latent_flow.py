@@ -99,7 +99,7 @@ def test_the_same_seed_gives_the_same_flow():
 
 
 def test_mistakes_are_refused_in_one_line(tmp_path):
-    with pytest.raises(InputError, match="epochs: 0 is below 1"):
+    with pytest.raises(InputError, match="epochs: 0 is not a whole number of at least 1"):
         FlowSettings(epochs=0)
     with pytest.raises(InputError, match="2 latents or more"):
         fit_flow(Latents(torch.zeros(3, 1), torch.ones(3, 1), torch.arange(3)), ring(5, 0), FlowSettings())

@@ -5,7 +5,7 @@ import torch
 from support.celeba_tree import write_celeba
 from support.running import ROOT, run_module
 
-from trainer.config.config import load
+from trainer.config.config import load_config
 from trainer.loop import train
 from trainer.run_folder.log import read_events
 from trainer.run_folder.restore import load_model
@@ -40,7 +40,7 @@ def test_the_error_falls(shards, tmp_path, name):
     given = {"objective.name": name, "data.shards": str(shards), "runs": str(tmp_path)}
     if name == "fixed":
         given["objective.sigma2"] = 0.05
-    run = train(load(ROOT / "trainer" / "configs" / "celeba_small.yaml", FIELDS | given))
+    run = train(load_config(ROOT / "trainer" / "configs" / "celeba_small.yaml", FIELDS | given))
     errors = [event["closed_form_sigma2"] for event in read_events(run) if event["event"] == "train"]
     assert errors[-1] < 0.9 * errors[0]
     model = load_model(run)

@@ -1,28 +1,24 @@
-"""python -m trainer.plan --config FILE [--any.field value]: what a run needs, before an hour of a GPU is spent on it.
+"""What a run needs, before an hour of a GPU is spent on it: python -m trainer --dry-run.
 
-Prints the run folder, the shards, the images of both stages, and estimates of time and disk. What is missing is told,
-a line each, and the exit code is 2.
+Prints the run folder, the shards, the images of both stages, and estimates of time and disk. What is missing is
+reported, a line each.
 """
 
-import contextlib
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from data_shards.io.command_line import OneLineParser
-from data_shards.io.disk import existing_parent
-from data_shards.io.errors import InputError, command
+from data_shards.io.disk import existing_parent, free_bytes
+from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
-from trainer.config.config import Config, differences, parse
+from trainer.config.config import Config, differences, load_config
 from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
-from trainer.run_folder.restore import load_config
 
 # Floating-point operations a second of one process. cpu: what one core of 2021 does with both configurations of CelebA;
 # cuda: a cautious guess, for small convolutions leave most of a GPU idle. A run that has begun is timed instead.
@@ -32,8 +28,8 @@ UPDATE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """What a run costs at the most: a stage that converges ends earlier."""
+class RunCost:
+    """The most that a run costs: a stage that converges ends earlier."""
 
     stage_images: tuple[int, ...]
     """Images of each stage at its cap."""
@@ -64,7 +60,7 @@ def forward_operations(model: SigmaVAE) -> float:
     return float(counter.get_total_flops())
 
 
-def estimate(config: Config, image_shape: tuple[int, int, int], train_images: int, processes: int) -> Estimate:
+def estimate(config: Config, image_shape: tuple[int, int, int], train_images: int, processes: int) -> RunCost:
     """What the run of `config` costs on that many processes. No weight is allocated, no image read.
 
     image_shape: (C, H, W); train_images: images of an epoch.
@@ -79,7 +75,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
     # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
     copies = 3 + (config.optimiser.ema_images > 0)
     saved = complete_checkpoints(config.folder)
-    return Estimate(
+    return RunCost(
         stage_images=tuple(max(1, round(stage.max_epochs * train_images)) for stage in stages),
         done=int(saved[-1].name) if saved else 0,
         parameters=parameters,
@@ -112,43 +108,26 @@ def missing(config: Config) -> list[str]:
     return found
 
 
-def show(config: Config, processes: int) -> None:
-    """Prints the plan. Raises InputError where the shards are missing."""
-    manifest = Manifest.load(config.data.shards)
-    plan = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
-    counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
-    stages = ", ".join(f"stage {number} {images:,}" for number, images in enumerate(plan.stage_images, start=1))
-    from_where = (
-        "as this run was timed" if plan.timed else f"guessed at {SUSTAINED[config.device] / 1e9:g} GFLOP/s each"
-    )
-    free = shutil.disk_usage(existing_parent(config.folder)).free
-    print(f"run      {config.folder}, {plan.done:,} images done")
-    print(f"shards   {config.data.shards}: {counts}")
-    print(f"model    {plan.parameters:,} weights, {plan.operations / 1e9:.3g} GFLOP an image")
-    print(f"images   at most: {stages}")
-    print(f"time     at most {duration(plan.seconds)} on {processes} {config.device} processes, {from_where}")
-    print(f"disk     {plan.checkpoint_bytes / 1e9:.2g} GB of checkpoints; {free / 1e9:.4g} GB are free")
-    if plan.checkpoint_bytes > free:
-        raise InputError(f"runs: {plan.checkpoint_bytes / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
-
-
-def main() -> None:
-    """Reads the command line; fields of the configuration are the trainer's."""
-    parser = OneLineParser(prog="python -m trainer.plan", description="Checks and estimates a run.", allow_abbrev=False)
-    parser.add_argument("--processes", type=int, default=1, help="processes of the whole job (default 1)")
-    parser.add_argument("--folder", action="store_true", help="the run folder on stdout, the plan on stderr")
-    arguments, words = parser.parse_known_args()
-    config = parse(words)
+def dry_run(config: Config, processes: int) -> None:
+    """Prints what the run of `config` costs on that many processes. Raises InputError where something is missing."""
     lines = missing(config)
     for line in lines[:-1]:
         print(f"missing: {line}", file=sys.stderr)
     if lines:
         raise InputError(f"missing: {lines[-1]}")
-    with contextlib.redirect_stdout(sys.stderr if arguments.folder else sys.stdout):
-        show(config, arguments.processes)
-    if arguments.folder:
-        print(config.folder)
-
-
-if __name__ == "__main__":
-    sys.exit(command(main))
+    manifest = Manifest.load(config.data.shards)
+    cost = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
+    counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
+    stages = ", ".join(f"stage {number} {images:,}" for number, images in enumerate(cost.stage_images, start=1))
+    from_where = (
+        "as this run was timed" if cost.timed else f"guessed at {SUSTAINED[config.device] / 1e9:g} GFLOP/s each"
+    )
+    free = free_bytes(config.folder)
+    print(f"run      {config.folder}, {cost.done:,} images done")
+    print(f"shards   {config.data.shards}: {counts}")
+    print(f"model    {cost.parameters:,} weights, {cost.operations / 1e9:.3g} GFLOP an image")
+    print(f"images   at most: {stages}")
+    print(f"time     at most {duration(cost.seconds)} on {processes} {config.device} processes, {from_where}")
+    print(f"disk     {cost.checkpoint_bytes / 1e9:.2g} GB of checkpoints; {free / 1e9:.4g} GB are free")
+    if cost.checkpoint_bytes > free:
+        raise InputError(f"{cost.checkpoint_bytes / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free", "runs")

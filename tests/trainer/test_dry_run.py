@@ -1,37 +1,36 @@
-"""What a run is said to need, against what runs really took."""
+"""The estimate of what a run needs, against what runs really took."""
 
 import pytest
 import torch
 from support.running import run_module
 
 from data_shards.manifest import Manifest
-from trainer.config.config import load
+from trainer.config.config import load_config
 from trainer.config.sections import ModelConfig
+from trainer.dry_run import estimate, forward_operations
 from trainer.networks.model import SigmaVAE
-from trainer.plan import estimate, forward_operations
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
-from trainer.run_folder.restore import load_config
 
 
 def test_the_checkpoints_of_a_real_run_are_as_large_as_estimated(digits_run):
     config = load_config(digits_run)
     manifest = Manifest.load(config.data.shards)
-    plan = estimate(config, manifest.image_shape, manifest.num_samples("train"), processes=1)
+    cost = estimate(config, manifest.image_shape, manifest.num_samples("train"), processes=1)
     newest = complete_checkpoints(digits_run)[-1]
     written = sum(path.stat().st_size for path in newest.iterdir())
-    assert plan.checkpoint_bytes / (config.checkpoint.keep_last + 2) == pytest.approx(written, rel=0.2)
+    assert cost.checkpoint_bytes / (config.checkpoint.keep_last + 2) == pytest.approx(written, rel=0.2)
 
 
 def test_a_finished_run_needs_no_more_time_and_was_timed_by_itself(digits_run):
     config = load_config(digits_run)
     manifest = Manifest.load(config.data.shards)
-    plan = estimate(config, manifest.image_shape, manifest.num_samples("train"), processes=1)
+    cost = estimate(config, manifest.image_shape, manifest.num_samples("train"), processes=1)
     events = [event for event in read_events(digits_run) if event["event"] == "train"]
-    assert sum(plan.stage_images) == 6 * 1397
-    assert plan.done == events[-1]["images"]
-    assert plan.seconds <= config.data.global_batch / plan.rate
-    assert plan.rate == events[-1]["images_per_second"]
+    assert sum(cost.stage_images) == 6 * 1397
+    assert cost.done == events[-1]["images"]
+    assert cost.seconds <= config.data.global_batch / cost.rate
+    assert cost.rate == events[-1]["images_per_second"]
 
 
 def test_operations_are_two_for_each_product_of_a_convolution_or_matrix():
@@ -55,14 +54,14 @@ def test_operations_are_two_for_each_product_of_a_convolution_or_matrix():
 
 
 def test_twice_the_processes_take_half_the_computing_time():
-    config = load("trainer/configs/celeba.yaml", {"runs": "nowhere"})
+    config = load_config("trainer/configs/celeba.yaml", {"runs": "nowhere"})
     one, two = (1 / estimate(config, (3, 64, 64), 1000, processes).rate for processes in (1, 2))
     fixed = 0.01 / config.data.global_batch
     assert two - fixed == pytest.approx((one - fixed) / 2)
 
 
-def test_missing_shards_are_told_in_one_line(tmp_path):
-    done = run_module("trainer.plan", "--data.shards", str(tmp_path), "--runs", str(tmp_path))
+def test_missing_shards_are_reported_in_one_line(tmp_path):
+    done = run_module("trainer", "--dry-run", "--data.shards", str(tmp_path), "--runs", str(tmp_path))
     assert done.returncode == 2
     assert done.stderr == f"error: missing: data.shards: {tmp_path}: no manifest.json there; make it by " + (
         "`python -m data_shards build`\n"

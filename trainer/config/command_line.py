@@ -1,0 +1,118 @@
+"""The command line of the trainer: --config FILE, then --any.field value for every field of the configuration."""
+
+import argparse
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic.fields import FieldInfo
+
+from data_shards.io.command_line import OneLineParser
+from data_shards.io.configuration import described, fields_of, is_configuration, leaf_fields, meanings, nearest, shown
+from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import parse_yaml
+from trainer.config.config import Config, from_files
+
+# Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
+_FIELD = "field "
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """What was asked for on the command line."""
+
+    config: Config
+    """The run."""
+    dry_run: bool
+    """Estimate and check, and start nothing."""
+    processes: int
+    """Processes of the whole job that is estimated."""
+    print_folder: bool
+    """Print the run folder alone on stdout, and the estimate on stderr."""
+
+
+def read_command_line(words: Sequence[str]) -> CommandLine:
+    """Reads the words after `python -m trainer`. Raises InputError in one line."""
+    parser = command_line_parser()
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        option, near = unknown[0].partition("=")[0], nearest(unknown[0].partition("=")[0], known)
+        raise InputError(f"{option} is not an option; use {near}" if near else f"{option} is not an option; see --help")
+    if arguments.processes < 1:
+        raise InputError(f"{arguments.processes} is below 1; use the number of processes", parameter="processes")
+    known_fields = leaf_fields(Config)
+    overrides = {
+        name.removeprefix(_FIELD): value_of(word, known_fields[name.removeprefix(_FIELD)], name.removeprefix(_FIELD))
+        for name, word in vars(arguments).items()
+        if name.startswith(_FIELD)
+    }
+    return CommandLine(
+        config=from_files(arguments.config, overrides),
+        dry_run=arguments.dry_run,
+        processes=arguments.processes,
+        print_folder=arguments.print_folder,
+    )
+
+
+def command_line_parser() -> OneLineParser:
+    """The parser, with an option for every field."""
+    parser = OneLineParser(
+        prog="python -m trainer",
+        description="Trains a two-stage sigma-VAE. The same command again goes on from the last checkpoint. "
+        "Start it on several processes with torchrun, deepspeed or srun.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file with any of the fields below; of several, the later ones go over the earlier ones",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check the run and estimate its cost; start nothing")
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="with --dry-run: processes of the whole job (default: 1)"
+    )
+    parser.add_argument(
+        "--print-folder",
+        action="store_true",
+        help="with --dry-run: the run folder alone on stdout, the estimate on stderr",
+    )
+    _add_fields(parser, Config, "")
+    return parser
+
+
+def _add_fields(parser: OneLineParser, kind: type, prefix: str) -> None:
+    group = parser.add_argument_group((kind.__doc__ or "").rstrip("."))
+    texts = meanings(kind)
+    for name, info in fields_of(kind).items():
+        if is_configuration(info.annotation):
+            continue
+        group.add_argument(
+            f"--{prefix}{name}",
+            dest=f"{_FIELD}{prefix}{name}",
+            default=argparse.SUPPRESS,
+            metavar=_placeholder(name, info),
+            help=f"{texts[name]} ({described(info)}; default: {shown(info.default)})".replace("%", "%%"),
+        )
+    for name, info in fields_of(kind).items():
+        if is_configuration(info.annotation):
+            _add_fields(parser, typing.cast(type, info.annotation), f"{prefix}{name}.")
+
+
+def _placeholder(name: str, info: FieldInfo) -> str:
+    if typing.get_origin(info.annotation) is Literal:
+        return "{" + ",".join(map(str, typing.get_args(info.annotation))) + "}"
+    return "{true,false}" if info.annotation is bool else name.upper()
+
+
+def value_of(word: str, info: FieldInfo, name: str) -> Any:
+    """The value that a word of the command line stands for: a text as it is, anything else as YAML has it."""
+    if info.annotation is str or typing.get_origin(info.annotation) is Literal:
+        return word
+    try:
+        return parse_yaml(word)
+    except InputError:
+        raise InputError(f"{shown(word)} is not {described(info)}", parameter=name) from None
