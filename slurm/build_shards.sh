@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From CelebA's zip or folder to shards: slurm/build_shards.sh [options of data_shards build celeba] [--dry-run]
-# Submits an array with one part of the work a task, and the merge after it. The same command again makes what is missing.
+# Submits an array with one part of the work a task, and the merge after it. The same command again does what is missing.
 #
 #SBATCH --job-name=shards        # in the queue, and in the name of the log
 #SBATCH --ntasks=1               # one part a task

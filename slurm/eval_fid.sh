@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The distance of a run's samples from real images: slurm/eval_fid.sh [options of eval fid] [--dry-run]
-# Submits an array with one part of the images a task, and the merge after it. The same command again, after a part has
-# failed, runs that part alone, then the merge.
+# Submits an array with one part of the images a task, and the merge after it. After a part has failed, the same command
+# again runs only that part, then the merge.
 #
 #SBATCH --job-name=fid           # in the queue, and in the name of the log
 #SBATCH --ntasks=1               # one part a task

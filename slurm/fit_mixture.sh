@@ -7,7 +7,7 @@
 #SBATCH --ntasks-per-node=1      # one launcher a machine, which starts PROCESSES
 #SBATCH --gpus-per-node=4        # GPUs of each machine, one process each
 #SBATCH --cpus-per-task=32       # cores of each machine, for all its processes
-#SBATCH --time=04:00:00          # out of time is no loss: the job goes on where it was
+#SBATCH --time=04:00:00          # a job that runs out of time is continued
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
 #SBATCH --requeue                # Slurm may start the job again after a lost node

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What the batch scripts share: strict mode, the environment, where processes meet, signals, and starting again.
-# A script sources it from the project's folder, with the variables of its top set.
+# What the batch scripts share: strict mode, the environment, the rendezvous of processes, signals, and requeueing.
+# A script sources it from the project's folder, after it has set its variables.
 set -euo pipefail
 
 say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID }$*"; }
 
-# The command's --dry-run is taken out of WORDS; all else goes on to Python.
+# Splits the command line into DRY_RUN, which is set for --dry-run, and WORDS, which are passed to Python.
 read_words() {
   # shellcheck disable=SC2034 # the scripts read both
   DRY_RUN="" WORDS=()
@@ -31,16 +31,17 @@ load_environment() {
   fi
 }
 
-# Asks the scheduler whether it would take the script: partition, account, nodes, GPUs, time. Starts nothing.
+# Checks that the scheduler would accept the script: partition, account, nodes, GPUs, time. Starts nothing.
 check_scheduler() {
   if [[ -z ${SLURM_JOB_ID:-} ]]; then sbatch --test-only "$@"; fi
 }
 
-# node_address NODE: its address and its name are one on most clusters; where not, the address is what can be reached.
+# node_address NODE: the address at which a node can be reached; on most clusters it equals the node's name.
 node_address() { scontrol --oneliner show node "$1" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p'; }
 
-# Where the processes meet: the first node of the allocation, and a port that follows from the job's id and is free.
-meet() {
+# Sets NODES, and MASTER_ADDR and MASTER_PORT to the first node of the allocation and a free port that depends on the
+# job's id.
+set_rendezvous() {
   mapfile -t NODES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   MASTER_ADDR="$(node_address "${NODES[0]}")"
   MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
@@ -50,24 +51,25 @@ meet() {
 
 # on_all_nodes MODULE WORDS...: `python -m MODULE WORDS` in PROCESSES processes on each node.
 on_all_nodes() {
-  meet
+  set_rendezvous
   local cpus=$((${SLURM_CPUS_PER_TASK:-1}))
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > PROCESSES ? cpus / PROCESSES : 1))}"
   local step=(srun --kill-on-bad-exit=1 --nodes="$SLURM_JOB_NUM_NODES")
   if [[ $LAUNCH == srun ]]; then
     step+=(--ntasks=$((SLURM_JOB_NUM_NODES * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task=$((cpus > PROCESSES ? cpus / PROCESSES : 1)))
-    # Ignored until Python takes them: a process that is still starting would die of them.
+    # Ignored until Python handles them: they would end a process that is still starting.
     "${step[@]}" bash -c "trap '' USR2 TERM; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
   else
     step+=(--ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus")
-    # -- keeps torchrun from taking the module's options for its own.
+    # -- keeps torchrun from reading the module's options as its own.
     "${step[@]}" slurm/on_node.sh "${IN_PYTHON[@]}" -m torch.distributed.run \
       --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$PROCESSES" --signals-to-handle=SIGINT \
       --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" -m -- "$@"
   fi
 }
 
-# Puts this job back into the queue, at most MAX_REQUEUES times, and ends the script. A job that is being cancelled stays so.
+# requeue REASON: puts this job back into the queue, at most MAX_REQUEUES times, and ends the script. A job that is being
+# cancelled stays cancelled.
 requeue() {
   local state
   state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
@@ -84,18 +86,19 @@ requeue() {
   exit 0
 }
 
-# Whether the scheduler has told this job to make way.
+# Succeeds where the scheduler is preempting this job.
 was_preempted() {
   scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'
 }
 
-# A step fails at once where a node dies, long before Slurm misses the node: so each is asked for a sign of life.
+# Succeeds where a node of the job does not answer. A step fails as soon as a node is lost, long before Slurm marks the
+# node as down, so an empty step is run on each node.
 a_node_is_lost() {
   ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
     --quiet true 2>/dev/null
 }
 
-# end_step CODE: a failed step that was preempted or lost a node starts the job again; any other failure is final.
+# end_step CODE: requeues the job where a failed step was preempted or lost a node; any other failure is final.
 end_step() {
   if (($1)) && was_preempted; then requeue "preempted"; fi
   if (($1)) && a_node_is_lost; then requeue "a node was lost"; fi
@@ -103,13 +106,14 @@ end_step() {
   exit "$1"
 }
 
-# end_training RUN CODE: the run says in RUN/requeue whether it was stopped and wants to go on.
+# end_training RUN CODE: as end_step, and requeues the job where RUN/requeue says that the run was stopped before its end.
 end_training() {
   if [[ -f $1/requeue && $(<"$1/requeue") == yes* ]]; then requeue "stopped by $(cut -d ' ' -f 2- "$1/requeue")"; fi
   end_step "$2"
 }
 
-# Runs a command that keeps what it has done and goes on from there, in a job with --signal=B:USR2@SECONDS.
+# restartable COMMAND...: runs a command that can be interrupted and continued, in a job with --signal=B:USR2@SECONDS, and
+# requeues the job on that signal.
 restartable() {
   local code=0
   trap 'requeue "out of time"' USR2
@@ -119,8 +123,8 @@ restartable() {
   if ((code)); then end_step "$code"; fi
 }
 
-# submit_parts SCRIPT PARTS WORDS...: an array of these parts, then the merge when all have succeeded, whose id is
-# printed. Where a part fails the merge is taken out of the queue. AFTER, if set: the job that the array waits for.
+# submit_parts SCRIPT PARTS WORDS...: submits an array of these parts and the merge, which starts when all have succeeded,
+# and prints the merge's id. Where a part fails the merge is cancelled. AFTER, if set: the job that the array waits for.
 submit_parts() {
   local script="$1" parts="$2" array
   shift 2

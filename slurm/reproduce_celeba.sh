@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # From CelebA's zip to a run's report and every table and figure of the paper: slurm/reproduce_celeba.sh [--dry-run]
 # Submits a chain of jobs, each of which waits for those it needs: shards, then the run with its mixture, distances and
-# report; beside it an array that shares out all trainings of the tables, and their pages. The same command again makes
-# what is missing. Variables and resources of the single steps are those of their own scripts.
+# report; beside it an array that divides all trainings of the tables among its tasks, and their pages. The same command
+# again does what is missing. Variables and resources of the single steps are those of their own scripts.
 #
 # Resources of one task of the array, of the report and of the pages:
 #SBATCH --job-name=reproduce     # in the queue, and in the name of the log
 #SBATCH --ntasks=1               # one share of the trainings
 #SBATCH --gpus-per-node=1        # trainings of a share follow one another on one GPU
 #SBATCH --cpus-per-task=8        # cores of a share
-#SBATCH --time=24:00:00          # out of time is no loss: the job goes on where it was
+#SBATCH --time=24:00:00          # a job that runs out of time is continued
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
 #SBATCH --requeue                # Slurm may start a share again after a lost node
@@ -26,7 +26,7 @@ COMPONENTS="${COMPONENTS:-500}"      # components of its mixture
 IMAGES="${IMAGES:-500}"              # test images of its likelihood and uncertainty, and samples of its memorisation
 DEVICE="${DEVICE:-cuda}"             # cuda or cpu
 PLAN="${PLAN:-}"                     # YAML file of what the tables need; empty: the project's own for CelebA
-SHARES="${SHARES:-15}"               # tasks that share out the trainings of the tables
+SHARES="${SHARES:-15}"               # tasks that the trainings of the tables are divided among
 PARTS="${PARTS:-8}"                  # tasks of the shards, and of the distances
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a job starts itself again
 export SOURCE RUNS RUN COMPONENTS IMAGES DEVICE PARTS
@@ -47,7 +47,7 @@ report() {
   in_python -m eval report --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
 }
 
-# after JOBS SCRIPT WORDS...: submits a script that waits for these jobs, and leaves the queue where one fails.
+# after JOBS SCRIPT WORDS...: submits a script that waits for these jobs, and is cancelled where one of them fails.
 after() { sbatch --parsable --dependency="$1" --kill-on-invalid-dep=yes "${@:2}"; }
 
 submit_chain() {
@@ -58,7 +58,7 @@ submit_chain() {
   fid="$(AFTER="$mixture" submit_parts slurm/eval_fid.sh "0-$((PARTS - 1))")"
   report="$(after "afterok:$fid" --export=ALL,STEP=report slurm/reproduce_celeba.sh)"
   shares="$(after "afterok:$shards" --array="0-$((SHARES - 1))" --export=ALL,STEP=share slurm/reproduce_celeba.sh)"
-  # Also where a share failed: the pages then say what is missing.
+  # Also where a share failed: the pages then list what is missing.
   pages="$(after "afterany:$shares" --export=ALL,STEP=pages slurm/reproduce_celeba.sh)"
   say "shards $shards, run $run, mixture $mixture, distances $fid, report $report, tables $shares, pages $pages"
   say "at the end: $RUN/report.html and $tables/pages"

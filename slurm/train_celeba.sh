@@ -8,18 +8,18 @@
 #SBATCH --ntasks-per-node=1      # one launcher a machine, which starts PROCESSES
 #SBATCH --gpus-per-node=4        # GPUs of each machine, one process each
 #SBATCH --cpus-per-task=32       # cores of each machine, for all its processes and their readers
-#SBATCH --time=12:00:00          # out of time is no loss: the job goes on where it was
+#SBATCH --time=12:00:00          # a job that runs out of time is continued
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
 #SBATCH --requeue                # Slurm may start the job again after a lost node
-#SBATCH --signal=USR2@600        # seconds before the end at which the run is told to save
+#SBATCH --signal=USR2@600        # seconds before the end at which the run saves and stops
 set -euo pipefail
 
 MODULES="${MODULES:-}"                           # modules to load, such as "cuda/12.6 gcc/13"
 CONTAINER="${CONTAINER:-}"                       # command before Python, such as "apptainer exec --nv vae.sif"; empty: none
 PYTHON="${PYTHON:-.venv/bin/python}"             # the Python in which the project is installed
 CONFIG="${CONFIG:-trainer/configs/celeba.yaml}"  # the trainer's configuration
-SHARDS="${SHARDS:-shards/celeba}"                # what slurm/build_shards.sh made, on a disk that all nodes share
+SHARDS="${SHARDS:-shards/celeba}"                # made by slurm/build_shards.sh, on a disk that all nodes share
 RUNS="${RUNS:-runs}"                             # folder of the run folders, on a disk that all nodes share
 PROCESSES="${PROCESSES:-${SLURM_GPUS_ON_NODE:-4}}" # processes of each node
 LAUNCH="${LAUNCH:-torchrun}"                     # torchrun: one a node; srun: every process is a task of Slurm

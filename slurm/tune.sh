@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # A sweep on a Ray cluster inside one allocation: sbatch slurm/tune.sh [options of python -m tune] [--dry-run]
-# The job ends with the sweep. Out of time or preempted it comes back, and the sweep goes on where it was.
+# The job ends with the sweep. Out of time or preempted it is requeued, and the sweep continues.
 #
 #SBATCH --job-name=sweep         # in the queue, and in the name of the log
 #SBATCH --nodes=2                # machines
 #SBATCH --ntasks-per-node=1      # one Ray node a machine
 #SBATCH --gpus-per-node=4        # GPUs of each machine that trials share
 #SBATCH --cpus-per-task=32       # cores of each machine that trials share
-#SBATCH --time=24:00:00          # out of time is no loss: the job goes on where it was
+#SBATCH --time=24:00:00          # a job that runs out of time is continued
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
 #SBATCH --requeue                # Slurm may start the job again after a lost node
@@ -32,7 +32,7 @@ if [[ $DRY_RUN ]]; then
   exit
 fi
 
-# ray_on NODE OPTIONS...: Ray on one node until the job ends. The trials pass no data through Ray, so its store is small.
+# ray_on NODE OPTIONS...: runs Ray on one node until the job ends. Trials pass no data through Ray, so its store is small.
 ray_on() {
   local node="$1"
   shift
@@ -41,11 +41,11 @@ ray_on() {
     --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=200000000 "$@" &
 }
 
-# A head that finds a token in the home folder asks for it, and other nodes show it only when they are told to.
+# A head that finds a token in the home folder requires it, and other nodes send it only in this mode.
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 [[ $RAY_AUTH_MODE != token ]] || in_python -m ray.scripts.scripts get-auth-token --generate >/dev/null
 
-meet
+set_rendezvous
 ray_on "${NODES[0]}" --head --port="$MASTER_PORT" --temp-dir="$RAY_FOLDER"
 until (: <"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do sleep 1; done
 for node in "${NODES[@]:1}"; do ray_on "$node" --address="$MASTER_ADDR:$MASTER_PORT"; done

@@ -31,7 +31,7 @@ FIELDS: dict[str, Any] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """A scheduler, CelebA-shaped data, and where things go."""
+    """A scheduler, CelebA-shaped data, and the folders of the tests."""
 
     scheduler: Scheduler
     folder: Path
@@ -77,16 +77,16 @@ class Cluster:
         return self.submit([*resources, *options], "train_celeba.sh", *words, **variables)
 
     def log(self, job: str) -> str:
-        """What a job has said so far."""
+        """What a job has printed so far."""
         return "".join(path.read_text() for path in sorted(self.folder.glob(f"*-{job}.log")))
 
     def finish(self, job: str, *, state: str = "COMPLETED", seconds: float = 500) -> None:
-        """Waits for a job's end, and hurries it whenever it is back in the queue."""
+        """Waits for a job's end, and starts it without delay whenever it is back in the queue."""
 
         def ended() -> str:
             found = self.scheduler.facts(job)
             if found["JobState"] == "PENDING" and found["Reason"] == "BeginTime":
-                self.scheduler.hurry(job)
+                self.scheduler.start_now(job)
             return "" if found["JobState"] in ("PENDING", "RUNNING", "COMPLETING") else found["JobState"]
 
         try:
@@ -102,7 +102,7 @@ def events(run: Path, kind: str) -> list[dict[str, Any]]:
 
 
 def wait_for_stage2(run: Path, updates: int = 100) -> None:
-    """Waits until stage 2 is under way."""
+    """Waits until stage 2 has seen this many updates."""
 
     def inside() -> bool:
         seen = [event["images"] for event in events(run, "train") if event["stage"] == 2]

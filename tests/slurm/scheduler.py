@@ -105,7 +105,7 @@ class Scheduler:
         self.wait_until_idle()
 
     def wait_until_idle(self) -> None:
-        """Waits until both nodes are up and have nothing to do, nor processes left of what they did."""
+        """Waits until both nodes are up and idle, without processes of earlier jobs."""
 
         def idle() -> bool:
             states = self.command("sinfo", "--Node", "--noheader", "--partition=gpu", "--format=%T").split()
@@ -145,7 +145,7 @@ class Scheduler:
         _end([*self._daemons(), *self._steps()])
 
     def kill_node(self, node: str) -> None:
-        """What the loss of power does to a node: its daemon and its jobs' processes are gone at once."""
+        """Ends a node as a loss of power would: its daemon and its jobs' processes are killed at once."""
         _end([psutil.Process(int((self.folder / f"{node}.pid").read_text())), *self._steps(node)])
 
     def trainers(self) -> list[psutil.Process]:
@@ -153,7 +153,7 @@ class Scheduler:
         return [p for p in self._steps() if "trainer" in p.cmdline() and "torch.distributed.run" not in p.cmdline()]
 
     def command(self, *words: str, env: dict[str, str] | None = None) -> str:
-        """What a command of Slurm says."""
+        """The output of a command of Slurm."""
         done = subprocess.run(
             words, env={**self.env, **(env or {})}, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
         )
@@ -161,7 +161,7 @@ class Scheduler:
         return done.stdout.strip()
 
     def facts(self, job: str) -> dict[str, str]:
-        """What `scontrol show job` says of a job or a task of an array."""
+        """The fields of `scontrol show job` for a job or a task of an array."""
         text = self.command("scontrol", "--oneliner", "show", "job", job)
         return dict(re.findall(r"(\S+?)=(\S*)", text))
 
@@ -169,8 +169,8 @@ class Scheduler:
         """RUNNING, PENDING, COMPLETED, ..."""
         return self.facts(job)["JobState"]
 
-    def hurry(self, job: str) -> None:
-        """A job that is back in the queue waits two minutes for its nodes to be clean; these nodes are so sooner."""
+    def start_now(self, job: str) -> None:
+        """Starts a requeued job without the two minutes that Slurm waits for its nodes to be cleaned up."""
         time.sleep(5)  # at once, its new credential would be revoked with the old one
         self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 

@@ -1,4 +1,4 @@
-"""slurm/on_node.sh: what stands between Slurm's signals and the processes that torchrun starts."""
+"""slurm/on_node.sh: how Slurm's signals reach the processes that torchrun starts."""
 
 import signal
 import subprocess

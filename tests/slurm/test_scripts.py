@@ -1,4 +1,4 @@
-"""The batch scripts as text, and their --dry-run: what is missing is told before anything is submitted."""
+"""The batch scripts as text, and their --dry-run, which reports what is missing before anything is submitted."""
 
 import shutil
 import subprocess
@@ -32,7 +32,7 @@ def queued(cluster: Cluster) -> list[str]:
     return cluster.scheduler.command("squeue", "--noheader", "--format=%i").split()
 
 
-def test_a_dry_run_of_training_prints_the_plan_and_submits_nothing(cluster: Cluster):
+def test_a_dry_run_of_training_prints_its_cost_and_submits_nothing(cluster: Cluster):
     done = cluster.script("train_celeba.sh", "--dry-run", "--stage1.max_epochs=3", "--name=planned")
     assert done.returncode == 0, done.stderr
     assert "stage 1 720, stage 2 1,200" in done.stdout
@@ -73,7 +73,7 @@ def test_a_dry_run_of_the_shards_estimates_time_and_disk(cluster: Cluster):
     assert not (cluster.folder / "unbuilt").exists()
 
 
-def test_the_command_before_python_stands_for_a_container(cluster: Cluster):
+def test_python_is_started_through_the_container_command(cluster: Cluster):
     done = cluster.script("train_celeba.sh", "--dry-run", CONTAINER="env -u HOME")
     assert done.returncode == 0, done.stderr
     assert "shards" in done.stdout

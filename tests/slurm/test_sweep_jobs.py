@@ -1,4 +1,4 @@
-"""slurm/tune.sh: a sweep on a Ray cluster that lives inside one allocation."""
+"""slurm/tune.sh: a sweep on a Ray cluster inside one allocation."""
 
 import pytest
 import yaml

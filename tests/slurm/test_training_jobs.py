@@ -1,4 +1,4 @@
-"""slurm/train_celeba.sh on a real scheduler with two nodes: it trains, and what interrupts it leaves no trace."""
+"""slurm/train_celeba.sh on a real scheduler with two nodes: it trains, and interruptions do not change the weights."""
 
 import contextlib
 import signal
@@ -27,7 +27,7 @@ def undisturbed(cluster: Cluster):
     return cluster.runs / "undisturbed"
 
 
-def assert_went_on_to_the_same_weights(run, undisturbed):
+def assert_continued_to_the_same_weights(run, undisturbed):
     expected = read_model(complete_checkpoints(undisturbed)[-1])
     found = read_model(complete_checkpoints(run)[-1])
     assert read_state(complete_checkpoints(run)[-1]).stages.ended == "cap"
@@ -58,7 +58,7 @@ def test_fields_on_the_command_line_reach_the_trainer(undisturbed):
     assert config.model.activation == load_config("trainer/configs/celeba_small.yaml").model.activation
 
 
-def test_a_job_preempted_in_stage_2_goes_on_to_the_weights_of_an_undisturbed_one(cluster: Cluster, undisturbed):
+def test_a_job_preempted_in_stage_2_ends_with_the_weights_of_an_undisturbed_one(cluster: Cluster, undisturbed):
     job = cluster.train("preempted")
     run = cluster.runs / "preempted"
     wait_for_stage2(run)
@@ -69,10 +69,10 @@ def test_a_job_preempted_in_stage_2_goes_on_to_the_weights_of_an_undisturbed_one
     cluster.finish(job)
     assert [(event["stage"], event["reason"]) for event in events(run, "stop")] == [(2, "SIGTERM")]
     assert "stopped by SIGTERM; back into the queue" in cluster.log(job)
-    assert_went_on_to_the_same_weights(run, undisturbed)
+    assert_continued_to_the_same_weights(run, undisturbed)
 
 
-def test_a_job_out_of_time_goes_on_to_the_same_weights(cluster: Cluster, undisturbed):
+def test_a_job_out_of_time_continues_to_the_same_weights(cluster: Cluster, undisturbed):
     job = cluster.train("out-of-time")
     run = cluster.runs / "out-of-time"
     wait_for_stage2(run)
@@ -88,7 +88,7 @@ def test_a_job_out_of_time_goes_on_to_the_same_weights(cluster: Cluster, undistu
     cluster.scheduler.wait_until(job, "PENDING")
     cluster.scheduler.command("scontrol", "update", f"JobId={job}", "TimeLimit=30")
     cluster.finish(job)
-    assert_went_on_to_the_same_weights(run, undisturbed)
+    assert_continued_to_the_same_weights(run, undisturbed)
 
 
 def test_usr2_by_scancel_saves_and_requeues_tasks_of_srun(cluster: Cluster, undisturbed):
@@ -98,10 +98,10 @@ def test_usr2_by_scancel_saves_and_requeues_tasks_of_srun(cluster: Cluster, undi
     cluster.scheduler.command("scancel", "--signal=USR2", job)
     cluster.finish(job)
     assert cluster.scheduler.facts(job)["Restarts"] == "1"
-    assert_went_on_to_the_same_weights(run, undisturbed)
+    assert_continued_to_the_same_weights(run, undisturbed)
 
 
-def test_a_job_whose_node_dies_goes_on_when_the_node_is_back(cluster: Cluster, undisturbed):
+def test_a_job_whose_node_is_lost_continues_when_the_node_is_back(cluster: Cluster, undisturbed):
     job = cluster.train("node-lost")
     run = cluster.runs / "node-lost"
     wait_for_stage2(run)
@@ -109,12 +109,12 @@ def test_a_job_whose_node_dies_goes_on_when_the_node_is_back(cluster: Cluster, u
     cluster.scheduler.wait_until(job, "PENDING", seconds=120)
     cluster.scheduler.start_node("n2")
     cluster.scheduler.wait_until_idle()
-    time.sleep(20)  # Slurm takes a while to forget the dead steps; by itself it would wait two minutes
+    time.sleep(20)  # Slurm takes a while to clear the lost steps; by itself it would wait two minutes
     cluster.finish(job)
-    assert_went_on_to_the_same_weights(run, undisturbed)
+    assert_continued_to_the_same_weights(run, undisturbed)
 
 
-def test_a_cancelled_job_does_not_come_back(cluster: Cluster):
+def test_a_cancelled_job_is_not_requeued(cluster: Cluster):
     job = cluster.train("cancelled", fields=ENDLESS)
     run = cluster.runs / "cancelled"
     wait_for_stage2(run, updates=1)
@@ -132,7 +132,7 @@ def test_the_number_of_requeues_is_bounded(cluster: Cluster):
     wait_for_stage2(run, updates=1)
     cluster.scheduler.command("scancel", "--signal=USR2", job)
     cluster.scheduler.wait_until(job, "PENDING")
-    cluster.scheduler.hurry(job)
+    cluster.scheduler.start_now(job)
     wait_for(
         lambda: events(run, "resume") and events(run, "train")[-1]["images"] > events(run, "resume")[-1]["images"],
         "the run goes on",

@@ -1,7 +1,7 @@
-"""Optuna's search behind Ray's interface: several objectives, repeats over seeds, and a study that outlives Ray.
+"""Optuna's search behind Ray's interface: several objectives, repeats over seeds, and a study in a file.
 
-The study lies in a file of the sweep's folder. What Ray keeps of the search may be older than that file after a crash;
-numbers of configurations come from the study, so that no two ever share one.
+The study is a file in the sweep's folder. After a crash, the state of the search that Ray has stored may be older than
+that file; numbers of configurations come from the study, so that no two configurations have the same one.
 """
 
 import json
@@ -23,7 +23,7 @@ from tune.sweep_config import Dimension, Fields, SweepConfig
 
 
 class OptunaSearch(Searcher):
-    """Asks a study for configurations, gives each to one trial a seed, and tells it the means over them."""
+    """Takes configurations from a study, gives each to one trial per seed, and returns their means to the study."""
 
     def __init__(self, sweep: SweepConfig) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class OptunaSearch(Searcher):
         return self._study
 
     def set_search_properties(self, metric: Any, mode: Any, config: dict[str, Any], **spec: Any) -> bool:
-        """Accepts what Ray says; the sweep's own configuration decides."""
+        """Ignores Ray's settings: objectives and space are those of the sweep's configuration."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -71,10 +71,10 @@ class OptunaSearch(Searcher):
         return {"trial": trial}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tells the study when the last of a configuration's seeds has ended."""
+        """Returns the means to the study when the last of a configuration's seeds has ended."""
         number = self.state["of"].pop(trial_id, None)
         if number is None:
-            return  # suggested after Ray last stored the search, and lost with what came later
+            return  # suggested after Ray last stored the search, so this search does not know it
         values = [(result or {}).get(objective) for objective in self.sweep.objectives]
         complete = (result or {}).get("finished") and None not in values
         results = self.state["results"][str(number)]
@@ -83,7 +83,7 @@ class OptunaSearch(Searcher):
             return
         del self.state["results"][str(number)]
         if None in results:
-            # Stopped or failed: its numbers are not those of an end, and cannot be compared with the others'.
+            # Stopped or failed: it has no final numbers to compare with the others'.
             self.study.tell(number, state=TrialState.FAIL)
         else:
             self.study.tell(number, [statistics.fmean(column) for column in zip(*results, strict=True)])
@@ -93,13 +93,13 @@ class OptunaSearch(Searcher):
         Path(checkpoint_path).write_text(json.dumps(self.state))
 
     def restore(self, checkpoint_path: str) -> None:
-        """Reads it."""
+        """Reads what `save` wrote."""
         self.state = json.loads(Path(checkpoint_path).read_text())
 
 
 def _suggested(asked: optuna.Trial, dimension: Dimension) -> Any:
     if dimension.kind == "choice":
-        # Lists are no categories for Optuna; their text is.
+        # Optuna takes texts as categories, but no lists.
         texts = [json.dumps(value) for value in dimension.values]
         return json.loads(asked.suggest_categorical(dimension.field, texts))
     low, high = dimension.values

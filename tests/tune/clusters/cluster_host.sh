@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The first process of a host: a machine of its own as far as Ray can tell, with a private /tmp, /dev/shm, /run and home
+# The first process of a host, which Ray takes for a machine of its own, with a private /tmp, /dev/shm, /run and home
 # over those of the real machine, the shared folder under /mnt/sweeps, and sshd.
 # Arguments: name, its address with prefix, gateway, home, shared folder, folder of installed packages, Python, folder of keys.
 set -euo pipefail
@@ -14,7 +14,7 @@ mount --bind "$keys" /mnt/keys
 for folder in /run /tmp /dev/shm; do mount -t tmpfs tmpfs "$folder"; done
 mkdir /run/sshd /run/upper /run/work
 mount -t overlay overlay -o "lowerdir=$home,upperdir=/run/upper,workdir=/run/work" "$home"
-# Ray on the real machine may have left a token there, which is none of this host's business.
+# Ray on the real machine may have left a token there, which this host must not use.
 mkdir -p "$home/.ray"
 mount -t tmpfs tmpfs "$home/.ray"
 
@@ -27,12 +27,12 @@ chmod +x "$venv/bin/ray"
 # setuptools is among them, and there is no network to fetch another one for building.
 mkdir -p "$home/.config/pip"
 printf '[install]\nno-build-isolation = false\n' > "$home/.config/pip/pip.conf"
-# Ray's workers are nice by 15, and on a machine whose cores do other work too they would hardly ever get one.
+# Ray gives its workers niceness 15; on a machine whose cores do other work too they would hardly ever run.
 echo 'export RAY_worker_niceness=0' >> "$home/.bashrc"
 
 hostname "$name"
 ip link set lo up
-read -r _  # a line comes once the cable is in
+read -r _  # a line comes once the network is connected
 ip address add "$address" dev eth0
 ip link set eth0 up
 ip route add default via "$gateway"

@@ -22,7 +22,7 @@ PROGRAMS = ("/usr/sbin/sshd", "ssh-keygen", "rsync", "ip", "unshare", "nsenter",
 
 
 def missing() -> str | None:
-    """What keeps hosts from being made here, in one line; None where nothing does."""
+    """Why hosts cannot be made on this machine, in one line; None where they can."""
     if os.geteuid() != 0:
         return "hosts in network namespaces need root"
     absent = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -71,7 +71,7 @@ class Host:
         return self.run("ps", "-eo", "args").splitlines()
 
     def lose(self) -> None:
-        """The host is gone, as by a power cut: no process inside gets to say goodbye."""
+        """Ends the host as a power cut would: all processes inside are killed at once."""
         self.process.kill()
         self.process.wait()
 

@@ -1,4 +1,4 @@
-"""`ray up` with tune/clusters/local.yaml, typed at a desk, on hosts made for it."""
+"""`ray up` with tune/clusters/local.yaml, run on a desk machine for hosts that are network namespaces."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ PROJECT = "~/two-stage-sigma-vae"
 
 @dataclass
 class RayUp:
-    """A cluster file that differs from the project's in what every user changes: addresses and the way in."""
+    """A cluster file that differs from the project's in what every user changes: addresses, user and key."""
 
     network: Network
     file: Path
@@ -36,7 +36,7 @@ class RayUp:
 
     @property
     def env(self) -> dict[str, str]:
-        """What commands at the desk need: the project's Ray, and notes of clusters apart from those of others."""
+        """The environment of commands at the desk: the project's Ray, and an own folder for Ray's records of clusters."""
         return {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_TMPDIR": str(self.network.folder / "ray"),

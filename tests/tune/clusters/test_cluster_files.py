@@ -1,4 +1,4 @@
-"""The files for `ray up`, judged offline: by Ray's own schema, by bash, by Ray's own command line and by pip."""
+"""The files for `ray up`, checked offline: by Ray's own schema, by bash, by Ray's own command line and by pip."""
 
 import copy
 import shlex
@@ -81,7 +81,7 @@ def test_on_compute_engine_the_head_is_on_demand_and_the_workers_are_spot():
 
 
 @pytest.mark.parametrize("name", CLOUDS)
-def test_workers_come_and_go_with_the_work_and_the_head_takes_no_trials(name):
+def test_the_number_of_workers_follows_the_load_and_the_head_runs_no_trials(name):
     cluster = prepare_config(read(name))
     head, workers = node_types(name)
     assert head["resources"]["CPU"] == 0
@@ -115,7 +115,7 @@ def test_the_mounts_suffice_to_install_the_project_as_the_setup_commands_do(tmp_
             shutil.copytree(ROOT / local, place, ignore=shutil.ignore_patterns(*cluster["rsync_exclude"]))
         else:
             shutil.copy(ROOT / local, place)
-    # The dependencies are those of this environment: they are not what is asked here.
+    # Without dependencies: this environment has them.
     installs = [command for command in cluster["setup_commands"] if "pip install" in command]
     assert [Path(command.split()[-1]) for command in installs] == [Path("~/two-stage-sigma-vae")]
     target = tmp_path / "installed"

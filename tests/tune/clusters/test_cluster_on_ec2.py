@@ -1,4 +1,4 @@
-"""What Ray would ask EC2 for with tune/clusters/aws.yaml, told to moto's server of that interface, not to Amazon."""
+"""The EC2 requests that Ray makes with tune/clusters/aws.yaml, sent to moto's server instead of Amazon's."""
 
 import boto3
 import pytest
