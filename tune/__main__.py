@@ -72,8 +72,7 @@ def _estimate(sweep: SweepConfig, processes: int) -> None:
 
 def _run(sweep: SweepConfig, args: argparse.Namespace) -> None:
     # Ray takes seconds to import, and a mistake in the file is reported before.
-    from tune.export import export_best
-    from tune.report.ranking import ranking
+    from tune.report.ranking import export_best, ranking
     from tune.report.report import write_report
     from tune.sweep import run_sweep
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
 from tune.report.ranking import best_configuration
 from tune.search.optuna_search import OptunaSearch
-from tune.search.stopping import scheduler
 from tune.search.trials import Phase, Trial, number_of_search_trials, repeated, search_trials
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
@@ -46,11 +46,11 @@ def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[TrialRecord
     address: of a Ray cluster, "auto" for the one this machine belongs to; None starts Ray on this machine alone.
     Raises InputError where the folder holds another sweep, or the cluster is too small for one trial.
     """
-    _open_folder(sweep)
     if sweep.search == "optuna":
         search = _Phase(name="search", total=number_of_search_trials(sweep), search=OptunaSearch(sweep))
     else:
         search = _listed("search", search_trials(sweep))
+    _open_folder(sweep)
     _run_phase(sweep, search, address)
     if not _ended(sweep, search):
         return records(sweep), False
@@ -101,14 +101,32 @@ def _concurrent(sweep: SweepConfig) -> int:
         fit = min(fit, gpus // sweep.workers)
     if fit < 1 and not sweep.concurrent:
         raise InputError(
-            f"workers: {sweep.workers} of {sweep.cpus_per_worker} CPUs each are needed, but the cluster has {cpus} "
-            f"CPUs and {gpus} GPUs; lower workers or cpus_per_worker, or add machines"
+            f"{sweep.workers} of {sweep.cpus_per_worker} CPUs each are needed, but the cluster has {cpus} "
+            f"CPUs and {gpus} GPUs; lower workers or cpus_per_worker, or add machines",
+            parameter="workers",
         )
     return sweep.concurrent or fit
 
 
-def _end_as_by_ctrl_c(number: int) -> None:
-    """Makes the signal act like Ctrl-C, on which Tune stores its state and returns. Ray would end at once."""
+def _scheduler(sweep: SweepConfig) -> TrialScheduler:
+    """ASHA with the sweep's rungs (Li et al. 2020), or one that stops nothing where there is no rung."""
+    rungs = sweep.rungs()
+    if not rungs:
+        return FIFOScheduler()
+    return ASHAScheduler(
+        time_attr="images",
+        # Held out, at the closed-form sigma: comparable between the stages and between updates of sigma.
+        metric="elbo",
+        mode="max",
+        grace_period=rungs[0],
+        # Past the end of any trial: ASHA would stop a trial at max_t, before it is measured.
+        max_t=sweep.latest_images()[1] + 1,
+        reduction_factor=sweep.asha.reduction_factor,
+    )
+
+
+def _treat_as_ctrl_c(number: int) -> None:
+    """Makes a signal act like Ctrl-C: Tune then stores its state and returns. By default Ray would end at once."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
@@ -119,7 +137,7 @@ def _run_phase(sweep: SweepConfig, phase: _Phase, address: str | None) -> None:
     if not ray.is_initialized():
         # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
         ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else True)
-    _end_as_by_ctrl_c(signal.SIGTERM)
+    _treat_as_ctrl_c(signal.SIGTERM)
     # A trial that fails before its first check has reported no metric; Tune would end the whole sweep because of it.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     # The confirming trials are trained to their ends.
@@ -139,7 +157,7 @@ def _run_phase(sweep: SweepConfig, phase: _Phase, address: str | None) -> None:
             tune_config=tune.TuneConfig(
                 search_alg=phase.search,
                 num_samples=phase.total if phase.search else 1,
-                scheduler=scheduler(sweep) if stop_early else None,
+                scheduler=_scheduler(sweep) if stop_early else None,
                 max_concurrent_trials=_concurrent(sweep),
                 trial_name_creator=name_of,
                 trial_dirname_creator=name_of,

@@ -9,7 +9,7 @@ from support.sweep_cases import write_sweep
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.config import load_config
-from tune.search.space import random_fields
+from tune.search.trials import random_fields
 from tune.sweep_config import read_sweep
 
 # The fields that a sweep has to be able to change: width, depth, latent size, norm, variance update, floor, and the

@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
 from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
-from tune.report.correlation import early_final_pairs
+from tune.report.analysis import early_final_pairs
 from tune.report.ranking import finished_with, pareto_front, values
-from tune.search.objectives import OBJECTIVES
-from tune.sweep_config import Dimension, ObjectiveName
+from tune.sweep_config import OBJECTIVES, Dimension, ObjectiveName
 from tune.trial.record import TrialRecord
 
 _COLOURS = {"finished": BLUE, "stopped": ORANGE, "failed": RED, "unfinished": MUTED}

@@ -8,14 +8,11 @@ from data_shards.io.atomic import write_text
 from data_shards.io.progress import duration
 from data_shards.io.tables import Table, plus_minus
 from eval.report.document import Card, Page, Picture, Section
-from tune.report.confirmation import against_default
-from tune.report.correlation import early_and_final
+from tune.report.analysis import against_default, early_and_final, sensitivity
 from tune.report.figures import curves, early_figure, pareto_figure, sensitivity_figure
 from tune.report.ranking import Ranked, mean_and_spread, pareto_front, ranking, values
-from tune.report.sensitivity import sensitivity
 from tune.report.trial_table import drawn_text, number, stage_table, to_csv, trial_table
-from tune.search.objectives import OBJECTIVES
-from tune.sweep_config import Dimension, ObjectiveName, SweepConfig
+from tune.sweep_config import OBJECTIVES, Dimension, ObjectiveName, SweepConfig
 from tune.trial.record import TrialRecord
 
 # Parts of the longest training at which the early metric is compared with the final one, beside the first rung.

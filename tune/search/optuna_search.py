@@ -16,10 +16,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from tune.search.objectives import OBJECTIVES
-from tune.search.space import draw
-from tune.search.trials import Trial
-from tune.sweep_config import Dimension, Fields, SweepConfig
+from tune.search.trials import Trial, draw
+from tune.sweep_config import OBJECTIVES, Dimension, Fields, SweepConfig
 
 
 class OptunaSearch(Searcher):

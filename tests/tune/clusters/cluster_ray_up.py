@@ -36,7 +36,7 @@ class RayUp:
 
     @property
     def env(self) -> dict[str, str]:
-        """The environment of commands at the desk: the project's Ray, and an own folder for Ray's records of clusters."""
+        """The environment of commands at the desk: the project's Ray, and its own folder for records of clusters."""
         return {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_TMPDIR": str(self.network.folder / "ray"),

@@ -90,9 +90,7 @@ def test_every_host_joins_and_runs_the_project_that_was_sent_to_it(cluster, netw
     assert places() == expected
 
 
-def test_after_the_loss_of_a_host_its_trial_continues_from_its_checkpoint(
-    cluster, network, digits_shards
-):
+def test_after_the_loss_of_a_host_its_trial_continues_from_its_checkpoint(cluster, network, digits_shards):
     shutil.copytree(digits_shards, network.shared / "shards")
     (network.shared / "sweep.yaml").write_text(SWEEP)
     trials = network.shared / "runs" / "three-hosts" / "trials"

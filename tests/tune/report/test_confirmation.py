@@ -3,7 +3,7 @@
 import pytest
 from support.sweep_cases import record
 
-from tune.report.confirmation import against_default
+from tune.report.analysis import against_default
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import kendalltau
 from support.sweep_cases import record
 
-from tune.report.correlation import early_and_final
+from tune.report.analysis import early_and_final
 
 
 @pytest.mark.parametrize(("sign", "rho"), [(1, 1.0), (-1, -1.0)])

@@ -9,8 +9,7 @@ from support.sweep_cases import write_sweep
 from data_shards.io.errors import InputError
 from trainer.config.config import load_config
 from trainer.run_folder.restore import load_model
-from tune.export import export_best
-from tune.report.ranking import ranking
+from tune.report.ranking import export_best, ranking
 from tune.sweep_config import read_sweep
 from tune.trial.folder import Outcome, save_outcome
 from tune.trial.record import trial_record

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import kstest
 
 from data_shards.io.errors import InputError
-from tune.search.space import grid, random_fields
+from tune.search.trials import grid, random_fields
 from tune.sweep_config import read_space
 
 CONDITIONAL = {
