@@ -96,7 +96,8 @@ def build(kind: type[T], content: Any, name: str = "") -> T:
     for field, value in content.items():
         info = fields_of(kind).get(field)
         if info is None:
-            raise InputError(unknown_field(kind, str(field)), parameter=f"{prefix}{field}")
+            field = field if isinstance(field, str) else shown(field)
+            raise InputError(_unknown_field(kind, field, prefix), parameter=f"{prefix}{field}")
         item = _item(info)
         if is_configuration(info.annotation):
             value = build(typing.cast(type, info.annotation), value, f"{prefix}{field}")
@@ -106,9 +107,8 @@ def build(kind: type[T], content: Any, name: str = "") -> T:
     try:
         return kind(**values)
     except InputError as error:
-        raise InputError(
-            error.named(None), parameter=f"{prefix}{error.parameter}" if error.parameter else name
-        ) from None
+        parameter = f"{prefix}{error.parameter}" if error.parameter else name or None
+        raise InputError(error.named(None), parameter=parameter) from None
 
 
 def read_configuration(kind: type[T], path: str | Path) -> T:
@@ -223,7 +223,7 @@ def _one_error(kind: type, values: Mapping[str, Any], error: pydantic.Validation
     name = str(mistake["loc"][0])
     info = fields_of(kind).get(name)
     if info is None:
-        return InputError(unknown_field(kind, name), parameter=name)
+        return InputError(_unknown_field(kind, name, ""), parameter=name)
     if name not in values:
         return InputError(f"is missing; use {described(info)}", parameter=name)
     value, choices = values[name], typing.get_args(info.annotation)
@@ -235,14 +235,14 @@ def _one_error(kind: type, values: Mapping[str, Any], error: pydantic.Validation
     return InputError(f"{shown(value)} is not {described(info)}{remedy}", parameter=name)
 
 
-def unknown_field(kind: type, name: str) -> str:
-    """The message for a field that `kind`, at its top, does not have."""
+def _unknown_field(kind: type, name: str, prefix: str) -> str:
+    """The message for a field that `kind`, whose own name is `prefix`, does not have."""
     known = leaf_fields(kind)
-    near = nearest(name, [*fields_of(kind), *known])
     if name in known:
         section, _, field = name.rpartition(".")
-        return f"is not a field here; use {field} below {section}"
-    return f"is not a field; use {near}" if near else f"is not a field; use one of {', '.join(fields_of(kind))}"
+        return f"is not a field here; use {field} below {prefix}{section}"
+    near = nearest(name, [*fields_of(kind), *known])
+    return f"is not a field; use {prefix}{near}" if near else f"is not a field; use one of {', '.join(fields_of(kind))}"
 
 
 def _item(info: FieldInfo) -> Any:

@@ -1,6 +1,8 @@
 """The configuration: what is read, what is refused, and with which messages."""
 
 import dataclasses
+import math
+import re
 
 import pytest
 import yaml
@@ -178,6 +180,21 @@ def test_any_file_is_read_or_refused_in_one_line(tmp_path_factory, fields):
     else:
         assert isinstance(config, Config)
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", field_names)
+def test_whatever_is_wrong_with_a_field_is_reported_with_its_name(name):
+    optional = {"objective.sigma2": [None]}.get(name, [])
+    a_text_is_right = leaf_fields(Config)[name].annotation is str
+    wrong = [None, {}, {"a": 1}, [[1]], math.nan, math.inf, 10**400, *([] if a_text_is_right else ["x", "", "3"])]
+    for value in [one for one in wrong if one not in optional]:
+        with pytest.raises(InputError) as caught:
+            load_config(None, {name: value})
+        assert str(caught.value).startswith(f"{name}: ")
+        assert "\n" not in str(caught.value)
+    *section, last = name.split(".")
+    with pytest.raises(InputError, match=f"is not a field; use {re.escape(name)}$"):
+        load_config(None, {".".join([*section, f"{last[:-1]}_{last[-1]}"]): 3})
 
 
 def test_fields_that_decide_the_result_are_compared_and_the_others_are_not():
