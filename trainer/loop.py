@@ -14,14 +14,13 @@ from data_shards.manifest import Manifest
 from data_shards.stream.stream import Batch, ShardStream
 from trainer.config.config import Config
 from trainer.engines.cpu import keep_freed_memory
-from trainer.engines.profiling import profiler
 from trainer.preemption import StopRequest
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.checkpoint import Checkpoint, RunState, save_checkpoint
 from trainer.run_folder.log import Listener
 from trainer.run_folder.opening import open_run_folder
 from trainer.updates.learner import Learner
-from trainer.updates.meter import Meter
+from trainer.updates.meter import Meter, profiler
 from trainer.updates.reporter import Reporter
 from trainer.updates.stages import Stages
 

@@ -15,7 +15,7 @@ class Method:
     learns_variance: bool = False
     """Whether stage 1 learns sigma^2, and a stage with per-pixel variances may follow."""
     penalty: str = ""
-    """module:Class of a `BatchPenalty` (trainer/objectives/batch_penalty.py); empty where the method has none."""
+    """module:Class of a `BatchPenalty` (trainer/objectives/objective.py); empty where the method has none."""
 
 
 METHODS: dict[str, Method] = {

@@ -8,9 +8,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config.config import Config
-from trainer.engines.adam import adam_state, build_adam, load_adam_state, set_learning_rate
 from trainer.engines.cpu import HostSum, open_host_sum
-from trainer.engines.engine import StepResult, autocast, micro_batches, whole_batch_rows
+from trainer.engines.engine import (
+    StepResult,
+    adam_state,
+    autocast,
+    build_adam,
+    load_adam_state,
+    micro_batches,
+    set_learning_rate,
+    whole_batch_rows,
+)
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 

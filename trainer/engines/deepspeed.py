@@ -25,14 +25,16 @@ from deepspeed.utils import (
 
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
-from trainer.engines.adam import (
+from trainer.engines.engine import (
+    StepResult,
     adam_state,
+    autocast,
     load_adam_state,
     named_parameters,
     parameter_groups,
     set_learning_rate,
+    whole_batch_rows,
 )
-from trainer.engines.engine import StepResult, autocast, whole_batch_rows
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 from trainer.run_folder.restore import build_model

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.objectives.batch_penalty import BatchPenalty
+from trainer.objectives.objective import BatchPenalty
 
 
 def covariance(rows: Tensor) -> Tensor:

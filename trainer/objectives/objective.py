@@ -1,5 +1,7 @@
 """What each method minimises, over one process's part of a global batch."""
 
+from abc import ABC, abstractmethod
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -9,7 +11,6 @@ from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
 from trainer.networks.model import SigmaVAE
 from trainer.objectives import gaussian
-from trainer.objectives.batch_penalty import batch_penalty
 
 
 class LocalBatch(NamedTuple):
@@ -50,6 +51,37 @@ class Terms(NamedTuple):
         """(4,) float64: loss, log-likelihood, KL, square error; added over all `local_batches` they are the batch's."""
         loss = self.loss.double() - self.penalty.double() * (1 - 1 / local_batches)
         return torch.stack([loss, self.log_likelihood.double(), self.kl.double(), self.square_error.double()]).detach()
+
+
+class BatchPenalty(ABC):
+    """A penalty that couples all rows of a global batch. Every process computes it over the rows of all processes."""
+
+    draws_prior = False
+    """Whether the penalty compares the latents with draws of the prior."""
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        self.config = config
+
+    @abstractmethod
+    def rows(self, mean: Tensor, std: Tensor, z: Tensor) -> Tensor:
+        """What the penalty needs of each image, (b, W), of its posterior and one sample z, each (b, D)."""
+
+    @abstractmethod
+    def __call__(self, rows: Tensor, prior: Tensor) -> Tensor:
+        """The penalty in nats per image, (). rows: (n, W), all of the global batch; prior: (n, D) draws or (0, D)."""
+
+    def loss(self, negative_elbo: Tensor, square_error: Tensor) -> Tensor:
+        """What is minimised beside the penalty, (), from the sums over images of equation 8 and of the square error."""
+        return negative_elbo
+
+
+def batch_penalty(config: ObjectiveConfig) -> BatchPenalty | None:
+    """The penalty of a method; None where it has none."""
+    path = METHODS[config.name].penalty
+    if not path:
+        return None
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)(config)
 
 
 def initial_variance(objective: ObjectiveConfig, variance: VarianceConfig) -> float:

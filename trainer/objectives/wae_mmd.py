@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.objectives.batch_penalty import BatchPenalty
+from trainer.objectives.objective import BatchPenalty
 
 # The scales s of the inverse multiquadratic kernels of Tolstikhin et al. (2018).
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

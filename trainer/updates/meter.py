@@ -1,18 +1,26 @@
-"""Sums of the results of updates, kept on the device and read at intervals, so that no update waits for the host."""
+"""What is measured of updates: sums of their results, their speed, and a trace of a few of them.
 
+Sums stay on the device and are read at intervals, so that no update waits for the host.
+"""
+
+import contextlib
 import resource
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile, schedule
 
 from data_shards.stream.stream import Batch
 from trainer.engines.engine import StepResult
 from trainer.networks.model import SigmaVAE
 from trainer.objectives.gaussian import variance_floor_cap
+
+_WARM_UP_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,3 +138,22 @@ class Meter:
         )
         self._begin()
         return reading
+
+
+# The trace can be opened in chrome://tracing or Perfetto.
+@contextlib.contextmanager
+def profiler(path: Path, steps: int) -> Iterator[Callable[[], None]]:
+    """A block in which `steps` updates, after ten of warm-up, are traced into the file `path`; no trace for 0 steps.
+
+    Yields a function to call after each update.
+    """
+    if steps == 0:
+        yield lambda: None
+        return
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])
+    with profile(
+        activities=activities,
+        schedule=schedule(wait=0, warmup=_WARM_UP_STEPS, active=steps, repeat=1),
+        on_trace_ready=lambda traced: traced.export_chrome_trace(str(path)),
+    ) as trace:
+        yield trace.step

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 import torch
-from trainer.engines.cpu import host_sum
+from trainer.engines import cpu
 from trainer.process_group import process_group
 
 def numbers(rank, turn):
@@ -23,8 +23,8 @@ def numbers(rank, turn):
 with process_group() as ranks:
     folder = Path(sys.argv[1]) / (str(ranks.rank) if sys.argv[2] == "apart" else "")
     folder.mkdir(exist_ok=True)
-    host_sum.SHARED_FOLDER = folder
-    shared = host_sum.open_host_sum(ranks, 77 + 120 + 1)
+    cpu.SHARED_FOLDER = folder
+    shared = cpu.open_host_sum(ranks, 77 + 120 + 1)
     ranks.barrier()
     assert list(folder.glob("sigma-vae-*")) == []
     assert (shared is None) == (sys.argv[2] == "apart")
@@ -38,7 +38,7 @@ with process_group() as ranks:
         shared.sum_(found, totals)
         assert all(map(torch.equal, found, expected))
         assert totals.tolist() == [ranks.world_size, sum(range(ranks.world_size))]
-    assert host_sum.open_host_sum(ranks, 2**30) is None
+    assert cpu.open_host_sum(ranks, 2**30) is None
     print("checked")
 """
 
@@ -46,12 +46,12 @@ with process_group() as ranks:
 # Rank 1 is killed, and no launcher ends rank 0, as torchrun would.
 KILLED = """
 import os, signal, sys
-from trainer.engines.cpu import host_sum
+from trainer.engines import cpu
 from trainer.process_group import process_group
 import torch
 
 with process_group() as ranks:
-    shared = host_sum.open_host_sum(ranks, 1)
+    shared = cpu.open_host_sum(ranks, 1)
     if ranks.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     shared.sum_([torch.ones(1)], torch.zeros(1))

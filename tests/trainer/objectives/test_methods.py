@@ -5,7 +5,7 @@ from support.training import events, train
 
 from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig
-from trainer.objectives.batch_penalty import BatchPenalty, batch_penalty
+from trainer.objectives.objective import BatchPenalty, batch_penalty
 from trainer.run_folder.restore import load_model
 
 

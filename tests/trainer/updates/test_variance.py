@@ -12,7 +12,7 @@ from trainer.networks.model import SigmaVAE
 from trainer.process_group import single
 from trainer.run_folder.restore import load_model
 from trainer.updates.evaluation import exact_variance
-from trainer.updates.variance import VarianceUpdate
+from trainer.updates.rules import VarianceUpdate
 
 
 @pytest.fixture(scope="module", params=["adam", "closed_form", "epoch"])
