@@ -1,7 +1,7 @@
 """The manifest: one JSON file that describes a folder of shards.
 
-It names each shard with its bytes, sha256 and count, and how the pixels were made. Where each member lies is in a small
-JSON index beside each shard (`shard_index.py`), so that the manifest stays at about 300 bytes a shard.
+It names each shard with its bytes, sha256 and count, and how the pixels were made. The offset of each member is in a
+small JSON index of each shard (`shard_index.py`), so that the manifest stays at about 300 bytes a shard.
 """
 
 import functools

@@ -8,54 +8,46 @@ import functools
 import io
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Any, Literal, get_args
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.configuration import PositiveInt, configuration
 
-ENCODINGS = ("raw", "png", "jpeg", "original")
+Encoding = Literal["raw", "png", "jpeg", "original"]
 # What a shard may hold. Formats that run code when they are read (.pyd, .pickle, .pth) are refused everywhere.
 IMAGE_EXTENSIONS = frozenset({"npy", "png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif"})
-FILTER = "pillow bicubic, antialiased, after the crop"
+Filter = Literal["pillow bicubic, antialiased, after the crop"]
 JPEG_QUALITY = 95
+TAR_BYTES = 1024  # about what a tar adds to a sample: header and padding
 
 
 class BadImage(Exception):
     """The bytes of one image cannot be used; the message says why."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class Pixels:
     """How images become the pixels of the shards: uint8 in 0..255, C x H x W."""
 
-    channels: int
+    channels: Literal[1, 3]
     """1 (grey) or 3 (RGB)."""
-    height: int
+    height: PositiveInt
     """Rows after the recipe, in pixels."""
-    width: int
+    width: PositiveInt
     """Columns after the recipe, in pixels."""
-    crop: int | None = None
+    crop: PositiveInt | None = None
     """Side of the centred square cut out before the resize, in pixels of the source; None cuts nothing."""
     resize: bool = False
     """Whether the source is resized to height x width; otherwise it must have that size after the crop."""
-    filter: str = FILTER
+    filter: Filter = get_args(Filter)[0]
     """How a resize is done."""
-    encoding: str = "raw"
+    encoding: Encoding = "raw"
     """raw: uint8 .npy of shape C x H x W; png; jpeg (lossy, quality 95); original: the bytes of the source."""
-
-    def __post_init__(self) -> None:
-        if self.encoding not in ENCODINGS:
-            raise InputError(f"{self.encoding!r} is unknown; use one of {', '.join(ENCODINGS)}", parameter="encoding")
-        if self.channels not in (1, 3):
-            raise InputError(f"{self.channels} is not possible; use 1 (grey) or 3 (RGB)", parameter="channels")
-        at_least(1, height=self.height, width=self.width, crop=1 if self.crop is None else self.crop)
-        if self.filter != FILTER:
-            raise InputError(f"{self.filter!r} is unknown to this version, which knows {FILTER!r}", parameter="filter")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,8 +59,13 @@ class Pixels:
         """Bytes of one image as uint8."""
         return self.channels * self.height * self.width
 
+    @property
+    def member_bytes(self) -> int:
+        """About the bytes of one image in a tar, with its header and padding, if it is not compressed."""
+        return self.num_bytes + TAR_BYTES
+
     def to_json(self) -> dict[str, Any]:
-        """The record as it stands in the manifest."""
+        """The record in the manifest."""
         return asdict(self)
 
     @classmethod

@@ -14,14 +14,14 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_shards import manifest
 from data_shards.build.writer import ShardRange, Written, ensure_shard, is_done
 from data_shards.io import atomic
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.configuration import NonNegativeInt, PositiveInt, configuration
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels
@@ -33,29 +33,27 @@ _BAD_IMAGES_BEFORE_GIVING_UP = 1000  # beyond those allowed: the source is wrong
 _NAMED_IN_MESSAGE = 3
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class BuildOptions:
     """How a source is cut into shards, and by how many processes."""
 
-    num_valid: int | None = None
+    num_valid: NonNegativeInt | None = None
     """Training images that the source moves into the split valid; None where it has its own."""
-    shard_images: int = DEFAULT_SHARD_IMAGES
+    shard_images: PositiveInt = DEFAULT_SHARD_IMAGES
     """Images a shard; the last of a split has the rest."""
-    window: int = manifest.DEFAULT_WINDOW
+    window: PositiveInt = manifest.DEFAULT_WINDOW
     """Shards in one shuffling window."""
-    skip_bad: int = 0
+    skip_bad: NonNegativeInt = 0
     """How many unusable source images are left out before the build is refused."""
-    processes: int = 1
+    processes: PositiveInt = 1
     """Processes that write shards."""
-    part: int = 0
+    part: NonNegativeInt = 0
     """Which part of the work this job does, 0..parts-1; shard s belongs to part s modulo parts."""
-    parts: int = 1
+    parts: PositiveInt = 1
     """Jobs that share the work."""
 
     def __post_init__(self) -> None:
-        at_least(1, shard_images=self.shard_images, window=self.window, processes=self.processes, parts=self.parts)
-        at_least(0, skip_bad=self.skip_bad)
-        if not 0 <= self.part < self.parts:
+        if self.part >= self.parts:
             raise InputError(f"{self.part} of {self.parts} is not possible; parts count from 0", parameter="part")
 
 
@@ -99,7 +97,7 @@ def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> M
     if missing := [piece.name for piece, written in checked.items() if written is None]:
         raise InputError(
             f"{out / missing[0]}: not done, with {len(missing) - 1} more of {len(ranges)}; run the parts of the build "
-            "again, which goes on where they stopped, then merge"
+            "again, which continues where they stopped, then merge"
         )
     done = {piece.name: written for piece, written in checked.items() if written is not None}
     _refuse_bad(done, ranges, options.skip_bad)
@@ -235,7 +233,7 @@ def _die_with_parent() -> None:
 def _refuse_small_disk(out: Path, pixels: Pixels, images: int) -> None:
     if pixels.encoding != "raw":
         return  # how well the images compress is not known before
-    needed = images * (pixels.num_bytes + 1024)
+    needed = images * pixels.member_bytes
     free = shutil.disk_usage(out).free
     if needed > free:
         raise InputError(

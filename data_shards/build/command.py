@@ -4,13 +4,14 @@ import argparse
 import os
 from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES
 from data_shards.build.request import BuildEstimate, BuildRequest
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
-from data_shards.pixels import ENCODINGS
+from data_shards.pixels import Encoding
 from data_shards.sources.by_name import SOURCES
 
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or RGB, for folder (default: 3)")
     parser.add_argument(
         "--encoding",
-        choices=ENCODINGS,
+        choices=get_args(Encoding),
         default="raw",
         help="raw: uint8 .npy, the fastest to read; png; jpeg; original: the bytes of the source, cropped and resized "
         "when they are read (default: raw)",

@@ -1,6 +1,5 @@
 """Shards of a data set that is known by name: what to build, and an estimate of what it takes."""
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -8,14 +7,12 @@ from data_shards.build.builder import DEFAULT_SHARD_IMAGES, BuildOptions, build,
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
-from data_shards.pixels import Pixels
+from data_shards.pixels import Encoding, Pixels
 from data_shards.sources.by_name import SOURCES
 from data_shards.sources.source import Source
 
 # JPEGs of 178 x 218 pixels that one core of 2021 decodes, crops and resizes to 64 x 64 in a second.
 _IMAGES_PER_CORE_SECOND = 1800
-# The header of a tar member and its padding, twice with the attributes.
-_BYTES_BESIDE_PIXELS = 1024
 
 
 def build_shards(
@@ -26,7 +23,7 @@ def build_shards(
     size: int | None = None,
     crop: int | None = None,
     channels: int | None = None,
-    encoding: str = "raw",
+    encoding: Encoding = "raw",
     num_valid: int | None = None,
     shard_images: int = DEFAULT_SHARD_IMAGES,
     window: int = DEFAULT_WINDOW,
@@ -88,7 +85,7 @@ class BuildRequest:
     size: int | None = None
     crop: int | None = None
     channels: int | None = None
-    encoding: str = "raw"
+    encoding: Encoding = "raw"
     num_valid: int | None = None
     shard_images: int = DEFAULT_SHARD_IMAGES
     window: int = DEFAULT_WINDOW
@@ -142,7 +139,7 @@ class BuildRequest:
             images=images,
             shards=len(shard_ranges(source, self.shard_images)),
             seconds=total / (self.processes * _IMAGES_PER_CORE_SECOND),
-            bytes=total * (math.prod(self.pixels.shape) + _BYTES_BESIDE_PIXELS),
+            bytes=total * self.pixels.member_bytes,
             exact=self.encoding == "raw",
             free_bytes=free_bytes(self.out),
         )

@@ -15,37 +15,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.inspect.shuffle_quality import ShuffleQuality, shuffle_quality
+from data_shards.io.configuration import PositiveInt, configuration
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
+from data_shards.pixels import TAR_BYTES
 from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES
 from data_shards.stream.order import Counted, EpochOrder
 
 _SPLIT = "train"
-_TAR_BYTES_AN_IMAGE = 1024  # header and padding of a member
 
 
-@dataclass(frozen=True, kw_only=True)
+@configuration
 class Cluster:
     """The processes that read."""
 
-    ranks: int
+    ranks: PositiveInt
     """Processes in all."""
-    ranks_per_node: int
+    ranks_per_node: PositiveInt
     """Processes that share a cache."""
-    global_batch: int
+    global_batch: PositiveInt
     """Images a step, over all ranks."""
-    cache_bytes: int
+    cache_bytes: PositiveInt
     """Limit of a node's cache, in bytes."""
-
-    def __post_init__(self) -> None:
-        at_least(
-            1,
-            ranks=self.ranks,
-            ranks_per_node=self.ranks_per_node,
-            global_batch=self.global_batch,
-            cache_bytes=self.cache_bytes,
-        )
 
     @property
     def nodes(self) -> int:
@@ -68,7 +60,7 @@ class MadeUpShards:
         self._images, self._shard_images = images, shard_images
         self.window = window
         self.image_bytes = image_bytes
-        self.shard_bytes = min(shard_images, images) * (image_bytes + _TAR_BYTES_AN_IMAGE)
+        self.shard_bytes = min(shard_images, images) * (image_bytes + TAR_BYTES)
         self.hash = hashlib.sha256(f"{images} {shard_images} {window}".encode()).hexdigest()
 
     def shard_counts(self, split: str) -> NDArray[np.int64]:

@@ -110,7 +110,7 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
                 if (row := rows.pop(member.name, None)) is None:
                     continue
                 if (member.offset_data, member.size) != (index.offsets[row], index.sizes[row]):
-                    yield f"{member.name} does not lie where the index says"
+                    yield f"{member.name} is not where the index says"
                     continue
                 data = _content(tar, member)
                 if index.checksum(data[skip:]) != index.checksums[row]:

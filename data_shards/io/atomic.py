@@ -1,7 +1,7 @@
-"""Files and folders that are either whole or not there.
+"""Files and folders that are either complete or not there.
 
-What is written goes beside its place first, is synced to the disk, and is then renamed; the folder's entry is synced
-last. A process that dies, or a disk that fills up, leaves the former content untouched.
+Content is first written under a temporary name in the same folder, synced to the disk, and then renamed; the folder's
+entry is synced last. A process that dies, or a disk that fills up, leaves the former content untouched.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from typing import IO, Any
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the renames inside `folder` last."""
+    """Makes the renames inside `folder` survive a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -24,17 +24,17 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a binary file that takes the place of `path` when the block ends, and is gone when the block fails."""
+    """Opens a binary file that replaces `path` when the block ends, and is removed when the block fails."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(beside, path)
+        os.replace(temporary, path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -54,16 +54,16 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def replace_folder(beside: Path, final: Path) -> None:
-    """Syncs the files of the folder `beside` and renames it to `final`, in whose place nothing but ruins may be."""
-    for file in beside.rglob("*"):
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Syncs the files of the folder `temporary` and renames it to `final`, which may only be an incomplete folder."""
+    for file in temporary.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:
                 os.fsync(handle.fileno())
         else:
             sync_folder(file)
-    sync_folder(beside)
+    sync_folder(temporary)
     if final.exists():
         shutil.rmtree(final)
-    os.replace(beside, final)
+    os.replace(temporary, final)
     sync_folder(final.parent)

@@ -33,7 +33,7 @@ def at_least(least: int, **values: int) -> None:
     """Raises InputError for the first of the named values that is below `least`."""
     for name, value in values.items():
         if value < least:
-            raise InputError(f"{value} is not possible; use {least} or more", parameter=name)
+            raise InputError(f"{value} is not a whole number of at least {least}", parameter=name)
 
 
 # Faults of the machine that a user can remedy, so they read better as one line than as a traceback.

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 def locked(path: Path) -> Iterator[None]:
     """Lets one process (and one thread) at a time work on `path`; waits for its turn.
 
-    The lock is the file .NAME.lock beside `path`. A process that dies gives it up.
+    The lock is the file .NAME.lock beside `path`. The lock of a process that dies is released.
     """
     with _lock(path):
         yield

@@ -1,4 +1,4 @@
-"""How far a long piece of work is: a bar on a terminal, a line now and then in a log file."""
+"""Progress of long work: a bar on a terminal, a line every ten seconds in a log file."""
 
 import sys
 import time
@@ -25,13 +25,13 @@ class Progress:
     """Shows title, part done, rate, time left, and named facts.
 
     title: what is being done; total: how many units it takes, or None where that is unknown; unit: the name of a unit;
-    show: False for every process but the first, which then says nothing.
+    show: False prints nothing, for every process except the first.
     """
 
     def __init__(self, title: str, total: int | None, unit: str = "images", *, show: bool = True) -> None:
         self.title, self.total, self.unit, self.show = title, total, unit, show
         self._first_done: int | None = None
-        self._began = self._spoke = time.monotonic()
+        self._began = self._printed = time.monotonic()
         self._bar: Bar | None = None
         self._task = TaskID(0)
         self._line = ""
@@ -53,7 +53,7 @@ class Progress:
             print(self._line, file=sys.stderr, flush=True)
 
     def update(self, done: int, **facts: object) -> None:
-        """`done` units of the total are finished. Work done before the first call (a resume) does not count as rate."""
+        """Reports that `done` units are finished. Work before the first call (a resume) does not count in the rate."""
         if not self.show:
             return
         now = time.monotonic()
@@ -65,9 +65,9 @@ class Progress:
             self._bar.update(self._task, description=self.title, completed=done, text=text)
             return
         self._line = f"{self.title}  {text}"
-        if now - self._spoke >= _SECONDS_BETWEEN_LINES:
+        if now - self._printed >= _SECONDS_BETWEEN_LINES:
             print(self._line, file=sys.stderr, flush=True)
-            self._spoke, self._line = now, ""
+            self._printed, self._line = now, ""
 
     def _text(self, done: int, rate: float, facts: dict[str, object]) -> str:
         parts = [f"{done:,} {self.unit}" if self.total is None else f"{done:,} of {self.total:,} {self.unit}"]

@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.io.errors import InputError, at_least
-from data_shards.pixels import BadImage, Pixels
+from data_shards.pixels import BadImage, Encoding, Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Dataset:
     """What the folder holds, for the help."""
     find: Callable[[], Path] | None = None
     """Finds or downloads the folder where the user gives none."""
-    channels: int | None = None
+    channels: Literal[1, 3] | None = None
     """1 (grey) or 3 (RGB); None: the user chooses, RGB by default."""
     size: int = 64
     """Side of the images in pixels unless the user chooses another."""
@@ -82,7 +82,7 @@ class Dataset:
         at_least(0, num_valid=num_valid)
         return num_valid
 
-    def pixels(self, *, size: int | None, crop: int | None, channels: int | None, encoding: str) -> Pixels:
+    def pixels(self, *, size: int | None, crop: int | None, channels: int | None, encoding: Encoding) -> Pixels:
         """The chosen pixels, with the defaults for None; crop=0 cuts nothing. Raises InputError."""
         if channels is not None and self.channels is not None:
             colours = "grey" if self.channels == 1 else "RGB"
@@ -92,7 +92,7 @@ class Dataset:
         side = self.size if size is None else size
         at_least(1, size=side)
         return Pixels(
-            channels=self.channels or channels or 3,
+            channels=self.channels or cast(Literal[1, 3], 3 if channels is None else channels),  # checked by Pixels
             height=side,
             width=side,
             crop=(self.crop if crop is None else crop) or None,

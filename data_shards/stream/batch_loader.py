@@ -29,7 +29,7 @@ class Batch:
     epoch: int
     """Epoch, from 0."""
     substituted: int
-    """How many of this rank's images stand in for others that could not be read; `index` names those that stand in."""
+    """How many of this rank's images replace others that could not be read; `index` names the replacements."""
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in ("image", "index"):

@@ -51,11 +51,12 @@ def test_build_shards_returns_a_finished_build_even_without_its_source(celeba, t
         ({"source": "nowhere"}, "source: no folder nowhere"),
         ({"num_valid": 5}, "num_valid: celeba has its official splits"),
         ({"channels": 3}, "channels: celeba is RGB"),
-        ({"encoding": "webp"}, "encoding: 'webp' is unknown"),
+        ({"dataset": "folder", "channels": 2}, "channels: 2 is not one of 1, 3"),
+        ({"encoding": "webp"}, "encoding: 'webp' is not one of raw, png, jpeg, original"),
         ({"dataset": "mnist", "encoding": "original"}, "encoding: mnist holds no encoded images"),
-        ({"size": 0}, "size: 0 is not possible"),
-        ({"crop": -1}, "crop: -1 is not possible"),
-        ({"processes": 0}, "processes: 0 is not possible"),
+        ({"size": 0}, "size: 0 is not a whole number of at least 1"),
+        ({"crop": -1}, "crop: -1 is not a whole number of at least 1"),
+        ({"processes": 0}, "processes: 0 is not a whole number of at least 1"),
     ],
 )
 def test_a_wrong_argument_is_named_and_nothing_is_written(celeba, tmp_path, arguments, message):
@@ -68,7 +69,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_written(celeba, tmp_path, argu
     ("words", "line"),
     [
         (["--valid", "5"], "error: --valid: celeba has its official splits; leave the option out\n"),
-        (["--workers", "0"], "error: --workers: 0 is not possible; use 1 or more\n"),
+        (["--workers", "0"], "error: --workers: 0 is not a whole number of at least 1; use for instance 1\n"),
     ],
 )
 def test_the_command_names_its_own_option(celeba, tmp_path, words, line):

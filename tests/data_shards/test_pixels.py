@@ -1,6 +1,7 @@
 """Crop, resize and encodings against Pillow and NumPy used directly."""
 
 import io
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from support.celeba_tree import jpeg_of_celeba_size
 
 from data_shards.io.errors import InputError
-from data_shards.pixels import ENCODINGS, BadImage, Pixels, npy_header
+from data_shards.pixels import BadImage, Encoding, Pixels, npy_header
 
 CELEBA = {"channels": 3, "height": 64, "width": 64, "crop": 140, "resize": True}
 
@@ -108,6 +109,6 @@ def test_an_impossible_recipe_is_refused(wrong):
 
 
 def test_the_record_in_the_manifest_gives_the_recipe_back():
-    for encoding in ENCODINGS:
+    for encoding in get_args(Encoding):
         pixels = Pixels(**CELEBA, encoding=encoding)
         assert Pixels.from_json(pixels.to_json()) == pixels

@@ -192,11 +192,11 @@ def test_attributes_travel_with_each_image(celeba, shards):
         (["--crop", "wide"], "--crop: 'wide'"),
         (["--valid", "5"], "num_valid: celeba has its official splits"),
         (["--workers", "0"], "processes: 0"),
-        (["--size", "0"], "size: 0 is not possible"),
+        (["--size", "0"], "size: 0 is not a whole number"),
         (["--crop", "300"], "unusable images where 0 are allowed.*178 x 218 pixels are too few for a crop of 300"),
     ],
 )
-def test_a_wrong_option_is_told_by_name(celeba, tmp_path, words, message):
+def test_a_wrong_option_is_named(celeba, tmp_path, words, message):
     with pytest.raises(InputError, match=message):
         build(*celeba_words(celeba, tmp_path / "out", *words))
 
@@ -228,7 +228,7 @@ def test_the_command_ends_with_exit_code_2_and_one_line(tmp_path):
         ("../000301.jpg 0", "not a plain file name"),
     ],
 )
-def test_a_wrong_line_of_the_partition_file_is_told_by_number(tmp_path, line, message):
+def test_a_wrong_line_of_the_partition_file_is_named_by_its_number(tmp_path, line, message):
     source = write_celeba(tmp_path / "source")
     with (source / "list_eval_partition.txt").open("a") as file:
         file.write(line + "\n")

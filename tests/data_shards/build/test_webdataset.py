@@ -47,7 +47,7 @@ def test_the_tar_command_finds_the_archive_whole(uneven_shards):
     assert done.stderr == ""
 
 
-def test_the_index_tells_where_python_finds_the_members(uneven_shards):
+def test_the_index_agrees_with_where_python_finds_the_members(uneven_shards):
     from data_shards import shard_index
 
     for shard in Manifest.load(uneven_shards).shards:

@@ -30,7 +30,7 @@ def shards(uneven_shards, tmp_path):
     return shutil.copytree(uneven_shards, tmp_path / "shards")
 
 
-def test_verify_finds_whole_shards_whole(shards, capsys):
+def test_verify_finds_no_fault_in_whole_shards(shards, capsys):
     run("verify", shards, "--workers", 1)
     assert "with 218 images agree with the manifest" in capsys.readouterr().out
 
@@ -49,13 +49,13 @@ def test_verify_names_each_damaged_member(shards, capsys):
             file.write(b"damage")
     with pytest.raises(InputError, match="3 faults"):
         run("verify", shards, "--workers", 1)
-    told = capsys.readouterr().out
-    assert "does not have the sha256 of the manifest" in told
-    assert "train_00043.npy does not have its checksum" in told
-    assert "train_00051.npy does not have its checksum" in told
+    output = capsys.readouterr().out
+    assert "does not have the sha256 of the manifest" in output
+    assert "train_00043.npy does not have its checksum" in output
+    assert "train_00051.npy does not have its checksum" in output
 
 
-def test_verify_tells_a_truncated_tar(shards, capsys):
+def test_verify_reports_a_truncated_tar(shards, capsys):
     tar = shards / "train-000002.tar"
     tar.write_bytes(tar.read_bytes()[:3000])
     with pytest.raises(InputError):
@@ -63,7 +63,7 @@ def test_verify_tells_a_truncated_tar(shards, capsys):
     assert "train-000002.tar: train_00059.npy is missing" in capsys.readouterr().out
 
 
-def test_verify_tells_an_index_that_is_not_the_manifests(shards):
+def test_verify_reports_an_index_that_is_not_the_manifests(shards):
     (shards / "train-000000.json").write_text("{}")
     with pytest.raises(InputError, match="its index does not have the sha256"):
         run("verify", shards, "--workers", 1)
@@ -76,12 +76,12 @@ def test_pixel_statistics_are_those_that_numpy_computes(uneven_shards, uneven_so
         assert variance == pytest.approx(images[..., channel].var(), rel=1e-12)
 
 
-def test_info_tells_splits_skipped_images_and_shuffle_and_draws_a_contact_sheet(shards, uneven_source, capsys):
+def test_info_prints_splits_skipped_images_and_shuffle_and_draws_a_contact_sheet(shards, uneven_source, capsys):
     run("info", shards)
-    told = capsys.readouterr().out
-    assert "train: 211 images in 12 shards" in told
-    assert "39 unusable source images were left out" in told
-    assert "correlation of neighbours" in told
+    output = capsys.readouterr().out
+    assert "train: 211 images in 12 shards" in output
+    assert "39 unusable source images were left out" in output
+    assert "correlation of neighbours" in output
     sheet = np.asarray(Image.open(shards / "contact-sheet.png"))
     assert sheet.shape == (10 * 5 + 1, 10 * 7 + 1, 3)
     assert np.array_equal(sheet[1:5, 1:7], uneven_source.good("train")[0])
@@ -91,7 +91,7 @@ def test_info_tells_splits_skipped_images_and_shuffle_and_draws_a_contact_sheet(
 def test_the_walk_of_real_shards_counts_what_the_stream_reads(tmp_path):
     manifest = build_arrays(tmp_path, ArraySource({"train": 300}), shard_images=10, window=4)
     cluster = Cluster(ranks=6, ranks_per_node=2, global_batch=25, cache_bytes=10**9)
-    told = walk(RealShards(manifest), cluster, positions=300)
+    walked = walk(RealShards(manifest), cluster, positions=300)
     touched = []
     for node in range(3):
         shards = set()
@@ -100,16 +100,16 @@ def test_the_walk_of_real_shards_counts_what_the_stream_reads(tmp_path):
             shards |= {sample // 10 for batch in stream for sample in batch.index.tolist()}
         touched.append(len(shards))
     shard_bytes = sum(shard.bytes for shard in manifest.shards) // 30
-    assert told.fetched_bytes == (min(touched) * shard_bytes, max(touched) * shard_bytes)
-    assert told.steps == 12
+    assert walked.fetched_bytes == (min(touched) * shard_bytes, max(touched) * shard_bytes)
+    assert walked.steps == 12
 
 
 def test_a_cache_of_one_window_fetches_each_shard_once_an_epoch():
     shards = MadeUpShards(images=10_000, shard_images=100, image_bytes=1000, window=5)
     cluster = Cluster(ranks=1, ranks_per_node=1, global_batch=64, cache_bytes=6 * shards.shard_bytes)
-    told = walk(shards, cluster, positions=10_000)
-    assert told.fetched_bytes == (100 * shards.shard_bytes, 100 * shards.shard_bytes)
-    assert told.rank_bytes == (10_000 * 1000, 10_000 * 1000)
+    walked = walk(shards, cluster, positions=10_000)
+    assert walked.fetched_bytes == (100 * shards.shard_bytes, 100 * shards.shard_bytes)
+    assert walked.rank_bytes == (10_000 * 1000, 10_000 * 1000)
 
 
 def test_a_cache_smaller_than_a_window_is_refused():
@@ -123,7 +123,7 @@ def test_the_memory_of_a_walk_hardly_grows_from_ten_thousand_images_to_a_billion
 
     def peak(images):
         words = ["-m", "data_shards", "simulate", "--images", str(images), "--positions", "100000"]
-        told = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout
-        return int(told.rpartition("peak memory of this process: ")[2].split()[0])
+        output = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True).stdout
+        return int(output.rpartition("peak memory of this process: ")[2].split()[0])
 
     assert peak(10**9) < 2 * peak(10**4)

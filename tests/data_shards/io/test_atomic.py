@@ -57,9 +57,9 @@ def test_a_process_killed_while_writing_leaves_former_or_new_content_and_nothing
         assert path.read_text() in contents
 
 
-def test_a_folder_takes_the_place_of_ruins(tmp_path):
+def test_a_folder_replaces_an_incomplete_one(tmp_path):
     final, beside = tmp_path / "final", tmp_path / "beside"
-    for folder, text in ((final, "ruin"), (beside, "whole")):
+    for folder, text in ((final, "incomplete"), (beside, "whole")):
         folder.mkdir()
         (folder / "file").write_text(text)
     atomic.replace_folder(beside, final)

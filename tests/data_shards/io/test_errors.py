@@ -90,5 +90,5 @@ def test_options_of_a_former_command_are_forgotten(capsys):
 
 def test_the_first_value_that_is_too_small_is_named():
     at_least(1, images=1, shards=2)
-    with pytest.raises(InputError, match="shards: 0 is not possible; use 1 or more"):
+    with pytest.raises(InputError, match="shards: 0 is not a whole number of at least 1"):
         at_least(1, images=1, shards=0)

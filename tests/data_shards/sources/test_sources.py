@@ -61,31 +61,31 @@ def test_a_label_is_a_member_of_its_own(idx_folder):
         (b"", "not an idx file"),
     ],
 )
-def test_a_damaged_idx_file_is_told(tmp_path, data, message):
+def test_a_damaged_idx_file_is_reported(tmp_path, data, message):
     (tmp_path / "images").write_bytes(data)
     with pytest.raises(InputError, match=message):
         read_idx(tmp_path / "images", dimensions=3)
 
 
-def test_a_truncated_gz_file_is_told(idx_folder):
+def test_a_truncated_gz_file_is_reported(idx_folder):
     path = idx_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz: damaged"):
         IdxSource(idx_folder, name="mnist", num_valid=8)
 
 
-def test_labels_that_do_not_match_the_images_are_told(idx_folder):
+def test_labels_that_do_not_match_the_images_are_reported(idx_folder):
     (idx_folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(9, np.uint8)))
     with pytest.raises(InputError, match="9 labels for 10 images"):
         IdxSource(idx_folder, name="mnist", num_valid=8)
 
 
-def test_a_missing_idx_file_is_told(tmp_path):
+def test_a_missing_idx_file_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"no train-images-idx3-ubyte\.gz there"):
         IdxSource(tmp_path, name="mnist", num_valid=8)
 
 
-def test_more_valid_images_than_there_are_is_told(idx_folder):
+def test_more_valid_images_than_there_are_is_reported(idx_folder):
     with pytest.raises(InputError, match="num_valid: 50 does not leave a training image of 50"):
         IdxSource(idx_folder, name="mnist", num_valid=50)
 
@@ -129,7 +129,7 @@ def test_pictures_of_any_kind_and_size_become_one_size(pictures, tmp_path, chann
     assert batch.image.shape == (5, channels, 16, 16)
 
 
-def test_a_folder_without_images_is_told(tmp_path):
+def test_a_folder_without_images_is_reported(tmp_path):
     with pytest.raises(InputError, match="no images"):
         FolderSource(tmp_path, num_valid=0)
 
@@ -144,7 +144,7 @@ def test_fashion_mnist_is_taken_from_the_cache_before_it_is_fetched(tmp_path, mo
     assert fashion_mnist.find_folder() == kept
 
 
-def test_without_network_and_package_the_three_ways_are_told(tmp_path, monkeypatch):
+def test_without_network_and_package_the_three_ways_are_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("SIGMA_VAE_CACHE", str(tmp_path))
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no-package")
     monkeypatch.setattr(fashion_mnist, "OFFICIAL", "https://127.0.0.1:9/")

@@ -28,7 +28,7 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 
 class Server(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder; counts what is asked for, and answers with damage where `spoiled` says so."""
+    """Serves a folder; counts requests, and answers with damage to files in `spoiled`."""
 
     requests: collections.Counter
     spoiled: dict[str, int]
@@ -96,8 +96,8 @@ def test_the_ranks_of_a_node_fetch_each_shard_once(served, uneven_shards):
         subprocess.Popen([sys.executable, script, address, str(rank), "3"], stdout=subprocess.PIPE, text=True)
         for rank in range(3)
     ]
-    told = [rank.communicate(timeout=120)[0] for rank in ranks]
-    assert sorted(int(word) for text in told for word in text.split()) == list(range(211))
+    output = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert sorted(int(word) for text in output for word in text.split()) == list(range(211))
     assert all(requests[shard.name] == 1 for shard in Manifest.load(uneven_shards).shards_of("train"))
 
 
@@ -151,14 +151,14 @@ def test_what_a_killed_process_left_of_a_download_is_removed(served, cache):
     address, _, _ = served
     epoch(address)
     (folder,) = cache.glob("*/")
-    ruin = folder / ".train-000000.tar.99999.partial"
-    ruin.write_bytes(bytes(99999))
+    partial = folder / ".train-000000.tar.99999.partial"
+    partial.write_bytes(bytes(99999))
     (folder / "train-000002.tar").unlink()
     epoch(address)
-    assert not ruin.exists()
+    assert not partial.exists()
 
 
-def test_a_server_that_is_not_there_is_told(tmp_path):
+def test_a_server_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/manifest\.json: cannot be read"):
         Manifest.load("http://127.0.0.1:9")
 

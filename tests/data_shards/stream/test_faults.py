@@ -1,4 +1,4 @@
-"""Damaged shards: the same substitutes for whoever reads, up to a limit, then a clear stop."""
+"""Damaged shards: the same substitutes on all ranks, up to a limit, then a clear stop."""
 
 import hashlib
 import json
@@ -120,7 +120,7 @@ def test_a_substitute_is_a_good_image_under_its_own_index(shards, uneven_source)
     assert len(lost) == 20  # all of the missing shard and no other
 
 
-def test_one_more_than_the_limit_is_a_stop_that_tells_the_limit(shards):
+def test_one_more_than_the_limit_is_a_stop_that_names_the_limit(shards):
     (shards / "train-000004.tar").unlink()
     stream = ShardStream(shards, split="train", global_batch=211, max_substitutes=19)
     with pytest.raises(InputError, match=r"train-000004\.tar.*\(20 such images where 19 are allowed\)"):
@@ -134,7 +134,7 @@ def test_where_nothing_is_left_to_substitute_the_stream_stops(shards):
         epoch(shards, max_substitutes=1000)
 
 
-def test_a_shard_that_vanishes_in_the_middle_of_an_epoch_is_told(tmp_path):
+def test_a_shard_that_vanishes_in_the_middle_of_an_epoch_is_reported(tmp_path):
     build_arrays(tmp_path, ArraySource({"train": 400}), shard_images=10, window=1)
     stream = ShardStream(tmp_path, split="train", global_batch=10)
     batches = iter(stream)
@@ -145,7 +145,7 @@ def test_a_shard_that_vanishes_in_the_middle_of_an_epoch_is_told(tmp_path):
         list(batches)
 
 
-def test_an_encoded_member_that_does_not_decode_is_told(celeba, tmp_path):
+def test_an_encoded_member_that_does_not_decode_is_reported(celeba, tmp_path):
     from data_shards.build.builder import BuildOptions, build
     from data_shards.pixels import Pixels
     from data_shards.sources.celeba import CelebASource

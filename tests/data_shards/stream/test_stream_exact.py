@@ -113,11 +113,11 @@ def test_without_shuffling_images_come_in_source_order(uneven_shards):
         ({"position": -1}, "position: -1"),
     ],
 )
-def test_a_wrong_argument_is_told_by_name(uneven_shards, wrong, message):
+def test_a_wrong_argument_is_named(uneven_shards, wrong, message):
     with pytest.raises(InputError, match=message):
         ShardStream(uneven_shards, **{"split": "train", "global_batch": 8, **wrong})
 
 
-def test_a_folder_without_a_manifest_is_told(tmp_path):
+def test_a_folder_without_a_manifest_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"no manifest\.json there"):
         ShardStream(tmp_path, split="train", global_batch=8)
