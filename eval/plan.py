@@ -17,7 +17,7 @@ from data_shards.sources.celeba import CelebASource
 from eval.paper.jobs import TARGETS, jobs, resolved
 from eval.paper.plan import Plan, read_plan
 from eval.printed_results import DATASETS
-from eval.run import MeasuredRun, open_run
+from eval.run import MeasuredRun, load_run
 from trainer.dry_run import SUSTAINED, estimate, forward_operations
 
 # One image through Inception at 299 x 299, the dearest extractor.
@@ -27,7 +27,7 @@ _ITERATIONS = 120
 
 
 def _run(args: argparse.Namespace) -> MeasuredRun:
-    run = open_run(args.run)
+    run = load_run(args.run)
     print(f"run      {run.folder}: {sum(weight.numel() for weight in run.model.parameters()):,} weights")
     print(f"shards   {run.config.data.shards}")
     return run

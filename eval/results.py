@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
@@ -278,8 +278,6 @@ class MemorisationResult(VarianceResult):
     """Euclidean, over all pixels on the [0, 1] scale."""
     code_distance: NearestComparison
     """Euclidean, over the latents."""
-    PICTURES: ClassVar[str] = ".safetensors"
-    """Suffix of the file beside the result with `sample` (N, C, H, W) and `nearest` (N, k, C, H, W), uint8."""
 
 
 AnyResult = TypeVar("AnyResult", bound=Result)

@@ -1,35 +1,27 @@
 """A trained run as a measurement sees it: its model, its data, and what the protocol of every number must say."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from eval.protocol import Protocol
+from eval.protocol import Protocol, VarianceProtocol
+from eval.results import AnyResult
 from trainer.config.config import Config, load_config
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
 from trainer.networks.model import SigmaVAE
+from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import fingerprint
 from trainer.run_folder.restore import load_model
 
-
-@dataclass(frozen=True, kw_only=True)
-class VarianceProtocol(Protocol):
-    """What else a number depends on that follows from the likelihood's variance."""
-
-    measure: str
-    """What is measured, and by which edition of its definition."""
-    subset: str = "evenly spaced over the split, in source order"
-    """Which n images of the split were measured."""
-    variance: str
-    """"one" for the data set, or "per pixel"."""
-    variance_floor: float
-    """The smallest variance possible, in squared pixel units."""
+AnyProtocol = TypeVar("AnyProtocol", bound=Protocol)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,32 +39,35 @@ class MeasuredRun:
     model: SigmaVAE
     """In evaluation mode."""
 
+    @cached_property
+    def checkpoint(self) -> str:
+        """16 hexadecimal digits that differ between different weights."""
+        return f"{fingerprint(self.model.state_dict()):016x}"
+
     @property
     def variance_floor(self) -> float:
         """The smallest variance that the likelihood can have, in squared pixel units of the [0, 1] scale."""
         return self.model.variance_floor.item() if self.model.per_pixel else self.model.dataset_variance
 
-    def protocol_fields(self, split: str, n: int, seed: int) -> dict[str, Any]:
-        """The fields of a `Protocol` for a measurement on n images of a split: which weights, which data."""
-        return {
-            "run": self.config.name,
-            "weights": self.weights,
-            "checkpoint": f"{fingerprint(self.model.state_dict()):016x}",
-            "data": self.manifest.hash,
-            "split": split,
-            "n": n,
-            "image_shape": self.manifest.image_shape,
-            "pixels": self.manifest.pixels.to_json(),
-            "seed": seed,
-        }
+    def protocol(self, kind: type[AnyProtocol], *, split: str, n: int, seed: int, **own: Any) -> AnyProtocol:
+        """The protocol of a measurement on n images of a split: which weights, which data.
 
-    def variance_protocol(self, split: str, n: int, seed: int) -> dict[str, Any]:
-        """The fields of a `VarianceProtocol` for a measurement on n images of a split."""
-        return {
-            **self.protocol_fields(split, n, seed),
-            "variance": "per pixel" if self.model.per_pixel else "one",
-            "variance_floor": self.variance_floor,
-        }
+        own: the fields of `kind` that are of this kind of measurement alone.
+        """
+        if issubclass(kind, VarianceProtocol):
+            own |= {"variance": "per pixel" if self.model.per_pixel else "one", "variance_floor": self.variance_floor}
+        return kind(
+            run=self.config.name,
+            weights=self.weights,
+            checkpoint=self.checkpoint,
+            data=self.manifest.hash,
+            split=split,
+            n=n,
+            image_shape=self.manifest.image_shape,
+            pixels=self.manifest.pixels.to_json(),
+            seed=seed,
+            **own,
+        )
 
     def result_path(self, name: str) -> Path:
         """RUN/eval/NAME.json, or RUN/eval/NAME-stage1.json; the folder exists afterwards."""
@@ -86,27 +81,20 @@ class MeasuredRun:
         if not (folder / "mixture.json").exists():
             stage = "" if self.weights == "final" else f" --weights {self.weights}"
             raise InputError(
-                f"--mixture: {folder} is not there; fit it with "
-                f"`python -m trainer.mixture --run {self.folder} --components {components}{stage}`"
+                f"{folder} does not exist; fit it with "
+                f"`python -m trainer.mixture --run {self.folder} --components {components}{stage}`",
+                parameter="mixture",
             )
         return GaussianMixture.load(folder, device)
 
 
-def open_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:
+def load_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:
     """Loads a run. weights: "final" or "stage1". Raises InputError where run, checkpoint or shards are missing."""
     config = load_config(run)
     model = load_model(run, weights, str(device))
     return MeasuredRun(
         folder=Path(run), weights=weights, config=config, manifest=Manifest.load(config.data.shards), model=model
     )
-
-
-def measured_before(path: Path, protocol: Protocol) -> dict[str, Any] | None:
-    """The result in `path` where it was measured by the same protocol, else None."""
-    if not path.exists():
-        return None
-    content = read_result(path)
-    return content if content["protocol"] == protocol.record() else None
 
 
 def mixture_digest(mixture: GaussianMixture) -> str:
@@ -116,12 +104,21 @@ def mixture_digest(mixture: GaussianMixture) -> str:
     return f"{fingerprint(tensors):016x}"
 
 
-def read_result(path: Path) -> dict[str, Any]:
-    """A result that a command wrote. Raises InputError where the file is not one."""
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error}); delete it and measure again") from error
-    if not isinstance(content, dict) or "protocol" not in content:
-        raise InputError(f"{path}: holds no result with a protocol; delete it and measure again")
-    return content
+def main_process_result(kind: type[AnyResult], compute: Callable[[], AnyResult], ranks: Ranks) -> AnyResult:
+    """What `compute` gives on the first process, on every process; an InputError there is raised on every process."""
+    if ranks.world_size == 1:
+        return compute()
+    content = b""
+    if ranks.is_main:
+        try:
+            content = json.dumps({"result": compute().to_json()}).encode()
+        except InputError as error:
+            content = json.dumps({"error": error.named(None), "parameter": error.parameter}).encode()
+    size = int(ranks.sum_(torch.tensor([len(content)], device=ranks.device)))
+    room = torch.zeros(size, dtype=torch.int32, device=ranks.device)
+    if ranks.is_main:
+        room += torch.frombuffer(bytearray(content), dtype=torch.uint8).to(room)
+    answer = json.loads(bytes(ranks.sum_(room).tolist()))
+    if "error" in answer:
+        raise InputError(answer["error"], parameter=answer["parameter"])
+    return kind.from_json(answer["result"])

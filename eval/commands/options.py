@@ -1,24 +1,49 @@
-"""The options of the commands that measure one set of weights of a run on some images of a split."""
+"""Options that several commands have, and the questions that parsed options make."""
 
 import argparse
+import re
+from dataclasses import MISSING, fields
+from typing import TYPE_CHECKING, TypeVar
 
+from data_shards.io.errors import InputError
 from trainer.mixture.settings import COVARIANCE_TYPES
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def add_run_options(parser: argparse.ArgumentParser, *, images: int, images_help: str, mixture_help: str = "") -> None:
-    """Adds --run, --weights, --images, --mixture, --covariance, --split, --seed and --device.
+    AnyQuestion = TypeVar("AnyQuestion", bound=DataclassInstance)
 
-    images: default of --images; images_help, mixture_help: what the command takes these two for; without the latter
-    there is neither --mixture nor --covariance.
-    """
+
+def add_run_options(parser: argparse.ArgumentParser, *, weights_help: str = "which weights to measure") -> None:
+    """Adds --run, --weights and --device."""
     parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help="which weights to measure")
+    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help=weights_help)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the networks run")
+
+
+def add_mixture_options(parser: argparse.ArgumentParser, mixture_help: str) -> None:
+    """Adds --mixture and --covariance."""
+    parser.add_argument("--mixture", type=int, default=32, help=mixture_help)
+    parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
+
+
+def add_subset_options(parser: argparse.ArgumentParser, images: int, images_help: str) -> None:
+    """Adds --images, whose default is `images`, --split and --seed."""
     parser.add_argument("--images", type=int, default=images, help=images_help)
-    if mixture_help:
-        parser.add_argument("--mixture", type=int, default=32, help=mixture_help)
-        parser.add_argument(
-            "--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type"
-        )
     parser.add_argument("--split", default="test", help="split of the data")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+
+
+def question_of(kind: "type[AnyQuestion]", args: argparse.Namespace) -> "AnyQuestion":
+    """The question that options with the names of its fields ask. Raises InputError for values that make no sense."""
+    given = {field.name: getattr(args, field.name, MISSING) for field in fields(kind)}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return kind(**{name: value for name, value in values.items() if value is not MISSING})
+
+
+def chosen_part(text: str) -> tuple[int, int]:
+    """(I, N) of "I/N". Raises InputError where that is not a part."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found or int(found[1]) >= int(found[2]):
+        raise InputError(f"{text!r} is not a part; use I/N with I from 0 to N - 1, such as 0/8", parameter="part")
+    return int(found[1]), int(found[2])

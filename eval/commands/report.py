@@ -6,7 +6,7 @@ from data_shards.io.atomic import write_bytes, write_text
 from eval.report.model_sections import fitted_mixture, fitted_transport, mixture_latents
 from eval.report.overview import SIDE, overview
 from eval.report.page import build_page
-from eval.run import open_run
+from eval.run import load_run
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import process_group, single
 
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     with process_group(args.device) as ranks:
         if not ranks.is_main:
             return
-        measured = open_run(args.run, "final", ranks.device)
+        measured = load_run(args.run, "final", ranks.device)
         alone = single(ranks.device)
         page = build_page(measured, split=args.split, components=args.mixture, covariance=args.covariance, ranks=alone)
         mixture = fitted_mixture(measured, args.mixture, args.covariance)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError
 from data_shards.io.user_cache import cache_folder
-from eval.commands.fid import chosen_part
+from eval.commands.options import chosen_part
 from eval.distance.extractors.inception import WEIGHTS_NAME
 from eval.paper.evidence import Evidence
 from eval.paper.jobs import TARGETS, jobs

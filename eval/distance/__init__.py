@@ -1,0 +1,1 @@
+"""How far a set of images is from real images."""

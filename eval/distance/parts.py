@@ -1,28 +1,67 @@
 """Parts of one evaluation on disk, made by separate jobs and merged by another."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from data_shards.io.errors import InputError
+from eval.distance.comparison import Comparison
 from eval.distance.statistics import FeatureStatistics
 from eval.protocol import Protocol, differences
+from eval.results import DistanceResult
+from trainer.process_group import Ranks
 
 
-def part_path(run: Path, protocol: Protocol, part: int, parts: int) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A finished part of an evaluation."""
+
+    path: Path
+    """Its statistics."""
+    images: int | None
+    """Images in it; None where it was finished before."""
+
+
+def make_part(comparison: Comparison, part: int, parts: int, ranks: Ranks, *, save_images: str | None = None) -> Part:
+    """Writes one part's statistics, unless they are there. save_images: one of IMAGE_FORMATS to write its images."""
+    path = part_path(comparison, part, parts)
+    folder = comparison.images_folder(save_images) / path.stem if save_images else None
+    done = finished(path, comparison)
+    if ranks.any(ranks.is_main and done and (folder is None or folder.exists())):
+        return Part(path=path, images=None)
+    statistics = comparison.statistics(ranks, part=part, parts=parts, folder=folder, file_format=save_images)
+    if ranks.is_main:
+        statistics.save(path)
+    return Part(path=path, images=statistics.n)
+
+
+def missing_parts(comparison: Comparison, parts: int) -> list[int]:
+    """The parts of an evaluation in `parts` that are still to be made."""
+    return [part for part in range(parts) if not finished(part_path(comparison, part, parts), comparison)]
+
+
+def merge_parts(comparison: Comparison, parts: int, ranks: Ranks) -> DistanceResult:
+    """The result of an evaluation whose parts are all there, see `merge`; the same on every process."""
+    paths = [part_path(comparison, part, parts) for part in range(parts)]
+    return comparison.scored(merge(paths, comparison.protocol), ranks)
+
+
+def part_path(comparison: Comparison, part: int, parts: int) -> Path:
     """RUN/eval/parts/PROTOCOL/part-00002-of-00008.safetensors; the folder exists afterwards."""
-    folder = run / "eval" / "parts" / protocol.fingerprint()
+    folder = comparison.run.folder / "eval" / "parts" / comparison.protocol.fingerprint()
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
 
 
-def finished(path: Path, protocol: Protocol, *, with_features: bool) -> bool:
-    """True where `path` holds a whole part of this protocol, with feature vectors if they are asked for."""
+def finished(path: Path, comparison: Comparison) -> bool:
+    """True where `path` holds a whole part of this comparison, with feature vectors if they are needed."""
     try:
         found = FeatureStatistics.load(path)
     except InputError:
         return False  # missing or damaged: it has to be made (again)
-    return found.protocol == protocol.record() and (found.features is not None or not with_features)
+    has_features = found.features is not None
+    return found.protocol == comparison.protocol.record() and (has_features or not comparison.keep_features)
 
 
 def merge(paths: list[Path], protocol: Protocol) -> FeatureStatistics:
@@ -34,7 +73,7 @@ def merge(paths: list[Path], protocol: Protocol) -> FeatureStatistics:
     missing = [path for path in paths if not path.exists()]
     if missing:
         names = ", ".join(path.name for path in missing)
-        raise InputError(f"{missing[0].parent}: {names} missing; run these parts, each with --part I/{len(paths)}")
+        raise InputError(f"{missing[0].parent}: {names} missing; make these parts, each as part I/{len(paths)}")
     owner = torch.full((protocol.n,), -1)
     whole: FeatureStatistics | None = None
     for number, path in enumerate(paths):

@@ -28,10 +28,10 @@ def reference_statistics(
     They come from the cache where the same were made before. Raises InputError for a split that is not there.
     """
     if split not in manifest.splits:
-        raise InputError(f"--split: {split!r} is not in {shards}; use one of {', '.join(manifest.splits)}")
+        raise InputError(f"{split!r} is not in {shards}; use one of {', '.join(manifest.splits)}", parameter="split")
     protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
     path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
-    # The first process alone looks, so that all take the same way even if the file appears meanwhile.
+    # The first process alone decides, so that all take the same way even if the file appears meanwhile.
     if ranks.any(ranks.is_main and path.exists()):
         return FeatureStatistics.load(path)
     n = manifest.num_samples(split)

@@ -67,6 +67,15 @@ class FeatureStatistics:
         self._features = [torch.cat(self._features)]
         return self._features[0]
 
+    def kept_features(self) -> Tensor:
+        """(n, dim) float32. Raises InputError where the vectors were not kept."""
+        if self.features is None:
+            raise InputError(
+                "feature vectors are needed, but the parts hold sums only; ask for the measure in each part",
+                parameter="also",
+            )
+        return self.features
+
     def update(self, features: Tensor, ids: Tensor) -> None:
         """Adds `features`, (B, dim), of the images `ids`, (B,).
 
@@ -98,7 +107,7 @@ class FeatureStatistics:
     def covariance(self) -> Tensor:
         """(dim, dim) float64, divided by n - 1. Raises InputError for fewer than two images."""
         if self.n < 2:
-            raise InputError(f"n: a covariance of {self.n} images is undefined; use at least 2")
+            raise InputError(f"a covariance of {self.n} images is undefined; use at least 2", parameter="n")
         mean = self.mean()
         return (self.outer - self.n * torch.outer(mean, mean)) / (self.n - 1)
 

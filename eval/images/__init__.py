@@ -1,0 +1,1 @@
+"""Images and latents: generated, reconstructed, or read from shards, block by block."""

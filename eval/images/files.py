@@ -14,7 +14,6 @@ from data_shards.io import atomic
 from eval.images.sources import ImageSource
 from trainer.process_group import Ranks
 
-FORMATS = ("png", "shards")
 _BLOCKS_A_SHARD = 64
 
 
@@ -29,8 +28,9 @@ def png_bytes(image: Tensor) -> bytes:
 class ImageFolder:
     """A folder of images that takes its name only when all of them are in it.
 
-    "png" has one file an image, 00000012.png for image 12; "shards" has WebDataset tars of up to 4096 images, each
-    named after its first image, with members of those names and no times: the same images give the same bytes.
+    file_format is one of `eval.questions.IMAGE_FORMATS`. "png" has one file an image, 00000012.png for image 12;
+    "shards" has WebDataset tars of up to 4096 images, each named after its first image, with members of those names and
+    no times: the same images give the same bytes.
     """
 
     def __init__(self, folder: Path, file_format: str, ranks: Ranks) -> None:

@@ -1,4 +1,4 @@
-"""Sets of images that can be asked for any block of themselves: generated, reconstructed, or read from shards."""
+"""Sets of images of which any block can be made by itself: generated, reconstructed, or read from shards."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from data_shards.stream.stream import ShardStream
-from eval.images.blocks import BLOCK, block_generator, block_ids
+from eval.images.blocks import BLOCK, block_ids
 from eval.images.latent_samples import LatentSampler
 from trainer.networks.model import SigmaVAE
+from trainer.noise import seeded_generator
 
 ImageSource = Callable[[range], Iterator[tuple[Tensor, Tensor]]]
 """A range of blocks to (ids (B,) int64, images (B, C, H, W) uint8) of each."""
-
 
 Finish = Callable[[Tensor, Tensor], Tensor]
 """Latents (B, D) and their mean images (B, C, H, W) to the images that are taken in their place."""
@@ -27,6 +27,11 @@ def unchanged(latents: Tensor, images: Tensor) -> Tensor:
 def to_8_bits(images: Tensor) -> Tensor:
     """Images in [0, 1] rounded to 0 to 255, as they would be in a PNG file; data sets are of 8 bits too."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def block_latents(sampler: LatentSampler, seed: int, block: int) -> Tensor:
+    """The latents of a block of generated images, (BLOCK, D); latent i of a set is a function of (seed, i)."""
+    return sampler(seeded_generator(seed, "samples", block))
 
 
 def generated(
@@ -48,7 +53,7 @@ def generated(
         for block in blocks:
             ids = block_ids(block, n)
             # The whole block is decoded, so that an image does not change where a set ends sooner.
-            latents = sampler(block_generator(seed, "samples", block)).to(device)
+            latents = block_latents(sampler, seed, block).to(device)
             yield ids, to_8_bits(finish(latents, model.decode(latents).mean))[: len(ids)].cpu()
 
     return images

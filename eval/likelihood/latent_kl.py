@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from eval.images.noise import seeded_generator
+from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
 
 

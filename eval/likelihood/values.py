@@ -1,13 +1,13 @@
-"""The numbers that are told of an image's likelihood: names, units, and how they follow from the samples."""
+"""The numbers of an image's likelihood: names, units, and how they follow from the samples."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from eval.likelihood.discretised import bits_per_dimension
 from eval.likelihood.likelihood import PosteriorSamples, Prior, effective_samples, log_mean_exp
+from eval.results import Measured
 
 # name: unit, for every model
 _OF_THE_MODEL = {
@@ -55,14 +55,14 @@ def image_values(samples: PosteriorSamples, d: int, densities: Mapping[str, Prio
     return torch.stack([values[name] for name in units(densities)], dim=1)
 
 
-def summary(table: Tensor, densities: Mapping[str, Prior]) -> dict[str, dict[str, Any]]:
-    """Mean over the images of a table (N, number of units), with its standard error (null for one image) and unit."""
+def summary(table: Tensor, densities: Mapping[str, Prior]) -> dict[str, Measured]:
+    """Mean over the images of a table (N, number of units), with its standard error (None for one image) and unit."""
     error = table.std(0) / len(table) ** 0.5
     return {
-        name: {
-            "value": table[:, column].mean().item(),
-            "standard_error": error[column].item() if len(table) > 1 else None,
-            "unit": text,
-        }
+        name: Measured(
+            value=table[:, column].mean().item(),
+            standard_error=error[column].item() if len(table) > 1 else None,
+            unit=text,
+        )
         for column, (name, text) in enumerate(units(densities).items())
     }

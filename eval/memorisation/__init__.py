@@ -1,0 +1,1 @@
+"""Whether samples repeat training images."""

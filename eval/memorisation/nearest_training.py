@@ -1,4 +1,4 @@
-"""The training images and training codes that are nearest to given ones: does the model repeat what it was shown?"""
+"""The training images and training codes that are nearest to given ones."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -34,17 +34,16 @@ def _best(candidates: Nearest, k: int) -> Nearest:
 
 
 def nearest_images(queries: Tensor, shards: str | Path, split: str, *, k: int, ranks: Ranks) -> Nearest:
-    """Looks through a whole split, shared among the processes. queries: (Q, C, H, W) float32 in [0, 1].
+    """Searches a whole split, which is divided among the processes. queries: (Q, C, H, W) float32 in [0, 1].
 
     The result is the same on every process.
     """
     total = Manifest.load(shards).num_samples(split)
-    own = ranks.partition(-(-total // _BATCH))
-    first, last = own.start, own.stop
-    start, stop = first * _BATCH, min(last * _BATCH, total)
+    mine = ranks.partition(-(-total // _BATCH))
+    start, stop = mine.start * _BATCH, min(mine.stop * _BATCH, total)
     count, shape = len(queries), queries.shape[1:]
     flat = queries.flatten(1).to(ranks.device)
-    # Places that no image fills stay infinitely far.
+    # Places that no image takes stay infinitely far.
     best = Nearest(
         torch.full((count, k), torch.inf, device=ranks.device),
         torch.zeros(count, k, dtype=torch.int64, device=ranks.device),
@@ -84,7 +83,7 @@ def nearest_code_distance(z: Tensor, codes: Tensor) -> Tensor:
 def chance_nearer(ours: Tensor, others: Tensor) -> float:
     """Probability that one of `ours`, (N,), is smaller than one of `others`, (M,); ties count half. 0.5: no difference.
 
-    The Mann-Whitney statistic over its largest value; on nearest distances it tells data copying (Meehan et al. 2020).
+    The Mann-Whitney statistic over its largest value; on nearest distances it detects copies (Meehan et al. 2020).
     """
     smaller = (ours[:, None] < others).double() + 0.5 * (ours[:, None] == others)
     return smaller.mean().item()

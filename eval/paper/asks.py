@@ -7,7 +7,7 @@ from typing import Any
 
 from data_shards.io.errors import InputError
 from eval.paper.plan import Measurements, MixtureForm
-from eval.run import read_result
+from eval.results import read_record
 
 BEST = "best"
 """Label of the mixture whose number of components held-out codes chose among `Measurements.candidates`."""
@@ -69,7 +69,7 @@ def answer(ask: Ask, run: Path, form: MixtureForm | None, measure: Measurements)
     suffix = "" if ask.weights == "final" else f"-{ask.weights}"
     if ask.kind != "fid":
         name = "-".join(word for word in (ask.source, ask.kind) if word)
-        return read_result(run / "eval" / f"{name}{suffix}.json")
+        return read_record(run / "eval" / f"{name}{suffix}.json")
     wanted = {
         "source": ask.source,
         "weights": ask.weights,
@@ -77,7 +77,7 @@ def answer(ask: Ask, run: Path, form: MixtureForm | None, measure: Measurements)
     }
     written = sorted((run / "eval").glob("fid-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in written:
-        result = read_result(path)
+        result = read_record(path)
         if measured_as("fid", result, measure) and all(result["protocol"][k] == v for k, v in wanted.items()):
             return result
     raise InputError(f"{run / 'eval'}: no result answers {ask.key!r}; delete the folder and measure again")

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eval.images.blocks import block_generator
 from eval.images.latent_samples import prior_sampler
+from eval.images.sources import block_latents
 from eval.report import gallery
 from eval.report.density_figure import density_png
 from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
@@ -36,7 +36,7 @@ def both_samples(run: MeasuredRun, components: int) -> bytes:
     rows = []
     for z in (
         mixture_latents(run.mixture(components, "full")),
-        prior_sampler(model.latent_dim)(block_generator(0, "samples", 0)),
+        block_latents(prior_sampler(model.latent_dim), seed=0, block=0),
     ):
         images = to_rgb(model.decode(z[:SAMPLES].to(device)).mean)
         rows += list(images.split(gallery.COLUMNS))
@@ -49,7 +49,7 @@ def carried_samples(run: MeasuredRun, components: int) -> bytes:
     z = mixture_latents(run.mixture(components, "full"))[:SAMPLES].to(next(run.model.parameters()).device)
     means = run.model.decode(z).mean
     rows: list[Tensor] = []
-    for images in (means, load_transport(run, components, "full").carry(z, means).clamp(0, 1)):
+    for images in (means, load_transport(run, components, "full").apply(z, means).clamp(0, 1)):
         rows += list(to_rgb(images).split(gallery.COLUMNS))
     return png(grid(rows, enlarge=gallery.enlargement(run.model.image_shape[-1])))
 

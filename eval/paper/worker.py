@@ -22,7 +22,7 @@ from eval.paper.drawings import DRAWINGS, picture_path
 from eval.paper.plan import Measurements, MixtureForm
 from eval.paper.record import Record, commit, read_record
 from eval.report.run_results import Result
-from eval.run import open_run
+from eval.run import load_run
 from trainer.config.config import load_config
 from trainer.mixture.folder import mixture_folder
 from trainer.run_folder import latents
@@ -133,7 +133,7 @@ class Worker:
             if name == "transported":
                 self._carry(form, "final")
             path.parent.mkdir(exist_ok=True)
-            write_bytes(path, DRAWINGS[name](open_run(self.run, "final", self.work.device), form.components))
+            write_bytes(path, DRAWINGS[name](load_run(self.run, "final", self.work.device), form.components))
         print(f"written to {path}", flush=True)
 
     def _encode(self, weights: str) -> None:

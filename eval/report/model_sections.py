@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor
 
-from eval.images.blocks import block_generator
 from eval.images.latent_samples import mixture_sampler, prior_sampler
+from eval.images.sources import block_latents
 from eval.images.subset import subset_blocks, subset_indices
 from eval.report import gallery
 from eval.report.density_figure import density_figure
 from eval.report.document import Missing, Picture, Section
 from eval.report.pictures import Scale
 from eval.run import MeasuredRun
-from eval.transport import Transport
-from eval.transport.storage import fits, load_transport, transport_folder, transport_summary
+from eval.transport.storage import fitted_before, load_transport
+from eval.transport.transport import Transport
 from trainer.mixture import GaussianMixture
 from trainer.mixture.folder import mixture_folder
 from trainer.networks.model import SigmaVAE
@@ -31,16 +31,15 @@ def fitted_mixture(run: MeasuredRun, components: int, covariance: str) -> Gaussi
 
 def fitted_transport(run: MeasuredRun, components: int, covariance: str) -> Transport | None:
     """The transport of the run's mixture, or None where it has not been fitted to these weights and this mixture."""
-    summary = transport_summary(transport_folder(run, components, covariance))
     mixture = fitted_mixture(run, components, covariance)
-    if summary is None or mixture is None or not fits(run, mixture, summary):
+    if mixture is None or fitted_before(run, components, covariance) is None:
         return None
     return load_transport(run, components, covariance)
 
 
 def mixture_latents(mixture: GaussianMixture) -> Tensor:
     """The first latents from q_hat, the very ones whose images the distance measures, (BLOCK, D)."""
-    return mixture_sampler(mixture.parameters_)(block_generator(0, "samples", 0))
+    return block_latents(mixture_sampler(mixture.parameters_), seed=0, block=0)
 
 
 def held_out_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
@@ -80,7 +79,7 @@ def sample_section(
     device: torch.device,
 ) -> Section:
     """Samples from q_hat, the same transported where a transport is fitted, and samples from the prior."""
-    sets = {"z from the prior N(0, I).": prior_sampler(model.latent_dim)(block_generator(0, "samples", 0))}
+    sets = {"z from the prior N(0, I).": block_latents(prior_sampler(model.latent_dim), seed=0, block=0)}
     missing = []
     if mixture is None:
         missing.append(Missing(what="No mixture is fitted yet, so there are no samples from q̂.", command=fit_command))
@@ -90,7 +89,7 @@ def sample_section(
     pictures = [picture(data, text + flat_maps(model), scale) for data, text in zip(drawn, sets, strict=True)]
     if transport is not None:
         z = mixture_latents(transport.mixture)[:SAMPLES].to(device)
-        transported = transport.carry(z, model.decode(z).mean)
+        transported = transport.apply(z, model.decode(z).mean)
         caption = "The same samples from q̂, transported to the distribution of real images."
         pictures.insert(1, picture(gallery.images(transported), caption))
     return Section(

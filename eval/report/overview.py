@@ -13,7 +13,7 @@ from torch import Tensor
 from eval.report.gallery import deviation
 from eval.report.pictures import grid, heat, scale_of, to_rgb
 from eval.report.style import INK
-from eval.transport import Transport
+from eval.transport.transport import Transport
 from trainer.networks.model import SigmaVAE
 
 SIDE = 6
@@ -31,7 +31,9 @@ def overview(model: SigmaVAE, latents: Tensor, name: str, transport: Transport |
     scale = scale_of(sigma, darkest=floor)
     panels = {f"{name}: samples from q_hat": to_rgb(decoded.mean)}
     if transport is not None:
-        panels["carried to the spread of real images"] = to_rgb(transport.carry(latents, decoded.mean).clamp(0, 1))
+        panels["transported to the distribution of real images"] = to_rgb(
+            transport.apply(latents, decoded.mean).clamp(0, 1)
+        )
     panels["their uncertainty, sigma of each pixel"] = heat(sigma, scale)
     with mpl.rc_context({"font.family": "sans-serif", "font.size": 10, "text.color": INK}):
         made = Figure(figsize=(4.6 * len(panels) + 0.4, 4.9), layout="constrained")

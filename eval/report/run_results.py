@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.run import read_result
+from eval.results import read_record
 
 Result = dict[str, Any]
 
@@ -27,7 +27,7 @@ def run_results(run: Path) -> RunResults:
     """Reads every result there is. Raises InputError for a damaged file."""
 
     def of_kind(pattern: str) -> list[Result]:
-        found = [read_result(path) for path in sorted((run / "eval").glob(pattern))]
+        found = [read_record(path) for path in sorted((run / "eval").glob(pattern))]
         return sorted(found, key=lambda result: result["protocol"]["weights"] != "stage1")
 
     return RunResults(

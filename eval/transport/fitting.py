@@ -5,9 +5,9 @@ change that gives such guesses the distribution of real images is an optimal tra
 between Gaussians it has a closed form. Here each component of the mixture has its own: from the mean and covariance of
 its samples' g(z) to those of the training images x whose codes, drawn from q(z|x), belong to it.
 
-No network is trained and no extractor is asked. The two choices follow from the model. A direction in which mean images
+No network is trained and no extractor is used. The two choices follow from the model. A direction in which mean images
 vary by less than half the square error of a pixel, the floor of Algorithm 1, is noise to them, so that much is added to
-the variance that is divided by. A component whose weight promises fewer images than half the directions has no
+the variance that is divided by. A component whose weight amounts to fewer images than half the directions has no
 covariance of its own; all such components share a map, each around its own means.
 """
 
@@ -17,20 +17,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eval.images.blocks import BLOCK, block_generator, block_ids, blocks_of
+from eval.images.blocks import BLOCK, block_ids, blocks_of
 from eval.images.latent_samples import mixture_sampler
 from eval.images.sources import from_shards
 from eval.run import MeasuredRun
-from eval.transport.gaussian_map import optimal_map
 from eval.transport.moments import MomentSums
 from eval.transport.transport import Transport
 from trainer.mixture import GaussianMixture
+from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
 
 MOST_DIRECTIONS = 1024
 """P: pixels where an image has no more, else this many principal directions of training images."""
 _IMAGES_FOR_BASIS = 8192
-# Images that are sorted by component at one time.
+# Blocks whose images are sorted by component at a time.
 _CHUNK_BLOCKS = 64
 
 
@@ -49,7 +49,7 @@ class FittedTransport:
 
 
 @torch.inference_mode()
-def fit(
+def fit_transport(
     run: MeasuredRun,
     mixture: GaussianMixture,
     ranks: Ranks,
@@ -59,7 +59,7 @@ def fit(
 ) -> FittedTransport:
     """The transport of a run's mean images, the same on every process.
 
-    progress: told how many images have been seen. Holds 2 M P^2 numbers of 8 bytes for M different maps.
+    progress: called with the number of images seen. Holds 2 M P^2 numbers of 8 bytes for M different maps.
     """
     split, pixels = run.config.data.train_split, run.model.pixels
     n = run.manifest.num_samples(split)
@@ -107,7 +107,7 @@ def _real(run: MeasuredRun, blocks: range, n: int, seed: int, ranks: Ranks) -> t
     for block, (_, found) in zip(blocks, source(blocks), strict=True):
         x = found.to(ranks.device).float() / 255  # (B, C, H, W)
         posterior = run.model.encode(x)
-        noise = torch.randn(BLOCK, run.model.latent_dim, generator=block_generator(seed, "transport codes", block))
+        noise = torch.randn(BLOCK, run.model.latent_dim, generator=seeded_generator(seed, "transport codes", block))
         z = posterior.mean + posterior.std * noise[: len(x)].to(ranks.device)  # (B, D)
         square += float((run.model.decode(z).mean - x).double().square().sum())
         images.append(x.flatten(1).cpu())
@@ -122,7 +122,7 @@ def _samples(
     sampler = mixture_sampler(mixture.parameters_)
     latents, images = [], []
     for block in blocks:
-        z = sampler(block_generator(seed, "transport samples", block))[: len(block_ids(block, n))]
+        z = sampler(seeded_generator(seed, "transport samples", block))[: len(block_ids(block, n))]
         latents.append(z)
         images.append(run.model.decode(z.to(ranks.device)).mean.flatten(1).cpu())
     return torch.cat(latents), torch.cat(images)
@@ -139,3 +139,16 @@ def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.pca_lowrank(x, q=directions)[2].contiguous()
+
+
+def optimal_map(source: Tensor, target: Tensor) -> Tensor:
+    """The symmetric A with A source A = target: x to A x moves N(0, source) to N(0, target) by the least mean square.
+
+    A = S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 for S = source and T = target (Knott and Smith 1984).
+    source: (P, P), positive definite; target: (P, P), positive semi-definite; both float64. Returns (P, P).
+    """
+    values, vectors = torch.linalg.eigh(source)
+    root = (vectors * values.sqrt()) @ vectors.mT
+    inverse_root = (vectors / values.sqrt()) @ vectors.mT
+    values, vectors = torch.linalg.eigh(root @ target @ root)
+    return inverse_root @ (vectors * values.clamp_min(0).sqrt()) @ vectors.mT @ inverse_root

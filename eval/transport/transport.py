@@ -11,9 +11,9 @@ from trainer.run_folder.checkpoint import fingerprint
 
 @dataclass(frozen=True, kw_only=True)
 class Transport:
-    """Carries the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k.
+    """Moves the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k.
 
-    Images are looked at in P directions, the columns of `basis`; what lies outside of them stays as it is.
+    Images are transported in P directions, the columns of `basis`; their parts outside of these stay as they are.
     """
 
     mixture: GaussianMixture
@@ -37,14 +37,14 @@ class Transport:
         return f"{fingerprint(tensors):016x}"
 
     @torch.inference_mode()
-    def carry(self, z: Tensor, images: Tensor) -> Tensor:
-        """images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1]."""
+    def apply(self, z: Tensor, images: Tensor) -> Tensor:
+        """Transports images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1]."""
         flat = images.flatten(1).cpu()  # (B, d)
         points = flat if self.basis is None else flat @ self.basis  # (B, P)
         component = self.mixture.predict(z)
-        carried = torch.empty_like(points)
+        transported = torch.empty_like(points)
         for k in component.unique().tolist():
             own = component == k
-            carried[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
-        moved = carried if self.basis is None else flat + (carried - points) @ self.basis.mT
+            transported[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
+        moved = transported if self.basis is None else flat + (transported - points) @ self.basis.mT
         return moved.view(images.shape).to(images.device)

@@ -1,0 +1,1 @@
+"""Whether predicted variances can be trusted."""

@@ -1,13 +1,13 @@
-"""Whether a predicted variance may be trusted: does it say how far the prediction is off?
+"""Whether a predicted variance can be trusted: does it say how far the prediction is off?
 
 The functions take squared errors e^2 = (x - g)^2 and predicted variances sigma^2 of many pixels, both (n,) float64
-unless said otherwise, and look at them as one set of n predictions.
+unless said otherwise, and treat them as one set of n predictions.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from eval.results import Reliability, Sparsification
 
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
 
@@ -42,42 +42,13 @@ def rank_correlation(a: Tensor, b: Tensor) -> float:
     return correlation(average_ranks(a), average_ranks(b))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """Pixels grouped by their predicted variance into groups of equal size."""
-
-    variance: Tensor
-    """Mean predicted variance of each group, increasing, (G,)."""
-    square_error: Tensor
-    """Mean squared error of each group, (G,): equal to `variance` where the prediction is calibrated."""
-
-
 def reliability(square_error: Tensor, variance: Tensor, groups: int = 20) -> Reliability:
     """Groups pixels by predicted variance and compares it with the error that was made there."""
     order = variance.argsort(stable=True)
     return Reliability(
-        variance=torch.stack([part.mean() for part in variance[order].tensor_split(groups)]),
-        square_error=torch.stack([part.mean() for part in square_error[order].tensor_split(groups)]),
+        variance=tuple(float(part.mean()) for part in variance[order].tensor_split(groups)),
+        square_error=tuple(float(part.mean()) for part in square_error[order].tensor_split(groups)),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sparsification:
-    """How the mean squared error of what is kept falls as the most uncertain pixels are left out (Ilg et al. 2018).
-
-    Errors are relative to the mean squared error of all pixels, so that every curve starts at 1.
-    """
-
-    left_out: Tensor
-    """Parts left out, 0 up to 0.95, (P,)."""
-    by_variance: Tensor
-    """Left out by predicted variance, largest first, (P,)."""
-    by_error: Tensor
-    """Left out by the error itself, the best order there is, (P,)."""
-    area: float
-    """Area between the two curves: 0 is a perfect order."""
-    area_of_chance: float
-    """The same area for an order by chance, whose curve stays at 1: an uninformative variance has this."""
 
 
 def sparsification(square_error: Tensor, variance: Tensor, points: int = 20) -> Sparsification:
@@ -85,7 +56,7 @@ def sparsification(square_error: Tensor, variance: Tensor, points: int = 20) -> 
     left_out = torch.arange(points, dtype=torch.float64) / points
 
     def kept_error(score: Tensor) -> Tensor:
-        # Pixels of equal score leave together in expectation, hence the mean error of their group for each of them.
+        # The order of pixels of equal score is arbitrary, so each has the mean error of its group.
         _, group, counts = score.unique(return_inverse=True, return_counts=True)
         sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, group, square_error)
         rising = torch.repeat_interleave(sums / counts, counts)  # smallest score first, (n,)
@@ -94,9 +65,9 @@ def sparsification(square_error: Tensor, variance: Tensor, points: int = 20) -> 
 
     by_variance, by_error = kept_error(variance), kept_error(square_error)
     return Sparsification(
-        left_out=left_out,
-        by_variance=by_variance,
-        by_error=by_error,
+        left_out=tuple(left_out.tolist()),
+        by_variance=tuple(by_variance.tolist()),
+        by_error=tuple(by_error.tolist()),
         area=float(torch.trapezoid(by_variance - by_error, left_out)),
         area_of_chance=float(torch.trapezoid(1 - by_error, left_out)),
     )

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from eval.images.blocks import BLOCK, block_generator
+from eval.images.blocks import BLOCK
 from eval.images.latent_samples import mixture_sampler
+from eval.images.sources import block_latents
 from trainer.config.config import load_config
 from trainer.mixture.em.packed import packed_size
 from trainer.mixture.parameters import Parameters, pack_covariances
@@ -54,7 +55,7 @@ def main() -> None:
     model = SigmaVAE((3, 64, 64), load_config(CONFIG).model).eval()
     latents = torch.randn(BLOCK, DIM)
     with torch.inference_mode():
-        drawn = rate(lambda block: sampler(block_generator(0, "samples", block)))
+        drawn = rate(lambda block: block_latents(sampler, seed=0, block=block))
         decoded = rate(lambda block: model.decode(latents))
     print(
         f"q_hat {drawn:,.0f} latents/s, decoder {decoded:,.0f} images/s: {drawn / decoded:.1f} times what it consumes"

@@ -4,9 +4,9 @@
 
 Needs the extra `benchmarks`. pythae trains `--model` for as many epochs as both stages of RUN took, with Adam at the
 same step size and cosine schedule. 10,000 samples of its own GaussianMixtureSampler are measured by `eval`'s extractor
-and distance, as `python -m eval fid` measures ours; and once more carried to the spread of training images by the maps
-of `python -m eval transport`, for those help any model whose images are too smooth. One line of JSON a number of
-components is printed, and written under RUN/eval.
+and distance, as `python -m eval fid` measures ours; and once more transported by the maps of `python -m eval
+transport`, which help any model whose images are too smooth. One line of JSON a number of components is printed, and
+written under RUN/eval.
 """
 
 import argparse
@@ -39,8 +39,8 @@ from eval.distance.reference import reference_statistics
 from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK, block_ids
 from eval.images.sources import ImageSource, to_8_bits
-from eval.run import MeasuredRun, open_run
-from eval.transport import fit
+from eval.run import MeasuredRun, load_run
+from eval.transport.fitting import fit_transport
 from trainer.mixture import GaussianMixture
 from trainer.networks.model import Likelihood, Posterior, SigmaVAE
 from trainer.process_group import Ranks, process_group
@@ -113,16 +113,16 @@ class AsOurs:
         return Likelihood(self.model.decoder(z.float()).reconstruction, torch.ones(1))
 
 
-def carried(run: MeasuredRun, model: VAE | RAE_L2, sampler: GaussianMixtureSampler, ranks: Ranks) -> Tensor:
-    """SAMPLES samples of pythae's mixture, decoded and carried, (N, C, H, W) float32."""
+def transported(run: MeasuredRun, model: VAE | RAE_L2, sampler: GaussianMixtureSampler, ranks: Ranks) -> Tensor:
+    """SAMPLES samples of pythae's mixture, decoded and transported, (N, C, H, W) float32."""
     found = sampler.gmm
     weights, means, covariances = (torch.tensor(v) for v in (found.weights_, found.means_, found.covariances_))
     mixture = GaussianMixture.from_parameters(weights, means, covariances, "full")
     theirs = AsOurs(model, run.model)
-    maps = fit(dataclasses.replace(run, model=cast(SigmaVAE, theirs)), mixture, ranks).transport
+    maps = fit_transport(dataclasses.replace(run, model=cast(SigmaVAE, theirs)), mixture, ranks).transport
     z = torch.tensor(found.sample(SAMPLES)[0]).float()
     with torch.inference_mode():
-        return torch.cat([maps.carry(part, theirs.decode(part).mean) for part in z.split(BLOCK)])
+        return torch.cat([maps.apply(part, theirs.decode(part).mean) for part in z.split(BLOCK)])
 
 
 def distance_of(images: Tensor, extractor: Extractor, reference: FeatureStatistics, title: str, ranks: Ranks) -> float:
@@ -157,7 +157,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of its training and samples")
     args = parser.parse_args()
     with process_group("cpu") as ranks:
-        run = open_run(args.run, "final", ranks.device)
+        run = load_run(args.run, "final", ranks.device)
         epochs = args.epochs or epochs_of(run)
         images = training_images(run)
         model = trained(args.model, run, images, epochs, args.seed)
@@ -169,7 +169,7 @@ def main() -> None:
             sampler.fit(images)
             distance = distance_of(sampler.sample(SAMPLES), extractor, reference, args.model, ranks)
             moved = distance_of(
-                carried(run, model, sampler, ranks), extractor, reference, f"{args.model}, carried", ranks
+                transported(run, model, sampler, ranks), extractor, reference, f"{args.model}, transported", ranks
             )
             result = {
                 "model": args.model,

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from eval.commands import fid as fid_command
+from eval.commands.options import question_of
 from eval.distance.comparison import comparison
-from eval.distance.extractors.by_name import extractor_by_name
-from eval.run import open_run
+from eval.questions import DistanceQuestion
+from eval.run import load_run
 
 DIM, N = 24, 700
 
@@ -56,8 +57,7 @@ def arguments(run, *options):
 def question(run, *options):
     """The comparison that the options describe, on one CPU."""
     args, cpu = arguments(run, *options), torch.device("cpu")
-    extractor = extractor_by_name(args.extractor, cpu, size=args.extractor_size)
-    return comparison(open_run(args.run, args.weights, cpu), args, extractor)
+    return comparison(load_run(args.run, args.weights, cpu), question_of(DistanceQuestion, args), cpu)
 
 
 def fid(run, *options):

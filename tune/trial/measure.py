@@ -1,10 +1,10 @@
-"""What is measured of a trial at its end: distances and likelihood on held-out images, by the commands of eval."""
+"""What is measured of a trial at its end: distances and likelihood on held-out images."""
 
-import argparse
-import importlib
-
-from eval.commands.encode import encode_split
-from eval.run import open_run
+from eval.distance.comparison import measure_distance
+from eval.images.encoding import encode_split
+from eval.likelihood.measurement import measure_likelihood
+from eval.questions import DistanceQuestion, LikelihoodQuestion
+from eval.run import load_run
 from trainer.config.config import Config
 from trainer.mixture.command import fit_run
 from trainer.mixture.settings import Settings
@@ -14,33 +14,29 @@ from tune.sweep_config import MeasureConfig
 
 def measure_trial(config: Config, asked: MeasureConfig) -> None:
     """Writes the run's eval/*.json. All processes of the trial take part; nothing is measured twice."""
-    for weights in ("stage1", "final") if config.two_stages else ("final",):
-        if asked.images == 0 and asked.likelihood_images == 0:
-            continue
-        if asked.mixture:
-            _fit(config, weights, asked.mixture)
-        chosen = ["--run", str(config.folder), "--weights", weights, "--split", asked.split, "--device", config.device]
-        if asked.images:
-            source = ["q_hat", "--mixture", str(asked.mixture)] if asked.mixture else ["prior"]
-            _command("fid", *chosen, "--n", str(asked.images), "--from", *source)
-            if weights == "final":
-                _command("fid", *chosen, "--n", str(asked.images), "--from", "reconstruction")
-        if asked.likelihood_images:
-            numbers = ["--images", str(asked.likelihood_images), "--samples", str(asked.likelihood_samples)]
-            _command("likelihood", *chosen, *numbers, "--mixture", str(asked.mixture))
-
-
-def _fit(config: Config, weights: str, components: int) -> None:
+    if asked.images == 0 and asked.likelihood_images == 0:
+        return
     with process_group(config.device) as ranks:
-        run = open_run(config.folder, weights, ranks.device)
-        for split in (config.data.train_split, config.data.valid_split):
-            encode_split(run, split, ranks)
-        fit_run(str(config.folder), Settings(n_components=components), weights=weights, ranks=ranks)
-
-
-def _command(name: str, *words: str) -> None:
-    """`python -m eval NAME WORDS` in this process and its group."""
-    module = importlib.import_module(f"eval.commands.{name}")
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    module.run(parser.parse_args(words))
+        for weights in ("stage1", "final") if config.two_stages else ("final",):
+            run = load_run(config.folder, weights, ranks.device)
+            if asked.mixture:
+                for split in (config.data.train_split, config.data.valid_split):
+                    encode_split(run, split, ranks)
+                fit_run(str(config.folder), Settings(n_components=asked.mixture), weights=weights, ranks=ranks)
+            if asked.images:
+                sources = ["q_hat" if asked.mixture else "prior", *(["reconstruction"] if weights == "final" else [])]
+                for source in sources:
+                    mixture = asked.mixture or DistanceQuestion.mixture
+                    question = DistanceQuestion(source=source, n=asked.images, split=asked.split, mixture=mixture)
+                    measure_distance(run, question, ranks)
+            if asked.likelihood_images:
+                measure_likelihood(
+                    run,
+                    LikelihoodQuestion(
+                        images=asked.likelihood_images,
+                        samples=asked.likelihood_samples,
+                        mixture=asked.mixture,
+                        split=asked.split,
+                    ),
+                    ranks,
+                )

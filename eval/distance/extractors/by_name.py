@@ -1,4 +1,4 @@
-"""The extractor that a name on the command line stands for."""
+"""The extractor that a name stands for."""
 
 from pathlib import Path
 
@@ -16,21 +16,20 @@ _LITE_SIZE, _CUSTOM_SIZE = 64, 224
 def extractor_by_name(
     name: str, device: torch.device, *, size: int = 0, mode: str = "clean", weights: str = ""
 ) -> Extractor:
-    """`name` is "efficientnet-lite0", "inception", the path of a TorchScript file, or MODULE:FUNCTION.
+    """The extractor `name`: "efficientnet-lite0", "inception", the path of a TorchScript file, or MODULE:FUNCTION.
 
     size: input size in pixels, 0 for the extractor's own (64 for EfficientNet-Lite0, 224 for custom ones); mode and
     weights: see `inception`. Raises InputError for an unknown name, or an option that the extractor does not have.
     """
     if size and not 32 <= size <= 1024:
-        raise InputError(f"--extractor-size: {size} is not in 32 to 1024 pixels")
+        raise InputError(f"{size} is not in 32 to 1024 pixels", parameter="extractor_size")
     if name == "inception":
         if size:
-            raise InputError("--extractor-size: inception takes 299 pixels; leave it out")
+            raise InputError("inception takes 299 pixels; leave it out", parameter="extractor_size")
         return inception(device, mode=mode, weights=weights)
     if mode != "clean" or weights:
-        raise InputError(
-            f"--extractor-mode, --extractor-weights: are for --extractor inception, not for {name}; leave them out"
-        )
+        given = "extractor_mode" if mode != "clean" else "extractor_weights"
+        raise InputError(f"is for the extractor inception, not for {name}; leave it out", parameter=given)
     if name == "efficientnet-lite0":
         return efficientnet_lite0(device, size=size or _LITE_SIZE)
     if Path(name).is_file():
@@ -38,5 +37,6 @@ def extractor_by_name(
     if ":" in name:
         return function(device, name, size=size or _CUSTOM_SIZE)
     raise InputError(
-        f"--extractor: {name!r} is unknown; use efficientnet-lite0, inception, a TorchScript file or MODULE:FUNCTION"
+        f"{name!r} is unknown; use efficientnet-lite0, inception, a TorchScript file or MODULE:FUNCTION",
+        parameter="extractor",
     )

@@ -1,4 +1,4 @@
-"""Extractors of the user's own: a TorchScript file, or a Python function that makes a network."""
+"""Custom extractors: a TorchScript file, or a Python function that makes a network."""
 
 import hashlib
 import importlib
@@ -24,7 +24,7 @@ def torchscript(device: torch.device, path: Path, *, size: int) -> Extractor:
         network = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         raise InputError(
-            f"--extractor: {path} is no TorchScript file ({error}); give one made by torch.jit.save"
+            f"{path} is no TorchScript file ({error}); give one made by torch.jit.save", parameter="extractor"
         ) from error
     return _extractor(network, device, size=size, name=path.name, digest=sha256_of(path))
 
@@ -39,10 +39,10 @@ def function(device: torch.device, target: str, *, size: int) -> Extractor:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise InputError(
-            f"--extractor: module {module_name} cannot be imported ({error}); is it on PYTHONPATH?"
+            f"module {module_name} cannot be imported ({error}); is it on PYTHONPATH?", parameter="extractor"
         ) from error
     if not callable(getattr(module, name, None)):
-        raise InputError(f"--extractor: module {module_name} has no function {name!r}; give MODULE:FUNCTION")
+        raise InputError(f"module {module_name} has no function {name!r}; give MODULE:FUNCTION", parameter="extractor")
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
     network = getattr(module, name)(device)
     return _extractor(network, device, size=size, name=target, digest=hashlib.sha256(source).hexdigest())
@@ -72,6 +72,7 @@ def _pooled(network: Network, name: str, images: Tensor) -> Tensor:
     if not isinstance(features, Tensor) or features.ndim not in (2, 4) or len(features) != len(images):
         form = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(
-            f"--extractor: {name} gave {form} for {len(images)} images; it must give (B, dim) or (B, dim, h, w)"
+            f"{name} gave {form} for {len(images)} images; it must give (B, dim) or (B, dim, h, w)",
+            parameter="extractor",
         )
     return features.mean(dim=(2, 3)) if features.ndim == 4 else features

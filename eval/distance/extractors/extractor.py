@@ -1,8 +1,7 @@
-"""What every feature extractor is: a network, the way images are brought to it, and a name that says so."""
+"""What every feature extractor is: a network, how images are resized for it, and a name that says both."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ class Extractor:
     """(B, 3, size, size) float32 in 0 to 255 to features (B, dim); it normalises by itself."""
     device: torch.device
     """Where the network is."""
-    description: Mapping[str, Any]
+    description: Mapping[str, str | int]
     """Everything that determines the features, for the protocol: name, mode, input size, resizer, weights' digest."""
 
     @torch.inference_mode()
@@ -32,7 +31,9 @@ class Extractor:
         """(B, C, H, W) uint8 with C = 1 (repeated to three channels) or 3 to features (B, dim), float32."""
         channels = images.shape[1]
         if channels not in (1, 3):
-            raise InputError(f"images: {channels} channels; extractors take 1 (grey) or 3 (red, green, blue)")
+            raise InputError(
+                f"{channels} channels; extractors take 1 (grey) or 3 (red, green, blue)", parameter="images"
+            )
         # In float32 throughout: cuDNN would otherwise round convolutions to tf32.
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
             resized = self.resize(images.to(self.device).float())  # (B, C, size, size); a grey image once

@@ -20,9 +20,9 @@ from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.extractors.weight_files import WeightFile, given_or_downloaded, sha256_of
 from eval.distance.resizing import resize_bilinear, resize_clean
+from eval.questions import INCEPTION_MODES
 
 _DIM, _SIZE = 2048, 299
-MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 
 _TORCHSCRIPT = WeightFile(url=inception_url, sha256="f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4")
 WEIGHTS_NAME = _TORCHSCRIPT.name
@@ -34,11 +34,11 @@ _PORT = WeightFile(url=inception_pytorch.FID_WEIGHTS_URL, sha256="6726825d")
 def inception(device: torch.device, *, mode: str = "clean", weights: str = "") -> Extractor:
     """Inception-v3's pooled features.
 
-    mode: one of MODES; weights: path of the weight file, empty to download it once. The distance is called FID with the
-    published weights only.
+    mode: one of INCEPTION_MODES; weights: path of the weight file, empty to download it once. The distance is called
+    FID with the published weights only.
     """
-    if mode not in MODES:
-        raise InputError(f"--extractor-mode: {mode!r} is unknown; use one of {', '.join(MODES)}")
+    if mode not in INCEPTION_MODES:
+        raise InputError(f"{mode!r} is unknown; use one of {', '.join(INCEPTION_MODES)}", parameter="extractor_mode")
     published = _PORT if mode == "legacy_pytorch" else _TORCHSCRIPT
     path = given_or_downloaded(weights, published)
     digest = sha256_of(path)
@@ -95,7 +95,7 @@ def _legacy_pytorch(path: Path, device: torch.device) -> Callable[[Tensor], Tens
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(f"{path}: holds no plain weights ({error}); give pytorch-fid's {_PORT.name}") from error
-    # clean-fid's constructor fetches its weights by itself, into a pickle loader: hand it ours instead.
+    # clean-fid's constructor downloads its weights into a pickle loader: give it ours instead.
     fetch = inception_pytorch.load_state_dict_from_url
     inception_pytorch.load_state_dict_from_url = lambda url, progress: state
     try:

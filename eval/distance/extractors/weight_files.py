@@ -37,11 +37,11 @@ def given_or_downloaded(path: str, published: WeightFile) -> Path:
     """The file at `path` where one is given, else the published one from the cache, downloaded if it is not there.
 
     A given file may hold any weights; a downloaded one has the published digest or is refused. Processes that start
-    together download once. Raises InputError where there is no such file or no way to it.
+    together download once. Raises InputError where there is no such file or it cannot be downloaded.
     """
     if path:
         if not Path(path).is_file():
-            raise InputError(f"--extractor-weights: {path} is no file; give the path of {published.name}")
+            raise InputError(f"{path} is no file; give the path of {published.name}", parameter="extractor_weights")
         return Path(path)
     kept = cache_folder("weights") / published.name
     with locked(kept):
@@ -56,12 +56,11 @@ def _download(published: WeightFile, kept: Path) -> None:
             content = response.read()
     except (urllib.error.URLError, OSError) as error:
         raise InputError(
-            f"{published.url}: cannot be fetched ({error}); fetch {published.name} elsewhere and give its path with "
-            f"--extractor-weights, or put it at {kept}, or use --extractor efficientnet-lite0"
+            f"{published.url}: cannot be downloaded ({error}); download {published.name} elsewhere and give its path, "
+            f"or put it at {kept}, or use the extractor efficientnet-lite0",
+            parameter="extractor_weights",
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     if not digest.startswith(published.sha256):
-        raise InputError(
-            f"{published.url}: has SHA-256 {digest} instead of {published.sha256}; it is not the file meant"
-        )
+        raise InputError(f"{published.url}: has SHA-256 {digest} instead of {published.sha256}; it is another file")
     atomic.write_bytes(kept, content)

@@ -2,16 +2,19 @@
 
 For covariances A = F F^T and B = G G^T the trace of (A B)^(1/2) is the sum of the singular values of F^T G (F and G any
 factors, square or not), so Cholesky factors do where both are positive definite and truncated eigenvectors elsewhere.
-Where A and B are well conditioned, the eigenvalues of F^T B F are exact enough: their roots are these singular values,
-and they cost a tenth.
+Where A and B are well conditioned, the eigenvalues of F^T B F are exact enough: their roots are these singular values
+and cost a tenth.
 """
 
 import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
+from eval.distance.measures.measure import Estimate, Measure, Number
+from eval.distance.statistics import FeatureStatistics
+
 _EPS = torch.finfo(torch.float64).eps
-# Error of the cheap route, relative to the distance, above which the dear one is taken.
+# Error of the cheap route, relative to the distance, above which the expensive one is taken.
 _TOLERANCE = 3e-10
 
 
@@ -61,7 +64,7 @@ def _eigenvalues_between(factor: Tensor, cov: Tensor) -> Tensor:
     tridiagonal form is all that costs.
     """
     if len(cov) == 1:
-        return (factor.square() * cov).flatten()  # dsterf wants something beside the diagonal
+        return (factor.square() * cov).flatten()  # dsterf needs an entry beside the diagonal
     # C order of a lower triangle is Fortran's order of its transpose, an upper one.
     upper, symmetric = factor.numpy().T, cov.numpy().T
     product, failed = lapack.dsygst(symmetric, upper, itype=2, lower=0)
@@ -85,5 +88,21 @@ def _error_of_roots(values: Tensor) -> Tensor:
     uncertain = _EPS * values.abs().max()
     errors = (values.clamp_min(0) + uncertain).sqrt() - values.clamp_min(0).sqrt()
     small = values < uncertain
-    # Errors of either sign add up as a random walk does; a value that drowns in its error has a root that is too large.
+    # Errors of either sign add up as in a random walk; a value below its error has a root that is too large.
     return errors[~small].square().sum().sqrt() + errors[small].sum()
+
+
+def _measure(compared: FeatureStatistics, reference: FeatureStatistics, seed: int) -> list[Estimate]:
+    distance = frechet_distance(compared.mean(), compared.covariance(), reference.mean(), reference.covariance())
+    return [Estimate(value=distance)]
+
+
+MEASURE = Measure(
+    name="frechet",
+    help="the Frechet distance of the features, called FID for Inception's",
+    numbers=[
+        Number(name="frechet_distance", title="Frechet", unit="squared feature units", decimals=2, better="lower")
+    ],
+    function=_measure,
+    needs_features=False,
+)

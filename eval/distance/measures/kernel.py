@@ -1,20 +1,13 @@
 """The kernel distance (KID, Binkowski et al. 2018): squared MMD of features, unbiased at every n, with its error."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from eval.distance.measures.measure import Estimate, Measure, Number
+from eval.distance.statistics import FeatureStatistics
 
 _LARGEST_BLOCK, _FEWEST_BLOCKS = 1000, 10
-
-
-class Estimate(NamedTuple):
-    """A value and the standard error of it."""
-
-    value: float
-    standard_error: float
 
 
 def kernel_distance(features_a: Tensor, features_b: Tensor, *, seed: int) -> Estimate:
@@ -27,7 +20,9 @@ def kernel_distance(features_a: Tensor, features_b: Tensor, *, seed: int) -> Est
     fewest = min(len(features_a), len(features_b))
     block = min(_LARGEST_BLOCK, fewest // _FEWEST_BLOCKS)
     if block < 2:
-        raise InputError(f"n: {fewest} images are too few for a kernel distance; use at least {2 * _FEWEST_BLOCKS}")
+        raise InputError(
+            f"{fewest} images are too few for a kernel distance; use at least {2 * _FEWEST_BLOCKS}", parameter="n"
+        )
     generator = torch.Generator().manual_seed(seed)
     a, b = (x[torch.randperm(len(x), generator=generator)].double() for x in (features_a, features_b))
     values = torch.stack(
@@ -36,7 +31,7 @@ def kernel_distance(features_a: Tensor, features_b: Tensor, *, seed: int) -> Est
             for start in range(0, fewest - block + 1, block)
         ]
     )
-    return Estimate(float(values.mean()), float(values.std() / len(values) ** 0.5))
+    return Estimate(value=float(values.mean()), standard_error=float(values.std() / len(values) ** 0.5))
 
 
 def squared_mmd(a: Tensor, b: Tensor) -> Tensor:
@@ -48,3 +43,15 @@ def squared_mmd(a: Tensor, b: Tensor) -> Tensor:
 
     within = sum(k.sum() - k.diagonal().sum() for k in (kernel(a, a), kernel(b, b)))
     return within / (m * (m - 1)) - 2 * kernel(a, b).mean()
+
+
+def _measure(compared: FeatureStatistics, reference: FeatureStatistics, seed: int) -> list[Estimate]:
+    return [kernel_distance(compared.kept_features(), reference.kept_features(), seed=seed)]
+
+
+MEASURE = Measure(
+    name="kernel",
+    help="KID with its standard error",
+    numbers=[Number(name="kernel_distance", title="Kernel", unit="squared MMD", decimals=4, better="lower")],
+    function=_measure,
+)

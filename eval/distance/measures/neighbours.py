@@ -4,12 +4,14 @@ Precision and recall after Kynkaanniemi et al. (2019), density and coverage afte
 set is the union of balls around its feature vectors, each reaching to its k-th nearest neighbour in the same set.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from eval.distance.measures.measure import Estimate, Measure, Number
+from eval.distance.statistics import FeatureStatistics
 
 # Rows of a distance matrix held at a time.
 _CHUNK = 1024
@@ -17,8 +19,8 @@ _K_PRECISION, _K_DENSITY = 3, 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Neighbours:
-    """Shares of images, except density."""
+class Overlap:
+    """How far two sets overlap: shares of images, except density."""
 
     precision: float
     """Share of samples within the real manifold (k = 3), 0 to 1."""
@@ -30,11 +32,13 @@ class Neighbours:
     """Share of real images whose ball (k = 5) holds at least one sample, 0 to 1."""
 
 
-def neighbours(samples: Tensor, real: Tensor) -> Neighbours:
+def overlap(samples: Tensor, real: Tensor) -> Overlap:
     """samples: (n, d) features; real: (m, d). Raises InputError for six images or fewer on a side."""
     fewest = min(len(samples), len(real))
     if fewest <= _K_DENSITY + 1:
-        raise InputError(f"n: {fewest} images are too few for precision and recall; use at least {_K_DENSITY + 2}")
+        raise InputError(
+            f"{fewest} images are too few for precision and recall; use at least {_K_DENSITY + 2}", parameter="n"
+        )
     centre = real.mean(0)  # distances by products lose fewer digits around the centre
     samples, real = samples.float() - centre, real.float() - centre
     real_radii = _radii(real, (_K_PRECISION, _K_DENSITY))  # (m, 2)
@@ -50,7 +54,7 @@ def neighbours(samples: Tensor, real: Tensor) -> Neighbours:
         dense[rows] = inside.float().sum(1)
         covered |= inside.any(0)
         recalled |= (distance <= sample_radii[rows]).any(0)
-    return Neighbours(
+    return Overlap(
         precision=float(precise.mean()),
         recall=float(recalled.float().mean()),
         density=float(dense.mean()) / _K_DENSITY,
@@ -67,8 +71,23 @@ def _radii(x: Tensor, ks: tuple[int, ...]) -> Tensor:
     radii = torch.empty(len(x), len(ks))
     for start in range(0, len(x), _CHUNK):
         distance = _distances(x[start : start + _CHUNK], x)  # (chunk, n)
-        # A vector is no neighbour of itself, and its computed distance to itself need not be exactly 0.
+        # A vector is not its own neighbour, and its computed distance to itself need not be exactly 0.
         distance[torch.arange(len(distance)), torch.arange(start, start + len(distance))] = torch.inf
         nearest = distance.topk(max(ks), dim=1, largest=False).values  # ascending
         radii[start : start + _CHUNK] = nearest[:, [k - 1 for k in ks]]
     return radii
+
+
+def _measure(compared: FeatureStatistics, reference: FeatureStatistics, seed: int) -> list[Estimate]:
+    return [Estimate(value=value) for value in astuple(overlap(compared.kept_features(), reference.kept_features()))]
+
+
+MEASURE = Measure(
+    name="neighbours",
+    help="precision, recall, density, coverage",
+    numbers=[
+        Number(name=name, title=name.capitalize(), unit="of 1", decimals=3, better="higher")
+        for name in ("precision", "recall", "density", "coverage")
+    ],
+    function=_measure,
+)

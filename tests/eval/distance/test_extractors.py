@@ -92,13 +92,13 @@ def test_a_function_is_an_extractor_and_feature_maps_are_averaged():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("resnet", {}, "--extractor: 'resnet' is unknown"),
+        ("resnet", {}, "extractor: 'resnet' is unknown"),
         ("no_such_module:f", {}, "no_such_module cannot be imported"),
         ("support.distance_extractor:absent", {}, "no function 'absent'"),
-        ("efficientnet-lite0", {"size": 8}, "--extractor-size: 8"),
-        ("efficientnet-lite0", {"mode": "legacy_pytorch"}, "are for --extractor inception"),
+        ("efficientnet-lite0", {"size": 8}, "extractor_size: 8"),
+        ("efficientnet-lite0", {"mode": "legacy_pytorch"}, "extractor_mode: is for the extractor inception"),
         ("inception", {"size": 64}, "takes 299 pixels"),
-        ("inception", {"mode": "dirty"}, "--extractor-mode: 'dirty' is unknown"),
+        ("inception", {"mode": "dirty"}, "extractor_mode: 'dirty' is unknown"),
         ("inception", {"weights": "/no/such/file.pt"}, "/no/such/file.pt is no file"),
         ("inception", {"weights": __file__}, "is no TorchScript file"),
         ("inception", {"weights": __file__, "mode": "legacy_pytorch"}, "holds no plain weights"),
@@ -135,12 +135,12 @@ def test_weights_are_downloaded_once_by_all_who_start_together(published, monkey
 
 def test_a_download_of_another_digest_is_refused_and_not_kept(published, tmp_path):
     wrong = WeightFile(url=published.url, sha256="0" * 64)
-    with pytest.raises(InputError, match="not the file meant"):
+    with pytest.raises(InputError, match="it is another file"):
         given_or_downloaded("", wrong)
     assert not list((tmp_path / "cache" / "weights").glob("*.bin"))
 
 
 def test_weights_out_of_reach_are_one_error_with_the_ways_out(published, tmp_path):
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(InputError, match="--extractor-weights"):
+    with pytest.raises(InputError, match="extractor_weights"):
         given_or_downloaded("", published)

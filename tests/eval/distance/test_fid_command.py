@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.distance_extractor import arguments, fid, question
+from support.distance_extractor import fid, question
 from support.running import run_module
 
 from data_shards.io.errors import InputError, command
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
 from eval.commands import encode as encode_command
-from eval.commands import fid as fid_command
 from eval.distance.measures.frechet import frechet_distance
 from eval.distance.statistics import FeatureStatistics
+from eval.questions import DistanceQuestion
 from trainer.run_folder import latents
 from trainer.run_folder.restore import load_model
 
@@ -74,12 +74,9 @@ def test_real_images_are_nearer_to_real_ones_than_samples_are(run):
     assert values["half"] < values["prior"]
 
 
-def test_the_number_of_images_is_by_default_what_the_protocol_asks_for():
+def test_the_number_of_images_is_by_default_that_of_the_protocol():
     for split, n in (("test", 10_000), ("train", 50_000)):
-        args = arguments("run", "--split", split)
-        args.n = None
-        fid_command.check(args)
-        assert args.n == n
+        assert DistanceQuestion(source="prior", split=split).images == n
 
 
 @pytest.mark.parametrize("source", ["reconstruction", "train"])
@@ -138,7 +135,7 @@ def test_further_measures_of_another_question_are_not_kept(run):
 def test_parts_without_feature_vectors_cannot_answer_what_needs_them(run):
     for part in range(2):
         fid(run, "--part", f"{part}/2")
-    with pytest.raises(InputError, match="give --also to each part"):
+    with pytest.raises(InputError, match="also: feature vectors are needed"):
         fid(run, "--also", "kernel", "--merge", "2")
 
 
@@ -173,7 +170,7 @@ def test_reference_statistics_are_made_once_for_each_data_set_split_and_extracto
         (("--from", "prior", "--split", "nonesuch"), "nonesuch"),
         (("--from", "prior", "--n", "1"), "--n: 1 is below 2"),
         (("--from", "q_hat", "--mixture", "77"), "77-full"),
-        (("--from", "prior", "--part", "5/2"), "--part: '5/2' is no part"),
+        (("--from", "prior", "--part", "5/2"), "--part: '5/2' is not a part"),
         (("--from", "prior", "--merge", "2", "--save-images", "png"), "--save-images"),
         (("--from", "prior", "--extractor", "nonesuch"), "--extractor: 'nonesuch' is unknown"),
     ],

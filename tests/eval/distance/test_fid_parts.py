@@ -16,7 +16,7 @@ from support.running import ROOT
 from torch.multiprocessing import spawn
 
 from data_shards.io.errors import InputError
-from eval.commands import fid as fid_command
+from eval.commands.options import chosen_part
 from eval.distance.measures.frechet import frechet_distance
 from eval.distance.parts import merge
 from eval.distance.statistics import FeatureStatistics
@@ -167,5 +167,5 @@ def test_a_killed_part_leaves_nothing_and_is_made_alone(run, tmp_path):
 
 @pytest.mark.parametrize("text", ["3/3", "1", "a/b", "0/0"])
 def test_a_part_that_is_none_is_one_clear_error(text):
-    with pytest.raises(InputError, match=f"--part: '{text}'"):
-        fid_command.chosen_part(text)
+    with pytest.raises(InputError, match=f"part: '{text}'"):
+        chosen_part(text)

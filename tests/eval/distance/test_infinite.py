@@ -45,8 +45,9 @@ def test_the_interval_holds_the_value_and_shrinks_with_n(reference):
     widths = []
     for n in (300, 3000):
         got = frechet_at_infinity(gaussian(n, 2, shift=0.3), reference, seed=0)
-        assert got.low <= got.value <= got.high
-        widths.append(got.high - got.low)
+        low, high = got.interval_95
+        assert low <= got.value <= high
+        widths.append(high - low)
     assert widths[1] < widths[0]
 
 

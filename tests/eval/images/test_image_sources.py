@@ -14,7 +14,7 @@ from eval.images.blocks import BLOCK
 from eval.images.files import ImageFolder
 from eval.images.latent_samples import mixture_sampler, prior_sampler
 from eval.images.sources import from_shards, generated, reconstructed, to_8_bits
-from eval.run import open_run
+from eval.run import load_run
 from trainer.process_group import single
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def measured(digits_run):
-    return open_run(digits_run)
+    return load_run(digits_run)
 
 
 def everything(source, n):

@@ -7,9 +7,10 @@ from scipy import stats
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
 from data_shards.io.errors import InputError
-from eval.images.blocks import BLOCK, block_generator, block_ids, blocks_of
+from eval.images.blocks import BLOCK, block_ids, blocks_of
 from eval.images.latent_samples import mixture_sampler, prior_sampler
 from trainer.mixture import GaussianMixture
+from trainer.noise import seeded_generator
 from trainer.process_group import Ranks, single
 
 D, K = 3, 5
@@ -31,7 +32,7 @@ def mixture(covariance_type):
 
 
 def draws(sampler, blocks):
-    return torch.cat([sampler(block_generator(0, "samples", block)) for block in range(blocks)])
+    return torch.cat([sampler(seeded_generator(0, "samples", block)) for block in range(blocks)])
 
 
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
@@ -61,9 +62,9 @@ def test_the_prior_is_standard_normal():
 
 def test_draws_of_neighbouring_blocks_seeds_and_purposes_are_unrelated():
     sampler = prior_sampler(D)
-    first = sampler(block_generator(0, "samples", 0))
+    first = sampler(seeded_generator(0, "samples", 0))
     for other in ((0, "samples", 1), (1, "samples", 0), (0, "images", 0)):
-        again = sampler(block_generator(*other))
+        again = sampler(seeded_generator(*other))
         assert abs(np.corrcoef(first.flatten(), again.flatten())[0, 1]) < 0.3
 
 

@@ -11,9 +11,9 @@ from support.running import run_module
 from data_shards.io.errors import command
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
-from eval.images.noise import image_noise
-from eval.images.subset import BLOCK, evenly_spaced
-from eval.run import open_run
+from eval.images.blocks import BLOCK
+from eval.images.subset import evenly_spaced, image_noise
+from eval.run import load_run
 from trainer.objectives.gaussian import log_prior
 
 
@@ -78,7 +78,7 @@ def test_calibration_is_the_same_on_one_process_and_two(run):
 
 
 def test_the_numbers_are_those_of_a_loop_over_single_images(run, digits_shards, one_process):
-    measured = open_run(run)
+    measured = load_run(run)
     model, wanted = measured.model, set(evenly_spaced(130, 200).tolist())
     mixture = measured.mixture(4, "full")
     bounds = {"prior": [], "q_hat": []}
@@ -125,7 +125,7 @@ def test_the_end_of_stage_1_has_one_variance_and_its_own_file(run):
 
 def test_every_image_is_measured_once_where_all_are_asked_for(run, digits_shards):
     written = measure(run, "likelihood", "--mixture", "0", "--images", "200", "--samples", "1")
-    model = open_run(run).model
+    model = load_run(run).model
     (batch,) = ShardStream(digits_shards, split="test", global_batch=200, shuffle=False)
     x = batch.image.float() / 255
     posterior = model.encode(x)

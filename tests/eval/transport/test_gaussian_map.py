@@ -4,7 +4,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from eval.transport.gaussian_map import optimal_map
+from eval.transport.fitting import optimal_map
 from eval.transport.moments import MomentSums
 from trainer.process_group import single
 

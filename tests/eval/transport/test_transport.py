@@ -1,4 +1,4 @@
-"""Samples of a run on real digits, carried to the spread of real digits."""
+"""Samples of a run on real digits, transported to the distribution of real digits."""
 
 import shutil
 
@@ -10,9 +10,9 @@ from support.running import run_module
 from data_shards.io.errors import InputError
 from eval.images.latent_samples import mixture_sampler
 from eval.images.sources import from_shards
-from eval.run import open_run
+from eval.run import load_run
 from eval.transport import fitting
-from eval.transport.fitting import fit
+from eval.transport.fitting import fit_transport
 from eval.transport.storage import load_transport
 from trainer.mixture import GaussianMixture
 from trainer.process_group import single
@@ -44,22 +44,22 @@ def distance_of_covariances(images, real) -> float:
     return float((a - b).square().sum())
 
 
-def test_carried_samples_have_the_spread_of_images_that_the_map_has_not_seen(run):
-    opened = open_run(run)
+def test_transported_samples_have_the_covariance_of_images_that_the_map_has_not_seen(run):
+    opened = load_run(run)
     z, means = samples(opened, 1920)
     blocks = from_shards(opened.config.data.shards, "test", n=200)(range(4))
     real = torch.cat([images for _, images in blocks]).float() / 255
-    carried = load_transport(opened, 4, "full").carry(z, means)
-    assert distance_of_covariances(carried, real) < 0.8 * distance_of_covariances(means, real)
-    torch.testing.assert_close(carried.mean(), real.mean(), atol=0.02, rtol=0)
+    transported = load_transport(opened, 4, "full").apply(z, means)
+    assert distance_of_covariances(transported, real) < 0.8 * distance_of_covariances(means, real)
+    torch.testing.assert_close(transported.mean(), real.mean(), atol=0.02, rtol=0)
 
 
-def test_a_carried_image_depends_on_itself_alone(run):
-    opened = open_run(run)
+def test_a_transported_image_depends_on_itself_alone(run):
+    opened = load_run(run)
     z, means = samples(opened, 128)
-    carry = load_transport(opened, 4, "full").carry
-    alone = torch.cat([carry(z[i : i + 1], means[i : i + 1]) for i in range(128)])
-    torch.testing.assert_close(carry(z, means), alone, atol=1e-5, rtol=0)
+    apply = load_transport(opened, 4, "full").apply
+    alone = torch.cat([apply(z[i : i + 1], means[i : i + 1]) for i in range(128)])
+    torch.testing.assert_close(apply(z, means), alone, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
@@ -74,15 +74,15 @@ def test_any_number_of_processes_fits_the_same_maps(run, tmp_path, processes):
 
 @pytest.mark.parametrize(
     ("weights", "groups"),
-    # 1397 images and 784 pixels: a weight of 0.28 promises half as many images as there are pixels.
+    # 1397 images and 784 pixels: a weight of 0.28 amounts to half as many images as there are pixels.
     [((0.3, 0.1, 0.5, 0.1), [1, 0, 2, 0]), ((0.25,) * 4, [0, 0, 0, 0]), ((0.5, 0.5), [0, 1])],
 )
 def test_components_with_enough_images_have_maps_of_their_own_and_the_others_share_one(run, weights, groups):
-    opened = open_run(run)
+    opened = load_run(run)
     found = opened.mixture(4, "full")
     k = len(weights)
     known = GaussianMixture.from_parameters(torch.tensor(weights), found.means_[:k], found.covariances_[:k], "full")
-    fitted = fit(opened, known, single())
+    fitted = fit_transport(opened, known, single())
     assert fitted.transport.group.tolist() == groups
     assert fitted.transport.maps.shape == (max(groups) + 1, 784, 784)
     assert fitted.shared == (groups.count(0) if groups.count(0) > 1 else 0)
@@ -90,14 +90,14 @@ def test_components_with_enough_images_have_maps_of_their_own_and_the_others_sha
 
 def test_large_images_change_in_their_principal_directions_only(run, monkeypatch):
     monkeypatch.setattr(fitting, "MOST_DIRECTIONS", 40)
-    opened = open_run(run)
-    fitted = fit(opened, opened.mixture(4, "full"), single()).transport
+    opened = load_run(run)
+    fitted = fit_transport(opened, opened.mixture(4, "full"), single()).transport
     basis = fitted.basis
     assert basis.shape == (784, 40)
     torch.testing.assert_close(basis.mT @ basis, torch.eye(40), atol=1e-5, rtol=0)
     assert fitted.maps.shape == (4, 40, 40)
     z, means = samples(opened, 64)
-    change = (fitted.carry(z, means) - means).flatten(1)
+    change = (fitted.apply(z, means) - means).flatten(1)
     assert float(change.abs().max()) > 0.05
     torch.testing.assert_close(change @ basis @ basis.mT, change, atol=1e-5, rtol=0)
 
@@ -115,12 +115,12 @@ def test_a_transport_of_another_mixture_or_a_damaged_or_a_missing_one_is_refused
     done = run_module("trainer.mixture", "--run", str(folder), "--components", "4", "--encodings", "mean")
     assert done.returncode == 0, done.stderr
     with pytest.raises(InputError, match="another mixture"):
-        load_transport(open_run(folder), 4, "full")
+        load_transport(load_run(folder), 4, "full")
     assert transport(folder).returncode == 0
     file = folder / "transports/4-full/transport.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(InputError, match="is damaged"):
-        load_transport(open_run(folder), 4, "full")
+        load_transport(load_run(folder), 4, "full")
     shutil.rmtree(folder / "transports")
     done = run_module("eval", "fid", "--run", str(folder), "--from", "transported", "--mixture", "4", "--n", "64")
     assert done.returncode == 2

@@ -1,0 +1,88 @@
+"""The posterior q(z|x) of every image of a split, encoded once for each set of weights."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from data_shards.io.atomic import write_json
+from data_shards.io.errors import InputError
+from data_shards.io.progress import Progress
+from eval.images.blocks import BLOCK, blocks_of
+from eval.images.sources import from_shards
+from eval.run import MeasuredRun
+from trainer.process_group import Ranks
+from trainer.run_folder import latents
+
+_RECORD = "encoding.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """Where the codes of a split lie."""
+
+    folder: Path
+    """RUN/latents/SPLIT, or RUN/latents/SPLIT-stage1."""
+    images: int
+    """Images encoded."""
+    encoded_before: bool
+    """True where the same weights had encoded the same images before."""
+
+
+def require_splits(run: MeasuredRun, splits: list[str]) -> None:
+    """Raises InputError where one of the splits is not in the run's shards."""
+    for split in splits:
+        if split not in run.manifest.splits:
+            known = ", ".join(run.manifest.splits)
+            raise InputError(f"{split!r} is not in {run.config.data.shards}; use one of {known}", parameter="split")
+
+
+def encode_split(run: MeasuredRun, split: str, ranks: Ranks) -> Encoding:
+    """Encodes a split unless the same weights have done so already. All processes take part.
+
+    Writes one part-....safetensors a process, and encoding.json after the last.
+    """
+    folder = latents.latents_folder(run.folder, split, weights=run.weights)
+    n = run.manifest.num_samples(split)
+    record = {"checkpoint": run.checkpoint, "data": run.manifest.hash, "n": n}
+    if ranks.any(ranks.is_main and _finished(folder, record)):
+        return Encoding(folder=folder, images=n, encoded_before=True)
+    if ranks.is_main:
+        (folder / _RECORD).unlink(missing_ok=True)
+        for stale in folder.glob("part-*.safetensors"):
+            stale.unlink()
+    ranks.barrier()
+    codes = _encode(run, split, ranks)
+    latents.write(run.folder, split, codes, weights=run.weights, part=ranks.rank, parts=ranks.world_size)
+    ranks.barrier()
+    if ranks.is_main:
+        write_json(folder / _RECORD, record | {"parts": ranks.world_size})
+    return Encoding(folder=folder, images=n, encoded_before=False)
+
+
+@torch.inference_mode()
+def _encode(run: MeasuredRun, split: str, ranks: Ranks) -> latents.Latents:
+    """This process's share of the codes of a split."""
+    n, dim = run.manifest.num_samples(split), run.model.latent_dim
+    mine = blocks_of(n, ranks)
+    source = from_shards(run.config.data.shards, split, n=n)
+    means, deviations, indices = [torch.zeros(0, dim)], [torch.zeros(0, dim)], [torch.zeros(0, dtype=torch.int64)]
+    with Progress(f"encoding {split}, {run.weights} weights", n, show=ranks.is_main) as bar:
+        for done, (ids, images) in enumerate(source(mine), start=1):
+            posterior = run.model.encode(images.to(ranks.device).float() / 255)
+            means.append(posterior.mean.cpu())
+            deviations.append(posterior.std.cpu())
+            indices.append(ids)
+            bar.update(min(n, done * BLOCK * ranks.world_size))
+    return latents.Latents(mean=torch.cat(means), std=torch.cat(deviations), index=torch.cat(indices))
+
+
+def _finished(folder: Path, record: Mapping[str, object]) -> bool:
+    """True where a whole encoding by the same weights of the same data lies in `folder`."""
+    try:
+        found = json.loads((folder / _RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return bool(found == {**record, "parts": len(list(folder.glob("part-*.safetensors")))})

@@ -1,0 +1,134 @@
+"""The questions that can be asked of a trained run, as commands, sweeps and notebooks ask them.
+
+Each is frozen, knows its defaults, and refuses values that make no sense with an InputError that names the field. The
+rooms `distance`, `likelihood`, `uncertainty` and `memorisation` answer them with the results of `eval.results`.
+"""
+
+from dataclasses import dataclass
+
+from data_shards.io.errors import InputError
+
+SOURCES = {
+    "q_hat": "samples from the fitted mixture",
+    "transported": "the same, transported to the distribution of real images, see python -m eval transport",
+    "prior": "samples from N(0, I)",
+    "flow": "samples from the flow fitted to the codes, see python -m trainer.flow",
+    "reconstruction": "reconstructions of the reference split's own images",
+    "train": "training images, the first of a seeded shuffle",
+    "half": "one half of the reference split against the other: what no model can be expected to beat",
+}
+INCEPTION_MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
+IMAGE_FORMATS = ("png", "shards")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceQuestion:
+    """How far are n images of a source from the real images of a split?"""
+
+    source: str
+    """One of SOURCES."""
+    n: int | None = None
+    """Images compared, at least 2; None for as many as `sufficient` says."""
+    split: str = "test"
+    """Split of the real images they are compared with, all of it."""
+    seed: int = 0
+    """Seed of the samples, at least 0; image i is a function of (seed, i)."""
+    mixture: int = 32
+    """Components of the fitted mixture, for q_hat and transported."""
+    covariance: str = "full"
+    """Covariance type of the fitted mixture."""
+    extractor: str = "efficientnet-lite0"
+    """efficientnet-lite0, inception, a TorchScript file, or MODULE:FUNCTION."""
+    extractor_size: int = 0
+    """Input size in pixels; 0 for the extractor's own."""
+    extractor_mode: str = "clean"
+    """One of INCEPTION_MODES, for inception."""
+    extractor_weights: str = ""
+    """Weight file for inception; empty to download it once."""
+    also: tuple[str, ...] = ()
+    """Further measures, see `eval.distance.measures.FURTHER`."""
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InputError(f"{self.source!r} is unknown; use one of {', '.join(SOURCES)}", parameter="source")
+        _require_at_least(self, n=2, mixture=1, seed=0)
+
+    @property
+    def images(self) -> int:
+        """How many images are compared."""
+        return sufficient(self.split) if self.n is None else self.n
+
+
+def sufficient(split: str) -> int:
+    """Images on each side that a distance from `split` should have: 50,000 for the training split, 10,000 for others.
+
+    A Frechet distance falls as n grows, so one of fewer images is not comparable and is marked.
+    """
+    return 50_000 if split == "train" else 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodQuestion:
+    """How likely are images of a split?"""
+
+    images: int = 500
+    """Images measured, evenly spaced over the split."""
+    samples: int = 20
+    """Importance samples of q(z|x) for each image, at least 1."""
+    mixture: int = 32
+    """Components of the fitted mixture; 0 for the prior only."""
+    covariance: str = "full"
+    """Covariance type of the fitted mixture."""
+    split: str = "test"
+    """Split of the data."""
+    seed: int = 0
+    """Seed of the noise, at least 0."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, samples=1, mixture=0, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyQuestion:
+    """Do predicted variances say how far reconstructions are off?"""
+
+    images: int = 500
+    """Images measured, evenly spaced over the split."""
+    split: str = "test"
+    """Split of the data."""
+    seed: int = 0
+    """Seed of the noise, at least 0."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(self, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemorisationQuestion:
+    """Are samples nearer to training images than new images are?"""
+
+    source: str = "q_hat"
+    """q_hat, or transported: samples and reconstructions are both transported."""
+    images: int = 200
+    """Samples, and held-out images, at least 2."""
+    mixture: int = 32
+    """Components of the fitted mixture to sample from, at least 1."""
+    covariance: str = "full"
+    """Covariance type of the fitted mixture."""
+    split: str = "test"
+    """Split of the held-out images."""
+    seed: int = 0
+    """Seed of the noise, at least 0."""
+
+    def __post_init__(self) -> None:
+        if self.source not in ("q_hat", "transported"):
+            raise InputError(f"{self.source!r} is unknown; use q_hat or transported", parameter="source")
+        _require_at_least(self, images=2, mixture=1, seed=0)
+
+
+def _require_at_least(question: object, **least: int) -> None:
+    """Raises InputError where one of these fields of a question is below its smallest value."""
+    for name, smallest in least.items():
+        value = getattr(question, name)
+        if value is not None and value < smallest:
+            raise InputError(f"{value} is below {smallest}", parameter=name)
