@@ -1,4 +1,4 @@
-"""python -m eval.plan {mixture,fid,reproduce}: what comes after training needs, before an hour of a GPU is spent on it.
+"""python -m eval.plan {mixture,reproduce}: what comes after training needs, before an hour of a GPU is spent on it.
 
 Prints what is there and estimates of time and disk; what is missing is told in one line, with exit code 2.
 """
@@ -54,15 +54,6 @@ def mixture(args: argparse.Namespace) -> None:
     _say(seconds, images * (8 * dim + 8) + args.components * dim * (dim + 3) * 8, run.folder, args)
 
 
-def fid(args: argparse.Namespace) -> None:
-    """Decoding samples and comparing them with a split."""
-    run = _run(args)
-    print(f"images   {args.n:,} samples, {run.manifest.num_samples('test'):,} real ones of split test")
-    each = forward_operations(run.model) / 2 + _EXTRACTOR_OPERATIONS
-    total = args.n * each + run.manifest.num_samples("test") * _EXTRACTOR_OPERATIONS
-    _say(total / (args.processes * SUSTAINED[args.device]), args.processes * 8 * 2048.0**2, run.folder, args)
-
-
 def reproduce(args: argparse.Namespace) -> None:
     """Every training of the plan, and what is measured of it."""
     plan = read_plan(args.dataset, args.plan)
@@ -91,7 +82,7 @@ def main() -> None:
     """Reads the command line."""
     parser = OneLineParser(prog="python -m eval.plan", description="Checks and estimates what comes after training.")
     commands = parser.add_subparsers(required=True, metavar="STEP", parser_class=OneLineParser)
-    for step in (mixture, fid, reproduce):
+    for step in (mixture, reproduce):
         one = commands.add_parser(step.__name__, help=step.__doc__, description=step.__doc__)
         one.set_defaults(step=step)
         one.add_argument("--processes", type=int, default=1, help="processes of the whole job (default 1)")
@@ -104,7 +95,6 @@ def main() -> None:
         else:
             one.add_argument("--run", required=True, help="run folder")
             one.add_argument("--components", type=int, default=500, help="of the mixture (default 500)")
-            one.add_argument("--n", type=int, default=10_000, help="samples (default 10000)")
     arguments = parser.parse_args()
     arguments.step(arguments)
 

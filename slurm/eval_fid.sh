@@ -35,7 +35,7 @@ if [[ ${STEP:-} == merge ]]; then
 elif [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then
   restartable in_python "${fid[@]}" --device "$DEVICE" --part "$SLURM_ARRAY_TASK_ID/$PARTS"
 else
-  in_python -m eval.plan fid --run "$RUN" --n "$SAMPLES" --device "$DEVICE" --processes "$PARTS" >&2
+  in_python "${fid[@]}" --device "$DEVICE" --dry-run --processes "$PARTS" >&2
   missing="$(in_python "${fid[@]}" --missing "$PARTS")"
   say "parts to make: ${missing:-none}" >&2
   if [[ $DRY_RUN ]]; then

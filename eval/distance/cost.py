@@ -1,10 +1,8 @@
 """What measuring a distance costs, before an hour of a GPU is spent on it."""
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
-from data_shards.build.build_plan import existing_parent
+from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from eval.questions import DistanceQuestion
@@ -41,7 +39,7 @@ class DistanceCost:
     def lines(self) -> list[str]:
         """The estimate in words."""
         weights = sum(weight.numel() for weight in self.run.model.parameters())
-        free = shutil.disk_usage(existing_parent(self.run.folder)).free
+        free = free_bytes(self.run.folder)
         rate = SUSTAINED[self.device] / 1e9
         return [
             f"run      {self.run.folder}: {weights:,} weights",
@@ -54,7 +52,7 @@ class DistanceCost:
 
     def require_disk(self) -> None:
         """Raises InputError where the disk has too little room."""
-        free = shutil.disk_usage(existing_parent(Path(self.run.folder))).free
+        free = free_bytes(self.run.folder)
         if self.disk > free:
             raise InputError(f"{self.run.folder}: {self.disk / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
 
