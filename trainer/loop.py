@@ -18,7 +18,7 @@ from trainer.preemption import StopRequest
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.checkpoint import Checkpoint, RunState, save_checkpoint
 from trainer.run_folder.log import Listener
-from trainer.run_folder.opening import open_run_folder
+from trainer.run_folder.restore import open_run_folder
 from trainer.updates.learner import Learner
 from trainer.updates.meter import Meter, profiler
 from trainer.updates.reporter import Reporter

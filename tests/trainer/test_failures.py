@@ -8,7 +8,7 @@ import sys
 import textwrap
 
 import pytest
-from support.running import ROOT, run_module
+from support.running import ROOT, free_port, run_module
 from support.training import events, largest_relative_difference, train, weights, words
 
 from trainer.run_folder.checkpoint import complete_checkpoints, read
@@ -91,6 +91,44 @@ def test_a_missing_shard_set_gives_one_line(tmp_path):
     assert done.returncode == 2
     assert "nowhere" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+# Rank 1 reads its shards from a folder that is not there.
+ONE_WITHOUT_SHARDS = """
+    import dataclasses, os, sys
+    from data_shards.io.errors import command
+    from trainer.config.command_line import read_command_line
+    from trainer.loop import train
+
+    config = read_command_line(sys.argv[1:]).config
+    if os.environ["RANK"] == "1":
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, shards="/nowhere"))
+    sys.exit(command(lambda: train(config)))
+"""
+
+
+def test_a_failure_of_one_rank_before_the_first_update_ends_all(digits_shards, tmp_path):
+    script = tmp_path / "one_without_shards.py"
+    script.write_text(textwrap.dedent(ONE_WITHOUT_SHARDS))
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            [sys.executable, str(script), *words(digits_shards, tmp_path, "half")],
+            cwd=ROOT,
+            env=os.environ | group | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        messages = [process.communicate(timeout=100)[1] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [2, 2]
+    assert "/nowhere" in messages[1]
+    assert not (tmp_path / "half").exists()
 
 
 def test_the_message_about_a_missing_split_lists_the_existing_ones(digits_shards, tmp_path):

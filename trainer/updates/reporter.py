@@ -6,7 +6,7 @@ from data_shards.io.errors import InputError
 from trainer.config.config import Config
 from trainer.process_group import Ranks
 from trainer.run_folder.log import Listener, RunLog
-from trainer.run_folder.opening import OpenedRun
+from trainer.run_folder.restore import OpenedRun
 from trainer.updates.evaluation import HeldOut
 from trainer.updates.meter import Reading
 from trainer.updates.stages import Stages

@@ -1,0 +1,89 @@
+"""The files of a checkpoint."""
+
+import json
+
+import pytest
+import torch
+
+from data_shards.io.errors import InputError
+from trainer.process_group import single
+from trainer.run_folder.checkpoint import (
+    Checkpoint,
+    RunState,
+    StageState,
+    complete_checkpoints,
+    fingerprint,
+    read,
+    save_checkpoint,
+)
+
+# Of {"a": 0 to 5, "b": 1}, computed by an earlier version.
+FINGERPRINT = 3127706906451358404
+# A state.json as it was before its content had a class.
+STATE = """{
+ "images": 1397,
+ "stages": {
+  "stage": 1,
+  "images": 1397,
+  "smoothed": -371.5,
+  "without_gain": 0,
+  "ended": "cap"
+ },
+ "per_pixel": false,
+ "image_shape": [
+  1,
+  28,
+  28
+ ],
+ "manifest": "fc09dca491095d8a",
+ "bad_steps": 0,
+ "substituted": 0,
+ "seed": 0,
+ "world_size": 2
+}"""
+
+
+def checkpoint(images: int, ended: str = "") -> Checkpoint:
+    stages = StageState(images=images, ended=ended)
+    state = RunState.from_json(json.loads(STATE) | {"images": images, "stages": vars(stages)})
+    return Checkpoint(model={"w": torch.arange(3.0)}, training={"m": torch.ones(2)}, state=state)
+
+
+def save(run, *args) -> None:
+    save_checkpoint(run, checkpoint(*args), single(), keep_last=1)
+
+
+def test_state_json_has_the_bytes_of_earlier_versions(tmp_path):
+    state = RunState.from_json(json.loads(STATE))
+    save_checkpoint(tmp_path, Checkpoint(model={}, training={}, state=state), single(), keep_last=1)
+    assert (complete_checkpoints(tmp_path)[0] / "state.json").read_text() == STATE
+
+
+def test_what_was_saved_is_read(tmp_path):
+    save(tmp_path, 300)
+    found = read(complete_checkpoints(tmp_path)[0])
+    assert found.state == checkpoint(300).state
+    assert torch.equal(found.model["w"], torch.arange(3.0))
+    assert torch.equal(found.training["m"], torch.ones(2))
+
+
+def test_the_newest_checkpoint_and_the_end_of_a_stage_are_kept(tmp_path):
+    for images, ended in ((300, ""), (600, "cap"), (900, ""), (1200, "")):
+        save(tmp_path, images, ended)
+    assert [int(folder.name) for folder in complete_checkpoints(tmp_path)] == [600, 1200]
+
+
+def test_a_changed_byte_is_found(tmp_path):
+    save(tmp_path, 300)
+    folder = complete_checkpoints(tmp_path)[0]
+    (folder / "state.json").write_text((folder / "state.json").read_text().replace("300", "301"))
+    with pytest.raises(InputError, match="does not match its checksum"):
+        read(folder)
+
+
+def test_the_fingerprint_depends_on_names_shapes_and_values():
+    tensors = {"a": torch.arange(6.0), "b": torch.tensor(1)}
+    assert fingerprint(tensors) == FINGERPRINT
+    changed = [tensors | {"a": torch.arange(6.0).view(2, 3)}, {"c": tensors["a"], "b": tensors["b"]}]
+    changed.append(tensors | {"b": torch.tensor(2)})
+    assert FINGERPRINT not in map(fingerprint, changed)
