@@ -3,8 +3,8 @@
     python tests/benchmarks/pythae_samples.py --run runs/fashion-mnist --model VAE --components 10 32
 
 Needs the extra `benchmarks`. pythae trains `--model` for as many epochs as both stages of RUN took, with Adam at the
-same step size and cosine schedule. 10,000 samples of its own GaussianMixtureSampler are measured by `eval`'s extractor
-and distance, as `python -m eval fid` measures ours; and once more transported by the maps of `python -m eval
+same learning rate and cosine schedule. 10,000 samples of its own GaussianMixtureSampler are measured by `eval`'s
+extractor and distance, as `python -m eval fid` measures ours; and once more transported by the maps of `python -m eval
 transport`, which help any model whose images are too smooth. One line of JSON a number of components is printed, and
 written under RUN/eval.
 """

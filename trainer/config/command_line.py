@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from data_shards.io.command_line import OneLineParser
 from data_shards.io.configuration import described, fields_of, is_configuration, leaf_fields, meanings, nearest, shown
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 
@@ -37,11 +37,15 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
     parser = command_line_parser()
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        option, near = unknown[0].partition("=")[0], nearest(unknown[0].partition("=")[0], known)
-        raise InputError(f"{option} is not an option; use {near}" if near else f"{option} is not an option; see --help")
-    if arguments.processes < 1:
-        raise InputError(f"{arguments.processes} is below 1; use the number of processes", parameter="processes")
+        option = unknown[0].partition("=")[0]
+        known = [name for action in parser._actions for name in action.option_strings]
+        near = nearest(option, known) if option.startswith("--") else None
+        raise InputError(f"{option} is not an option; {f'use {near}' if near else 'write --field value, see --help'}")
+    for option in ("processes", "print_folder"):
+        if getattr(arguments, option) and not arguments.dry_run:
+            raise InputError("goes with --dry-run alone; add it or leave this out", parameter=option)
+    processes = 1 if arguments.processes is None else arguments.processes
+    at_least(1, processes=processes)
     known_fields = leaf_fields(Config)
     overrides = {
         name.removeprefix(_FIELD): value_of(word, known_fields[name.removeprefix(_FIELD)], name.removeprefix(_FIELD))
@@ -51,7 +55,7 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
     return CommandLine(
         config=from_files(arguments.config, overrides),
         dry_run=arguments.dry_run,
-        processes=arguments.processes,
+        processes=processes,
         print_folder=arguments.print_folder,
     )
 
@@ -73,7 +77,7 @@ def command_line_parser() -> OneLineParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="check the run and estimate its cost; start nothing")
     parser.add_argument(
-        "--processes", type=int, default=1, metavar="N", help="with --dry-run: processes of the whole job (default: 1)"
+        "--processes", type=int, metavar="N", help="with --dry-run: processes of the whole job (default: 1)"
     )
     parser.add_argument(
         "--print-folder",

@@ -93,7 +93,8 @@ def test_every_field_says_what_it_means(section):
         (["--optimiser.learning_rate", ".inf"], "optimiser.learning_rate"),
         (["--model.encoder_channels", "[]"], "model.encoder_channels"),
         (["--seed", "18446744073709551616"], "seed"),
-        (["--processes", "0"], "processes"),
+        (["--dry-run", "--processes", "0"], "processes"),
+        (["--processes", "2"], "dry-run"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line_that_names_the_field(words, names):
