@@ -1,0 +1,221 @@
+"""A trained run for notebooks and programs: sample, encode, decode, log-likelihoods, and the distance from real images.
+
+    run = open_run("runs/demo")
+    z, x = run.sample(64)
+
+The same numbers as the commands of `python -m eval`, with the same seeds.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from data_shards.io.errors import InputError
+from eval.distance.comparison import measure_distance
+from eval.images.blocks import BLOCK
+from eval.images.latent_samples import LatentSampler, flow_sampler, mixture_sampler, prior_sampler
+from eval.images.sources import block_latents
+from eval.images.subset import image_noise
+from eval.likelihood.likelihood import log_mean_exp, sample_posterior
+from eval.questions import DistanceQuestion
+from eval.results import DistanceResult
+from eval.run import MeasuredRun, load_run
+from eval.transport.storage import load_transport
+from eval.transport.transport import Transport
+from trainer.config.config import Config
+from trainer.flow import LatentFlow
+from trainer.flow.storage import load_flow
+from trainer.mixture import GaussianMixture
+from trainer.networks.model import Likelihood, Posterior
+from trainer.objectives.gaussian import log_prior
+from trainer.process_group import single
+
+Density = Literal["mixture", "prior", "flow", "transported"]
+_SOURCES = {"mixture": "q_hat"}  # of DistanceQuestion, where its name is another
+_DEFAULT_COMPONENTS = DistanceQuestion.mixture
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """One set of weights of a run. Tensors are on the run's device; images have values in [0, 1]."""
+
+    measured: MeasuredRun
+    """The run as measurements see it: configuration, shards and model."""
+    device: torch.device
+    """Where the networks are."""
+    components: int | None
+    """Components of the mixture to use; None for the one that is fitted."""
+    covariance: str
+    """Covariance type of that mixture."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the training."""
+        return self.measured.config
+
+    @cached_property
+    def mixture(self) -> GaussianMixture:
+        """The mixture fitted to the codes of these weights. Raises InputError where none is, or it is not clear which.
+
+        Where no number of components was given to `open_run`, it is the only mixture, or the default one of several.
+        """
+        return self.measured.mixture(self._components, self.covariance, self.device)
+
+    @cached_property
+    def flow(self) -> LatentFlow:
+        """The flow fitted to the codes of these weights. Raises InputError where there is none."""
+        return load_flow(self.measured.folder, self.measured.weights)
+
+    @cached_property
+    def transport(self) -> Transport:
+        """The transport of the mixture's mean images. Raises InputError where there is none."""
+        return load_transport(self.measured, self._components, self.covariance)
+
+    @torch.inference_mode()
+    def sample(self, n: int, *, density: Density = "mixture", seed: int = 0) -> tuple[Tensor, Tensor]:
+        """n latents (n, D) and their mean images (n, C, H, W).
+
+        density: "mixture", "prior", "flow", or "transported", which is the mixture's latents with transported images.
+        Image i is a function of (seed, i): those of `python -m eval fid` before they are rounded to 8 bits.
+        """
+        if n < 1:
+            raise InputError(f"{n} is below 1", parameter="n")
+        sampler = self._sampler(density)
+        latents, images = [], []
+        for block in range(-(-n // BLOCK)):
+            z = block_latents(sampler, seed, block).to(self.device)
+            x = self.measured.model.decode(z).mean
+            latents.append(z)
+            images.append(self.transport.apply(z, x).clamp(0, 1) if density == "transported" else x)
+        return torch.cat(latents)[:n], torch.cat(images)[:n]
+
+    @torch.inference_mode()
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x) of images (B, C, H, W): `mean` and `std`, (B, D) each."""
+        return self.measured.model.encode(self._images(x))
+
+    @torch.inference_mode()
+    def decode(self, z: Tensor) -> Likelihood:
+        """p(x|z) of latents (B, D): `mean` and `variance`, (B, C, H, W) each, in squared pixel units."""
+        dim = self.measured.model.latent_dim
+        if z.ndim != 2 or z.shape[1] != dim:
+            raise InputError(f"shape {tuple(z.shape)} is not (B, {dim})", parameter="z")
+        decoded = self.measured.model.decode(z.to(self.device, torch.float32))
+        return Likelihood(decoded.mean, decoded.variance.expand_as(decoded.mean))
+
+    @torch.inference_mode()
+    def log_likelihood(
+        self,
+        x: Tensor,
+        *,
+        samples: int = 20,
+        density: Literal["mixture", "prior", "flow"] = "mixture",
+        seed: int = 0,
+    ) -> Tensor:
+        """The importance-weighted bound on log p(x) of images (B, C, H, W), in nats: (B,) float64.
+
+        samples: of q(z|x) for each image, at least 1; density: what takes the place of the prior. The noise of image i
+        is a function of (seed, i). Memory does not grow with the number of samples.
+        """
+        if samples < 1:
+            raise InputError(f"{samples} is below 1", parameter="samples")
+        prior, model = self._log_density(density), self.measured.model
+        bounds = []
+        for start, images in zip(range(0, len(x), BLOCK), self._images(x).split(BLOCK), strict=True):
+            noise = image_noise(seed, range(start, start + len(images)), samples, model.latent_dim)
+            drawn = sample_posterior(model, images, noise.to(self.device))
+            bounds.append(log_mean_exp(drawn.log_likelihood + drawn.prior_terms(prior) - drawn.log_posterior))
+        return torch.cat(bounds) if bounds else torch.zeros(0, dtype=torch.float64, device=self.device)
+
+    def distance(
+        self,
+        *,
+        to: str = "test",
+        n: int | None = None,
+        density: str = "mixture",
+        seed: int = 0,
+        extractor: str = "efficientnet-lite0",
+        also: Sequence[str] = (),
+    ) -> DistanceResult:
+        """The Frechet distance of n samples from the real images of split `to`, with its protocol.
+
+        n: 10,000 where none is given, 50,000 against split train; density: as for `sample`, or one of the other sources
+        of `python -m eval fid`; extractor, also: see `DistanceQuestion`. The result is stored in RUN/eval, and read
+        from there where the same was measured before.
+        """
+        source = _SOURCES.get(density, density)
+        mixture = self._components if source in ("q_hat", "transported") else _DEFAULT_COMPONENTS
+        question = DistanceQuestion(
+            source=source,
+            n=n,
+            split=to,
+            seed=seed,
+            mixture=mixture,
+            covariance=self.covariance,
+            extractor=extractor,
+            also=tuple(also),
+        )
+        return measure_distance(self.measured, question, single(self.device))
+
+    @cached_property
+    def _components(self) -> int:
+        if self.components is not None:
+            return self.components
+        suffix = "" if self.measured.weights == "final" else f"-{self.measured.weights}"
+        pattern = f"*-{self.covariance}{suffix}/mixture.json"
+        fitted = sorted(
+            int(path.parent.name.split("-")[0]) for path in (self.measured.folder / "mixtures").glob(pattern)
+        )
+        if len(fitted) > 1 and _DEFAULT_COMPONENTS not in fitted:
+            known = ", ".join(map(str, fitted))
+            raise InputError(f"mixtures of {known} components are fitted; give one of these", parameter="mixture")
+        return fitted[0] if len(fitted) == 1 else _DEFAULT_COMPONENTS
+
+    def _sampler(self, density: str) -> LatentSampler:
+        if density == "prior":
+            return prior_sampler(self.measured.model.latent_dim)
+        if density == "flow":
+            return flow_sampler(self.flow)
+        if density in ("mixture", "transported"):
+            return mixture_sampler(self.mixture.parameters_)
+        raise InputError(f"{density!r} is unknown; use mixture, prior, flow or transported", parameter="density")
+
+    def _log_density(self, density: str) -> Callable[[Tensor], Tensor]:
+        if density == "prior":
+            return log_prior
+        if density == "flow":
+            return self.flow.to(self.device).score_samples
+        if density == "mixture":
+            return self.mixture.score_samples
+        raise InputError(f"{density!r} is unknown; use mixture, prior or flow", parameter="density")
+
+    def _images(self, x: Tensor) -> Tensor:
+        shape = self.measured.model.image_shape
+        if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+            raise InputError(f"shape {tuple(x.shape)} is not (B, {', '.join(map(str, shape))})", parameter="x")
+        if not x.is_floating_point():
+            raise InputError(f"pixels are {x.dtype}; give floating-point values in [0, 1]", parameter="x")
+        return x.to(self.device, torch.float32)
+
+
+def open_run(
+    run: str | Path,
+    *,
+    weights: str = "final",
+    device: str | torch.device = "cpu",
+    mixture: int | None = None,
+    covariance: str = "full",
+) -> TrainedRun:
+    """Loads a run folder.
+
+    weights: "final" (the newest checkpoint) or "stage1" (the end of stage 1); mixture: components of the fitted mixture
+    to sample from, needed only where several are fitted; covariance: its type. Raises InputError where run, checkpoint
+    or shards are missing.
+    """
+    measured = load_run(run, weights, device)
+    return TrainedRun(measured=measured, device=torch.device(device), components=mixture, covariance=covariance)
