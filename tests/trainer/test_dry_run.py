@@ -66,3 +66,12 @@ def test_missing_shards_are_reported_in_one_line(tmp_path):
     assert done.stderr == f"error: missing: data.shards: {tmp_path}: no manifest.json there; make it by " + (
         "`python -m data_shards build`\n"
     )
+
+
+def test_the_run_folder_can_be_printed_alone(digits_shards, tmp_path):
+    fields = ("--data.shards", str(digits_shards), "--runs", str(tmp_path), "--name", "small")
+    done = run_module("trainer", "--dry-run", "--processes", "2", "--print-folder", *fields)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'small'}\n"
+    assert "on 2 cpu processes" in done.stderr
+    assert not (tmp_path / "small").exists()
