@@ -14,8 +14,8 @@ from data_shards.manifest import Manifest
 from eval.protocol import Protocol, VarianceProtocol
 from eval.results import AnyResult
 from trainer.config.config import Config, load_config
-from trainer.mixture import GaussianMixture
-from trainer.mixture.folder import mixture_folder
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.fitted import load_mixture, mixture_folder
 from trainer.networks.model import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import fingerprint
@@ -75,7 +75,7 @@ class MeasuredRun:
         folder.mkdir(exist_ok=True)
         return folder / (f"{name}.json" if self.weights == "final" else f"{name}-{self.weights}.json")
 
-    def mixture(self, components: int, covariance: str, device: torch.device | str = "cpu") -> GaussianMixture:
+    def mixture(self, components: int, covariance: str, device: torch.device | str = "cpu") -> MixtureDensity:
         """The mixture that was fitted to these weights' codes. Raises InputError where it was not."""
         folder = mixture_folder(self.folder, components, covariance, self.weights)
         if not (folder / "mixture.json").exists():
@@ -85,7 +85,7 @@ class MeasuredRun:
                 f"`python -m trainer.mixture --run {self.folder} --components {components}{stage}`",
                 parameter="mixture",
             )
-        return GaussianMixture.load(folder, device)
+        return load_mixture(folder, device).density
 
 
 def load_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:
@@ -97,9 +97,9 @@ def load_run(run: str | Path, weights: str = "final", device: str | torch.device
     )
 
 
-def mixture_digest(mixture: GaussianMixture) -> str:
+def mixture_digest(mixture: MixtureDensity) -> str:
     """16 hexadecimal digits that differ between different mixtures."""
-    parameters = mixture.parameters_
+    parameters = mixture.parameters
     tensors = {name: getattr(parameters, name) for name in ("weights", "means", "covariances")}
     return f"{fingerprint(tensors):016x}"
 

@@ -30,7 +30,7 @@ from eval.transport.transport import Transport
 from trainer.config.config import Config
 from trainer.flow import LatentFlow
 from trainer.flow.storage import load_flow
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
 from trainer.networks.model import Likelihood, Posterior
 from trainer.objectives.gaussian import log_prior
 from trainer.process_group import single
@@ -59,7 +59,7 @@ class TrainedRun:
         return self.measured.config
 
     @cached_property
-    def mixture(self) -> GaussianMixture:
+    def mixture(self) -> MixtureDensity:
         """The mixture fitted to the codes of these weights. Raises InputError where none is, or it is not clear which.
 
         Where no number of components was given to `open_run`, it is the only mixture, or the default one of several.
@@ -182,7 +182,7 @@ class TrainedRun:
         if density == "flow":
             return flow_sampler(self.flow)
         if density in ("mixture", "transported"):
-            return mixture_sampler(self.mixture.parameters_)
+            return mixture_sampler(self.mixture.parameters)
         raise InputError(f"{density!r} is unknown; use mixture, prior, flow or transported", parameter="density")
 
     def _log_density(self, density: str) -> Callable[[Tensor], Tensor]:

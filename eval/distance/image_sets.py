@@ -37,14 +37,14 @@ def compared_images(run: MeasuredRun, question: DistanceQuestion, device: torch.
     mixture = f"{question.mixture}-{question.covariance}"
     if question.source == "q_hat":
         density = run.mixture(question.mixture, question.covariance)
-        sampler = mixture_sampler(density.parameters_)
+        sampler = mixture_sampler(density.parameters)
         images = generated(model, sampler, n=n, seed=seed, device=device)
         return ComparedImages(
             images=images, n=n, latents="z ~ q_hat, image g(z)", mixture=mixture, mixture_digest=mixture_digest(density)
         )
     if question.source == "transported":
         transport = load_transport(run, question.mixture, question.covariance)
-        sampler = mixture_sampler(transport.mixture.parameters_)
+        sampler = mixture_sampler(transport.mixture.parameters)
         images = generated(model, sampler, n=n, seed=seed, device=device, finish=transport.apply)
         return ComparedImages(
             images=images, n=n, latents="z ~ q_hat, image A(g(z))", mixture=mixture, mixture_digest=transport.digest

@@ -11,7 +11,7 @@ from eval.protocol import LikelihoodProtocol
 from eval.questions import LikelihoodQuestion
 from eval.results import LatentDivergence, LikelihoodResult, measured_before
 from eval.run import MeasuredRun, mixture_digest
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
 from trainer.objectives.gaussian import log_prior, variance_floor_cap
 from trainer.process_group import Ranks
 from trainer.updates.evaluation import ACTIVE_VARIANCE
@@ -49,11 +49,13 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
 def _measured(
     run: MeasuredRun,
     question: LikelihoodQuestion,
-    mixture: GaussianMixture | None,
+    mixture: MixtureDensity | None,
     protocol: LikelihoodProtocol,
     ranks: Ranks,
 ) -> LikelihoodResult:
-    densities: dict[str, Prior] = {"prior": log_prior} | ({"q_hat": mixture.score_samples} if mixture else {})
+    densities: dict[str, Prior] = {"prior": log_prior}
+    if mixture:
+        densities["q_hat"] = mixture.score_samples
     indices = subset_indices(run.manifest, question.split, question.images)
     table = torch.zeros(len(indices), len(units(densities)), dtype=torch.float64)
     posterior_means = torch.zeros(len(indices), run.model.latent_dim, dtype=torch.float64)
@@ -77,7 +79,7 @@ def _measured(
     )
 
 
-def _divergence(mixture: GaussianMixture, seed: int, ranks: Ranks) -> LatentDivergence:
+def _divergence(mixture: MixtureDensity, seed: int, ranks: Ranks) -> LatentDivergence:
     """KL(q_hat || p) with its deviation over runs, as the paper's Table 1 gives it."""
     estimates = latent_kl(mixture, log_prior, ranks, num_samples=KL_SAMPLES, runs=KL_RUNS, seed=seed)
     return LatentDivergence(

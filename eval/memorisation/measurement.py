@@ -22,7 +22,7 @@ from eval.questions import MemorisationQuestion
 from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before
 from eval.run import MeasuredRun, mixture_digest
 from eval.transport.storage import load_transport
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
@@ -69,7 +69,7 @@ def memorisation_path(run: MeasuredRun, question: MemorisationQuestion) -> Path:
 def _measured(
     run: MeasuredRun,
     question: MemorisationQuestion,
-    mixture: GaussianMixture,
+    mixture: MixtureDensity,
     protocol: MemorisationProtocol,
     ranks: Ranks,
 ) -> tuple[MemorisationResult, dict[str, Tensor]]:

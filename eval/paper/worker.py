@@ -24,7 +24,7 @@ from eval.paper.record import Record, commit, read_record
 from eval.report.run_results import Result
 from eval.run import load_run
 from trainer.config.config import load_config
-from trainer.mixture.folder import mixture_folder
+from trainer.mixture.fitted import mixture_folder
 from trainer.run_folder import latents
 from trainer.run_folder.checkpoint import read_state
 from trainer.run_folder.log import read_events

@@ -13,8 +13,8 @@ from eval.report.pictures import Scale
 from eval.run import MeasuredRun
 from eval.transport.storage import fitted_before, load_transport
 from eval.transport.transport import Transport
-from trainer.mixture import GaussianMixture
-from trainer.mixture.folder import mixture_folder
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.fitted import mixture_folder
 from trainer.networks.model import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
@@ -23,7 +23,7 @@ SAMPLES = 3 * gallery.COLUMNS
 WALK_IMAGES = 500
 
 
-def fitted_mixture(run: MeasuredRun, components: int, covariance: str) -> GaussianMixture | None:
+def fitted_mixture(run: MeasuredRun, components: int, covariance: str) -> MixtureDensity | None:
     """The run's mixture, or None where it has not been fitted."""
     folder = mixture_folder(run.folder, components, covariance, run.weights)
     return run.mixture(components, covariance) if (folder / "mixture.json").exists() else None
@@ -37,9 +37,9 @@ def fitted_transport(run: MeasuredRun, components: int, covariance: str) -> Tran
     return load_transport(run, components, covariance)
 
 
-def mixture_latents(mixture: GaussianMixture) -> Tensor:
+def mixture_latents(mixture: MixtureDensity) -> Tensor:
     """The first latents from q_hat, the very ones whose images the distance measures, (BLOCK, D)."""
-    return block_latents(mixture_sampler(mixture.parameters_), seed=0, block=0)
+    return block_latents(mixture_sampler(mixture.parameters), seed=0, block=0)
 
 
 def held_out_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
@@ -73,7 +73,7 @@ def reconstruction_section(model: SigmaVAE, images: Tensor, split: str) -> Secti
 
 def sample_section(
     model: SigmaVAE,
-    mixture: GaussianMixture | None,
+    mixture: MixtureDensity | None,
     transport: Transport | None,
     fit_command: str,
     device: torch.device,
@@ -84,7 +84,7 @@ def sample_section(
     if mixture is None:
         missing.append(Missing(what="No mixture is fitted yet, so there are no samples from q̂.", command=fit_command))
     else:
-        sets = {f"z from q̂, a mixture of {len(mixture.weights_)}.": mixture_latents(mixture)} | sets
+        sets = {f"z from q̂, a mixture of {len(mixture.weights)}.": mixture_latents(mixture)} | sets
     drawn, scale = gallery.samples(model, *(z[:SAMPLES].to(device) for z in sets.values()))
     pictures = [picture(data, text + flat_maps(model), scale) for data, text in zip(drawn, sets, strict=True)]
     if transport is not None:
@@ -103,7 +103,7 @@ def sample_section(
     )
 
 
-def latent_section(run: MeasuredRun, images: Tensor, mixture: GaussianMixture | None) -> Section:
+def latent_section(run: MeasuredRun, images: Tensor, mixture: MixtureDensity | None) -> Section:
     """Traversals, interpolations, and for two latents the densities of the paper's Table 1."""
     model = run.model
     posterior = model.encode(images)
@@ -132,7 +132,7 @@ def latent_section(run: MeasuredRun, images: Tensor, mixture: GaussianMixture | 
 def picture_sections(
     run: MeasuredRun,
     split: str,
-    mixture: GaussianMixture | None,
+    mixture: MixtureDensity | None,
     transport: Transport | None,
     fit_command: str,
     ranks: Ranks,

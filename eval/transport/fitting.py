@@ -23,7 +23,7 @@ from eval.images.sources import from_shards
 from eval.run import MeasuredRun
 from eval.transport.moments import MomentSums
 from eval.transport.transport import Transport
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
 
@@ -51,7 +51,7 @@ class FittedTransport:
 @torch.inference_mode()
 def fit_transport(
     run: MeasuredRun,
-    mixture: GaussianMixture,
+    mixture: MixtureDensity,
     ranks: Ranks,
     *,
     seed: int = 0,
@@ -65,7 +65,7 @@ def fit_transport(
     n = run.manifest.num_samples(split)
     basis = None if pixels <= MOST_DIRECTIONS else principal_directions(run, seed)
     dim = pixels if basis is None else basis.shape[1]
-    own = mixture.weights_.cpu() * n >= dim / 2  # (K,)
+    own = mixture.weights.cpu() * n >= dim / 2  # (K,)
     # Group 0 is that of all components without a covariance of their own; it is left out where every one has.
     group = torch.where(own, own.cumsum(0) - int(own.all()), 0)
     real, mean_images = MomentSums(group, dim), MomentSums(group, dim)
@@ -116,10 +116,10 @@ def _real(run: MeasuredRun, blocks: range, n: int, seed: int, ranks: Ranks) -> t
 
 
 def _samples(
-    run: MeasuredRun, mixture: GaussianMixture, blocks: range, n: int, seed: int, ranks: Ranks
+    run: MeasuredRun, mixture: MixtureDensity, blocks: range, n: int, seed: int, ranks: Ranks
 ) -> tuple[Tensor, Tensor]:
     """As many latents drawn from the mixture, (m, D), and their mean images, (m, d)."""
-    sampler = mixture_sampler(mixture.parameters_)
+    sampler = mixture_sampler(mixture.parameters)
     latents, images = [], []
     for block in blocks:
         z = sampler(seeded_generator(seed, "transport samples", block))[: len(block_ids(block, n))]

@@ -10,8 +10,8 @@ from data_shards.io.progress import Progress
 from eval.run import MeasuredRun, mixture_digest
 from eval.transport.fitting import fit_transport
 from eval.transport.transport import Transport
-from trainer.mixture import GaussianMixture
-from trainer.mixture.folder import mixture_folder
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.fitted import mixture_folder
 from trainer.process_group import Ranks
 from trainer.run_folder.tensor_folder import TensorFolder
 
@@ -130,5 +130,5 @@ def _summary(folder: Path) -> TransportSummary | None:
         raise _FILES.damaged(folder, f"{_FILES.record}: {error}") from error
 
 
-def _dependencies(run: MeasuredRun, mixture: GaussianMixture, seed: int) -> Dependencies:
+def _dependencies(run: MeasuredRun, mixture: MixtureDensity, seed: int) -> Dependencies:
     return Dependencies(checkpoint=run.checkpoint, data=run.manifest.hash, mixture=mixture_digest(mixture), seed=seed)

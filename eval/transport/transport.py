@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
 from trainer.run_folder.checkpoint import fingerprint
 
 
@@ -16,7 +16,7 @@ class Transport:
     Images are transported in P directions, the columns of `basis`; their parts outside of these stay as they are.
     """
 
-    mixture: GaussianMixture
+    mixture: MixtureDensity
     """Whose components latents belong to."""
     source: Tensor
     """(K, P) float32, the mean of mean images of each component."""
@@ -33,7 +33,7 @@ class Transport:
     def digest(self) -> str:
         """16 hexadecimal digits that differ between different transports."""
         tensors = {"source": self.source, "target": self.target, "maps": self.maps, "group": self.group}
-        tensors |= {"weights": self.mixture.weights_, "means": self.mixture.means_}
+        tensors |= {"weights": self.mixture.weights, "means": self.mixture.means}
         return f"{fingerprint(tensors):016x}"
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ from eval.images.blocks import BLOCK
 from eval.images.latent_samples import mixture_sampler
 from eval.images.sources import block_latents
 from trainer.config.config import load_config
-from trainer.mixture.em.packed import packed_size
+from trainer.mixture.packed import packed_size
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.networks.model import SigmaVAE
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.parameters import Parameters
 
 DIM, MANIFOLD_DIM, HIDDEN, COMPONENTS = 64, 10, 48, 2000
 
@@ -21,7 +22,7 @@ class Data:
 
     train: Tensor
     held_out: Tensor
-    truth: GaussianMixture
+    truth: MixtureDensity
 
 
 def manifold_mixture(train: int = 50_000, held_out: int = 10_000, seed: int = 0) -> Data:
@@ -47,6 +48,6 @@ def manifold_mixture(train: int = 50_000, held_out: int = 10_000, seed: int = 0)
     covariances = width * (3.0 * tangent @ tangent.transpose(1, 2) + 0.12 * own @ own.transpose(1, 2))
     covariances += 0.03 * torch.eye(DIM, dtype=torch.float64)
     weights = (0.5 * normal(COMPONENTS)).exp()
-    truth = GaussianMixture.from_parameters(weights / weights.sum(), means, covariances, "full")
+    truth = MixtureDensity(Parameters.of("full", weights / weights.sum(), means, covariances))
     points = truth.sample(train + held_out, generator)
     return Data(points[:train], points[train:], truth)

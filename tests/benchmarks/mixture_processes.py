@@ -12,7 +12,9 @@ import sys
 
 import torch
 
-from trainer.mixture import GaussianMixture
+from trainer.mixture.fitting import fit_mixture
+from trainer.mixture.points import Points
+from trainer.mixture.settings import Settings
 from trainer.process_group import process_group
 
 
@@ -23,11 +25,10 @@ def fit(components: int, count: int, iterations: int) -> None:
     settings = {"prior_strength": 128.0, "inflation": 1.0, "kmeans_iter": 2, "max_iter": iterations, "tol": 1e-15}
     with process_group() as ranks:
         own = ranks.partition(count)
-        start, stop = own.start, own.stop
-        mixture = GaussianMixture(components, candidates=0, annealing_iter=0, **settings)
-        mixture.fit(x[start:stop], ranks=ranks)
+        wanted = Settings(n_components=components, candidates=0, annealing_iter=0, **settings)
+        record = fit_mixture(Points(x[own.start : own.stop]), None, settings=wanted, ranks=ranks).record
         if ranks.is_main:
-            print(min(record["seconds"] for record in mixture.history_), flush=True)
+            print(min(iteration["seconds"] for iteration in record.history), flush=True)
 
 
 def main() -> None:

@@ -24,19 +24,20 @@ import torch
 from mixture_data import manifold_mixture
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture as ScikitMixture
 from torch import Tensor
 
 from trainer.engines.cpu import keep_freed_memory
 from trainer.mixture import GaussianMixture
-from trainer.mixture.em.dense import Exact, hard_statistics
-from trainer.mixture.em.e_step import Expectation
-from trainer.mixture.em.m_step import maximise
-from trainer.mixture.em.packed import quadratic_columns
-from trainer.mixture.em.truncated import Truncated
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.em.dense import DenseEStep, hard_statistics
+from trainer.mixture.em.e_step import EStep
+from trainer.mixture.em.m_step import m_step
+from trainer.mixture.em.truncated import TruncatedEStep
+from trainer.mixture.packed import quadratic_columns
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, second_moment
-from trainer.mixture.sklearn_conversion import to_sklearn
-from trainer.mixture.standardisation import Frame
+from trainer.mixture.standardisation import Standardisation
 from trainer.mixture.start.kmeans import kmeans
 from trainer.process_group import single
 
@@ -69,42 +70,42 @@ def say(kind: str, k: int, line: str) -> None:
     print(f"{kind} {k}: {line}; peak memory so far {peak:.2f} GB, {peak - files:.2f} without libraries", flush=True)
 
 
-def points_in_frame(train: Tensor) -> Points:
+def standardised(train: Tensor) -> Points:
     """The points, centred and of unit size, in a process that keeps freed memory as a fit does."""
     keep_freed_memory()
-    return Frame.of(train, single()).enter(Points(train), torch.float32)
+    return Standardisation.of(train, single()).apply(Points(train), torch.float32)
 
 
 def started(points: Points, kind: str, k: int) -> Parameters:
     """The mixture of the clusters of three iterations of k-means."""
     generator = torch.Generator().manual_seed(0)
     _, labels = kmeans(points.x, k, iterations=3, init="random", generator=generator, ranks=single())
-    return maximise(hard_statistics(points, labels, kind, k), kind, ridge=1e-6, prior_strength=NU)
+    return m_step(hard_statistics(points, labels, kind, k), kind, ridge=1e-6, prior_strength=NU)
 
 
-def iteration(expectation: Expectation, parameters: Parameters) -> Parameters:
+def iteration(e_step: EStep, parameters: Parameters) -> Parameters:
     """One E-step and one M-step."""
     kind = parameters.covariance_type
-    return maximise(expectation.statistics(parameters, 1.0), kind, ridge=1e-6, prior_strength=NU)
+    return m_step(e_step.statistics(parameters, 1.0), kind, ridge=1e-6, prior_strength=NU)
 
 
-def truncated_iteration(expectation: Expectation, parameters: Parameters) -> float:
+def truncated_iteration(e_step: EStep, parameters: Parameters) -> float:
     """Mean seconds of the second to fifth iteration: the first searches, every fourth looks for neighbours anew."""
     times = []
     for _ in range(5):
         began = time.process_time()
-        parameters = iteration(expectation, parameters)
+        parameters = iteration(e_step, parameters)
         times.append(time.process_time() - began)
     return statistics.mean(times[1:])
 
 
 def iterations(kind: str, k: int, data: Path, repeats: int, against_sklearn: bool) -> None:
     """Dense iterations over their floor, truncated ones, and scikit-learn's."""
-    points = points_in_frame(load_file(data)["train"])
+    points = standardised(load_file(data)["train"])
     count = len(points)
     parameters = started(points, kind, k)
     moment = second_moment(points, single())
-    dense = Exact(points, None, moment, "auto")
+    dense = DenseEStep(points, None, moment, "auto")
     arithmetic = 4 * count * k * (1 + DIM + quadratic_columns(kind, DIM))
     ratios, times, rates = [], [], [sgemm_rate()]
     for _ in range(repeats):
@@ -118,7 +119,7 @@ def iterations(kind: str, k: int, data: Path, repeats: int, against_sklearn: boo
         f"dense {middle:.3f} s, {statistics.median(ratios):.2f} x the floor ({min(ratios):.2f} to {max(ratios):.2f}) "
         f"of {arithmetic / statistics.median(rates):.3f} s at {statistics.median(rates) / 1e9:.0f} GFLOP/s",
     )
-    mean = truncated_iteration(Truncated(points, None, moment, "auto", width=WIDTH), parameters)
+    mean = truncated_iteration(TruncatedEStep(points, None, moment, "auto", width=WIDTH), parameters)
     say(kind, k, f"truncated to {WIDTH} candidates {mean:.3f} s, the dense one is {middle / mean:.1f} x")
     if against_sklearn:
         compare_with_sklearn(points, parameters, middle)
@@ -127,17 +128,17 @@ def iterations(kind: str, k: int, data: Path, repeats: int, against_sklearn: boo
 def compare_with_sklearn(points: Points, parameters: Parameters, ours: float) -> None:
     """Prints the ratio to one iteration of scikit-learn in float32 from the same parameters, and both likelihoods."""
     kind, k = parameters.covariance_type, parameters.n_components
-    start = GaussianMixture(k, covariance_type=kind)
-    start.parameters_ = parameters
-    model = to_sklearn(start)
-    step = type(model)(
+    start = GaussianMixture.from_parameters(
+        parameters.weights, parameters.means, parameters.expanded_covariances(), kind
+    )
+    step = ScikitMixture(
         k,
         covariance_type=kind,
         max_iter=1,
         reg_covar=1e-3,  # with fewer points than dimensions in a component float32 needs it
-        weights_init=model.weights_.astype("float32"),
-        means_init=model.means_.astype("float32"),
-        precisions_init=model.precisions_.astype("float32"),
+        weights_init=start.weights_.numpy().astype("float32"),
+        means_init=start.means_.numpy().astype("float32"),
+        precisions_init=start.precisions_.numpy().astype("float32"),
     )
     x = points.x.numpy()
     with warnings.catch_warnings():
@@ -145,7 +146,11 @@ def compare_with_sklearn(points: Points, parameters: Parameters, ours: float) ->
         both = seconds(lambda: step.fit(x))
     # fit() is one iteration and one closing E-step; an E-step alone is what score_samples does.
     theirs = both - seconds(lambda: step.score_samples(x))
-    likelihood, own = float(model.score(x[:2000])), start.score(points.x[:2000])
+    # scikit-learn can score parameters that it did not fit.
+    step.weights_, step.means_, step.precisions_cholesky_ = (
+        values.numpy() for values in (start.weights_, start.means_, start.precisions_cholesky_)
+    )
+    likelihood, own = float(step.score(x[:2000])), start.score(points.x[:2000])
     say(
         kind,
         k,
@@ -157,20 +162,18 @@ def compare_with_sklearn(points: Points, parameters: Parameters, ours: float) ->
 def gap(kind: str, k: int, data: Path) -> None:
     """Held-out log-likelihood after five iterations, exact and truncated, from the same start."""
     both = load_file(data)
-    frame = Frame.of(both["train"], single())
-    points, held_out = (frame.enter(Points(both[name]), torch.float32) for name in ("train", "held_out"))
+    standardisation = Standardisation.of(both["train"], single())
+    points, held_out = (standardisation.apply(Points(both[name]), torch.float32) for name in ("train", "held_out"))
     start, moment = started(points, kind, k), second_moment(points, single())
     scores = {}
-    for name, expectation in (
-        ("exact", Exact(points, None, moment, "auto")),
-        ("truncated", Truncated(points, None, moment, "auto", width=WIDTH)),
+    for name, e_step in (
+        ("exact", DenseEStep(points, None, moment, "auto")),
+        ("truncated", TruncatedEStep(points, None, moment, "auto", width=WIDTH)),
     ):
         parameters = start
         for _ in range(5):
-            parameters = iteration(expectation, parameters)
-        mixture = GaussianMixture(k, covariance_type=kind)
-        mixture.parameters_ = parameters
-        scores[name] = mixture.score(held_out.x)
+            parameters = iteration(e_step, parameters)
+        scores[name] = float(MixtureDensity(parameters).score_samples(held_out.x).mean())
     lost = scores["exact"] - scores["truncated"]
     say(kind, k, f"held out, five iterations: {scores['exact']:.4f} exact, truncated loses {lost:.4f} nats")
 

@@ -41,7 +41,8 @@ from eval.images.blocks import BLOCK, block_ids
 from eval.images.sources import ImageSource, to_8_bits
 from eval.run import MeasuredRun, load_run
 from eval.transport.fitting import fit_transport
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.parameters import Parameters
 from trainer.networks.model import Likelihood, Posterior, SigmaVAE
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.log import read_events
@@ -117,7 +118,7 @@ def transported(run: MeasuredRun, model: VAE | RAE_L2, sampler: GaussianMixtureS
     """SAMPLES samples of pythae's mixture, decoded and transported, (N, C, H, W) float32."""
     found = sampler.gmm
     weights, means, covariances = (torch.tensor(v) for v in (found.weights_, found.means_, found.covariances_))
-    mixture = GaussianMixture.from_parameters(weights, means, covariances, "full")
+    mixture = MixtureDensity(Parameters.of("full", weights, means, covariances))
     theirs = AsOurs(model, run.model)
     maps = fit_transport(dataclasses.replace(run, model=cast(SigmaVAE, theirs)), mixture, ranks).transport
     z = torch.tensor(found.sample(SAMPLES)[0]).float()

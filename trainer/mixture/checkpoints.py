@@ -1,6 +1,6 @@
-"""Checkpoints between EM iterations, so that a fit that was killed goes on where it was.
+"""Checkpoints between EM iterations, so that a killed fit continues.
 
-FOLDER/k-means.safetensors is there before the first of them.
+FOLDER/k-means.safetensors is the checkpoint of k-means, until the first of EM replaces it.
 FOLDER/00000012/ holds parameters.safetensors, expectation-RANK-of-WORLD.safetensors, and progress.json, written last by
 the first process when every process has written its part. Only the newest is kept.
 """
@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import load, save
 
 from data_shards.io import atomic
-from trainer.mixture.em.e_step import Expectation
-from trainer.mixture.em.loop import Progress
+from trainer.mixture.em.e_step import EStep
+from trainer.mixture.em.loop import EMState
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
+from trainer.mixture.start.kmeans import KMeansCheckpoint
 from trainer.process_group import Ranks
 
 
 class Checkpoints:
     """The checkpoints of one fit.
 
-    fingerprint: what must agree for a checkpoint to be taken up: settings and data; every_seconds: time between two.
+    fingerprint: settings and data, which must agree for a checkpoint to be used; every_seconds: least time between two.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], ranks: Ranks, every_seconds: float) -> None:
@@ -35,29 +35,29 @@ class Checkpoints:
         self.kmeans = KMeansCheckpoint(self._folder / "k-means.safetensors", fingerprint, ranks, every_seconds)
         """The checkpoint of the k-means that the fit starts with."""
 
-    def save(self, progress: Progress, expectation: Expectation) -> None:
+    def save(self, state: EMState, e_step: EStep) -> None:
         """Writes a checkpoint where the last one is old enough. Called by all processes after an iteration."""
         if not self._ranks.any(self._ranks.is_main and time.monotonic() - self._saved >= self._every_seconds):
             return
-        folder = self._folder / f"{progress.iteration:08d}"
+        folder = self._folder / f"{state.iteration:08d}"
         if self._ranks.is_main:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "progress.json").unlink(missing_ok=True)  # of a former fit: this folder is not whole any more
+            (folder / "progress.json").unlink(missing_ok=True)  # of a former fit, whose files are replaced now
         self._ranks.barrier()
-        state = {name: tensor.cpu().contiguous() for name, tensor in expectation.state().items()}
-        if state:
-            atomic.write_bytes(folder / self._part(self._ranks.world_size), save(state))
+        own = {name: tensor.cpu().contiguous() for name, tensor in e_step.state().items()}
+        if own:
+            atomic.write_bytes(folder / self._part(self._ranks.world_size), save(own))
         self._ranks.barrier()
         if self._ranks.is_main:
             tensors = ("weights", "means", "covariances")
-            parameters = {name: getattr(progress.parameters, name).cpu().contiguous() for name in tensors}
+            parameters = {name: getattr(state.parameters, name).cpu().contiguous() for name in tensors}
             atomic.write_bytes(folder / "parameters.safetensors", save(parameters))
             record = {
                 "fingerprint": self._fingerprint,
                 "world_size": self._ranks.world_size,
-                "iteration": progress.iteration,
-                "history": progress.history,
-                "converged": progress.converged,
+                "iteration": state.iteration,
+                "history": state.history,
+                "converged": state.converged,
             }
             atomic.write_json(folder / "progress.json", record)
             for other in self._folder.iterdir():
@@ -67,10 +67,10 @@ class Checkpoints:
         self._ranks.barrier()
         self._saved = time.monotonic()
 
-    def resume(self, expectation: Expectation, covariance_type: str) -> Progress | None:
-        """The newest whole checkpoint of this fit, with `expectation` restored, or None.
+    def resume(self, e_step: EStep, covariance_type: str) -> EMState | None:
+        """The newest complete checkpoint of this fit, with the state of `e_step` restored, or None.
 
-        On another number of processes the parameters are taken up and the truncated E-step searches anew.
+        On another number of processes only the parameters are used; the truncated E-step searches anew.
         """
         folder, record = self._newest()
         if folder is None:
@@ -79,8 +79,8 @@ class Checkpoints:
         tensors = {name: tensor.to(self._ranks.device) for name, tensor in tensors.items()}
         part = folder / self._part(self._ranks.world_size)
         if record["world_size"] == self._ranks.world_size and part.exists():
-            expectation.restore(load(part.read_bytes()))
-        return Progress(
+            e_step.restore(load(part.read_bytes()))
+        return EMState(
             Parameters(covariance_type=covariance_type, **tensors),
             iteration=record["iteration"],
             history=record["history"],

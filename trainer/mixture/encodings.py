@@ -1,5 +1,6 @@
 """The latent codes of a run as what a fit takes: posteriors, their means, or one sample of each."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ FORMS = ("posterior", "mean", "sample")
 
 
 class Encodings(NamedTuple):
-    """x: (n, D); variance: (n, D) where a code enters as the Gaussian q(z|x), else None; sample: (n, D), z ~ q(z|x)."""
+    """x: (n, D); variance: (n, D) where codes are Gaussians q(z|x), else None; sample: (n, D), z ~ q(z|x)."""
 
     x: Tensor
     variance: Tensor | None
@@ -21,20 +22,20 @@ class Encodings(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Codes to fit to, codes to judge by, and where the latter came from."""
+    """Codes to fit to, held-out codes, and the source of the latter."""
 
     train: Encodings
     held_out: Encodings
     held_out_source: str
 
 
-# Every tenth image of the training split judges a fit where a run has no validation split.
+# Where a run has no validation split, every tenth image of the training split is held out.
 _HELD_OUT_EVERY = 10
 
 
-def read(run: str, weights: str, form: str, seed: int, ranks: Ranks) -> Split:
+def read(run: str | Path, weights: str, form: str, seed: int, ranks: Ranks) -> Split:
     """This process's slice of the codes of split "train", and held-out codes: split "valid" where it is encoded, else
-    every tenth image of "train", which then does not take part in the fit."""
+    every tenth image of "train", which is then left out of the fit."""
     train = latents.read(run, "train", weights=weights, part=ranks.rank, parts=ranks.world_size)
     if latents.exists(run, "valid", weights=weights):
         valid = latents.read(run, "valid", weights=weights, part=ranks.rank, parts=ranks.world_size)

@@ -1,8 +1,9 @@
-"""From points to a fitted mixture: checks, frame, k-means start, EM, and the closing choice of shrinkage."""
+"""From points to a fitted mixture: standardisation, k-means start, EM, and the final choice of shrinkage."""
 
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,39 +12,47 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from trainer.engines.cpu import keep_freed_memory
 from trainer.mixture.checkpoints import Checkpoints
-from trainer.mixture.em.dense import Exact, hard_statistics
-from trainer.mixture.em.e_step import Expectation
-from trainer.mixture.em.loop import Progress, expectation_maximisation
-from trainer.mixture.em.m_step import maximise
-from trainer.mixture.em.truncated import Truncated
+from trainer.mixture.em.dense import DenseEStep, hard_statistics
+from trainer.mixture.em.e_step import EStep
+from trainer.mixture.em.loop import EMState, expectation_maximisation
+from trainer.mixture.em.m_step import m_step
+from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.em.truncated import TruncatedEStep
+from trainer.mixture.fitted import FitRecord, FittedMixture
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, place_among_ranks, second_moment
-from trainer.mixture.selection import choose
 from trainer.mixture.settings import Settings
-from trainer.mixture.standardisation import Frame
-from trainer.mixture.start.growth import grown
-from trainer.mixture.start.kmeans import kmeans
-from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
+from trainer.mixture.splitting import grow
+from trainer.mixture.standardisation import Standardisation
+from trainer.mixture.start.kmeans import KMeansCheckpoint, kmeans
 from trainer.process_group import Ranks
 
+# Candidates of the choice on held-out points. STRENGTHS: in units of D.
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
+INFLATIONS = (0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2.0)
 
-@dataclass(frozen=True)
-class Fitted:
-    """A finished fit.
 
-    parameters: in the data's coordinates; truncation_loss: nats per training point that the truncated E-step left out
-    at the end, or None where the E-step was exact; seconds: wall time by phase.
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a fit starts from, in the data's coordinates; what is None follows from k-means.
+
+    Where all three are given there is no k-means, and components that are missing come from splitting the heaviest.
     """
 
-    parameters: Parameters
-    progress: Progress
-    prior_strength: float
-    inflation: float
-    truncation_loss: float | None
-    seconds: dict[str, float]
+    weights: Tensor | None = None
+    """(K,), summing to 1."""
+    means: Tensor | None = None
+    """(K, D)."""
+    covariances: Tensor | None = None
+    """In the packed shape of `Parameters.covariances`."""
+
+    @staticmethod
+    def at(parameters: Parameters) -> "Start":
+        """From a mixture of the same number of components or fewer."""
+        return Start(weights=parameters.weights, means=parameters.means, covariances=parameters.covariances)
 
 
-class _Laps:
+class _Phases:
     """Wall time by phase."""
 
     def __init__(self) -> None:
@@ -56,111 +65,112 @@ class _Laps:
         self._began = now
 
 
-def fit(
+def fit_mixture(
     train: Points,
     held_out: Points | None,
     *,
     settings: Settings,
-    start: Parameters | None,
+    start: Start | None = None,
     ranks: Ranks,
-    after: Callable[[Progress], None] | None = None,
+    after: Callable[[EMState], None] | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 30.0,
-) -> Fitted:
-    """Fits to checked points, see `GaussianMixture.fit`."""
-    laps = _Laps()
+) -> FittedMixture:
+    """Fits a mixture to the points of all processes; what `GaussianMixture.fit` does, with all that a job needs.
+
+    train: this process's slice, see `checked_points`; where points are Gaussians q(z|x) = N(x, diag(variance))
+    (equation 11), EM raises a lower bound of the mean of log q_hat under the aggregate posterior. held_out: points that
+    decide convergence, prior strength and inflation; None splits some off, see `Settings.validation_fraction`.
+    after: called after each iteration on every process. checkpoint: a folder for checkpoints, at most one in
+    checkpoint_seconds; a fit with the same settings and points continues from it.
+    Raises InputError where there are fewer points than components, or a start of more components than wanted.
+    """
+    phases = _Phases()
     if train.x.device.type == "cpu":
         keep_freed_memory()
     total, _ = place_among_ranks(len(train), ranks)
     if total < settings.n_components:
-        raise InputError(f"n_components: {settings.n_components} components for {total} points; use {total} or fewer")
-    frame = Frame.of(train.x, ranks)
-    inner = replace(settings, reg_covar=settings.reg_covar / frame.scale**2)
-    data = _divided(frame, train, held_out, inner, ranks)
-    laps.end("prepare")
+        message = f"{settings.n_components} components for {total} points; use {total} or fewer"
+        raise InputError(message, parameter="n_components")
+    standardisation = Standardisation.of(train.x, ranks)
+    inner = replace(settings, reg_covar=settings.reg_covar / standardisation.scale**2)
+    data = _divided(standardisation, train, held_out, inner, ranks)
+    phases.end("prepare")
     saved = None
     if checkpoint is not None:
-        moments = [f"{value:.6g}" for value in (*frame.location.tolist(), *data.moment.tolist())]
+        moments = [f"{value:.6g}" for value in (*standardisation.location.tolist(), *data.moment.tolist())]
         fingerprint = {"settings": asdict(settings), "points": total, "moments": moments}
         saved = Checkpoints(checkpoint, fingerprint, ranks, checkpoint_seconds)
-    expectation = data.expectation(settings)
-    progress = saved.resume(expectation, settings.covariance_type) if saved is not None else None
-    if progress is None:
-        progress = Progress(
-            kmeans_start(data.points, inner, ranks, None if saved is None else saved.kmeans)
-            if start is None
-            else frame.enter_parameters(grown(start.to(ranks.device), settings.n_components))
-        )
-    laps.end("k-means")
+    e_step = data.e_step(settings)
+    state = saved.resume(e_step, settings.covariance_type) if saved is not None else None
+    if state is None:
+        state = EMState(_started(start, standardisation, data, inner, ranks, saved))
+    phases.end("k-means")
 
-    expectation_maximisation(progress, expectation, inner, ranks, _after_iteration(saved, expectation, frame, after))
-    laps.end("EM")
-    closed, nu, inflation, loss = _close(data, progress.parameters, expectation, inner, ranks, laps)
-    progress.parameters = closed
-    del expectation  # with thousands of components it and the former parameters are a third of all memory
-    progress.history = _in_data_units(progress.history, frame.log_density_shift)
-    return Fitted(frame.leave_parameters(closed), progress, nu, inflation, loss, laps.seconds)
+    expectation_maximisation(state, e_step, inner, ranks, _after_iteration(saved, e_step, standardisation, after))
+    phases.end("EM")
+    final, nu, inflation, loss = _finish(data, state.parameters, e_step, inner, ranks, phases)
+    # With thousands of components the E-step and the former parameters are a third of all memory.
+    converged, n_iter, history = state.converged, state.iteration, state.history
+    del e_step, state
+    return FittedMixture(
+        parameters=standardisation.invert(final),
+        settings=settings,
+        record=FitRecord(
+            converged=converged,
+            n_iter=n_iter,
+            history=_in_data_units(history, standardisation.log_density_shift),
+            prior_strength=nu,
+            inflation=inflation,
+            truncation_loss=loss,
+            seconds=phases.seconds,
+        ),
+    )
 
 
 def _after_iteration(
-    saved: Checkpoints | None, expectation: Expectation, frame: Frame, after: Callable[[Progress], None] | None
-) -> Callable[[Progress], None]:
-    """What happens after each iteration: a checkpoint, and the caller's wish with a history in units of the data."""
+    saved: Checkpoints | None,
+    e_step: EStep,
+    standardisation: Standardisation,
+    after: Callable[[EMState], None] | None,
+) -> Callable[[EMState], None]:
+    """What happens after each iteration: a checkpoint, and the caller's callback with a history in the data's units."""
 
-    def both(progress: Progress) -> None:
+    def both(state: EMState) -> None:
         if saved is not None:
-            saved.save(progress, expectation)
+            saved.save(state, e_step)
         if after is not None:
-            after(replace(progress, history=_in_data_units(progress.history, frame.log_density_shift)))
+            after(replace(state, history=_in_data_units(state.history, standardisation.log_density_shift)))
 
     return both
 
 
 @dataclass(frozen=True)
 class _Data:
-    """Points in the frame. points: fitted to; judges: held out; returning: whether the judges join the last M-step."""
+    """Standardised points. points: fitted to; held_out: decide the choices; returning: whether the held-out points join
+    the last M-step."""
 
     points: Points
-    judges: Points | None
+    held_out: Points | None
     returning: bool
     moment: Tensor
 
-    def expectation(self, settings: Settings) -> Expectation:
-        """The E-step that the settings ask for."""
+    def e_step(self, settings: Settings) -> EStep:
+        """The E-step of these settings."""
         if settings.width:
-            return Truncated(self.points, self.judges, self.moment, settings.products, settings.width)
-        return Exact(self.points, self.judges, self.moment, settings.products)
+            return TruncatedEStep(self.points, self.held_out, self.moment, settings.products, settings.width)
+        return DenseEStep(self.points, self.held_out, self.moment, settings.products)
 
 
-def _divided(frame: Frame, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks) -> _Data:
-    everything = frame.enter(train, settings.working_dtype)
+def _divided(
+    standardisation: Standardisation, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks
+) -> _Data:
+    everything = standardisation.apply(train, settings.working_dtype)
     moment = second_moment(everything, ranks)
     if held_out is not None:
-        return _Data(everything, frame.enter(held_out, settings.working_dtype), False, moment)
-    points, judges = _split(everything, settings, ranks)
-    return _Data(points, judges, judges is not None, moment)
-
-
-def _close(
-    data: _Data, parameters: Parameters, expectation: Expectation, settings: Settings, ranks: Ranks, laps: _Laps
-) -> tuple[Parameters, float, float, float | None]:
-    """The last M-step, from an exact E-step: (parameters, prior strength, inflation, truncation loss)."""
-    truncated = None
-    if settings.width:
-        truncated = expectation.statistics(parameters, 1.0).all_reduce(ranks).mean_log_likelihood
-    statistics = expectation.exact("train", parameters).all_reduce(ranks)
-    loss = None if truncated is None else statistics.mean_log_likelihood - truncated
-    laps.end("exact pass")
-    nu, inflation = settings.nu(parameters.dim), settings.inflation or 1.0
-    if data.judges is not None and settings.has_choices:
-        nu, inflation = choose(statistics, expectation, settings, parameters.dim, ranks)
-    if data.judges is not None and data.returning:
-        expectation.forget()
-        statistics.add_(expectation.exact("held_out", parameters).all_reduce(ranks))
-    expectation.forget()
-    closed = maximise(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
-    laps.end("choice")
-    return closed.inflated(inflation), nu, inflation, loss
+        return _Data(everything, standardisation.apply(held_out, settings.working_dtype), False, moment)
+    points, split_off = _split(everything, settings, ranks)
+    return _Data(points, split_off, split_off is not None, moment)
 
 
 def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Points | None]:
@@ -179,6 +189,25 @@ def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Po
     return points.rows(~mine), points.rows(mine)
 
 
+def _started(
+    start: Start | None,
+    standardisation: Standardisation,
+    data: _Data,
+    settings: Settings,
+    ranks: Ranks,
+    saved: Checkpoints | None,
+) -> Parameters:
+    """The first parameters, of standardised points."""
+    given = {name: tensor.to(ranks.device) for name, tensor in vars(start or Start()).items() if tensor is not None}
+    if len(given) == 3:
+        whole = Parameters(covariance_type=settings.covariance_type, **given)
+        return standardisation.apply_to_parameters(grow(whole, settings.n_components))
+    found = kmeans_start(data.points, settings, ranks, None if saved is None else saved.kmeans)
+    if not given:
+        return found
+    return standardisation.apply_to_parameters(replace(standardisation.invert(found), **given))
+
+
 def kmeans_start(
     points: Points, settings: Settings, ranks: Ranks, checkpoint: KMeansCheckpoint | None = None
 ) -> Parameters:
@@ -195,10 +224,61 @@ def kmeans_start(
         checkpoint=checkpoint,
     )
     statistics = hard_statistics(points, labels, kind, k).all_reduce(ranks)
-    return maximise(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
+    return m_step(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
+
+
+def _finish(
+    data: _Data, parameters: Parameters, e_step: EStep, settings: Settings, ranks: Ranks, phases: _Phases
+) -> tuple[Parameters, float, float, float | None]:
+    """The last M-step, from an exact E-step: (parameters, prior strength, inflation, truncation loss)."""
+    truncated = None
+    if settings.width:
+        truncated = e_step.statistics(parameters, 1.0).all_reduce(ranks).mean_log_likelihood
+    statistics = e_step.exact("train", parameters).all_reduce(ranks)
+    loss = None if truncated is None else statistics.mean_log_likelihood - truncated
+    phases.end("exact pass")
+    nu, inflation = settings.nu(parameters.dim), settings.inflation or 1.0
+    if data.held_out is not None and settings.has_choices:
+        nu, inflation = _chosen_shrinkage(statistics, e_step, settings, parameters.dim, ranks)
+    if data.held_out is not None and data.returning:
+        e_step.forget()
+        statistics.add_(e_step.exact("held_out", parameters).all_reduce(ranks))
+    e_step.forget()
+    final = m_step(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
+    phases.end("choice")
+    return final.inflated(inflation), nu, inflation, loss
+
+
+def _chosen_shrinkage(
+    statistics: Statistics, e_step: EStep, settings: Settings, dim: int, ranks: Ranks
+) -> tuple[float, float]:
+    """(prior strength, inflation) with the best held-out log-likelihood; those that the settings fix are kept.
+
+    The likelihood has one maximum over the prior strength, so that a walk uphill from that of the fit finds it.
+    """
+    strengths = [dim * s for s in STRENGTHS] if settings.prior_strength is None else [settings.prior_strength]
+    inflations = INFLATIONS if settings.inflation is None else (settings.inflation,)
+
+    @cache
+    def best_inflation(place: int) -> tuple[float, float]:
+        """(sum of held-out log-likelihoods, inflation) for one strength."""
+        e_step.forget()
+        parameters = m_step(
+            statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=strengths[place]
+        )
+        sums = ranks.sum_(e_step.held_out(parameters, inflations)).tolist()
+        return max(zip(sums[:-1], inflations, strict=True))
+
+    place = min(range(len(strengths)), key=lambda i: abs(strengths[i] - settings.nu(dim)))
+    while True:
+        around = range(max(0, place - 1), min(len(strengths), place + 2))
+        best = max(around, key=best_inflation)
+        if best == place:
+            return strengths[place], best_inflation(place)[1]
+        place = best
 
 
 def _in_data_units(history: list[dict[str, float]], shift: float) -> list[dict[str, float]]:
-    """Records of nats per point in the frame, as nats per point of the data."""
+    """Records of nats per standardised point, as nats per point of the data."""
     shifted = ("log_likelihood", "held_out")
     return [{name: value + shift * (name in shifted) for name, value in record.items()} for record in history]

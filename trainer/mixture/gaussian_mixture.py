@@ -1,180 +1,358 @@
-"""The mixture as a class with scikit-learn's names."""
+"""The mixture as a scikit-learn estimator."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from trainer.mixture import checks, density, fitting, storage
-from trainer.mixture.checks import Array
-from trainer.mixture.em.loop import Progress
-from trainer.mixture.em.stepwise import Stepwise
+from data_shards.io.errors import InputError
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
+from trainer.mixture.fitting import Start, fit_mixture
 from trainer.mixture.parameters import Parameters, pack_covariances
+from trainer.mixture.points import Array, checked_points, matrix
 from trainer.mixture.settings import Settings
-from trainer.process_group import Ranks, single
-
-# What a fit learns besides the parameters; stored with them.
-_LEARNED = ("converged", "n_iter", "history", "prior_strength", "inflation", "truncation_loss", "seconds")
+from trainer.mixture.stepwise import Stepwise
+from trainer.process_group import single
 
 
-class GaussianMixture:
-    """q_hat(z) = sum_k w_k N(z; mu_k, Sigma_k), equation 12, fitted by EM.
+class GaussianMixture(DensityMixin, BaseEstimator):
+    """q_hat(z) = sum_k w_k N(z; mu_k, Sigma_k), equation 12, fitted by EM on one process.
 
-    Arguments are those of `Settings`. What is learned ends in an underscore: weights_ (K,), means_ (K, D), covariances_
-    in scikit-learn's shapes, all float64 tensors; converged_, n_iter_, history_ (one record an iteration: inverse
-    temperature, nats per point), prior_strength_ and inflation_ (as chosen),
-    truncation_loss_ (nats per point that the truncated E-step misses, None where it was exact), seconds_ (by phase).
+    Points are numpy arrays, or what scikit-learn converts to them, or torch tensors, which are fitted on their device.
+    Methods return arrays for arrays and tensors for tensors; fitted attributes and samples are of the kind that was
+    fitted to. `fit_mixture` is the same fit for points that are Gaussians, several processes and checkpoints.
+
+    n_components to random_state: see `Settings`, which checks them when a fit begins.
+    weights_init: (K,); means_init: (K, D); precisions_init: inverse covariances in the shape of `precisions_`.
+    Where all three are given there is no k-means, else the others follow from it.
+    warm_start: whether a further fit starts from the parameters of the last one, without annealing.
+
+    With prior_strength=0, inflation=1 and annealing_iter=0 the fit is maximum likelihood, as scikit-learn's.
     """
 
     parameters_: Parameters
+    """The parameters as the project stores them: float64 tensors, symmetric matrices packed."""
+    settings_: Settings
+    """The settings of the last fit."""
+    n_features_in_: int
+    """D."""
+    converged_: bool
+    """Whether the last iteration gained less than `tol`."""
+    n_iter_: int
+    """EM iterations; after `partial_fit`, batches."""
+    history_: list[dict[str, float]]
+    """One record an iteration, see `FitRecord.history`."""
+    prior_strength_: float
+    """nu of the last M-step, as given or chosen."""
+    inflation_: float
+    """Factor on all covariances, as given or chosen."""
+    truncation_loss_: float | None
+    """Nats per point that the truncated E-step left out; None where the E-step was exact."""
+    seconds_: dict[str, float]
+    """Wall time by phase."""
 
-    def __init__(self, n_components: int = 1, **settings: Any) -> None:
-        self.settings = Settings(n_components=n_components, **settings)
-        self._stepwise: Stepwise | None = None
-        self._scorer: density.Scorer | None = None
+    _fitted_tensors = False
+    _stepwise: Stepwise | None = None
+    _density: MixtureDensity | None = None
 
-    def fit(
+    def __init__(
         self,
-        x: Array,
+        n_components: int = 1,
         *,
-        variance: Array | None = None,
-        held_out: Array | None = None,
-        held_out_variance: Array | None = None,
-        start: Parameters | None = None,
-        ranks: Ranks | None = None,
-        after: Callable[[Progress], None] | None = None,
-        checkpoint: str | Path | None = None,
-        checkpoint_seconds: float = 30.0,
-    ) -> "GaussianMixture":
-        """Fits to points x (n, D), this process's slice of all points.
+        covariance_type: str = "full",
+        reg_covar: float = 1e-6,
+        tol: float = 1e-4,
+        max_iter: int = 50,
+        init_params: str = "auto",
+        kmeans_iter: int = 20,
+        prior_strength: float | None = None,
+        annealing_iter: int = 10,
+        annealing_start: float | None = None,
+        inflation: float | None = None,
+        validation_fraction: float = 0.1,
+        candidates: int | None = None,
+        products: str = "auto",
+        random_state: int | np.random.RandomState | None = 0,
+        weights_init: Array | None = None,
+        means_init: Array | None = None,
+        precisions_init: Array | None = None,
+        warm_start: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.reg_covar = reg_covar
+        self.tol = tol
+        self.max_iter = max_iter
+        self.init_params = init_params
+        self.kmeans_iter = kmeans_iter
+        self.prior_strength = prior_strength
+        self.annealing_iter = annealing_iter
+        self.annealing_start = annealing_start
+        self.inflation = inflation
+        self.validation_fraction = validation_fraction
+        self.candidates = candidates
+        self.products = products
+        self.random_state = random_state
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.warm_start = warm_start
 
-        variance: (n, D), where each point is a Gaussian q(z|x) = N(x, diag(variance)) (equation 11); then EM raises a
-        lower bound of the mean of log q_hat under the aggregate posterior. held_out, held_out_variance: points that
-        decide convergence, prior strength and inflation. start: parameters to start from instead of k-means; where they
-        have fewer components, the heaviest are split. after: called after each iteration. checkpoint: a folder for
-        checkpoints, at most one in checkpoint_seconds; a fit with the same settings and points goes on from it.
-        Raises InputError on NaN, wrong shapes, or fewer points than components.
+    def fit(self, X: Any, y: object = None) -> "GaussianMixture":
+        """Fits to points X (n, D), n at least n_components. y is ignored.
+
+        Raises ValueError on parameters out of range, NaN, wrong shapes, or fewer points than components.
         """
-        ranks = ranks or single()
-        train = checks.points(x, variance, "x", None, ranks)
-        judges = None
-        if held_out is not None:
-            judges = checks.points(held_out, held_out_variance, "held_out", train.x.shape[1], ranks)
-        fitted = fitting.fit(
-            train,
-            judges,
-            settings=self.settings,
-            start=start,
-            ranks=ranks,
-            after=after,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-            checkpoint_seconds=checkpoint_seconds,
-        )
-        self.parameters_ = fitted.parameters
-        self.converged_, self.n_iter_ = fitted.progress.converged, fitted.progress.iteration
-        self.history_ = fitted.progress.history
-        self.prior_strength_, self.inflation_ = fitted.prior_strength, fitted.inflation
-        self.truncation_loss_, self.seconds_ = fitted.truncation_loss, fitted.seconds
+        settings = self._settings()
+        x = self._points(X, reset=True)
+        ranks = single(x.device)
+        points = checked_points(x, None, "X", None, ranks)
+        if self.warm_start and hasattr(self, "parameters_"):
+            start = self._last(points.x.shape[1])
+            settings = self._settings(annealing_iter=0)
+        else:
+            start = self._given_start(points.x.shape[1])
+        self._take(fit_mixture(points, None, settings=settings, start=start, ranks=ranks))
+        self._fitted_tensors = isinstance(X, Tensor)
         return self
 
-    def partial_fit(self, x: Array, *, variance: Array | None = None, ranks: Ranks | None = None) -> "GaussianMixture":
-        """Takes in one batch (n, D) by stepwise EM, for points that do not fit in memory.
+    def partial_fit(self, X: Any, y: object = None) -> "GaussianMixture":
+        """One step of stepwise EM by one batch X (n, D), for points that do not fit in memory. y is ignored.
 
-        The first batch needs at least as many points as components; it sets the start, unless the mixture has
-        parameters already. Prior strength is 2 D where the settings leave it open; nothing is held out.
+        The first batch needs at least as many points as components; it gives the k-means start, unless the mixture has
+        parameters already. Prior strength is 2 D where it is None; nothing is held out.
         """
-        ranks = ranks or single()
-        batch = checks.points(x, variance, "x", None, ranks)
+        x = self._points(X, reset=not hasattr(self, "parameters_"))
+        batch = checked_points(x, None, "X", None, single(x.device))
         if self._stepwise is None:
-            self._stepwise = Stepwise(self.settings, batch, getattr(self, "parameters_", None), ranks)
+            self.settings_ = self._settings()
+            self._stepwise = Stepwise(self.settings_, batch, getattr(self, "parameters_", None), single(x.device))
+            self._fitted_tensors = isinstance(X, Tensor)
             self.history_ = []
         self.history_.append({"log_likelihood": self._stepwise.step(batch)})
         self.parameters_ = self._stepwise.parameters
+        self.converged_, self.n_iter_ = False, len(self.history_)
+        self.prior_strength_, self.inflation_ = self.settings_.nu(self.parameters_.dim), 1.0
+        self.truncation_loss_, self.seconds_ = None, {}
         return self
 
-    @property
-    def weights_(self) -> Tensor:
-        """(K,), summing to 1."""
-        return self.parameters_.weights
+    def fit_predict(self, X: Any, y: object = None) -> Array:
+        """Fits to X (n, D) and returns the most responsible component of each point, (n,) integers."""
+        return self.fit(X).predict(X)
 
-    @property
-    def means_(self) -> Tensor:
-        """(K, D)."""
-        return self.parameters_.means
+    def score_samples(self, X: Any) -> Array:
+        """log q_hat in nats for points X (n, D). Returns (n,) float64; gradients flow to a tensor."""
+        return self._like(X, self.density_.score_samples(self._points(X)))
 
-    @property
-    def covariances_(self) -> Tensor:
-        """full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
-        return self.parameters_.expanded_covariances()
+    def score(self, X: Any, y: object = None) -> float:
+        """The mean of log q_hat over points X (n, D), in nats per point."""
+        return float(self.density_.score_samples(self._points(X)).mean())
 
-    def score_samples(self, x: Array) -> Tensor:
-        """log q_hat(x) in nats for points (n, D). Returns (n,) float64; gradients flow to x."""
-        if self._scorer is None or self._scorer.parameters is not self.parameters_:
-            self._scorer = density.Scorer(self.parameters_)
-        return self._scorer.score(self._points(x))
+    def predict_proba(self, X: Any) -> Array:
+        """Responsibilities (n, K) of the components for points X (n, D), float64."""
+        return self._like(X, self.density_.predict_proba(self._points(X)))
 
-    def score(self, x: Array) -> float:
-        """The mean of log q_hat(x) in nats per point."""
-        return float(self.score_samples(x).mean())
+    def predict(self, X: Any) -> Array:
+        """The most responsible component of each point of X (n, D), (n,) integers."""
+        return self._like(X, self.density_.predict(self._points(X)))
 
-    def predict_proba(self, x: Array) -> Tensor:
-        """Responsibilities (n, K) of the components for points (n, D), float64."""
-        return density.weighted_log_densities(self._points(x).double(), self.parameters_).softmax(1)
+    def sample(self, n_samples: int = 1, *, generator: torch.Generator | None = None) -> tuple[Array, Array]:
+        """Draws (n_samples, D) float32, in random order of components, and the component (n_samples,) of each.
 
-    def predict(self, x: Array) -> Tensor:
-        """The most responsible component of each point, (n,) int64."""
-        return density.weighted_log_densities(self._points(x).double(), self.parameters_).argmax(1)
-
-    def sample(self, n: int = 1, generator: torch.Generator | None = None) -> Tensor:
-        """n draws, (n, D) float32, in random order of components."""
-        return density.sample(self.parameters_, n, generator)
-
-    def bic(self, x: Array) -> float:
-        """-2 log-likelihood of x plus log n for each free number of the model; lower is better.
-
-        Beyond n / D components it counts more numbers than there are data: select by held-out likelihood instead.
+        generator: on the CPU; None seeds one with random_state.
         """
-        x = self._points(x)
-        return -2 * float(self.score_samples(x).sum()) + self.parameters_.n_free_numbers() * math.log(len(x))
+        density = self.density_
+        if n_samples < 1:
+            raise InputError(f"{n_samples} is too small; use 1 or more", parameter="n_samples")
+        if generator is None:
+            generator = torch.Generator().manual_seed(_seed(self.random_state))
+        draws, components = density.sample_with_components(n_samples, generator)
+        return self._attribute(draws), self._attribute(components)
 
-    def aic(self, x: Array) -> float:
-        """-2 log-likelihood of x plus 2 for each free number of the model; lower is better."""
-        return -2 * float(self.score_samples(x).sum()) + 2 * self.parameters_.n_free_numbers()
+    def bic(self, X: Any) -> float:
+        """-2 log-likelihood of X plus log n for each free parameter; lower is better.
+
+        Beyond n / D components it counts more parameters than numbers in X: select by held-out likelihood instead.
+        """
+        x = self._points(X)
+        penalty = self.parameters_.n_free_numbers() * math.log(len(x))
+        return -2 * float(self.density_.score_samples(x).sum()) + penalty
+
+    def aic(self, X: Any) -> float:
+        """-2 log-likelihood of X plus 2 for each free parameter; lower is better."""
+        x = self._points(X)
+        return -2 * float(self.density_.score_samples(x).sum()) + 2 * self.parameters_.n_free_numbers()
+
+    @property
+    def weights_(self) -> Array:
+        """(K,) float64, summing to 1."""
+        return self._attribute(self.parameters_.weights)
+
+    @property
+    def means_(self) -> Array:
+        """(K, D) float64."""
+        return self._attribute(self.parameters_.means)
+
+    # Matrices are computed at each access: with 10,000 components in 64 dimensions each of these takes 0.3 GB.
+    @property
+    def covariances_(self) -> Array:
+        """full (K, D, D), tied (D, D), diag (K, D), spherical (K,); float64."""
+        return self._attribute(self.parameters_.expanded_covariances())
+
+    @property
+    def precisions_(self) -> Array:
+        """Inverse covariances, in the shapes of `covariances_`."""
+        factors = self.parameters_.precision_factors()
+        has_matrices = self.parameters_.covariance_type in ("full", "tied")
+        return self._attribute(factors @ factors.mT if has_matrices else factors.square())
+
+    @property
+    def precisions_cholesky_(self) -> Array:
+        """U, upper triangular with U U^T the precision matrix, or 1 / standard deviation, as `covariances_`."""
+        return self._attribute(self.parameters_.precision_factors())
+
+    @property
+    def lower_bounds_(self) -> list[float]:
+        """Mean log-likelihood of the training points in each iteration before its M-step, nats per point."""
+        return [record["log_likelihood"] for record in self.history_]
+
+    @property
+    def lower_bound_(self) -> float:
+        """The last of `lower_bounds_`; minus infinity where there was no iteration."""
+        return self.lower_bounds_[-1] if self.history_ else -math.inf
+
+    @property
+    def density_(self) -> MixtureDensity:
+        """The same mixture as a density of tensors."""
+        check_is_fitted(self, "parameters_")
+        if self._density is None or self._density.parameters is not self.parameters_:
+            self._density = MixtureDensity(self.parameters_)
+        return self._density
 
     def save(self, folder: str | Path) -> None:
-        """Writes mixture.safetensors and mixture.json into `folder`, replacing what is there."""
-        facts = {"settings": asdict(self.settings)}
-        for name in _LEARNED:
-            if hasattr(self, f"{name}_"):
-                facts[name] = getattr(self, f"{name}_")
-        storage.save(folder, self.parameters_, facts)
+        """Writes mixture.safetensors and mixture.json into `folder`, in place of what is there."""
+        check_is_fitted(self, "parameters_")
+        names = FitRecord.__dataclass_fields__
+        record = FitRecord(**{n: getattr(self, f"{n}_") for n in names}) if hasattr(self, "n_iter_") else None
+        save_mixture(folder, FittedMixture(parameters=self.parameters_, settings=self.settings_, record=record))
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> "GaussianMixture":
-        """Reads what `save` wrote. Raises InputError where it is missing or damaged."""
-        parameters, record = storage.load(folder)
-        mixture = cls(**record["settings"])
-        mixture.parameters_ = parameters.to(device)
-        for name in _LEARNED:
-            if name in record:
-                setattr(mixture, f"{name}_", record[name])
+        """Reads what `save` wrote, with tensors on `device`. Raises InputError where it is missing or damaged."""
+        return cls.from_fitted(load_mixture(folder, device))
+
+    @classmethod
+    def from_fitted(cls, fitted: FittedMixture) -> "GaussianMixture":
+        """The result of `fit_mixture` as an estimator, whose attributes are tensors."""
+        mixture = cls(**asdict(fitted.settings))
+        mixture._take(fitted)
+        mixture.n_features_in_ = fitted.parameters.dim
+        mixture._fitted_tensors = True
         return mixture
 
     @classmethod
     def from_parameters(
-        cls, weights: Tensor, means: Tensor, covariances: Tensor, covariance_type: str
+        cls, weights: Array, means: Array, covariances: Array, covariance_type: str
     ) -> "GaussianMixture":
         """A mixture of known parameters, covariances in scikit-learn's shape for `covariance_type`."""
-        mixture = cls(len(weights), covariance_type=covariance_type)
-        mixture.parameters_ = Parameters(
-            covariance_type=covariance_type, weights=weights.double(), means=means.double(),
-            covariances=pack_covariances(covariance_type, covariances.double()),
-        )  # fmt: skip
+        tensors = [torch.as_tensor(array) for array in (weights, means, covariances)]
+        settings = Settings(n_components=len(weights), covariance_type=covariance_type)
+        mixture = cls.from_fitted(
+            FittedMixture(parameters=Parameters.of(covariance_type, *tensors), settings=settings, record=None)
+        )
+        mixture._fitted_tensors = isinstance(weights, Tensor)
         return mixture
 
-    def _points(self, x: Array) -> Tensor:
-        return checks.matrix(x, "x", self.parameters_.dim).to(self.parameters_.means.device)
+    def _settings(self, **changed: Any) -> Settings:
+        """The constructor's parameters, checked."""
+        values = {name: getattr(self, name) for name in Settings.__dataclass_fields__}
+        return Settings(**values | {"random_state": _seed(self.random_state)} | changed)
+
+    def _take(self, fitted: FittedMixture) -> None:
+        """Makes a fit's results the attributes."""
+        self.parameters_, self.settings_ = fitted.parameters, fitted.settings
+        for name, value in vars(fitted.record).items() if fitted.record else ():
+            setattr(self, f"{name}_", value)
+        self._stepwise = None
+
+    def _last(self, dim: int) -> Start:
+        """The last parameters, for a warm start in `dim` dimensions."""
+        last = self.parameters_
+        if last.dim != dim:
+            raise InputError(f"{dim} dimensions, but warm_start goes on from {last.dim}", parameter="X")
+        if last.covariance_type != self.covariance_type:
+            message = f"{self.covariance_type!r}, but warm_start goes on from {last.covariance_type!r}"
+            raise InputError(message, parameter="covariance_type")
+        return Start.at(last)
+
+    def _given_start(self, dim: int) -> Start:
+        """weights_init, means_init and precisions_init, checked, as a start."""
+        k, kind = self.n_components, self.covariance_type
+        weights = means = covariances = None
+        if self.weights_init is not None:
+            weights = _shaped(self.weights_init, "weights_init", (k,))
+            if not (bool((weights >= 0).all()) and math.isclose(float(weights.sum()), 1, abs_tol=1e-6)):
+                raise InputError("weights are at least 0 and sum to 1", parameter="weights_init")
+        if self.means_init is not None:
+            means = _shaped(self.means_init, "means_init", (k, dim))
+        if self.precisions_init is not None:
+            shape = {"full": (k, dim, dim), "tied": (dim, dim), "diag": (k, dim), "spherical": (k,)}[kind]
+            covariances = _inverted(_shaped(self.precisions_init, "precisions_init", shape), kind)
+        return Start(weights=weights, means=means, covariances=covariances)
+
+    def _points(self, X: Any, *, reset: bool = False) -> Tensor:
+        """X as a float tensor (n, D), which scikit-learn has checked where it is not one. reset: D is new."""
+        if not reset:
+            check_is_fitted(self, "parameters_")
+        if not isinstance(X, Tensor):
+            return torch.from_numpy(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
+        tensor = matrix(X, "X", None if reset else self.n_features_in_)
+        if reset:
+            self.n_features_in_ = tensor.shape[1]
+        return tensor
+
+    def _attribute(self, tensor: Tensor) -> Array:
+        """A tensor as what was fitted to: the tensor itself or an array."""
+        return tensor if self._fitted_tensors else tensor.cpu().numpy()
+
+    @staticmethod
+    def _like(X: Any, tensor: Tensor) -> Array:
+        """A result as what it was computed from."""
+        return tensor if isinstance(X, Tensor) else tensor.cpu().numpy()
+
+
+def _seed(random_state: int | np.random.RandomState | None) -> int:
+    """An integer as it is; else a number drawn as scikit-learn's estimators draw."""
+    if isinstance(random_state, (int, np.integer)):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _shaped(given: Array, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A start parameter as a float64 tensor. Raises InputError for another shape or values that are not finite."""
+    tensor = torch.as_tensor(given).double()
+    if tuple(tensor.shape) != shape:
+        raise InputError(f"shape {tuple(tensor.shape)} where {shape} is expected", parameter=name)
+    if not torch.isfinite(tensor).all():
+        raise InputError("some values are NaN or infinite", parameter=name)
+    return tensor
+
+
+def _inverted(precisions: Tensor, kind: str) -> Tensor:
+    """Packed covariances of precisions in scikit-learn's shape. Raises InputError unless they are positive definite."""
+    if kind in ("diag", "spherical"):
+        if not (precisions > 0).all():
+            raise InputError("some precisions are not above 0", parameter="precisions_init")
+        return pack_covariances(kind, 1 / precisions)
+    factors, info = torch.linalg.cholesky_ex(precisions)
+    if info.any() or not torch.allclose(precisions, precisions.mT):
+        raise InputError("some precisions are not symmetric and positive definite", parameter="precisions_init")
+    return pack_covariances(kind, torch.cholesky_inverse(factors))

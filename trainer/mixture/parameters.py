@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from trainer.mixture.em.packed import diagonal_index, pack, packed_size, unpack
+from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack
 
 LOG_2PI = math.log(2 * math.pi)
 # Components whose D x D matrices are held unpacked at one time.
@@ -23,6 +23,14 @@ class Parameters:
     weights: Tensor
     means: Tensor
     covariances: Tensor
+
+    @classmethod
+    def of(cls, covariance_type: str, weights: Tensor, means: Tensor, covariances: Tensor) -> "Parameters":
+        """From tensors of any float type; covariances in scikit-learn's shape, see `expanded_covariances`."""
+        return cls(
+            covariance_type=covariance_type, weights=weights.double(), means=means.double(),
+            covariances=pack_covariances(covariance_type, covariances.double()),
+        )  # fmt: skip
 
     @property
     def dim(self) -> int:
@@ -68,7 +76,8 @@ class Parameters:
         factors, info = torch.linalg.cholesky_ex(self.matrices(chosen))
         if info.any():
             raise InputError(
-                f"reg_covar: {int((info > 0).sum())} covariances are not positive definite; use a larger reg_covar"
+                f"{int((info > 0).sum())} covariances are not positive definite; use a larger reg_covar",
+                parameter="reg_covar",
             )
         return factors
 
@@ -92,6 +101,13 @@ class Parameters:
         if self.covariance_type == "tied":
             return unpack(self.covariances[0], self.dim)
         return self.covariances if self.covariance_type == "diag" else self.covariances[:, 0]
+
+    def precision_factors(self) -> Tensor:
+        """scikit-learn's precisions_cholesky_: U upper triangular with U U^T = precision, or 1 / standard deviation."""
+        if self.covariance_type in ("diag", "spherical"):
+            return self.expanded_covariances().rsqrt()
+        factors = self.whitening(slice(0, self.n_components))[0].mT
+        return factors if self.covariance_type == "full" else factors[0]
 
     def n_free_numbers(self) -> int:
         """Free numbers of the model, as BIC counts them."""

@@ -1,16 +1,20 @@
-"""The points of one process, and the sums over all processes that a fit begins with."""
+"""The points of one process, checked, and the sums over all processes that a fit begins with."""
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from data_shards.io.errors import InputError
 from trainer.process_group import Ranks
+
+Array = Tensor | np.ndarray
 
 
 @dataclass(frozen=True)
 class Points:
-    """x: (n, D); variance: (n, D), the spread of each where points are Gaussians N(x, diag(variance)), or None."""
+    """x: (n, D); variance: (n, D) where each point is a Gaussian N(x, diag(variance)), else None."""
 
     x: Tensor
     variance: Tensor | None = None
@@ -19,7 +23,7 @@ class Points:
         return len(self.x)
 
     def rows(self, chosen: Tensor | slice) -> "Points":
-        """The points at some rows: a slice, flags (n,), or numbers of any shape."""
+        """The points at some rows: a slice, flags (n,), or row numbers of any shape."""
         return Points(_rows(self.x, chosen), None if self.variance is None else _rows(self.variance, chosen))
 
     def to(self, dtype: torch.dtype) -> "Points":
@@ -34,8 +38,39 @@ def _rows(x: Tensor, chosen: Tensor | slice) -> Tensor:
     return x.index_select(0, chosen.flatten()).view(*chosen.shape, -1)
 
 
+def matrix(x: Array, name: str, dim: int | None = None) -> Tensor:
+    """`x` as a float tensor of shape (n, D).
+
+    Raises InputError for another shape, or another D than `dim`; `name` is the parameter that it names.
+    """
+    tensor = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        shape = tuple(tensor.shape)
+        raise InputError(f"shape {shape} is not (points, dimensions); use one row a point", parameter=name)
+    if dim is not None and tensor.shape[1] != dim:
+        raise InputError(f"{tensor.shape[1]} dimensions, where {dim} are expected", parameter=name)
+    return tensor if tensor.is_floating_point() else tensor.double()
+
+
+def checked_points(x: Array, variance: Array | None, name: str, dim: int | None, ranks: Ranks) -> Points:
+    """Points on this process's device. Raises InputError on every process where one has NaN, infinity, or a shape that
+    does not fit."""
+    means = matrix(x, name, dim).detach().to(ranks.device)
+    if ranks.any(not bool(torch.isfinite(means).all())):
+        raise InputError("some values are NaN or infinite; remove those points", parameter=name)
+    if variance is None:
+        return Points(means)
+    of = f"variance of {name}"
+    variances = matrix(variance, of, means.shape[1]).detach().to(ranks.device)
+    if ranks.any(len(variances) != len(means)):
+        raise InputError(f"{len(variances)} rows for {len(means)} points; give one row a point", parameter=of)
+    if ranks.any(not bool((torch.isfinite(variances) & (variances >= 0)).all())):
+        raise InputError("some values are negative, NaN or infinite", parameter=of)
+    return Points(means, variances)
+
+
 def place_among_ranks(count: int, ranks: Ranks) -> tuple[int, int]:
-    """(number of points of all processes, number of those before this process's) where this one has `count`."""
+    """(points of all processes, points of the processes before this one) where this one has `count`."""
     sizes = torch.zeros(ranks.world_size, dtype=torch.float64, device=ranks.device)
     sizes[ranks.rank] = count
     ranks.sum_(sizes)

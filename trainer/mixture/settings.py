@@ -1,4 +1,4 @@
-"""What a mixture fit may be told."""
+"""The settings of a mixture fit, and their ranges."""
 
 from dataclasses import dataclass
 
@@ -31,19 +31,19 @@ class Settings:
     kmeans_iter: int = 20
     """Iterations of k-means, at least 0."""
     prior_strength: float | None = None
-    """nu, the pseudo-points that pull each covariance toward the pooled one, at least 0; 0 is maximum likelihood.
-    None is 2 D during EM; the closing estimate then takes the best on held-out points."""
+    """nu, the pseudo-points that shrink each covariance toward the pooled one, at least 0; 0 is maximum likelihood.
+    None is 2 D during EM, and for the last M-step the best on held-out points."""
     annealing_iter: int = 10
     """Iterations over which the inverse temperature rises geometrically to 1, at least 0; 0 is plain EM."""
     annealing_start: float | None = None
     """The first inverse temperature, in (0, 1]. None is 6.4 / D, at most 1: log-densities then differ by as much as
-    in about six dimensions. Much lower, and all components melt into one."""
+    in about six dimensions. Where it is much lower, all components become one."""
     inflation: float | None = None
-    """Factor on all covariances after the fit, above 0. None takes the best on held-out points."""
+    """Factor on all covariances after the fit, above 0. None is the best on held-out points."""
     validation_fraction: float = 0.1
-    """Part of the points that chooses prior_strength and inflation where none are held out by the caller, in (0, 1)."""
+    """Part of the points, in (0, 1), that is held out to choose prior_strength and inflation where none are given."""
     candidates: int | None = None
-    """Components that a point meets in the truncated E-step, a multiple of 4 from 8 on; 0 is the exact E-step. None is
+    """Candidates of each point in the truncated E-step, a multiple of 4 from 8 on; 0 is the exact E-step. None is
     32 for full covariances with 256 components or more and for diag with 4000 or more, else exact."""
     products: str = "auto"
     """Number format of the E- and M-step's products: float32, float64, or auto (float32 where it is safe)."""
@@ -51,30 +51,26 @@ class Settings:
     """Seed of the k-means start and of the choice of validation points."""
 
     def __post_init__(self) -> None:
-        for name, low in (("n_components", 1), ("max_iter", 0), ("kmeans_iter", 0), ("annealing_iter", 0)):
-            if getattr(self, name) < low:
-                raise InputError(f"{name}: {getattr(self, name)} is too small; use {low} or more")
-        for name, allowed in (
+        for name, least in (("n_components", 1), ("max_iter", 0), ("kmeans_iter", 0), ("annealing_iter", 0)):
+            self._check(name, getattr(self, name) >= least, f"is too small; use {least} or more")
+        for name, names in (
             ("covariance_type", COVARIANCE_TYPES),
             ("init_params", SEEDINGS),
             ("products", PRODUCTS),
         ):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name}: {getattr(self, name)!r} is unknown; use one of {', '.join(allowed)}")
-        if not self.reg_covar >= 0:
-            raise InputError(f"reg_covar: {self.reg_covar} is negative; use 0 or more")
-        if not self.tol > 0:
-            raise InputError(f"tol: {self.tol} is not above 0")
-        if self.candidates is not None and (self.candidates % 4 or self.candidates == 4 or self.candidates < 0):
-            raise InputError(f"candidates: {self.candidates} is not 0 or a multiple of 4 from 8 on")
-        if self.prior_strength is not None and not self.prior_strength >= 0:
-            raise InputError(f"prior_strength: {self.prior_strength} is negative; use 0 or more, or None")
-        if self.annealing_start is not None and not 0 < self.annealing_start <= 1:
-            raise InputError(f"annealing_start: {self.annealing_start} is outside (0, 1]")
-        if self.inflation is not None and not self.inflation > 0:
-            raise InputError(f"inflation: {self.inflation} is not above 0")
-        if not 0 < self.validation_fraction < 1:
-            raise InputError(f"validation_fraction: {self.validation_fraction} is outside (0, 1)")
+            self._check(name, getattr(self, name) in names, f"is unknown; use one of {', '.join(names)}")
+        c, nu, beta, factor = self.candidates, self.prior_strength, self.annealing_start, self.inflation
+        self._check("reg_covar", self.reg_covar >= 0, "is negative; use 0 or more")
+        self._check("tol", self.tol > 0, "is not above 0")
+        self._check("candidates", c in (None, 0) or (c % 4 == 0 and c >= 8), "is not 0 or a multiple of 4 from 8 on")
+        self._check("prior_strength", nu is None or nu >= 0, "is negative; use 0 or more, or None")
+        self._check("annealing_start", beta is None or 0 < beta <= 1, "is outside (0, 1]")
+        self._check("inflation", factor is None or factor > 0, "is not above 0")
+        self._check("validation_fraction", 0 < self.validation_fraction < 1, "is outside (0, 1)")
+
+    def _check(self, name: str, right: bool, fault: str) -> None:
+        if not right:
+            raise InputError(f"{getattr(self, name)!r} {fault}", parameter=name)
 
     @property
     def width(self) -> int:
@@ -86,7 +82,7 @@ class Settings:
 
     @property
     def has_choices(self) -> bool:
-        """Whether held-out points have something to choose."""
+        """Whether prior_strength or inflation is chosen on held-out points."""
         return self.prior_strength is None or self.inflation is None
 
     @property

@@ -34,7 +34,7 @@ def everything(source, n):
 @pytest.mark.parametrize("density", ["prior", "q_hat"])
 def test_an_image_does_not_depend_on_how_many_are_asked_for(measured, density):
     prior = prior_sampler(measured.model.latent_dim)
-    sampler = prior if density == "prior" else mixture_sampler(measured.mixture(4, "full").parameters_)
+    sampler = prior if density == "prior" else mixture_sampler(measured.mixture(4, "full").parameters)
     many = everything(generated(measured.model, sampler, n=200, seed=0, device=CPU), 200)
     few = everything(generated(measured.model, sampler, n=70, seed=0, device=CPU), 70)
     (ids, alone), *_ = generated(measured.model, sampler, n=200, seed=0, device=CPU)(range(2, 3))

@@ -9,7 +9,8 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 from data_shards.io.errors import InputError
 from eval.images.blocks import BLOCK, block_ids, blocks_of
 from eval.images.latent_samples import mixture_sampler, prior_sampler
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.parameters import Parameters
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks, single
 
@@ -28,7 +29,7 @@ def mixture(covariance_type):
     }[covariance_type]
     weights = np.array([0.4, 0.3, 0.2, 0.1, 0.0])
     tensors = [torch.tensor(a) for a in (weights, rng.normal(size=(K, D)) * 2, covariances)]
-    return GaussianMixture.from_parameters(*tensors, covariance_type)
+    return MixtureDensity(Parameters.of(covariance_type, *tensors))
 
 
 def draws(sampler, blocks):
@@ -38,10 +39,10 @@ def draws(sampler, blocks):
 @pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
 def test_draws_have_the_distribution_of_scikit_learns_mixture(covariance_type):
     made = mixture(covariance_type)
-    ours = draws(mixture_sampler(made.parameters_), 80).numpy()
+    ours = draws(mixture_sampler(made.parameters), 80).numpy()
     theirs = ScikitMixture(K, covariance_type=covariance_type, random_state=1)
     theirs.weights_, theirs.means_, theirs.covariances_ = (
-        t.numpy() for t in (made.weights_, made.means_, made.covariances_)
+        t.numpy() for t in (made.weights, made.means, made.covariances)
     )
     reference = theirs.sample(len(ours))[0]
     # Along any direction the two one-dimensional samples come from one distribution.
@@ -51,8 +52,8 @@ def test_draws_have_the_distribution_of_scikit_learns_mixture(covariance_type):
 
 def test_a_component_of_weight_zero_is_never_drawn():
     made = mixture("spherical")
-    made.parameters_.means[4] = 1e6
-    assert draws(mixture_sampler(made.parameters_), 40).abs().max() < 1e3
+    made.parameters.means[4] = 1e6
+    assert draws(mixture_sampler(made.parameters), 40).abs().max() < 1e3
 
 
 def test_the_prior_is_standard_normal():

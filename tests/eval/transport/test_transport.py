@@ -14,7 +14,8 @@ from eval.run import load_run
 from eval.transport import fitting
 from eval.transport.fitting import fit_transport
 from eval.transport.storage import load_transport
-from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.parameters import Parameters
 from trainer.process_group import single
 
 
@@ -33,7 +34,7 @@ def run(digits_run, tmp_path_factory):
 
 def samples(run, count: int):
     """(z, g(z)) of the mixture."""
-    sampler = mixture_sampler(run.mixture(4, "full").parameters_)
+    sampler = mixture_sampler(run.mixture(4, "full").parameters)
     z = torch.cat([sampler(torch.Generator().manual_seed(seed)) for seed in range(count // 64)])
     with torch.inference_mode():
         return z, run.model.decode(z).mean
@@ -81,7 +82,7 @@ def test_components_with_enough_images_have_maps_of_their_own_and_the_others_sha
     opened = load_run(run)
     found = opened.mixture(4, "full")
     k = len(weights)
-    known = GaussianMixture.from_parameters(torch.tensor(weights), found.means_[:k], found.covariances_[:k], "full")
+    known = MixtureDensity(Parameters.of("full", torch.tensor(weights), found.means[:k], found.covariances[:k]))
     fitted = fit_transport(opened, known, single())
     assert fitted.transport.group.tolist() == groups
     assert fitted.transport.maps.shape == (max(groups) + 1, 784, 784)

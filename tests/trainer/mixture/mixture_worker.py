@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-from support.mixture_cases import draws, known_mixture
+from support.mixture_cases import draws, fitted, known_mixture
 
-from trainer.mixture import GaussianMixture
 from trainer.process_group import process_group
 
 FITS = {"exact": ("full", 0), "truncated": ("full", 8), "tied": ("tied", 0)}
@@ -17,9 +16,8 @@ def main(out: str) -> None:
         own = ranks.partition(len(x))
         start, stop = own.start, own.stop
         for name, (kind, candidates) in FITS.items():
-            mixture = GaussianMixture(
-                12, covariance_type=kind, products="float64", max_iter=14, tol=1e-12, candidates=candidates
-            ).fit(x[start:stop], ranks=ranks)
+            settings = {"covariance_type": kind, "products": "float64", "max_iter": 14, "tol": 1e-12}
+            mixture = fitted(x[start:stop], 12, ranks=ranks, candidates=candidates, **settings)
             if ranks.is_main:
                 mixture.save(Path(out) / name)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.command import fit_run
+from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
 from trainer.run_folder import latents
@@ -55,7 +55,7 @@ def test_the_command_fits_several_sizes_and_returns_at_once_the_second_time(run)
 
 def test_the_summary_agrees_with_the_stored_mixture(run):
     settings = Settings(n_components=2)
-    folder = fit_run(str(run), settings, ranks=single())
+    folder = fit_run_mixture(run, settings, ranks=single()).folder
     summary = json.loads((folder / "summary.json").read_text())
     mixture = GaussianMixture.load(folder)
     # Two equal blobs: the covariance of a code is 1 + 0.3^2 in each dimension.
@@ -70,7 +70,7 @@ def test_the_summary_agrees_with_the_stored_mixture(run):
 
 
 def test_the_kl_to_the_prior_agrees_with_its_closed_form_for_one_component(run):
-    folder = fit_run(str(run), Settings(n_components=1), ranks=single())
+    folder = fit_run_mixture(run, Settings(n_components=1), ranks=single()).folder
     summary, mixture = json.loads((folder / "summary.json").read_text()), GaussianMixture.load(folder)
     mean, covariance = mixture.means_[0], mixture.covariances_[0]
     closed = 0.5 * (covariance.trace() + mean @ mean - 3 - torch.logdet(covariance))
@@ -79,22 +79,22 @@ def test_the_kl_to_the_prior_agrees_with_its_closed_form_for_one_component(run):
 
 def test_without_a_validation_split_every_tenth_code_is_held_out(tmp_path):
     encode(tmp_path, "train", 1200, 0)
-    folder = fit_run(str(tmp_path), Settings(n_components=2), form="mean", ranks=single())
+    folder = fit_run_mixture(tmp_path, Settings(n_components=2), form="mean", ranks=single()).folder
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["train"]["points"], summary["held_out"]["points"]) == (1080, 120)
     assert "every 10th image" in summary["held_out"]["source"]
 
 
 def test_other_settings_fit_anew(run):
-    folder = fit_run(str(run), Settings(n_components=2), ranks=single())
+    folder = fit_run_mixture(run, Settings(n_components=2), ranks=single()).folder
     before = (folder / "mixture.safetensors").read_bytes()
-    fit_run(str(run), Settings(n_components=2, reg_covar=0.5), ranks=single())
+    fit_run_mixture(run, Settings(n_components=2, reg_covar=0.5), ranks=single())
     assert (folder / "mixture.safetensors").read_bytes() != before
 
 
 def test_a_fit_starts_from_a_smaller_one_of_the_run(run):
-    fit_run(str(run), Settings(n_components=2), ranks=single())
-    folder = fit_run(str(run), Settings(n_components=5), start_from=2, ranks=single())
+    fit_run_mixture(run, Settings(n_components=2), ranks=single())
+    folder = fit_run_mixture(run, Settings(n_components=5), start_from=2, ranks=single()).folder
     assert len(GaussianMixture.load(folder).weights_) == 5
 
 
@@ -102,9 +102,9 @@ def test_a_fit_starts_from_a_smaller_one_of_the_run(run):
     ("words", "message"),
     [
         (("--components", "many"), "error: argument --components: invalid int value: 'many'"),
-        (("--components", "0"), "error: n_components: 0 is too small; use 1 or more"),
+        (("--components", "0"), "error: --components: 0 is too small; use 1 or more"),
         (("--weights", "stage1"), "no codes of split 'train' are here; make the codes with: python -m eval encode"),
-        (("--components", "9000"), "error: n_components: 9000 components for 1200 points; use 1200 or fewer"),
+        (("--components", "9000"), "error: --components: 9000 components for 1200 points; use 1200 or fewer"),
         (("--components", "3", "--start-from", "2"), "no fitted mixture is here"),
     ],
 )

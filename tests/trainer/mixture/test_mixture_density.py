@@ -129,5 +129,5 @@ def test_scoring_many_points_gives_each_the_value_it_has_alone():
 
 
 def test_points_of_the_wrong_width_are_refused():
-    with pytest.raises(InputError, match="x: 2 dimensions, where 3 are expected"):
+    with pytest.raises(InputError, match="X: 2 dimensions, where 3 are expected"):
         known_mixture("full").score_samples(torch.zeros(5, 2))

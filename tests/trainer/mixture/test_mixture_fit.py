@@ -1,4 +1,4 @@
-"""What a fit promises: it climbs, it recovers, it never ends in NaN, and it refuses what it cannot do."""
+"""Fits: the likelihood rises, known parameters are recovered, no NaN, and impossible input is refused."""
 
 import itertools
 import math
@@ -6,11 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from support.mixture_cases import TYPES, draws, known_mixture, plain
+from support.mixture_cases import TYPES, draws, fitted, known_mixture, plain
 
 from data_shards.io.errors import InputError
 from trainer.mixture import GaussianMixture
-from trainer.process_group import single
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -61,7 +60,7 @@ def test_points_that_are_gaussians_add_their_variance_to_the_covariance():
     # Equation 11 with one component: the covariance of sum_i N(x_i, diag(v_i)) / N is exact.
     generator = torch.Generator().manual_seed(0)
     x, v = torch.randn(400, 3, generator=generator).double(), torch.rand(400, 3, generator=generator).double()
-    mixture = GaussianMixture(1, **plain(reg_covar=0.0)).fit(x, variance=v)
+    mixture = fitted(x, 1, variance=v, **plain(reg_covar=0.0))
     expected = np.cov(x.numpy().T, bias=True) + np.diag(v.mean(0).numpy())
     np.testing.assert_allclose(mixture.covariances_[0].numpy(), expected, rtol=1e-9, atol=1e-12)
 
@@ -75,8 +74,8 @@ def test_em_on_gaussians_is_the_limit_of_em_on_many_samples_of_each(kind):
     noise = torch.randn(500, 300, 2, generator=generator, dtype=torch.float64)
     samples = (x + v.sqrt() * noise).flatten(0, 1)
     settings = plain(max_iter=5)
-    analytic = GaussianMixture(3, covariance_type=kind, **settings).fit(x, variance=v)
-    sampled = GaussianMixture(3, covariance_type=kind, **settings).fit(samples, start=analytic.parameters_)
+    analytic = fitted(x, 3, variance=v, covariance_type=kind, **settings)
+    sampled = fitted(samples, 3, start=analytic.parameters_, covariance_type=kind, **settings)
     torch.testing.assert_close(sampled.means_, analytic.means_, rtol=0, atol=0.02)
     torch.testing.assert_close(sampled.covariances_, analytic.covariances_, rtol=0.03, atol=0.02)
 
@@ -145,8 +144,8 @@ def test_as_many_components_as_points_is_allowed(kind):
     ("x", "message"),
     [
         (torch.zeros(3, 2), "n_components: 5 components for 3 points"),
-        (torch.tensor([[0.0, float("nan")]] * 9), "x: some values are NaN or infinite"),
-        (torch.zeros(9), r"x: shape \(9,\) is not \(points, dimensions\)"),
+        (torch.tensor([[0.0, float("nan")]] * 9), "X: some values are NaN or infinite"),
+        (torch.zeros(9), r"X: shape \(9,\) is not \(points, dimensions\)"),
     ],
 )
 def test_points_that_cannot_be_fitted_are_refused(x, message):
@@ -155,10 +154,10 @@ def test_points_that_cannot_be_fitted_are_refused(x, message):
 
 
 def test_variances_must_match_their_points():
-    with pytest.raises(InputError, match="variance of x: 3 rows for 9 points"):
-        GaussianMixture(2).fit(torch.zeros(9, 2), variance=torch.ones(3, 2))
-    with pytest.raises(InputError, match="variance of x: some values are negative"):
-        GaussianMixture(2).fit(torch.zeros(9, 2), variance=-torch.ones(9, 2))
+    with pytest.raises(InputError, match="variance of X: 3 rows for 9 points"):
+        fitted(torch.zeros(9, 2), 2, variance=torch.ones(3, 2))
+    with pytest.raises(InputError, match="variance of X: some values are negative"):
+        fitted(torch.zeros(9, 2), 2, variance=-torch.ones(9, 2))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +172,7 @@ def test_variances_must_match_their_points():
 )
 def test_impossible_settings_are_refused_with_the_reason(settings, message):
     with pytest.raises(InputError, match=message):
-        GaussianMixture(**settings)
+        GaussianMixture(**settings).fit(torch.zeros(9, 2))
 
 
 def test_a_singular_covariance_without_ridge_is_one_clear_error():
@@ -181,14 +180,14 @@ def test_a_singular_covariance_without_ridge_is_one_clear_error():
         GaussianMixture(2, **plain(reg_covar=0.0)).fit(torch.tensor([[0.0, 0.0], [1.0, 1.0]]).repeat(20, 1))
 
 
-def test_a_starved_component_takes_half_of_the_heaviest():
+def test_a_component_without_points_takes_half_of_the_heaviest():
     truth = known_mixture("full", k=2, dim=2, spread=10.0)
     x = draws(truth, 400)
     far = torch.full((1, 2), 1e4, dtype=torch.float64)
     start = GaussianMixture.from_parameters(
         torch.ones(3) / 3, torch.cat([truth.means_, far]), torch.eye(2).double().expand(3, 2, 2), "full"
     )
-    mixture = GaussianMixture(3, **plain()).fit(x, start=start.parameters_)
+    mixture = fitted(x, 3, start=start.parameters_, **plain())
     assert mixture.weights_.min() > 0.01
     assert mixture.means_.abs().max() < 100
 
@@ -200,6 +199,6 @@ def test_a_fit_on_a_gpu_is_as_good_as_one_on_the_cpu(candidates):
     truth = known_mixture("full", k=30, dim=8, spread=4.0)
     x, fresh = draws(truth, 6000), draws(truth, 2000, seed=5)
     settings = {"candidates": candidates, "max_iter": 14}
-    on_gpu = GaussianMixture(30, **settings).fit(x, ranks=single("cuda"))
+    on_gpu = GaussianMixture(30, **settings).fit(x.cuda())
     on_cpu = GaussianMixture(30, **settings).fit(x)
     assert on_gpu.score(fresh) == pytest.approx(on_cpu.score(fresh), abs=0.02)

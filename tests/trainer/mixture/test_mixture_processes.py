@@ -11,21 +11,21 @@ import pytest
 import torch
 from mixture_worker import FITS
 from safetensors import safe_open
-from support.mixture_cases import draws, known_mixture
+from support.mixture_cases import draws, fitted, known_mixture
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.start.kmeans import kmeans
-from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
+from trainer.mixture.start.kmeans import KMeansCheckpoint, kmeans
 from trainer.process_group import single
 
 HERE = Path(__file__).parent
+PYTHONPATH = os.pathsep.join(map(str, (HERE, HERE.parents[1], HERE.parents[2])))
 
 
 def torchrun(processes: int, *words: str) -> None:
     """Runs a script of this folder on `processes` processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
     done = subprocess.run(
-        command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}, capture_output=True, text=True
+        command, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -51,18 +51,17 @@ def test_several_processes_give_the_parameters_of_one(fits, name, processes):
 
 KILLED = """
 import sys, time
-from support.mixture_cases import draws, known_mixture
-from trainer.mixture import GaussianMixture
+from support.mixture_cases import draws, fitted, known_mixture
 x = draws(known_mixture("full", k=20, dim=4, spread=2.0), 2000)
-mixture = GaussianMixture(20, max_iter=24, annealing_iter=20, annealing_start=0.3, candidates=8)
-mixture.fit(x, checkpoint=sys.argv[1], checkpoint_seconds=0, after=lambda progress: time.sleep(0.2))
+settings = {"max_iter": 24, "annealing_iter": 20, "annealing_start": 0.3, "candidates": 8}
+fitted(x, 20, checkpoint=sys.argv[1], checkpoint_seconds=0, after=lambda state: time.sleep(0.2), **settings)
 """
 
 
 def test_a_fit_killed_between_iterations_ends_bit_identical_to_one_that_was_not(tmp_path):
     folder = tmp_path / "checkpoints"
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)}
+        [sys.executable, "-c", KILLED, str(folder)], env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH}
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not any(int(f.parent.name) >= 5 for f in folder.glob("*/progress.json")):
@@ -75,10 +74,8 @@ def test_a_fit_killed_between_iterations_ends_bit_identical_to_one_that_was_not(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        resumed = GaussianMixture(20, **settings).fit(
-            x, checkpoint=folder, after=lambda progress: seen.append(progress.iteration)
-        )
-        whole = GaussianMixture(20, **settings).fit(x)
+        resumed = fitted(x, 20, checkpoint=folder, after=lambda state: seen.append(state.iteration), **settings)
+        whole = fitted(x, 20, **settings)
     finally:
         torch.set_num_threads(threads)
     assert seen[0] > 5
@@ -98,9 +95,9 @@ def uniform_points() -> torch.Tensor:
 
 KILLED_IN_KMEANS = """
 import sys
+from support.mixture_cases import fitted
 from test_mixture_processes import SLOW_KMEANS, uniform_points
-from trainer.mixture import GaussianMixture
-GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points(), checkpoint=sys.argv[1], checkpoint_seconds=0)
+fitted(uniform_points(), 300, checkpoint=sys.argv[1], checkpoint_seconds=0, **SLOW_KMEANS)
 """
 
 
@@ -108,7 +105,7 @@ def test_a_fit_killed_in_k_means_ends_bit_identical_to_one_that_was_not(tmp_path
     file = tmp_path / "checkpoints" / "k-means.safetensors"
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED_IN_KMEANS, str(file.parent)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": PYTHONPATH},
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not file.exists():
@@ -120,8 +117,8 @@ def test_a_fit_killed_in_k_means_ends_bit_identical_to_one_that_was_not(tmp_path
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        resumed = GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points(), checkpoint=file.parent)
-        whole = GaussianMixture(300, **SLOW_KMEANS).fit(uniform_points())
+        resumed = fitted(uniform_points(), 300, checkpoint=file.parent, **SLOW_KMEANS)
+        whole = fitted(uniform_points(), 300, **SLOW_KMEANS)
     finally:
         torch.set_num_threads(threads)
     for name in ("weights_", "means_", "covariances_"):
@@ -135,19 +132,18 @@ def clusters(x: torch.Tensor, iterations: int, checkpoint: KMeansCheckpoint) -> 
     return kmeans(x, 20, checkpoint=checkpoint, **settings)[0]
 
 
-def test_k_means_goes_on_from_the_centroids_of_its_checkpoint_unless_the_data_are_others(tmp_path):
+def test_k_means_continues_from_its_checkpoint_only_for_the_same_data(tmp_path):
     x = uniform_points()[:2000]
     first = clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
-    # All iterations are done: what comes back is what was kept, whatever the points are.
+    # All iterations are done, so that the stored centroids are the result whatever the points are.
     assert torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0)), first)
     assert not torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 2}, single(), 0)), first)
 
 
-def test_a_checkpoint_of_other_settings_is_not_taken_up(tmp_path):
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):
     x = draws(known_mixture("full"), 300)
-    GaussianMixture(3, max_iter=4).fit(x, checkpoint=tmp_path / "c", checkpoint_seconds=0, ranks=single())
+    fitted(x, 3, max_iter=4, checkpoint=tmp_path / "c", checkpoint_seconds=0)
     seen: list[int] = []
-    GaussianMixture(3, max_iter=4, reg_covar=1e-3).fit(
-        x, checkpoint=tmp_path / "c", after=lambda progress: seen.append(progress.iteration)
-    )
+    after = lambda state: seen.append(state.iteration)  # noqa: E731
+    fitted(x, 3, max_iter=4, reg_covar=1e-3, checkpoint=tmp_path / "c", after=after)
     assert seen[0] == 1

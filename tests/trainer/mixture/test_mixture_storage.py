@@ -8,7 +8,7 @@ from support.mixture_cases import TYPES, draws, known_mixture
 
 from data_shards.io.errors import InputError
 from trainer.mixture import GaussianMixture
-from trainer.mixture.folder import mixture_folder
+from trainer.mixture.fitted import mixture_folder
 from trainer.run_folder import latents
 from trainer.run_folder.latents import Latents
 
@@ -18,7 +18,7 @@ def test_a_mixture_comes_back_from_disk_as_it_was(tmp_path, kind):
     mixture = GaussianMixture(3, covariance_type=kind).fit(draws(known_mixture(kind), 200))
     mixture.save(tmp_path / "m")
     back = GaussianMixture.load(tmp_path / "m")
-    assert back.settings == mixture.settings
+    assert back.get_params() == mixture.get_params()
     assert back.inflation_ == mixture.inflation_
     for name in ("weights_", "means_", "covariances_"):
         assert torch.equal(getattr(back, name), getattr(mixture, name))
@@ -30,7 +30,7 @@ def test_a_mixture_that_is_missing_or_damaged_is_one_clear_error(tmp_path):
     known_mixture("full").save(tmp_path)
     data = (tmp_path / "mixture.safetensors").read_bytes()
     (tmp_path / "mixture.safetensors").write_bytes(data[:-8] + b"damaged!")
-    with pytest.raises(InputError, match=r"mixture.safetensors: the content is not what mixture.json describes"):
+    with pytest.raises(InputError, match=r"mixture.safetensors does not match its checksum in mixture.json"):
         GaussianMixture.load(tmp_path)
     (tmp_path / "mixture.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="this is not a mixture of format 1"):

@@ -1,11 +1,11 @@
-"""Stepwise EM and warm starts."""
+"""Stepwise EM, and starts from a smaller mixture."""
 
 import pytest
 import torch
-from support.mixture_cases import draws, known_mixture
+from support.mixture_cases import draws, fitted, known_mixture
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.start.growth import grown
+from trainer.mixture.splitting import grow
 
 
 @pytest.mark.parametrize("kind", ["full", "diag", "tied"])
@@ -25,13 +25,13 @@ def test_one_batch_of_everything_is_one_em_iteration():
     stepwise = GaussianMixture.from_parameters(start.weights_, start.means_, start.covariances_, "full")
     stepwise.partial_fit(x)
     settings = {"prior_strength": 6.0, "inflation": 1.0, "annealing_iter": 0, "max_iter": 0}
-    whole = GaussianMixture(4, **settings).fit(x, start=start.parameters_)
+    whole = fitted(x, 4, start=start.parameters_, **settings)
     torch.testing.assert_close(stepwise.covariances_, whole.covariances_, rtol=1e-5, atol=1e-5)
 
 
 def test_a_grown_mixture_splits_the_heaviest_components_and_keeps_their_mean():
     small = known_mixture("full", k=3)
-    large = grown(small.parameters_, 7)
+    large = grow(small.parameters_, 7)
     assert large.n_components == 7
     assert float(large.weights.sum()) == pytest.approx(1)
     assert float(large.weights.max()) < float(small.weights_.max())
@@ -42,6 +42,6 @@ def test_a_fit_may_start_from_a_smaller_mixture():
     truth = known_mixture("full", k=8, dim=3, spread=5.0)
     x = draws(truth, 4000)
     small = GaussianMixture(4).fit(x)
-    large = GaussianMixture(8).fit(x, start=small.parameters_)
+    large = fitted(x, 8, start=small.parameters_)
     assert len(large.weights_) == 8
     assert large.score(x) > small.score(x) + 0.1

@@ -5,8 +5,8 @@ import torch
 from support.mixture_cases import TYPES, draws, known_mixture, plain
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.em.dense import Exact
-from trainer.mixture.em.truncated import Truncated
+from trainer.mixture.em.dense import DenseEStep
+from trainer.mixture.em.truncated import TruncatedEStep
 from trainer.mixture.points import Points, second_moment
 from trainer.process_group import single
 
@@ -18,8 +18,8 @@ def test_with_every_component_a_candidate_it_is_the_exact_one(kind, gaussians):
     x = draws(truth, 400).double()
     points = Points(x, torch.rand(400, 4, dtype=torch.float64) if gaussians else None)
     moment = second_moment(points, single())
-    exact = Exact(points, points, moment, "float64")
-    truncated = Truncated(points, points, moment, "float64", width=12)
+    exact = DenseEStep(points, points, moment, "float64")
+    truncated = TruncatedEStep(points, points, moment, "float64", width=12)
     for beta in (1.0, 0.3):
         a, b = exact.statistics(truth.parameters_, beta), truncated.statistics(truth.parameters_, beta)
         torch.testing.assert_close(b.totals, a.totals, rtol=1e-12, atol=1e-9)
@@ -37,7 +37,7 @@ def test_with_every_component_a_candidate_it_is_the_exact_one(kind, gaussians):
 def test_held_out_likelihoods_of_inflated_covariances_are_those_of_the_inflated_mixture():
     truth = known_mixture("full", k=10, dim=4, spread=2.0)
     x = draws(truth, 100).double()
-    exact = Exact(Points(x), Points(x), second_moment(Points(x), single()), "float64")
+    exact = DenseEStep(Points(x), Points(x), second_moment(Points(x), single()), "float64")
     sums = exact.held_out(truth.parameters_, (0.8, 1.5))
     for factor, total in zip((0.8, 1.5), sums[:2].tolist(), strict=True):
         inflated = GaussianMixture.from_parameters(truth.weights_, truth.means_, factor * truth.covariances_, "full")

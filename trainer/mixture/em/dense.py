@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.em.e_step import inflated_log_sums, normalise_
-from trainer.mixture.em.packed import Features, diagonal_index, pack
-from trainer.mixture.em.sparse_sums import SparseSums
+from trainer.mixture.em.pairs import SparseSums
 from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.packed import Features, diagonal_index, pack
 from trainer.mixture.parameters import Parameters, coefficients, common_precision, log_constants
 from trainer.mixture.points import Points
 
-# Float32 carries a relative error of about 1e-7 into terms as large as precision times second moment.
+# Float32 has a relative error of about 1e-7, in terms as large as precision times second moment.
 FLOAT32_LIMIT = 1e4
-# Features and responsibilities of a chunk stay in the cache where they can; products want chunks not too short.
+# Features and responsibilities of a chunk should stay in the cache; products are slow on very short chunks.
 _CHUNK_NUMBERS = 1 << 20
 _CHUNK_ROWS = (384, 768)
 # Rows summed in the format of the products before they join the float64 sums.
@@ -42,7 +42,7 @@ class DenseScores:
 
     @staticmethod
     def safe(parameters: Parameters, second_moment: Tensor, products: str = "auto", beta: float = 1.0) -> "DenseScores":
-        """With products in the format asked for; auto is float32 where they stay exact to about 1e-2 nats.
+        """With products in the format `products`; auto is float32 where they stay exact to about 1e-2 nats.
 
         second_moment: (D,), mean square of the (centred) points in each dimension.
         """
@@ -84,8 +84,8 @@ class DenseScores:
         return -0.5 * self.beta * term
 
 
-def e_step(points: Points, scores: DenseScores, *, sparse: bool = False) -> Statistics:
-    """Expected sufficient statistics of the points at the inverse temperature of `scores`, see `Expectation`.
+def dense_statistics(points: Points, scores: DenseScores, *, sparse: bool = False) -> Statistics:
+    """Expected sufficient statistics of the points at the inverse temperature of `scores`, see `EStep`.
 
     Where points are Gaussians, the log-likelihood is its lower bound log sum_k w_k exp(E log N(z; mu_k, Sigma_k)).
     sparse: leave responsibilities below 1e-10 out of the sums, which saves half the time where nearly all of them are.
@@ -154,8 +154,8 @@ def hard_statistics(points: Points, labels: Tensor, covariance_type: str, k: int
     return statistics
 
 
-class Exact:
-    """The exact `Expectation`. second_moment: (D,), mean square of all processes' points; products: see `Settings`."""
+class DenseEStep:
+    """The exact `EStep`. second_moment: (D,), mean square of all processes' points; products: see `Settings`."""
 
     def __init__(self, train: Points, held_out: Points | None, second_moment: Tensor, products: str) -> None:
         self._train, self._held_out = train, held_out
@@ -165,11 +165,11 @@ class Exact:
         return DenseScores.safe(parameters, self._second_moment, self._products, beta)
 
     def statistics(self, parameters: Parameters, beta: float) -> Statistics:
-        """See `Expectation`."""
-        return e_step(self._train, self._scores(parameters, beta))
+        """See `EStep`."""
+        return dense_statistics(self._train, self._scores(parameters, beta))
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
-        """See `Expectation`."""
+        """See `EStep`."""
         sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
         if self._held_out is None:
             return sums
@@ -184,17 +184,17 @@ class Exact:
         return sums
 
     def exact(self, name: str, parameters: Parameters) -> Statistics:
-        """See `Expectation`."""
+        """See `EStep`."""
         points = {"train": self._train, "held_out": self._held_out}[name]
         assert points is not None
-        return e_step(points, self._scores(parameters), sparse=True)
+        return dense_statistics(points, self._scores(parameters), sparse=True)
 
     def forget(self) -> None:
-        """See `Expectation`. An exact E-step keeps nothing."""
+        """See `EStep`. An exact E-step keeps nothing."""
 
     def state(self) -> dict[str, Tensor]:
-        """See `Expectation`. An exact E-step remembers nothing."""
+        """See `EStep`. An exact E-step has no state."""
         return {}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """See `Expectation`."""
+        """See `EStep`."""

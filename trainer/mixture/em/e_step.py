@@ -1,4 +1,4 @@
-"""What the EM loop asks of an E-step, exact or truncated."""
+"""The interface of an E-step, exact or truncated, and the sums that both need."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from trainer.mixture.parameters import Parameters
 _LOWEST_EXPONENT = -80.0
 
 
-class Expectation(Protocol):
+class EStep(Protocol):
     """The E-step over this process's training points, and the likelihood of its held-out points."""
 
     def statistics(self, parameters: Parameters, beta: float) -> Statistics:
@@ -33,13 +33,13 @@ class Expectation(Protocol):
         """Expected sufficient statistics of the points "train" or "held_out", with no component left out."""
 
     def forget(self) -> None:
-        """Frees what is kept for the last parameters."""
+        """Frees what was computed from the last parameters."""
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed fit must have to go on as if it had not stopped."""
+        """The tensors beside the parameters that a resumed fit needs for the same result; may be empty."""
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Takes back what `state` gave."""
+        """Restores what `state` returned."""
 
 
 def normalise_(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,7 @@ def normalise_(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inflated_log_sums(logits: Tensor, constants: Tensor, dim: int, inflations: Sequence[float]) -> Tensor:
-    """Sum over points of log q for each inflation of the covariances, without computing a density anew.
+    """Sums over points of log q for each inflation of the covariances, from densities that are computed already.
 
     logits: (n, K) or (n, C), log w_k + log N(x; mu_k, Sigma_k); constants: the same without the quadratic term,
     broadcastable to logits. Returns (len(inflations),) float64.

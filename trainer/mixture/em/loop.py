@@ -4,16 +4,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from trainer.mixture.em.e_step import Expectation
-from trainer.mixture.em.m_step import maximise
+from trainer.mixture.em.e_step import EStep
+from trainer.mixture.em.m_step import m_step
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.settings import Settings
 from trainer.process_group import Ranks
 
 
 @dataclass
-class Progress:
-    """Where a fit stands after some iterations."""
+class EMState:
+    """The state of a fit after some iterations."""
 
     parameters: Parameters
     """The mixture so far."""
@@ -35,33 +35,33 @@ def inverse_temperature(iteration: int, dim: int, settings: Settings) -> float:
 
 
 def expectation_maximisation(
-    progress: Progress,
-    expectation: Expectation,
+    state: EMState,
+    e_step: EStep,
     settings: Settings,
     ranks: Ranks,
-    after: Callable[[Progress], None] | None = None,
-) -> Progress:
-    """Iterates from where `progress` stands until convergence or settings.max_iter.
+    after: Callable[[EMState], None] | None = None,
+) -> EMState:
+    """Iterates from `state` until convergence or settings.max_iter, and returns `state`, changed in place.
 
     The relative gain is that of the held-out log-likelihood where there are held-out points, else of the training one,
-    between two iterations at inverse temperature 1. A fit that has converged is left as it was scored.
-    after: called after each iteration on every process (checkpoints, a progress bar).
+    between two iterations at inverse temperature 1. A converged fit keeps the parameters that were scored.
+    after: called after each iteration on every process.
     """
-    while progress.iteration < settings.max_iter and not progress.converged:
+    while state.iteration < settings.max_iter and not state.converged:
         began = time.monotonic()
-        parameters = progress.parameters
-        beta = inverse_temperature(progress.iteration, parameters.dim, settings)
-        statistics = expectation.statistics(parameters, beta).all_reduce(ranks)
+        parameters = state.parameters
+        beta = inverse_temperature(state.iteration, parameters.dim, settings)
+        statistics = e_step.statistics(parameters, beta).all_reduce(ranks)
         record = {"beta": beta, "log_likelihood": statistics.mean_log_likelihood}
         if beta == 1:
-            held_out = ranks.sum_(expectation.held_out(parameters))
+            held_out = ranks.sum_(e_step.held_out(parameters))
             if held_out[1] > 0:
                 record["held_out"] = float(held_out[0] / held_out[1])
-        progress.history.append(record)
-        progress.iteration += 1
-        progress.converged = _converged(progress.history, settings.tol)
-        if not progress.converged:
-            progress.parameters = maximise(
+        state.history.append(record)
+        state.iteration += 1
+        state.converged = _converged(state.history, settings.tol)
+        if not state.converged:
+            state.parameters = m_step(
                 statistics,
                 settings.covariance_type,
                 ridge=settings.reg_covar,
@@ -69,8 +69,8 @@ def expectation_maximisation(
             )
         record["seconds"] = time.monotonic() - began
         if after is not None:
-            after(progress)
-    return progress
+            after(state)
+    return state
 
 
 def _converged(history: list[dict[str, float]], tol: float) -> bool:

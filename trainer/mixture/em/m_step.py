@@ -1,23 +1,21 @@
-"""The M-step: parameters from sufficient statistics, with a ridge and a pull toward the pooled covariance."""
+"""The M-step: parameters from sufficient statistics, with a ridge and shrinkage toward the pooled covariance."""
 
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.packed import diagonal_index, pack, unpack
 from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.packed import diagonal_index, pack
 from trainer.mixture.parameters import Parameters
-
-# A component with fewer expected points than this has starved. Far below any real count, far above rounding.
-STARVED_COUNT = 1e-3
+from trainer.mixture.splitting import reseed
 
 
-def maximise(statistics: Statistics, covariance_type: str, *, ridge: float, prior_strength: float) -> Parameters:
+def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_strength: float) -> Parameters:
     """The maximum a posteriori parameters.
 
     Sigma_k = (S_k + nu Psi) / (n_k + nu) + ridge I, where S_k is the scatter of component k about its mean and Psi the
-    pooled within-component covariance, sum_k S_k / (N - K): dividing by N would credit each component with the spread
-    that its own mean took away. nu = prior_strength = 0 is maximum likelihood. Tied covariances pool anyway.
-    Starved components are re-seeded, see `reseed`. The statistics are used up: their memory becomes the covariances.
+    pooled within-component covariance, sum_k S_k / (N - K): N - K is unbiased where N would make it too small, as every
+    mean is fitted to its own points. nu = prior_strength = 0 is maximum likelihood. Tied covariances are pooled anyway.
+    Components without points are replaced, see `reseed`. Overwrites the statistics, whose memory the covariances take.
     """
     sums, dim = statistics.sums, (statistics.sums.shape[1] - 1 if covariance_type == "tied" else None)
     dim = dim if dim is not None else _dimension(sums.shape[1], covariance_type)
@@ -68,42 +66,3 @@ def _shrunk(sums: Tensor, counts: Tensor, means: Tensor, dim: int, covariance_ty
         pooled = scatter.sum(0) / spare
         return scatter.add_(pooled * nu).div_((counts + nu)[:, None])
     return scatter.div_(counts[:, None])
-
-
-def reseed(parameters: Parameters, counts: Tensor) -> Parameters:
-    """Gives every starved component half of a heavy one.
-
-    The rule: the component with the fewest points (below STARVED_COUNT) joins the one with the most; both keep its
-    covariance and half its weight, and their means move half a standard deviation apart each way along its longest
-    axis. It needs no points, so every process does the same.
-    """
-    starved = (counts < STARVED_COUNT).nonzero()[:, 0].tolist()
-    if not starved:
-        return parameters
-    weights, means, covariances = parameters.weights.clone(), parameters.means.clone(), parameters.covariances.clone()
-    for poor in starved:
-        rich = int(weights.argmax())
-        if parameters.covariance_type != "tied":
-            covariances[poor] = covariances[rich]
-        step = 0.5 * _longest_axis(parameters.covariance_type, covariances, rich, parameters.dim)
-        means[poor] = means[rich] + step
-        means[rich] -= step
-        weights[poor] = weights[rich] = weights[rich] / 2
-    return Parameters(
-        covariance_type=parameters.covariance_type,
-        weights=weights / weights.sum(),
-        means=means,
-        covariances=covariances,
-    )
-
-
-def _longest_axis(covariance_type: str, covariances: Tensor, index: int, dim: int) -> Tensor:
-    """The longest axis (D,) of one component, one standard deviation long."""
-    if covariance_type in ("full", "tied"):
-        values, vectors = torch.linalg.eigh(unpack(covariances[0 if covariance_type == "tied" else index], dim))
-        return vectors[:, -1] * values[-1].clamp(min=0).sqrt()
-    variances = covariances[index].expand(dim)
-    axis = torch.zeros_like(variances)
-    longest = int(variances.argmax())
-    axis[longest] = variances[longest].sqrt()
-    return axis

@@ -1,7 +1,6 @@
 """Densities and sums of chosen pairs of a point and a component, without packed products.
 
-Where a point meets only some components, their pairs are grouped by component and met in padded blocks, so that what is
-small becomes one batched product.
+Pairs are grouped by component and computed in padded blocks, so that many small products become one batched product.
 """
 
 from collections.abc import Iterator
@@ -10,13 +9,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.packed import pack
+from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.packed import pack
 from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points
 
 # Numbers in a padded block of the points of some components.
 _BLOCK_NUMBERS = 2_000_000
 _BLOCK_COMPONENTS = 256
+# 10,000 pairs that are left out change a count by less than 1e-6.
+LEAST_RESPONSIBILITY = 1e-10
+# Above this part of all pairs the dense product is faster.
+_LARGEST_SHARE = 0.03
+_PAIRS_BETWEEN_SUMS = 500_000
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,7 @@ def _precisions(white: Tensor) -> Tensor:
 class Pairs:
     """Pairs of a point, at `row` (p,), and a `component` (p,), of k components.
 
-    order: (q,), those of them that are meant, ordered by component; counts: (K,), how many each component has.
+    order: (q,), the selected pairs, ordered by component; counts: (K,), how many each component has.
     """
 
     row: Tensor
@@ -117,7 +122,10 @@ class Pairs:
             stop = start
 
     def scores(self, points: Points, factors: Factors) -> Tensor:
-        """log w_k + log N(x; mu_k, Sigma_k), or its expectation where points are Gaussians, (p,); unmeant ones: any."""
+        """log w_k + log N(x; mu_k, Sigma_k), or its expectation where points are Gaussians, (p,).
+
+        Undefined for pairs that are not selected.
+        """
         scores = points.x.new_empty(len(self.component), dtype=factors.white.dtype)
         for components, places, real in self.blocks(points.x.shape[1]):
             squares = factors.squares(components, points.rows(self.row[places]).to(scores.dtype))  # (b, m)
@@ -143,3 +151,41 @@ class Pairs:
                     squares += (share[..., None] * block.variance).sum(1)
                 parts.append(squares if kind == "diag" else squares.sum(1, keepdim=True))
             sums[chosen] += torch.cat(parts, 1).double()
+
+
+class SparseSums:
+    """The M-step's sums over the few pairs whose responsibility is not negligible, in place of a dense product.
+
+    At inverse temperature 1 and in many dimensions a point belongs to a handful of thousands of components, and the
+    dense product, half of an EM iteration, multiplies zeros. Pairs are added to float64 statistics many at a time.
+    """
+
+    def __init__(self, points: Points, statistics: Statistics, covariance_type: str) -> None:
+        self._points, self._statistics, self._kind = points, statistics, covariance_type
+        self._collected: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._pairs = 0
+
+    def take(self, first: int, relative: Tensor, total: Tensor) -> bool:
+        """Takes the responsibilities relative / total (n, K) of the points from place `first` on.
+
+        Returns False, and takes nothing, where they are not sparse enough.
+        """
+        row, component = (relative > LEAST_RESPONSIBILITY * total[:, None]).nonzero(as_tuple=True)
+        if len(row) > _LARGEST_SHARE * relative.numel():
+            return False
+        self._collected.append((row + first, component, relative[row, component] / total[row]))
+        self._pairs += len(row)
+        if self._pairs >= _PAIRS_BETWEEN_SUMS:
+            self.add()
+        return True
+
+    def add(self) -> None:
+        """Adds the pairs collected so far."""
+        if not self._collected:
+            return
+        row, component, weight = (torch.cat(tensors) for tensors in zip(*self._collected, strict=True))
+        sums = self._statistics.sums
+        pairs = Pairs.of(row, component, len(sums))
+        pairs.add_sums(self._points.to(torch.float64), weight.double(), sums, self._kind)
+        self._collected.clear()
+        self._pairs = 0

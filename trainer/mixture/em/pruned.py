@@ -1,18 +1,17 @@
-"""The exact E-step of a truncated fit, without meeting every component in all dimensions.
+"""The exact E-step of a truncated fit, with most components pruned by a bound in half the dimensions.
 
-The Mahalanobis distance of a point from a component is at least that of their images in any subspace. So a product in
-half the dimensions, a quarter of the packed features, rules out all but some tens of 10,000 components for each point,
-and what it rules out could not add exp(-24) of the point's best density. The others are met as they are.
+The Mahalanobis distance of a point from a component is at least that of their images in any subspace. A product in
+half the dimensions, a quarter of the packed features, therefore prunes all but some tens of 10,000 components for each
+point; a pruned one adds less than exp(-24) of the point's best density. The others are computed exactly.
 """
 
 import torch
 from torch import Tensor
 
 from trainer.mixture.em.dense import DenseScores
-from trainer.mixture.em.packed import pack, unpack
-from trainer.mixture.em.pairs import Factors, Pairs
-from trainer.mixture.em.sparse_sums import LEAST_RESPONSIBILITY
+from trainer.mixture.em.pairs import LEAST_RESPONSIBILITY, Factors, Pairs
 from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.packed import pack, unpack
 from trainer.mixture.parameters import Parameters, log_constants
 from trainer.mixture.points import Points, second_moment
 from trainer.process_group import single
@@ -21,23 +20,23 @@ from trainer.process_group import single
 _NEGLIGIBLE = 24.0
 # The products' float32 may be wrong by a hundredth of a nat, see `DenseScores.safe`.
 _ROUNDING = 0.1
-# With fewer dimensions the half of them is too small a part of the work to be spared.
+# With fewer dimensions pruning saves too little work.
 _FEWEST_DIMENSIONS = 32
 # Above this part of all pairs the dense product is faster.
 _LARGEST_SHARE = 0.04
 _PAIRS_AT_A_TIME = 1_000_000
 
 
-def worth_screening(parameters: Parameters) -> bool:
-    """Whether it saves time: full covariances in many dimensions."""
+def worth_pruning(parameters: Parameters) -> bool:
+    """Whether pruning saves time: full covariances in many dimensions."""
     return parameters.covariance_type == "full" and parameters.dim >= _FEWEST_DIMENSIONS
 
 
-def screened_statistics(points: Points, parameters: Parameters, factors: Factors, best: Tensor) -> Statistics | None:
-    """The exact statistics of the points at inverse temperature 1, see `Expectation`.
+def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, best: Tensor) -> Statistics | None:
+    """The exact statistics of the points at inverse temperature 1, see `EStep`.
 
     factors: of `parameters`; best: (n,), for each point a score that some component reaches. Returns None where so few
-    pairs are ruled out that the dense E-step is faster.
+    pairs are pruned that the dense E-step is faster.
     """
     statistics = Statistics.zeros("full", parameters.n_components, parameters.dim, points.x.device)
     adder = _Adder(points, factors, statistics)
@@ -77,26 +76,26 @@ def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores
 
 
 class _Adder:
-    """Adds what the pairs that were left say to float64 statistics, many pairs at a time."""
+    """Adds the remaining pairs to float64 statistics, many pairs at a time."""
 
     def __init__(self, points: Points, factors: Factors, statistics: Statistics) -> None:
         self._points, self._factors, self._statistics = points, factors, statistics
         self._precise = points.to(torch.float64)
-        self._waiting: list[tuple[Tensor, Tensor]] = []
+        self._collected: list[tuple[Tensor, Tensor]] = []
         self._count = 0
 
     def take(self, row: Tensor, component: Tensor) -> None:
         """Takes all pairs of some points."""
-        self._waiting.append((row, component))
+        self._collected.append((row, component))
         self._count += len(row)
         if self._count >= _PAIRS_AT_A_TIME:
             self.add()
 
     def add(self) -> None:
-        """Adds what waits."""
-        if not self._waiting:
+        """Adds the pairs collected so far."""
+        if not self._collected:
             return
-        row, component = (torch.cat(tensors) for tensors in zip(*self._waiting, strict=True))
+        row, component = (torch.cat(tensors) for tensors in zip(*self._collected, strict=True))
         pairs = Pairs.of(row, component, len(self._statistics.sums))
         scores = pairs.scores(self._points, self._factors).double()
         place = row - row[0]  # rows come in order
@@ -107,7 +106,7 @@ class _Adder:
         self._statistics.totals[0] += (top + total.log()).sum()
         share = relative.div_(total[place])
         pairs.only(share > LEAST_RESPONSIBILITY).add_sums(self._precise, share, self._statistics.sums, "full")
-        self._waiting.clear()
+        self._collected.clear()
         self._count = 0
 
 

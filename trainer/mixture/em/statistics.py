@@ -1,11 +1,11 @@
-"""Expected sufficient statistics: all that the M-step needs to know of the points."""
+"""Expected sufficient statistics, from which the M-step computes parameters."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.packed import packed_size, quadratic_columns
+from trainer.mixture.packed import packed_size, quadratic_columns
 from trainer.process_group import Ranks
 
 
@@ -24,7 +24,7 @@ class Statistics:
 
     @staticmethod
     def zeros(covariance_type: str, n_components: int, dim: int, device: torch.device) -> "Statistics":
-        """No points yet."""
+        """Of no points."""
         columns = 1 + dim + quadratic_columns(covariance_type, dim)
         common = packed_size(dim) if covariance_type == "tied" else 0
         sizes: tuple[tuple[int, ...], ...] = ((n_components, columns), (common,), (2,))
@@ -37,17 +37,17 @@ class Statistics:
         return self
 
     def copy(self) -> "Statistics":
-        """The same numbers in memory of their own."""
+        """A copy that shares no memory."""
         return Statistics(self.sums.clone(), self.common.clone(), self.totals.clone())
 
     def add_(self, other: "Statistics") -> "Statistics":
-        """Takes in the statistics of other points."""
+        """Adds the statistics of other points, in place."""
         for mine, theirs in ((self.sums, other.sums), (self.common, other.common), (self.totals, other.totals)):
             mine.add_(theirs)
         return self
 
     def scaled(self, factor: float) -> "Statistics":
-        """The statistics of as many copies of each point as `factor` says."""
+        """The statistics with every point weighted by `factor`."""
         return Statistics(self.sums * factor, self.common * factor, self.totals * factor)
 
     @property

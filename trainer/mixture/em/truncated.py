@@ -1,8 +1,8 @@
-"""The truncated E-step: each point meets only the few components that are likely to explain it.
+"""The truncated E-step: each point is scored against a few candidate components only.
 
-A point keeps the components that it found best and looks at the neighbours of the first two, so that it follows
-components that move. The densities of those pairs are exact (triangular factors, no packed products); what is left out
-is the mass of all other components, so that the log-likelihood is a lower bound. The first candidates come from a
+The candidates of a point are its best components of the last iteration and the neighbours of the first two, so that
+they follow components that move. The densities of those pairs are exact (triangular factors, no packed products); the
+mass of all other components is left out, so that the log-likelihood is a lower bound. The first candidates come from a
 search index over the whitened means, the later ones from a graph of neighbouring components.
 """
 
@@ -11,24 +11,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.dense import FLOAT32_LIMIT, DenseScores, e_step, packed_second_moment
+from trainer.mixture.em.dense import FLOAT32_LIMIT, DenseScores, dense_statistics, packed_second_moment
 from trainer.mixture.em.e_step import inflated_log_sums
-from trainer.mixture.em.packed import unpack
 from trainer.mixture.em.pairs import Factors, Pairs
-from trainer.mixture.em.pruned import screened_statistics, worth_screening
+from trainer.mixture.em.pruned import pruned_statistics, worth_pruning
 from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.nearest import NearestIndex
+from trainer.mixture.packed import unpack
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points
-from trainer.mixture.start.kmeans import search_index
 
 # Pairs with a smaller responsibility are left out of the sums.
 _LEAST_RESPONSIBILITY = 1e-4
-# E-steps between two looks at which components are neighbours.
+# E-steps between two searches for neighbouring components.
 _STEPS_BETWEEN_GRAPHS = 4
 
 
-class Neighbours:
-    """Which components lie near which, in coordinates where the pooled covariance is the identity."""
+class NearestComponents:
+    """Search for the nearest means, in coordinates where the pooled covariance is the identity."""
 
     def __init__(self, parameters: Parameters) -> None:
         pooled = (parameters.weights / parameters.weights.sum()) @ parameters.covariances.expand(
@@ -39,16 +39,15 @@ class Neighbours:
             self._white = torch.linalg.inv(cholesky)  # (D, D)
         else:
             self._white = pooled.expand(parameters.dim).rsqrt().diag()
-        self._index = search_index(parameters.means @ self._white.mT)
+        self._index = NearestIndex(parameters.means @ self._white.mT)
 
     def search(self, x: Tensor, count: int) -> Tensor:
         """The `count` components whose means are nearest to each point x (n, D). Returns (n, count) int64."""
-        white = (x.double() @ self._white.mT).to("cpu", torch.float32).contiguous()
-        return torch.from_numpy(self._index.search(white.numpy(), count)[1]).to(x.device)
+        return self._index.search(x.double() @ self._white.mT, count)
 
 
 def pair_scores(points: Points, candidates: Tensor, pairs: Pairs, factors: Factors) -> Tensor:
-    """The scores (n, C) of candidates (n, C). A component that stands twice in a row gets -inf the second time."""
+    """The scores (n, C) of candidates (n, C). A component that is twice in a row gets -inf the second time."""
     scores = pairs.scores(points, factors).view(candidates.shape)
     ordered, place = candidates.sort(dim=1, stable=True)
     doubled = torch.zeros_like(scores, dtype=torch.bool)
@@ -56,8 +55,8 @@ def pair_scores(points: Points, candidates: Tensor, pairs: Pairs, factors: Facto
     return scores.masked_fill_(torch.zeros_like(doubled).scatter_(1, place, doubled), -torch.inf)
 
 
-class Truncated:
-    """The truncated `Expectation`. width: C, candidates a point; the rest as for `Exact`."""
+class TruncatedEStep:
+    """The truncated `EStep`. width: C, candidates of a point; the rest as for `DenseEStep`."""
 
     def __init__(
         self, train: Points, held_out: Points | None, second_moment: Tensor, products: str, width: int
@@ -72,7 +71,7 @@ class Truncated:
         self._factored: tuple[Parameters, Factors] | None = None
 
     def statistics(self, parameters: Parameters, beta: float) -> Statistics:
-        """See `Expectation`."""
+        """See `EStep`."""
         if self._graph is None or self._steps % _STEPS_BETWEEN_GRAPHS == 0:
             self._graph = self._neighbours(parameters)
         self._steps += 1
@@ -84,14 +83,14 @@ class Truncated:
         statistics.totals[1] += len(points)
         dtype = self._sums_dtype(parameters)
         responsibilities = scaled.softmax(1).flatten()
-        matter = pairs.only(responsibilities > _LEAST_RESPONSIBILITY)
-        matter.add_sums(points.to(dtype), responsibilities.to(dtype), statistics.sums, kind)
+        selected = pairs.only(responsibilities > _LEAST_RESPONSIBILITY)
+        selected.add_sums(points.to(dtype), responsibilities.to(dtype), statistics.sums, kind)
         if kind == "tied":
             statistics.common.add_(packed_second_moment(points))
         return statistics
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
-        """See `Expectation`."""
+        """See `EStep`."""
         sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
         if "held_out" in self._points:
             points, scores, _, candidates = self._scores("held_out", parameters)
@@ -101,27 +100,27 @@ class Truncated:
         return sums
 
     def exact(self, name: str, parameters: Parameters) -> Statistics:
-        """Exact statistics of the points "train" or "held_out", whose candidates say where their density is high."""
+        """Exact statistics of the points "train" or "held_out", which are pruned by their candidates."""
         points, scores, _, _ = self._scores(name, parameters)
-        if worth_screening(parameters):
+        if worth_pruning(parameters):
             best = scores.amax(1)
-            if (found := screened_statistics(points, parameters, self._factors_of(parameters), best)) is not None:
+            if (found := pruned_statistics(points, parameters, self._factors_of(parameters), best)) is not None:
                 return found
-        return e_step(points, DenseScores.safe(parameters, self._second_moment, self._products), sparse=True)
+        return dense_statistics(points, DenseScores.safe(parameters, self._second_moment, self._products), sparse=True)
 
     def forget(self) -> None:
-        """Frees what is kept for the last parameters; with thousands of components it is a third of all memory."""
+        """See `EStep`. With thousands of components the factors are a third of all memory."""
         self._factored = None
 
     def state(self) -> dict[str, Tensor]:
-        """See `Expectation`: candidates and the graph of neighbours."""
+        """See `EStep`: candidates and the graph of neighbours."""
         state = {f"candidates.{name}": tensor for name, tensor in self._candidates.items()}
         if self._graph is not None:
             state["graph"] = self._graph
         return state | {"steps": torch.tensor([self._steps])}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """See `Expectation`."""
+        """See `EStep`."""
         device = self._second_moment.device
         self._candidates = {
             name.removeprefix("candidates."): tensor.to(device)
@@ -165,12 +164,12 @@ class Truncated:
     def _search(self, x: Tensor, parameters: Parameters) -> Tensor:
         if self._width >= parameters.n_components:
             return torch.arange(parameters.n_components, dtype=torch.int32, device=x.device).expand(len(x), -1)
-        return Neighbours(parameters).search(x, self._width).int()
+        return NearestComponents(parameters).search(x, self._width).int()
 
     def _neighbours(self, parameters: Parameters) -> Tensor:
         """(K, C / 2) int32: the components nearest to each, itself left out."""
         count = min(self._width // 2, parameters.n_components - 1)
-        return Neighbours(parameters).search(parameters.means, count + 1)[:, 1:].int()
+        return NearestComponents(parameters).search(parameters.means, count + 1)[:, 1:].int()
 
     def _followed(self, candidates: Tensor, scores: Tensor, graph: Tensor) -> Tensor:
         """The next candidates (n, C) int32: a quarter are the best so far, the rest neighbours of the first two."""

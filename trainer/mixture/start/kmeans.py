@@ -1,22 +1,65 @@
-"""k-means on any number of processes: assignment by a faiss index, centroids by an all-reduced float64 sum.
+"""k-means on any number of processes: assignment by a search index, centroids by an all-reduced float64 sum.
 
-faiss's own Kmeans sees one process, and samples 256 points a centroid unless told otherwise; the index, where all the
-time goes, is the same.
+faiss's own Kmeans runs in one process, and by default on a sample of 256 points a centroid; the index, which takes
+nearly all the time, is the same. A checkpoint between iterations lets a killed fit continue.
 """
 
+import json
 import math
+import time
+from pathlib import Path
+from typing import Any
 
-import faiss
 import torch
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from data_shards.io import atomic
+from trainer.mixture.nearest import NearestIndex
 from trainer.mixture.points import place_among_ranks
-from trainer.mixture.start.kmeans_checkpoint import KMeansCheckpoint
 from trainer.process_group import Ranks
 
-# Points a centroid that k-means++ looks at; its cost is their number times K.
+# Points a centroid that k-means++ draws from; its cost is their number times K.
 _SEEDING_POINTS = 16
 _MOST_CAREFUL_SEEDS = 500
+
+
+class KMeansCheckpoint:
+    """One file with the centroids after some iterations, which are all that k-means needs to continue.
+
+    fingerprint: settings and data, which must agree for the file to be used; every_seconds: least time between writes.
+    """
+
+    def __init__(self, file: Path, fingerprint: dict[str, Any], ranks: Ranks, every_seconds: float) -> None:
+        self._file, self._ranks, self._every_seconds = file, ranks, every_seconds
+        self._fingerprint = json.dumps(fingerprint, sort_keys=True)
+        self._saved = time.monotonic()
+
+    def save(self, centroids: Tensor, iteration: int) -> None:
+        """Writes centroids (K, D) after `iteration` iterations where the last file is old enough."""
+        if not self._ranks.is_main or time.monotonic() - self._saved < self._every_seconds:
+            return
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"fingerprint": self._fingerprint, "iteration": str(iteration)}
+        atomic.write_bytes(self._file, save({"centroids": centroids.cpu().contiguous()}, metadata))
+        self._saved = time.monotonic()
+
+    def resume(self, shape: tuple[int, int]) -> tuple[Tensor, int] | None:
+        """Centroids of that shape and the iterations done, as the first process finds them, or None."""
+        state = torch.zeros(shape[0] * shape[1] + 2, dtype=torch.float64, device=self._ranks.device)
+        if self._ranks.is_main and self._file.exists():
+            with safe_open(str(self._file), "pt") as file:
+                metadata = file.metadata()
+                if metadata["fingerprint"] == self._fingerprint:
+                    state[:-2] = file.get_tensor("centroids").flatten().to(state.device)
+                    state[-2:] = torch.tensor([int(metadata["iteration"]), 1.0])
+        self._ranks.sum_(state)
+        return (state[:-2].view(shape), int(state[-2])) if state[-1] else None
+
+    def remove(self) -> None:
+        """Deletes the file; called by the first process once a later checkpoint replaces it."""
+        self._file.unlink(missing_ok=True)
 
 
 def kmeans(
@@ -31,9 +74,9 @@ def kmeans(
 ) -> tuple[Tensor, Tensor]:
     """Clusters the points of all processes. x: (n, D), this process's slice. generator: the same on each process.
 
-    checkpoint: where a run that was killed is taken up, and kept between iterations.
-    Returns centroids (K, D) float64 and this process's labels (n,) int64. A cluster that goes empty takes half of the
-    largest one (its centroid, moved by a thousandth of the spread); some may stay empty where points are doubled.
+    checkpoint: written between iterations, and continued from where it exists.
+    Returns centroids (K, D) float64 and this process's labels (n,) int64. An empty cluster takes half of the largest
+    one (its centroid, moved by a thousandth of the spread); some may stay empty where points are duplicated.
     """
     points = x.to(torch.float32)
     resumed = None if checkpoint is None else checkpoint.resume((k, x.shape[1]))
@@ -66,17 +109,7 @@ def _seeds(points: Tensor, k: int, init: str, generator: torch.Generator, ranks:
 
 def _assign(points: Tensor, centroids: Tensor) -> Tensor:
     """Index of the nearest centroid of each point, (n,) int64."""
-    _, labels = search_index(centroids).search(points.cpu().contiguous().numpy(), 1)
-    return torch.from_numpy(labels[:, 0]).to(points.device)
-
-
-def search_index(vectors: Tensor) -> "faiss.Index":
-    """An exact faiss index of vectors (K, D) under Euclidean distance: on the GPU where there is one."""
-    index: faiss.Index = faiss.IndexFlatL2(vectors.shape[1])
-    if vectors.is_cuda and faiss.get_num_gpus() > 0:
-        index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), vectors.device.index or 0, index)
-    index.add(vectors.to("cpu", torch.float32).contiguous().numpy())
-    return index
+    return NearestIndex(centroids).search(points, 1)[:, 0]
 
 
 def _gather(points: Tensor, rows: Tensor, first: int, ranks: Ranks) -> Tensor:
@@ -113,7 +146,7 @@ def _plus_plus(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def _repaired(sums: Tensor) -> Tensor:
-    """Centroids (K, D) from counts and sums (K, 1 + D); each empty cluster is put beside the largest."""
+    """Centroids (K, D) from counts and sums (K, 1 + D); each empty cluster takes half of the largest."""
     counts = sums[:, 0].clone()
     centroids = sums[:, 1:] / counts.clamp(min=1)[:, None]
     for empty in (counts == 0).nonzero()[:, 0].tolist():

@@ -1,14 +1,14 @@
-"""The exact E-step that rules components out by what is seen of them in half the dimensions."""
+"""The exact E-step that prunes components by a bound in half the dimensions."""
 
 import pytest
 import torch
 from support.mixture_cases import draws, known_mixture
 
-from trainer.mixture.em import pruned as screened
-from trainer.mixture.em.dense import Exact
+from trainer.mixture.em import pruned
+from trainer.mixture.em.dense import DenseEStep
 from trainer.mixture.em.pairs import Factors
-from trainer.mixture.em.pruned import screened_statistics, worth_screening
-from trainer.mixture.em.truncated import Truncated
+from trainer.mixture.em.pruned import pruned_statistics, worth_pruning
+from trainer.mixture.em.truncated import TruncatedEStep
 from trainer.mixture.points import Points, second_moment
 from trainer.process_group import single
 
@@ -23,8 +23,8 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("gaussians", [False, True])
 @pytest.mark.parametrize("spread", [0.3, 1.0])
 def test_its_statistics_are_the_exact_ones_even_from_poor_candidates(gaussians, spread, monkeypatch):
-    monkeypatch.setattr(screened, "_PAIRS_AT_A_TIME", 3000)
-    monkeypatch.setattr(screened, "_LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(pruned, "_PAIRS_AT_A_TIME", 3000)
+    monkeypatch.setattr(pruned, "_LARGEST_SHARE", 1.0)
     truth = known_mixture("full", k=K, dim=DIM, spread=spread).parameters_
     x = draws(known_mixture("full", k=K, dim=DIM, spread=spread), 1000).double()
     points = Points(x, torch.rand(x.shape, dtype=torch.float64) if gaussians else None)
@@ -39,24 +39,24 @@ def test_its_statistics_are_the_exact_ones_even_from_poor_candidates(gaussians, 
         ]
     ).flatten()
     best = factors.constants[arbitrary] - 0.5 * squares
-    exact = Exact(points, None, second_moment(points, single()), "float64").statistics(truth, 1.0)
-    assert_same(screened_statistics(points, truth, factors, best), exact)
+    exact = DenseEStep(points, None, second_moment(points, single()), "float64").statistics(truth, 1.0)
+    assert_same(pruned_statistics(points, truth, factors, best), exact)
 
 
-def test_it_closes_truncated_fits_in_many_dimensions():
+def test_truncated_fits_in_many_dimensions_end_with_it():
     apart = known_mixture("full", k=K, dim=DIM, spread=8.0)
     near = known_mixture("full", k=K, dim=DIM, spread=0.3)
-    assert worth_screening(apart.parameters_)
-    assert not worth_screening(known_mixture("full", dim=16).parameters_)
-    assert not worth_screening(known_mixture("diag", dim=DIM).parameters_)
-    # Of components that are near each other too few can be ruled out, and the dense E-step takes over.
-    for mixture, screens in ((apart, True), (near, False)):
+    assert worth_pruning(apart.parameters_)
+    assert not worth_pruning(known_mixture("full", dim=16).parameters_)
+    assert not worth_pruning(known_mixture("diag", dim=DIM).parameters_)
+    # Of components that are near each other too few can be pruned, and the dense E-step is used.
+    for mixture, prunes in ((apart, True), (near, False)):
         points = Points(draws(mixture, 1000).double())
         moment, parameters = second_moment(points, single()), mixture.parameters_
-        best = Truncated(points, None, moment, "float64", width=8)._scores("train", parameters)[1].amax(1)
-        found = screened_statistics(points, parameters, Factors.of(parameters, torch.float64), best)
-        assert (found is not None) == screens
-        truncated = Truncated(points, points, moment, "float64", width=8)
-        exact = Exact(points, points, moment, "float64")
+        best = TruncatedEStep(points, None, moment, "float64", width=8)._scores("train", parameters)[1].amax(1)
+        found = pruned_statistics(points, parameters, Factors.of(parameters, torch.float64), best)
+        assert (found is not None) == prunes
+        truncated = TruncatedEStep(points, points, moment, "float64", width=8)
+        exact = DenseEStep(points, points, moment, "float64")
         for name in ("train", "held_out"):
             assert_same(truncated.exact(name, parameters), exact.exact(name, parameters))

@@ -1,15 +1,15 @@
-"""Stepwise EM: one small M-step a batch, for points that do not fit in memory (Cappe and Moulines 2009)."""
+"""Stepwise EM: one M-step a batch, for points that do not fit in memory (Cappe and Moulines 2009)."""
 
 from dataclasses import replace
 
-from trainer.mixture.em.dense import Exact
-from trainer.mixture.em.m_step import maximise
+from trainer.mixture.em.dense import DenseEStep
+from trainer.mixture.em.m_step import m_step
 from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.fitting import kmeans_start
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, second_moment
 from trainer.mixture.settings import Settings
-from trainer.mixture.standardisation import Frame
+from trainer.mixture.standardisation import Standardisation
 from trainer.process_group import Ranks
 
 # The weight of batch t is (t + 2)^-0.7; any power in (0.5, 1] converges, and 0.7 forgets the start soon.
@@ -17,30 +17,30 @@ _FORGETTING = 0.7
 
 
 class Stepwise:
-    """Running sufficient statistics a point. The first batch sets the frame and, by k-means, the start.
+    """Running sufficient statistics a point. The first batch sets the standardisation and, by k-means, the start.
 
-    start: parameters in the data's coordinates to go on from, or None for k-means.
+    start: parameters in the data's coordinates to continue from, or None for k-means.
     """
 
     def __init__(self, settings: Settings, first: Points, start: Parameters | None, ranks: Ranks) -> None:
-        self._ranks, self._frame = ranks, Frame.of(first.x, ranks)
-        self._settings = replace(settings, reg_covar=settings.reg_covar / self._frame.scale**2)
+        self._ranks, self._standardisation = ranks, Standardisation.of(first.x, ranks)
+        self._settings = replace(settings, reg_covar=settings.reg_covar / self._standardisation.scale**2)
         if start is None:
-            self._parameters = kmeans_start(self._entered(first), self._settings, ranks)
+            self._parameters = kmeans_start(self._standardised(first), self._settings, ranks)
         else:
-            self._parameters = self._frame.enter_parameters(start.to(ranks.device))
+            self._parameters = self._standardisation.apply_to_parameters(start.to(ranks.device))
         self._running: Statistics | None = None
         self._steps, self._seen = 0, 0.0
 
     @property
     def parameters(self) -> Parameters:
         """The mixture so far, in the data's coordinates."""
-        return self._frame.leave_parameters(self._parameters)
+        return self._standardisation.invert(self._parameters)
 
     def step(self, batch: Points) -> float:
-        """Takes in this process's part of one batch. Returns the batch's nats per point before the step."""
-        points = self._entered(batch)
-        exact = Exact(points, None, second_moment(points, self._ranks), self._settings.products)
+        """One step by this process's part of a batch. Returns the batch's nats per point before the step."""
+        points = self._standardised(batch)
+        exact = DenseEStep(points, None, second_moment(points, self._ranks), self._settings.products)
         batch_statistics = exact.statistics(self._parameters, 1.0).all_reduce(self._ranks)
         average = batch_statistics.scaled(1 / batch_statistics.points)
         weight = 1.0 if self._running is None else (self._steps + 2) ** -_FORGETTING
@@ -49,13 +49,13 @@ class Stepwise:
         )
         self._steps += 1
         self._seen += batch_statistics.points
-        self._parameters = maximise(
+        self._parameters = m_step(
             self._running.scaled(self._seen),
             self._settings.covariance_type,
             ridge=self._settings.reg_covar,
             prior_strength=self._settings.nu(points.x.shape[1]),
         )
-        return batch_statistics.mean_log_likelihood + self._frame.log_density_shift
+        return batch_statistics.mean_log_likelihood + self._standardisation.log_density_shift
 
-    def _entered(self, points: Points) -> Points:
-        return self._frame.enter(points, self._settings.working_dtype)
+    def _standardised(self, points: Points) -> Points:
+        return self._standardisation.apply(points, self._settings.working_dtype)

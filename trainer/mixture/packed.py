@@ -1,4 +1,4 @@
-"""Packed quadratic features: every log-density of the mixture becomes one row of a matrix product.
+"""Packed quadratic features: the log-densities of all components are one matrix product.
 
 log w_k + log N(x; mu_k, Sigma_k) is linear in phi(x) = [1, x, quadratic terms of x], so that the E-step is the product
 of the features with one coefficient row a component, and the M-step's sums are the product of the responsibilities
@@ -56,7 +56,7 @@ def quadratic_columns(covariance_type: str, dim: int) -> int:
 
 
 class Features:
-    """phi of one chunk of points after another, in memory that is asked for once: one row a feature, (columns, n).
+    """phi of one chunk of points after another, in memory that is allocated once: one row a feature, (columns, n).
 
     rows: points of the largest chunk.
     """

@@ -1,0 +1,97 @@
+"""A fitted mixture, and the folder that it lies in: mixture.safetensors, and mixture.json, written last."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_shards.io.errors import InputError
+from trainer.mixture.density import MixtureDensity
+from trainer.mixture.parameters import Parameters
+from trainer.mixture.settings import Settings
+from trainer.run_folder.latents import WEIGHTS
+from trainer.run_folder.tensor_folder import TensorFolder
+
+MIXTURE = TensorFolder(noun="fitted mixture", tensors="mixture.safetensors", record="mixture.json")
+_FORMAT = 1
+_REMEDY = "fit one with: python -m trainer.mixture --run RUN"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitRecord:
+    """What a fit found beside the parameters."""
+
+    converged: bool
+    """Whether the last iteration gained less than the tolerance."""
+    n_iter: int
+    """EM iterations."""
+    history: list[dict[str, float]]
+    """One record an iteration: beta, the inverse temperature; log_likelihood and, at beta = 1 with held-out points,
+    held_out, in nats per point, of the mixture before the iteration's M-step; seconds."""
+    prior_strength: float
+    """nu of the last M-step, as given or chosen."""
+    inflation: float
+    """Factor on all covariances, as given or chosen."""
+    truncation_loss: float | None
+    """Nats per training point that the truncated E-step left out at the end; None where the E-step was exact."""
+    seconds: dict[str, float]
+    """Wall time by phase."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedMixture:
+    """Parameters in the data's coordinates, the settings of their fit, and what it found."""
+
+    parameters: Parameters
+    settings: Settings
+    record: FitRecord | None
+    """None where the parameters were given, not fitted."""
+
+    @property
+    def density(self) -> MixtureDensity:
+        """The mixture as a density of tensors."""
+        return MixtureDensity(self.parameters)
+
+
+def mixture_folder(run: str | Path, n_components: int, covariance_type: str = "full", weights: str = "final") -> Path:
+    """RUN/mixtures/K-covariance, or RUN/mixtures/K-covariance-stage1 for the codes of the end of stage 1."""
+    if weights not in WEIGHTS:
+        raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
+    name = f"{n_components}-{covariance_type}"
+    return Path(run) / "mixtures" / (name if weights == "final" else f"{name}-{weights}")
+
+
+def save_mixture(folder: str | Path, fitted: FittedMixture) -> None:
+    """Writes a mixture into `folder`, in place of the one that may be there."""
+    parameters = fitted.parameters
+    tensors = {name: getattr(parameters, name) for name in ("weights", "means", "covariances")}
+    record = {
+        "format": _FORMAT,
+        "covariance_type": parameters.covariance_type,
+        "n_components": parameters.n_components,
+        "dimensions": parameters.dim,
+        "settings": asdict(fitted.settings),
+    }
+    MIXTURE.write(Path(folder), tensors, record | ({} if fitted.record is None else asdict(fitted.record)))
+
+
+def load_mixture(folder: str | Path, device: str | torch.device = "cpu") -> FittedMixture:
+    """Reads what `save_mixture` wrote. Raises InputError where it is missing, damaged or of another format."""
+    folder = Path(folder)
+    stored = MIXTURE.read_record(folder)
+    if stored is not None and stored.get("format") != _FORMAT:
+        raise InputError(f"{folder / MIXTURE.record}: this is not a mixture of format {_FORMAT}; fit it again")
+    tensors, stored = MIXTURE.read(folder, _REMEDY)
+    try:
+        parameters = Parameters(covariance_type=stored["covariance_type"], **tensors)
+        return FittedMixture(
+            parameters=parameters.to(device), settings=Settings(**stored["settings"]), record=_fit_record(stored)
+        )
+    except (KeyError, TypeError) as error:
+        raise MIXTURE.damaged(folder, f"{MIXTURE.record} has unknown or missing entries: {error}") from error
+
+
+def _fit_record(stored: dict[str, Any]) -> FitRecord | None:
+    names = [field.name for field in fields(FitRecord)]
+    return FitRecord(**{name: stored[name] for name in names}) if "n_iter" in stored else None
