@@ -8,16 +8,16 @@
 The rooms, from the top; each imports only what stands below it:
 
     __main__    the list of commands
-    inspect     what a person runs to look at shards: verify, info, simulate
-    stream      `order` decides which sample is where in an epoch, `reader` reads and checks samples, `batch_loader`
-                loads a rank's part of a global batch, `stream` is what training uses
+    inspect     the commands verify, info and simulate
+    stream      `order` decides which sample is where in an epoch, `reader` reads and checks samples, `stream` is what
+                training uses
     build       `writer` writes a tar and its index, `builder` does so in parallel and writes the manifest last,
-                `request` is what to build, `command` its command line
+                `request` is what to build and the table of data sets known by name, `command` its command line
     storage     where the stream reads shards: a local folder, or a bounded cache of remote ones
-    sources     data sets as their authors distribute them, and the table of those known by name
-    manifest, shard_index, pixels, checksum
+    sources     data sets as their authors distribute them
+    manifest, shard_index, pixels
                 the format of shards
-    io          what all packages share: errors, atomic files, addresses, locks, tables, progress
+    io          what all packages share: errors, configurations, atomic files, addresses, locks, tables, progress
 """
 
 from importlib import import_module

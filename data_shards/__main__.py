@@ -8,8 +8,7 @@ import sys
 
 from data_shards.build import command as build_command
 from data_shards.inspect import info, simulate, verify
-from data_shards.io.command_line import OneLineParser
-from data_shards.io.errors import command
+from data_shards.io.errors import OneLineParser, command
 
 _COMMANDS = {
     "build": (build_command, "make shards from a data set"),

@@ -3,8 +3,7 @@
 import importlib
 import sys
 
-from data_shards.io.command_line import OneLineParser
-from data_shards.io.errors import command
+from data_shards.io.errors import OneLineParser, command
 
 # Each is a module eval/commands/NAME.py with add_arguments(parser) and run(arguments).
 COMMANDS = {

@@ -8,9 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from data_shards.io.command_line import OneLineParser
 from data_shards.io.disk import existing_parent
-from data_shards.io.errors import InputError, command
+from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import duration
 from data_shards.manifest import FILE, Manifest
 from data_shards.sources.celeba import CelebASource

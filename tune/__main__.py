@@ -4,8 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from data_shards.io.command_line import OneLineParser
-from data_shards.io.errors import InputError, command
+from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
 from trainer.dry_run import estimate

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import get_args
 
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES
-from data_shards.build.request import BuildEstimate, BuildRequest
+from data_shards.build.request import SOURCES, BuildEstimate, BuildRequest
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
 from data_shards.pixels import Encoding
-from data_shards.sources.by_name import SOURCES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

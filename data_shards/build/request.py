@@ -8,8 +8,13 @@ from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import Encoding, Pixels
-from data_shards.sources.by_name import SOURCES
-from data_shards.sources.source import Source
+from data_shards.sources.celeba import CELEBA
+from data_shards.sources.folder import FOLDER
+from data_shards.sources.idx import FASHION_MNIST, MNIST
+from data_shards.sources.source import Dataset, Source
+
+SOURCES: dict[str, Dataset] = {known.name: known for known in (CELEBA, MNIST, FASHION_MNIST, FOLDER)}
+"""The data sets that are known by name. A new one is a file in `sources/` and its entry here."""
 
 # JPEGs of 178 x 218 pixels that one core of 2021 decodes, crops and resizes to 64 x 64 in a second.
 _IMAGES_PER_CORE_SECOND = 1800
@@ -37,7 +42,7 @@ def build_shards(
 
     The same call again continues an interrupted build, and returns at once where it is finished.
 
-    dataset       a name in `data_shards.sources.by_name.SOURCES`: celeba, mnist, fashion-mnist or folder
+    dataset       a name in `SOURCES`: celeba, mnist, fashion-mnist or folder
     out           folder for the shards; made where it is missing
     source        folder of the data set's files; may be left out for fashion-mnist, which is found or downloaded
     size          side of the images in pixels; default 64, for mnist and fashion-mnist 28, as they are

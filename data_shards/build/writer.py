@@ -13,11 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
-from data_shards.checksum import sha256_of_file, xxh3
 from data_shards.io import atomic
+from data_shards.io.disk import sha256_of_file
 from data_shards.manifest import Shard
 from data_shards.pixels import BadImage, Pixels, npy_header
-from data_shards.shard_index import FORMAT, ShardIndex
+from data_shards.shard_index import FORMAT, ShardIndex, xxh3
 from data_shards.sources.source import Sample, Source
 
 _TAR_BLOCK = 512

@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from data_shards.inspect.shuffle_quality import shuffle_quality
 from data_shards.io import atomic
 from data_shards.io.address import Address
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, shard_files
-from data_shards.stream.order import EpochOrder
+from data_shards.storage import DEFAULT_CACHE_BYTES, shard_files
+from data_shards.stream.order import EpochOrder, shuffle_quality
 from data_shards.stream.reader import BadSample, Reader
 
 SHEET_FILE = "contact-sheet.png"

@@ -14,14 +14,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards.inspect.shuffle_quality import ShuffleQuality, shuffle_quality
 from data_shards.io.configuration import PositiveInt, configuration
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import TAR_BYTES
-from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES
-from data_shards.stream.order import Counted, EpochOrder
+from data_shards.storage import DEFAULT_CACHE_BYTES
+from data_shards.stream.order import Counted, EpochOrder, ShuffleQuality, shuffle_quality
 
 _SPLIT = "train"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from data_shards import shard_index
-from data_shards.checksum import sha256_of_file
 from data_shards.io.address import Address, Unreachable
+from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest, Shard
 from data_shards.pixels import IMAGE_EXTENSIONS, BadImage, Pixels, npy_header
 from data_shards.shard_index import ShardIndex
-from data_shards.storage.shard_folder import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
+from data_shards.storage import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
 
 _EXTENSIONS = IMAGE_EXTENSIONS | {"cls", "json"}  # of all members
 

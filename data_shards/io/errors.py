@@ -4,9 +4,11 @@ A command ends with exit code 2 and one line on stderr where the input is wrong:
 with it, what would be right. Everything else is a defect of ours and keeps its traceback.
 """
 
+import argparse
 import errno
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -48,9 +50,19 @@ _MACHINE_FAULTS = {
 _options: dict[str, str] = {}  # of the command line that was parsed last: parameter -> option
 
 
-def name_options(options: Mapping[str, str]) -> None:
-    """Makes `command` print these options instead of the parameters that they set: {"n": "--n"}."""
-    _options.update(options)
+class OneLineParser(argparse.ArgumentParser):
+    """An ArgumentParser that raises InputError instead of printing its usage.
+
+    `command` names the option whose `dest` is the parameter of an InputError.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the parsers of subcommands too
+        options = {action.dest: action.option_strings for action in self._actions if action.option_strings}
+        _options.update({dest: max(strings, key=len) for dest, strings in options.items()})
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def command(main: Callable[[], None]) -> int:

@@ -17,13 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards import shard_index
-from data_shards.checksum import Checksum
 from data_shards.io.address import Unreachable
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest, Shard
 from data_shards.pixels import BadImage, npy_header
-from data_shards.shard_index import ShardIndex
-from data_shards.storage.shard_folder import ShardFiles
+from data_shards.shard_index import Checksum, ShardIndex
+from data_shards.storage import ShardFiles
 
 _MOST_REPLACEMENTS_TRIED = 100
 

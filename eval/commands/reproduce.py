@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
-from data_shards.io.user_cache import cache_folder
 from eval.commands.options import chosen_part
 from eval.distance.extractors.inception import WEIGHTS_NAME
 from eval.paper.evidence import Evidence

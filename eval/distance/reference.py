@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
-from data_shards.io.user_cache import cache_folder
 from data_shards.manifest import Manifest
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.feature_extraction import extract

@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from data_shards.io.command_line import OneLineParser
 from data_shards.io.configuration import described, fields_of, is_configuration, leaf_fields, meanings, nearest, shown
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 

@@ -2,8 +2,7 @@
 
 import sys
 
-from data_shards.io.command_line import OneLineParser
-from data_shards.io.errors import command
+from data_shards.io.errors import OneLineParser, command
 from data_shards.io.progress import Progress
 from trainer.flow.fitting import FlowSettings, fit_flow
 from trainer.flow.storage import FLOW, flow_folder, save_flow

@@ -1,6 +1,6 @@
 """python -m trainer.mixture: fits mixtures to the latent codes of a run."""
 
-from data_shards.io.command_line import OneLineParser
+from data_shards.io.errors import OneLineParser
 from trainer.mixture import encodings
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import COVARIANCE_TYPES, SEEDINGS, Settings

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.io import atomic
+from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from data_shards.io.locks import locked
-from data_shards.io.user_cache import cache_folder
 
 
 @dataclass(frozen=True, kw_only=True)

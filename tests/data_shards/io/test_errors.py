@@ -6,8 +6,7 @@ import pickle
 
 import pytest
 
-from data_shards.io.command_line import OneLineParser
-from data_shards.io.errors import InputError, at_least, command
+from data_shards.io.errors import InputError, OneLineParser, at_least, command
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):

@@ -9,7 +9,7 @@ from PIL import Image
 from data_shards.build.builder import BuildOptions, build
 from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
-from data_shards.sources import fashion_mnist
+from data_shards.sources import idx as idx_source
 from data_shards.sources.folder import FolderSource
 from data_shards.sources.idx import IdxSource, read_idx
 from data_shards.stream.stream import ShardStream
@@ -136,29 +136,29 @@ def test_a_folder_without_images_is_reported(tmp_path):
 
 def test_fashion_mnist_is_taken_from_the_cache_before_it_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("SIGMA_VAE_CACHE", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no-package")
+    monkeypatch.setattr(idx_source, "DEBIAN_FOLDER", tmp_path / "no-package")
     kept = tmp_path / "fashion-mnist"
     kept.mkdir()
-    for name in fashion_mnist.FILES:
+    for name in idx_source.FILES:
         (kept / name).write_bytes(b"")
-    assert fashion_mnist.find_folder() == kept
+    assert idx_source.find_fashion_mnist() == kept
 
 
 def test_without_network_and_package_the_three_ways_are_reported(tmp_path, monkeypatch):
     monkeypatch.setenv("SIGMA_VAE_CACHE", str(tmp_path))
-    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path / "no-package")
-    monkeypatch.setattr(fashion_mnist, "OFFICIAL", "https://127.0.0.1:9/")
+    monkeypatch.setattr(idx_source, "DEBIAN_FOLDER", tmp_path / "no-package")
+    monkeypatch.setattr(idx_source, "OFFICIAL", "https://127.0.0.1:9/")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
         InputError, match=r"Give their folder, or `apt-get install dataset-fashion-mnist`, or open the network"
     ):
-        fashion_mnist.find_folder()
+        idx_source.find_fashion_mnist()
     assert [path.name for path in tmp_path.rglob("*")] == ["fashion-mnist"]
 
 
-@pytest.mark.skipif(not fashion_mnist.DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(not idx_source.DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_debians_files_are_fashion_mnist():
-    source = IdxSource(fashion_mnist.DEBIAN_FOLDER, name="fashion-mnist", num_valid=0)
+    source = IdxSource(idx_source.DEBIAN_FOLDER, name="fashion-mnist", num_valid=0)
     images = np.stack([source.read("train", index).image for index in range(60_000)]) / 255
     # Mean and deviation as published with the data set and used for normalising it ever since.
     assert (images.mean(), images.std()) == pytest.approx((0.2860, 0.3530), abs=5e-5)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_shards.inspect.shuffle_quality import shuffle_quality
-from data_shards.stream.order import EpochOrder
+from data_shards.stream.order import EpochOrder, shuffle_quality
 
 
 class Counts:

@@ -1,4 +1,4 @@
-"""The checksums of samples: that they see damage, and that old shards' one is still what it was."""
+"""The checksums in the index: they find damage, and those of old shards are still read."""
 
 import json
 import shutil
@@ -9,11 +9,12 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_shards import checksum
 from data_shards.inspect.verify import verify
 from data_shards.io.address import Address
+from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
+from data_shards.shard_index import CHECKSUMS
 from data_shards.stream.stream import ShardStream
 
 
@@ -28,27 +29,27 @@ def weighted_sum_by_hand(data: bytes) -> int:
 
 @given(st.binary(max_size=100))
 def test_the_checksum_of_format_1_is_the_weighted_sum_of_words(data):
-    assert checksum.BY_FORMAT[1](data) == weighted_sum_by_hand(data)
+    assert CHECKSUMS[1](data) == weighted_sum_by_hand(data)
 
 
 def test_the_checksum_of_format_2_is_xxh3():
-    assert checksum.BY_FORMAT[2](b"abc") == 0x78AF5F94892F3950  # published for XXH3_64bits("abc")
-    assert checksum.BY_FORMAT[2](b"abc") == xxhash.xxh3_64(b"abc").intdigest()
+    assert CHECKSUMS[2](b"abc") == 0x78AF5F94892F3950  # published for XXH3_64bits("abc")
+    assert CHECKSUMS[2](b"abc") == xxhash.xxh3_64(b"abc").intdigest()
 
 
-@pytest.mark.parametrize("number", checksum.BY_FORMAT)
+@pytest.mark.parametrize("number", CHECKSUMS)
 @given(data=st.binary(min_size=1, max_size=64), draws=st.data())
 def test_every_flipped_bit_is_seen(number, data, draws):
     bit = draws.draw(st.integers(0, 8 * len(data) - 1))
     flipped = bytearray(data)
     flipped[bit // 8] ^= 1 << bit % 8
-    assert checksum.BY_FORMAT[number](bytes(flipped)) != checksum.BY_FORMAT[number](data)
+    assert CHECKSUMS[number](bytes(flipped)) != CHECKSUMS[number](data)
 
 
-@pytest.mark.parametrize("number", checksum.BY_FORMAT)
+@pytest.mark.parametrize("number", CHECKSUMS)
 def test_swapped_blocks_are_seen(number):
     data = np.random.default_rng(0).integers(0, 256, 4096, dtype=np.uint8).tobytes()
-    assert checksum.BY_FORMAT[number](data[2048:] + data[:2048]) != checksum.BY_FORMAT[number](data)
+    assert CHECKSUMS[number](data[2048:] + data[:2048]) != CHECKSUMS[number](data)
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def old_shards(uneven_shards, tmp_path):
             for offset, size in zip(members["offset"], members["size"], strict=True)
         ]
         path.write_text(json.dumps(index))
-        shard["index_sha256"] = checksum.sha256_of_file(path)
+        shard["index_sha256"] = sha256_of_file(path)
     record["format"] = 1
     (folder / "manifest.json").write_text(json.dumps(record))
     return folder
@@ -102,7 +103,7 @@ def test_a_format_of_a_later_version_is_refused(uneven_shards, tmp_path, name):
         if path.name == name:
             record["format"] = 3
         else:
-            record["shards"][0]["index_sha256"] = checksum.sha256_of_file(folder / name)
+            record["shards"][0]["index_sha256"] = sha256_of_file(folder / name)
         path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="format 3"):
         list(ShardStream(folder, split="train", global_batch=32))

@@ -1,8 +1,9 @@
-"""A bounded local copy of remote shards, shared by all processes of a node, and the threads that fill it ahead of time.
+"""Where the stream reads shards: a local folder, or a bounded local copy of remote ones, and the threads that fill it.
 
-Each shard is fetched once, checked against the sha256 of the manifest, and renamed into place under a lock of its own,
-so that ranks that need the same shard wait for one download and ranks that need others do not. Where the limit is
-reached, the shards used longest ago are removed; a process that still reads one keeps its open file.
+The copy is shared by all processes of a node. Each shard is fetched once, checked against the sha256 of the manifest,
+and renamed into place under a lock of its own, so that ranks that need the same shard wait for one download and ranks
+that need others do not. Where the limit is reached, the shards used longest ago are removed; a process that still reads
+one keeps its open file.
 """
 
 import contextlib
@@ -12,19 +13,77 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from data_shards import checksum
 from data_shards.io import atomic
 from data_shards.io.address import Address, Unreachable
+from data_shards.io.disk import cache_folder, sha256_of_file
 from data_shards.io.errors import InputError
 from data_shards.io.locks import locked, locked_if_free
 from data_shards.manifest import Manifest, Shard
 
+DEFAULT_CACHE_BYTES = 64 * 10**9
 _PREFETCH_THREADS = 2
+
+
+class ShardFiles(Protocol):
+    """Where a reader gets shards from."""
+
+    def address_of(self, shard: Shard) -> str:
+        """Where the shard comes from, for messages."""
+
+    def index(self, shard: Shard) -> bytes:
+        """The shard's index. Raises OSError or Unreachable."""
+
+    def open(self, shard: Shard) -> int:
+        """A file descriptor of the tar. Raises OSError or Unreachable."""
+
+    def discard(self, shard: Shard) -> bool:
+        """Called where the tar or index is damaged; True: it is worth opening again."""
+
+
+class ShardFolder:
+    """Shards in a local folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def address_of(self, shard: Shard) -> str:
+        """Path of the tar."""
+        return os.fspath(self._folder / shard.name)
+
+    def index(self, shard: Shard) -> bytes:
+        """The index. Raises OSError."""
+        return (self._folder / shard.index_name).read_bytes()
+
+    def open(self, shard: Shard) -> int:
+        """A file descriptor of the tar. Raises OSError."""
+        return os.open(self._folder / shard.name, os.O_RDONLY | os.O_CLOEXEC)
+
+    def discard(self, shard: Shard) -> bool:
+        """False: there is no other copy of a local shard."""
+        return False
+
+
+def shard_files(address: Address, manifest: Manifest, *, cache_bytes: int, split: str) -> ShardFiles:
+    """The folder itself where it is local, else a cache of at most `cache_bytes` in the user's cache folder.
+
+    Raises InputError where the cache cannot hold the shards of one shuffling window.
+    """
+    if address.local is not None:
+        return ShardFolder(address.local)
+    largest = sorted((shard.bytes for shard in manifest.shards_of(split)), reverse=True)
+    if cache_bytes < (least := sum(largest[: manifest.window])):
+        raise InputError(
+            f"{cache_bytes} is less than the {least} of one shuffling window; give at least that, or build with a "
+            "smaller window",
+            parameter="cache_bytes",
+        )
+    return ShardCache(address, manifest, root=cache_folder("shards"), limit_bytes=cache_bytes)
 
 
 class ShardCache:
@@ -108,7 +167,7 @@ class ShardCache:
         self._make_room(shard.bytes, beside)
         try:
             self._remote.download(shard.name, beside)
-            if checksum.sha256_of_file(beside) != shard.sha256:
+            if sha256_of_file(beside) != shard.sha256:
                 raise Unreachable(f"{self.address_of(shard)}: does not have the sha256 of the manifest")
             os.replace(beside, self._folder / shard.name)
         except OSError as error:

@@ -91,7 +91,7 @@ def test_a_second_epoch_comes_from_the_cache(served):
 
 def test_the_ranks_of_a_node_fetch_each_shard_once(served, uneven_shards):
     address, requests, _ = served
-    script = Path(__file__).with_name("remote_reader.py")
+    script = Path(__file__).parents[1] / "support" / "remote_reader.py"
     ranks = [
         subprocess.Popen([sys.executable, script, address, str(rank), "3"], stdout=subprocess.PIPE, text=True)
         for rank in range(3)
