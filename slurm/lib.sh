@@ -78,7 +78,7 @@ requeue() {
     exit 1
   fi
   if ((${SLURM_RESTART_COUNT:-0} >= MAX_REQUEUES)); then
-    say "$1; started again $MAX_REQUEUES times already (MAX_REQUEUES), so this ends; submit it again to go on"
+    say "$1; started again $MAX_REQUEUES times already (MAX_REQUEUES), so this ends; submit it again to continue"
     exit 1
   fi
   say "$1; back into the queue"

@@ -135,7 +135,7 @@ def test_the_number_of_requeues_is_bounded(cluster: Cluster):
     cluster.scheduler.start_now(job)
     wait_for(
         lambda: events(run, "resume") and events(run, "train")[-1]["images"] > events(run, "resume")[-1]["images"],
-        "the run goes on",
+        "the run continues",
     )
     cluster.scheduler.command("scancel", "--signal=USR2", job)
     cluster.finish(job, state="FAILED")

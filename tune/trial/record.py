@@ -1,4 +1,4 @@
-"""All that the report says about one trial, read from its run folder in whatever state the trial is."""
+"""The record of one trial for the report, read from its run folder in whatever state the trial is."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

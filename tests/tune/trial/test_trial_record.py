@@ -74,7 +74,7 @@ def test_too_little_memory_is_the_configurations_fault_and_a_lost_connection_is_
 
 def test_a_listener_gets_every_event_that_the_run_logs_in_order(tmp_path, digits_shards):
     sweep = read_sweep(write_sweep(tmp_path, digits_shards))
-    heard = []
-    run = train(sweep.trainer_config("one", 0, {}), lambda kind, images, facts: heard.append((kind, images)))
-    assert heard == [(event["event"], event["images"]) for event in read_events(run)]
-    assert {"train", "valid", "stage_end", "stage_start"} <= {kind for kind, _ in heard}
+    received = []
+    run = train(sweep.trainer_config("one", 0, {}), lambda kind, images, facts: received.append((kind, images)))
+    assert received == [(event["event"], event["images"]) for event in read_events(run)]
+    assert {"train", "valid", "stage_end", "stage_start"} <= {kind for kind, _ in received}
