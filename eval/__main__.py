@@ -1,4 +1,4 @@
-"""python -m eval COMMAND --run RUN: measures a trained run; `python -m eval COMMAND --help` tells the options."""
+"""python -m eval COMMAND --run RUN: measures a trained run; `python -m eval COMMAND --help` lists the options."""
 
 import importlib
 import sys
@@ -8,13 +8,13 @@ from data_shards.io.errors import OneLineParser, command
 # Each is a module eval/commands/NAME.py with add_arguments(parser) and run(arguments).
 COMMANDS = {
     "encode": "posterior means and deviations of all images, for the mixture",
-    "transport": "maps that give samples the spread of real images, for fid --from transported",
+    "transport": "maps that transport samples to the distribution of real images, for fid --from transported",
     "fid": "Frechet distance of samples or reconstructions to real images",
     "likelihood": "ELBO, importance-weighted likelihood, bits per dimension, KL(q_hat || p)",
-    "uncertainty": "variance maps of reconstructions and samples, and whether they can be trusted",
+    "uncertainty": "whether the predicted variance says how far reconstructions are off",
     "memorisation": "whether samples are nearer to training images than new images are",
     "report": "one self-contained page with everything measured so far",
-    "reproduce": "the paper's tables and figures on one data set: trains, measures, and shows ours beside the paper's",
+    "reproduce": "the paper's tables and figures on one data set: trains, measures, and writes ours beside the paper's",
 }
 
 

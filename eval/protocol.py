@@ -29,7 +29,7 @@ class Protocol:
     n: int
     """Number of images that enter, at least 1."""
     image_shape: tuple[int, int, int]
-    """C, H, W of the images that the model saw."""
+    """C, H, W of the images that the model was trained on."""
     pixels: Mapping[str, Any] = field(default_factory=dict)
     """How those pixels were made from the source (crop, size, filter, encoding), as the manifest records it."""
     pixel_scale: str = "[0, 1]"
@@ -97,7 +97,7 @@ class LikelihoodProtocol(VarianceProtocol):
 
 @dataclass(frozen=True, kw_only=True)
 class MemorisationProtocol(VarianceProtocol):
-    """What else the comparison depends on. `split` is the one whose images the model has not seen."""
+    """What else the comparison depends on. `split` is the one whose images the model was not trained on."""
 
     mixture: str
     """The density sampled, as COMPONENTS-COVARIANCE."""

@@ -1,4 +1,4 @@
-"""The questions that can be asked of a trained run, as commands, sweeps and notebooks ask them.
+"""The questions that can be asked of a trained run, by commands, sweeps and programs.
 
 Each is frozen, knows its defaults, and refuses values that make no sense with an InputError that names the field. The
 rooms `distance`, `likelihood`, `uncertainty` and `memorisation` answer them with the results of `eval.results`.

@@ -1,4 +1,4 @@
-"""A trained run as a measurement sees it: its model, its data, and what the protocol of every number must say."""
+"""A trained run as a measurement sees it: its model, its data, and the fields that all of its protocols have."""
 
 import json
 from collections.abc import Callable

@@ -82,12 +82,12 @@ def run(args: argparse.Namespace) -> None:
         cost.require_disk()
         return
     with process_group(args.device) as ranks:
-        asked = comparison(load_run(args.run, args.weights, ranks.device), question, ranks.device)
+        compared = comparison(load_run(args.run, args.weights, ranks.device), question, ranks.device)
         if args.missing is not None:
-            print(",".join(str(part) for part in missing_parts(asked, args.missing)))
+            print(",".join(str(part) for part in missing_parts(compared, args.missing)))
         elif args.part is not None:
             part, parts = chosen_part(args.part)
-            made = make_part(asked, part, parts, ranks, save_images=args.save_images)
+            made = make_part(compared, part, parts, ranks, save_images=args.save_images)
             if ranks.is_main and made.images is None:
                 print(f"{made.path}: finished before")
             elif ranks.is_main:
@@ -96,17 +96,17 @@ def run(args: argparse.Namespace) -> None:
                     f"--merge {parts}"
                 )
         else:
-            earlier = asked.earlier(ranks, save_images=args.save_images)
+            earlier = compared.earlier(ranks, save_images=args.save_images)
             if earlier is not None:
                 result = earlier
             elif args.merge is not None:
-                result = merge_parts(asked, args.merge, ranks)
+                result = merge_parts(compared, args.merge, ranks)
             else:
-                result = asked.measure(ranks, save_images=args.save_images)
+                result = compared.measure(ranks, save_images=args.save_images)
             if ranks.is_main:
                 if earlier is not None:
                     print("measured before:")
-                show(result, asked.path)
+                show(result, compared.path)
 
 
 def _check_parts(args: argparse.Namespace) -> None:

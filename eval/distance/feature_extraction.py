@@ -28,9 +28,9 @@ def extract(
     part: int = 0,
     parts: int = 1,
 ) -> FeatureStatistics:
-    """The statistics of part `part` of a set of n images, the same on every process; each image is seen by one of them.
+    """The statistics of part `part` of a set of n images, the same on every process; each image is on one of them.
 
-    title: what the progress bar says; protocol: stored with the statistics; keep_features: keep the vectors as well.
+    title: of the progress bar; protocol: stored with the statistics; keep_features: keep the vectors as well.
     """
     statistics = FeatureStatistics(extractor.dim, protocol=protocol, keep_features=keep_features)
     mine = blocks_of(n, ranks, part=part, parts=parts)

@@ -1,10 +1,13 @@
 """How likely held-out images are under a run: every term of the bounds with its standard error over the images."""
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
+from torch import Tensor
 
 from data_shards.io.progress import Progress
 from eval.images.subset import gathered, image_noise, own_places, subset_blocks, subset_indices
-from eval.likelihood.latent_kl import latent_kl
 from eval.likelihood.likelihood import Prior, sample_posterior
 from eval.likelihood.values import image_values, summary, units
 from eval.protocol import LikelihoodProtocol
@@ -12,6 +15,7 @@ from eval.questions import LikelihoodQuestion
 from eval.results import LatentDivergence, LikelihoodResult, measured_before
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
+from trainer.noise import seeded_generator
 from trainer.objectives.gaussian import log_prior, variance_floor_cap
 from trainer.process_group import Ranks
 from trainer.updates.evaluation import ACTIVE_VARIANCE
@@ -89,3 +93,37 @@ def _divergence(mixture: MixtureDensity, seed: int, ranks: Ranks) -> LatentDiver
         runs=KL_RUNS,
         unit="nats",
     )
+
+
+class LatentDensity(Protocol):
+    """What the divergence needs of a mixture."""
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n latents, (n, D)."""
+        ...
+
+    def score_samples(self, z: Tensor) -> Tensor:
+        """Log-densities of latents (N, D) in nats, (N,)."""
+        ...
+
+
+def latent_kl(
+    density: LatentDensity,
+    log_prior: Callable[[Tensor], Tensor],
+    ranks: Ranks,
+    *,
+    num_samples: int = 10_000,
+    runs: int = 10,
+    seed: int = 0,
+) -> Tensor:
+    """Monte Carlo estimates of KL(q_hat || p) = E_q_hat[log q_hat(z) - log p(z)], as in Table 1 of the paper.
+
+    Run r draws its `num_samples` latents from (seed, r), whichever process does it. Returns (runs,), float64 nats, the
+    same on every process.
+    """
+    estimates = torch.zeros(runs, dtype=torch.float64)
+    for run in range(ranks.rank, runs, ranks.world_size):
+        z = density.sample(num_samples, generator=seeded_generator(seed, "latent divergence", run))
+        log_ratio = torch.as_tensor(density.score_samples(z)).double() - log_prior(z.double())
+        estimates[run] = log_ratio.mean()
+    return ranks.sum_(estimates.to(ranks.device)).cpu()

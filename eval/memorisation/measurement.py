@@ -1,7 +1,7 @@
 """Whether samples are nearer to training images than new images are.
 
 Samples from q_hat are compared with reconstructions of held-out images, which are as smooth as samples are and come
-from images that the model has never seen. With very many components q_hat could repeat its training codes, so the
+from images that the model was not trained on. With very many components q_hat could repeat its training codes, so the
 latents themselves are compared too.
 """
 

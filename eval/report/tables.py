@@ -5,6 +5,7 @@ from typing import Any
 
 from data_shards.io.tables import Table, plus_minus
 from eval import printed_results as paper
+from eval.distance.measures import FURTHER
 
 Result = Mapping[str, Any]
 
@@ -111,27 +112,17 @@ _SOURCE_TITLES = {
 }
 
 
-# name in RUN/eval/fid-*.json: (title, decimals)
-_FURTHER_MEASURES = {
-    "frechet_distance_at_infinite_n": ("Frechet, infinite n", 2),
-    "kernel_distance": ("Kernel", 4),
-    "precision": ("Precision", 3),
-    "recall": ("Recall", 3),
-    "density": ("Density", 3),
-    "coverage": ("Coverage", 3),
-}
-
-
 def further_measures_table(results: Sequence[Result]) -> Table | None:
     """Whatever else was measured of the same sets, a column each; None where nothing was."""
-    shown = {name: form for name, form in _FURTHER_MEASURES.items() if any(name in r["values"] for r in results)}
+    numbers = [number for measure in FURTHER.values() for number in measure.numbers]
+    shown = [number for number in numbers if any(number.name in r["values"] for r in results)]
     rows = []
     for result in results:
-        cells = [further_value(result["values"].get(name), decimals) for name, (_, decimals) in shown.items()]
+        cells = [further_value(result["values"].get(number.name), number.decimals) for number in shown]
         if any(cells):
             extractor = result["protocol"]["extractor"]["name"]
             rows.append((_image_set(result), _weights(result), extractor, *cells))
-    head = ("Images", "Weights", "Features", *(title for title, _ in shown.values()))
+    head = ("Images", "Weights", "Features", *(number.title for number in shown))
     return Table(head=head, rows=rows) if rows else None
 
 

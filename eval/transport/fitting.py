@@ -11,7 +11,7 @@ the variance that is divided by. A component whose weight amounts to fewer image
 covariance of its own; all such components share a map, each around its own means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +21,6 @@ from eval.images.blocks import BLOCK, block_ids, blocks_of
 from eval.images.latent_samples import mixture_sampler
 from eval.images.sources import from_shards
 from eval.run import MeasuredRun
-from eval.transport.moments import MomentSums
 from eval.transport.transport import Transport
 from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
@@ -139,6 +138,49 @@ def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.pca_lowrank(x, q=directions)[2].contiguous()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """Of the points of K components in P dimensions, where the components of one group share a covariance."""
+
+    count: Tensor
+    """(K,), points of each component."""
+    mean: Tensor
+    """(K, P); 0 where a component has no points."""
+    covariance: Tensor
+    """(M, P, P), of each group's points around the means of their own components, divided by their number."""
+
+
+class MomentSums:
+    """Sums over points that come in parts. group: (K,) int64 in 0 to M - 1, the group of each component."""
+
+    def __init__(self, group: Tensor, dim: int) -> None:
+        self.group = group
+        self.count = torch.zeros(len(group), dtype=torch.float64)
+        self.sum = torch.zeros(len(group), dim, dtype=torch.float64)
+        self.products = torch.zeros(int(group.max()) + 1, dim, dim, dtype=torch.float64)
+
+    def add(self, points: Tensor, component: Tensor) -> None:
+        """points: (n, P) float64; component: (n,) int64, the component of each."""
+        self.count.index_add_(0, component, torch.ones(len(points), dtype=torch.float64))
+        self.sum.index_add_(0, component, points)
+        groups = self.group[component]
+        for group in groups.unique().tolist():
+            own = points[groups == group]
+            self.products[group] += own.mT @ own
+
+    def moments(self, ranks: Ranks) -> Moments:
+        """The moments of all processes' points, on every process."""
+        sums: Iterable[Tensor] = (self.count, self.sum, self.products)
+        count, total, products = (ranks.sum_(values.to(ranks.device)).cpu() for values in sums)
+        mean = total / count.clamp_min(1)[:, None]  # (K, P)
+        covariance = torch.zeros_like(products)
+        for group in range(len(products)):
+            members = self.group == group
+            between = (count[members, None] * mean[members]).mT @ mean[members]  # (P, P)
+            covariance[group] = (products[group] - between) / count[members].sum().clamp_min(1)
+        return Moments(count=count, mean=mean, covariance=covariance)
 
 
 def optimal_map(source: Tensor, target: Tensor) -> Tensor:

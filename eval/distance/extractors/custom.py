@@ -11,8 +11,8 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
+from eval.distance.extractors.resizing import resize_clean
 from eval.distance.extractors.weight_files import sha256_of
-from eval.distance.resizing import resize_clean
 
 Network = Callable[[Tensor], Tensor]
 """(B, 3, size, size) float32 in 0 to 255 to features: (B, dim), or (B, dim, h, w), which is averaged over positions."""

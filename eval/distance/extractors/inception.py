@@ -18,8 +18,8 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
+from eval.distance.extractors.resizing import resize_bilinear, resize_clean
 from eval.distance.extractors.weight_files import WeightFile, given_or_downloaded, sha256_of
-from eval.distance.resizing import resize_bilinear, resize_clean
 from eval.questions import INCEPTION_MODES
 
 _DIM, _SIZE = 2048, 299

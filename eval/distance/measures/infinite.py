@@ -45,7 +45,7 @@ def frechet_at_infinity(features: Tensor, reference: FeatureStatistics, *, seed:
 
 
 def _intercept(x: np.ndarray, y: np.ndarray) -> float:
-    """Where the least-squares line through the points meets x = 0."""
+    """The least-squares line through the points at x = 0."""
     slope = np.cov(x, y)[0, 1] / np.var(x, ddof=1)
     return float(y.mean() - slope * x.mean())
 

@@ -56,11 +56,11 @@ def test_the_demos_command_on_two_processes_names_its_extractor_and_marks_a_smal
 
 
 def test_the_distance_is_that_of_all_features_in_one_numpy_array(run, digits_shards):
-    asked = question(run, "--n", "100", "--from", "prior")
+    against_test = question(run, "--n", "100", "--from", "prior")
     fid(run, "--n", "100", "--from", "prior")
-    images = torch.cat([images for _, images in asked.compared.images(range(2))])
+    images = torch.cat([images for _, images in against_test.compared.images(range(2))])
     real = torch.cat([b.image for b in ShardStream(digits_shards, split="test", global_batch=50, shuffle=False)])
-    features = [asked.extractor(x).double().numpy() for x in (images, real)]
+    features = [against_test.extractor(x).double().numpy() for x in (images, real)]
     moments = [torch.tensor(m) for f in features for m in (f.mean(0), np.cov(f, rowvar=False))]
     assert answer(run)["values"]["frechet_distance"]["value"] == pytest.approx(frechet_distance(*moments), rel=1e-5)
 
@@ -160,6 +160,17 @@ def test_reference_statistics_are_made_once_for_each_data_set_split_and_extracto
     fid(run, "--n", "66", "--split", "valid")
     fid(run, "--n", "67", "--extractor-size", "40")
     assert len(list(path.parent.glob("*.safetensors"))) == 3
+
+
+def test_a_dry_run_estimates_time_and_disk_and_measures_nothing(run, monkeypatch, capsys):
+    options = ("--from", "q_hat", "--mixture", "4", "--device", "cuda", "--dry-run", "--processes", "4")
+    monkeypatch.setattr("sys.argv", ["eval", "fid", "--run", str(run), *options])
+    assert command(main) == 0
+    printed = capsys.readouterr().out
+    assert "images   10,000 compared, 200 real ones of split test" in printed
+    assert "on 4 cuda processes" in printed
+    assert "GB are free" in printed
+    assert not (run / "eval").exists()
 
 
 @pytest.mark.parametrize(

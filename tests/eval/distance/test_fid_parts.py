@@ -32,13 +32,13 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def asked(digits_run):
+def compared(digits_run):
     return question(digits_run)
 
 
 @pytest.fixture(scope="module")
-def whole(asked):
-    return distance(asked.statistics(single()))
+def whole(compared):
+    return distance(compared.statistics(single()))
 
 
 def distance(statistics):
@@ -47,43 +47,43 @@ def distance(statistics):
     return frechet_distance(statistics.mean(), statistics.covariance(), mean, covariance)
 
 
-def write_parts(asked, folder, parts, ranks):
+def write_parts(compared, folder, parts, ranks):
     """The paths of all parts, each made by the processes of `ranks` together."""
     paths = [folder / f"part-{part}-of-{parts}" for part in range(parts)]
     for part, path in enumerate(paths):
-        statistics = asked.statistics(ranks, part=part, parts=parts)
+        statistics = compared.statistics(ranks, part=part, parts=parts)
         if ranks.is_main:
             statistics.save(path)
     return paths
 
 
 @pytest.fixture
-def paths(asked, tmp_path):
-    return write_parts(asked, tmp_path, 3, single())
+def paths(compared, tmp_path):
+    return write_parts(compared, tmp_path, 3, single())
 
 
 @pytest.mark.parametrize("parts", [1, 3, 8])
-def test_parts_made_one_after_the_other_merge_to_nine_digits(asked, tmp_path, whole, parts):
-    merged = merge(write_parts(asked, tmp_path, parts, single()), asked.protocol)
+def test_parts_made_one_after_the_other_merge_to_nine_digits(compared, tmp_path, whole, parts):
+    merged = merge(write_parts(compared, tmp_path, parts, single()), compared.protocol)
     assert distance(merged) == pytest.approx(whole, rel=1e-9)
 
 
 def one_of_two(rank, port, run, folder):
     torch.set_num_threads(1)
     os.environ.update(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    asked = question(run)
+    compared = question(run)
     with process_group() as ranks:
         for parts in (1, 3, 8):
-            write_parts(asked, folder, parts, ranks)
+            write_parts(compared, folder, parts, ranks)
 
 
-def test_one_three_and_eight_parts_on_two_processes_agree_to_nine_digits(asked, digits_run, tmp_path, whole):
+def test_one_three_and_eight_parts_on_two_processes_agree_to_nine_digits(compared, digits_run, tmp_path, whole):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     spawn(one_of_two, (port, digits_run, tmp_path), nprocs=2)
     for parts in (1, 3, 8):
-        merged = merge([tmp_path / f"part-{part}-of-{parts}" for part in range(parts)], asked.protocol)
+        merged = merge([tmp_path / f"part-{part}-of-{parts}" for part in range(parts)], compared.protocol)
         assert distance(merged) == pytest.approx(whole, rel=1e-9)
 
 
@@ -92,33 +92,33 @@ def test_every_image_is_in_exactly_one_part(paths):
     assert torch.equal(ids.sort().values, torch.arange(N))
 
 
-def test_a_missing_part_is_named(asked, paths):
+def test_a_missing_part_is_named(compared, paths):
     paths[1].unlink()
     with pytest.raises(InputError, match="part-1-of-3 missing"):
-        merge(paths, asked.protocol)
+        merge(paths, compared.protocol)
 
 
-def test_a_doubled_part_is_named_with_its_double(asked, paths):
+def test_a_doubled_part_is_named_with_its_double(compared, paths):
     shutil.copy(paths[0], paths[1])
     with pytest.raises(InputError, match="part-1-of-3: has image 0, and so has part-0-of-3"):
-        merge(paths, asked.protocol)
+        merge(paths, compared.protocol)
 
 
-def test_a_truncated_part_is_named(asked, paths):
+def test_a_truncated_part_is_named(compared, paths):
     paths[2].write_bytes(paths[2].read_bytes()[:-10])
     with pytest.raises(InputError, match="part-2-of-3: damaged"):
-        merge(paths, asked.protocol)
+        merge(paths, compared.protocol)
 
 
-def test_a_part_of_another_protocol_is_named_with_the_field(asked, paths, digits_run):
+def test_a_part_of_another_protocol_is_named_with_the_field(compared, paths, digits_run):
     question(digits_run, "--seed", "1").statistics(single(), part=1, parts=3).save(paths[1])
     with pytest.raises(InputError, match=r"part-1-of-3: of another protocol \(seed is 1 instead of 0\)"):
-        merge(paths, asked.protocol)
+        merge(paths, compared.protocol)
 
 
-def test_parts_that_leave_images_out_are_refused(asked, paths):
+def test_parts_that_leave_images_out_are_refused(compared, paths):
     with pytest.raises(InputError, match="images are in no part"):
-        merge(paths[:2], asked.protocol)
+        merge(paths[:2], compared.protocol)
 
 
 @pytest.fixture

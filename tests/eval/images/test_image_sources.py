@@ -1,4 +1,4 @@
-"""Image i of a set is the same image, whoever asks for it and with which others."""
+"""Image i of a set is the same image, whichever process makes it and with which others."""
 
 import hashlib
 import tarfile

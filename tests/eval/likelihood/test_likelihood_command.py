@@ -151,15 +151,15 @@ def test_blocks_are_smaller_than_the_subset_that_these_tests_measure():
         (("--seed", "-1"), ("--seed", "-1")),
     ],
 )
-def test_a_mistake_is_told_in_one_line(run, capsys, options, words):
+def test_a_mistake_is_reported_in_one_line(run, capsys, options, words):
     assert command_line("likelihood", "--run", str(run), "--mixture", "0", *options) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("error: ")
-    assert told.count("\n") == 1
-    assert all(word in told for word in words), told
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert all(word in error for word in words), error
 
 
-def test_a_folder_that_holds_no_run_is_told_in_one_line(tmp_path):
+def test_a_folder_that_holds_no_run_is_reported_in_one_line(tmp_path):
     done = run_module("eval", "likelihood", "--run", str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert str(tmp_path) in done.stderr

@@ -75,9 +75,9 @@ def test_groups_of_calibrated_pixels_have_the_error_that_was_predicted(calibrate
 
 def test_sparsification_is_that_of_a_loop_that_sorts_and_averages(calibrated):
     error, variance = calibrated
-    square_error, spread = error[:5].square().flatten(), variance[:5].flatten()
-    curve = sparsification(square_error, spread, points=10)
-    order = np.argsort(-spread.numpy())
+    square_error, predicted = error[:5].square().flatten(), variance[:5].flatten()
+    curve = sparsification(square_error, predicted, points=10)
+    order = np.argsort(-predicted.numpy())
     for place, part in enumerate(curve.left_out):
         kept = square_error.numpy()[order][int(part * 2000) :]
         assert curve.by_variance[place] == pytest.approx(kept.mean() / square_error.mean().item(), rel=1e-9)

@@ -4,8 +4,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from eval.transport.fitting import optimal_map
-from eval.transport.moments import MomentSums
+from eval.transport.fitting import MomentSums, optimal_map
 from trainer.process_group import single
 
 

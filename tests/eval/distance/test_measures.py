@@ -1,0 +1,56 @@
+"""A measure is one file and one line: the command, the result and the report read the table of measures."""
+
+import argparse
+
+import pytest
+import torch
+
+from eval.commands import fid
+from eval.distance.measures import FRECHET, FURTHER
+from eval.distance.measures.measure import Estimate, Measure, Number
+from eval.distance.statistics import FeatureStatistics
+from eval.report.tables import further_measures_table
+
+MEDIAN = Measure(
+    name="median",
+    help="how far the medians are apart",
+    numbers=[Number(name="median_distance", title="Median", unit="feature units", decimals=1, better="lower")],
+    function=lambda compared, reference, seed: [
+        Estimate(
+            value=float((compared.kept_features().median(0)[0] - reference.kept_features().median(0)[0]).norm()),
+            standard_error=0.25,
+        )
+    ],
+)
+
+
+@pytest.fixture
+def sides():
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for shift in (0.0, 1.0):
+        side = FeatureStatistics(4, keep_features=True)
+        side.update(torch.randn(64, 4, generator=generator) + shift, torch.arange(64))
+        made.append(side)
+    return made
+
+
+@pytest.mark.parametrize("measure", [FRECHET, *FURTHER.values()], ids=lambda measure: measure.name)
+def test_a_measure_gives_the_numbers_that_it_declares(measure, sides):
+    values = measure(*sides, seed=0)
+    assert list(values) == [number.name for number in measure.numbers]
+    assert [value.unit for value in values.values()] == [number.unit for number in measure.numbers]
+
+
+def test_a_new_line_in_the_table_is_an_option_of_the_command_and_a_column_of_the_report(monkeypatch, sides):
+    monkeypatch.setitem(FURTHER, "median", MEDIAN)
+    parser = argparse.ArgumentParser()
+    fid.add_arguments(parser)
+    assert parser.parse_args(["--run", "run", "--from", "prior", "--also", "median"]).also == ["median"]
+    assert "how far the medians are apart" in parser.format_help()
+    number = MEDIAN(*sides, seed=0)["median_distance"]
+    protocol = {"source": "prior", "mixture": "", "weights": "final", "extractor": {"name": "tiny"}}
+    result = {"values": {"median_distance": {"value": number.value, "standard_error": 0.25}}, "protocol": protocol}
+    table = further_measures_table([result])
+    assert table.head[-1] == "Median"
+    assert table.rows[0][-1].startswith(f"{number.value:.1f} ")
