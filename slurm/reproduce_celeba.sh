@@ -69,7 +69,7 @@ case "${STEP:-}" in
   share) restartable in_python "${measure[@]}" --part "$SLURM_ARRAY_TASK_ID/$SHARES" --processes 1 ;;
   pages) restartable in_python "${measure[@]}" --pages-only ;;
   *)
-    in_python -m eval.plan reproduce "${plan[@]}" --source "$SOURCE" --device "$DEVICE" --processes "$SHARES"
+    in_python "${measure[@]}" --source "$SOURCE" --processes "$SHARES" --dry-run
     if [[ $DRY_RUN ]]; then
       slurm/build_shards.sh --dry-run
       for script in train_celeba fit_mixture eval_fid reproduce_celeba; do check_scheduler "slurm/$script.sh"; done

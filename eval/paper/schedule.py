@@ -5,12 +5,41 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
+from data_shards.io.progress import duration
+from data_shards.io.tables import Table
+from data_shards.manifest import FILE, Manifest
+from data_shards.sources.celeba import CelebASource
+from eval.paper.jobs import Job, Work, ensure_shards
+from eval.paper.plan import Plan
+from eval.paper.trainings import resolved
+from trainer.dry_run import SUSTAINED, estimate
+
+EXTRACTOR_OPERATIONS = 11.4e9
+"""Of one image through Inception at 299 x 299, the most expensive extractor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where and how jobs are run."""
+
+    runs: Path
+    """Folder that holds the run folders."""
+    processes: int
+    """Jobs at a time on this machine."""
+    device: str
+    """cpu or cuda."""
+    address: str = ""
+    """A Ray cluster to send them to; empty for this machine."""
+    source: str | None = None
+    """Where the images lie, for shards that are missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +49,70 @@ class Outcome:
     name: str
     """Of its run."""
     failure: str = ""
-    """The last line it said where it failed; empty where it did not."""
+    """The last line of its log where it failed; empty where it did not."""
 
 
-Tell = Callable[[Outcome, int, int], None]
-"""Takes an outcome, how many jobs have ended, and how many there are."""
+def run_jobs(plan: Plan, jobs: Sequence[Job], place: Place) -> Iterator[Outcome]:
+    """Trains and measures; every job writes to RUNS/NAME.log. Yields how each ended, in the order in which they end."""
+    if not jobs:
+        return
+    ensure_shards(plan, place.source)
+    files = []
+    for job in jobs:
+        resolved(plan, job.training)  # refused before anything starts
+        work = Work(
+            run=str(place.runs / job.training.name),
+            config=plan.config,
+            fields={**job.training.fields, "data.shards": plan.shards},
+            questions=job.questions,
+            pictures=job.pictures,
+            measure=plan.measure,
+            device=place.device,
+        )
+        files.append(place.runs / "jobs" / f"{job.training.name}.json")
+        work.save(files[-1])
+    yield from run_on_ray(files, place.address) if place.address else run_here(files, place.processes)
 
 
-def run_job(job: Path, log: Path, started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None) -> Outcome:
-    """Carries out the job in `job` in a process of its own, which says everything into `log`."""
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
+    """What all jobs would cost, whether done before or not. Raises InputError where the disk has too little room."""
+    shape, images = _training_images(plan, place.source)
+    costs = [estimate(resolved(plan, job.training), shape, images, 1) for job in jobs]
+    questions = sum(len(job.questions) for job in jobs)
+    trained = sum(sum(cost.stage_images) * cost.operations for cost in costs)
+    operations = trained + questions * plan.measure.distance_images * EXTRACTOR_OPERATIONS
+    rate, needed = SUSTAINED[place.device], sum(cost.checkpoint_bytes for cost in costs)
+    free = free_bytes(place.runs)
+    if needed > free:
+        raise InputError(f"{place.runs}: {needed / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
+    where = f"{place.processes} {place.device} processes at {rate / 1e9:g} GFLOP/s each"
+    rows = [
+        ("jobs", f"{len(jobs)} trainings, {questions} measurements of them"),
+        ("images", f"{sum(sum(cost.stage_images) for cost in costs):,} in all trainings together"),
+        ("time", f"about {duration(operations / (place.processes * rate))} on {where}"),
+        ("disk", f"{needed / 1e9:.2g} GB in {place.runs}; {free / 1e9:.4g} GB are free"),
+    ]
+    return Table(head=("", ""), rows=rows)
+
+
+def _training_images(plan: Plan, source: str | None) -> tuple[tuple[int, int, int], int]:
+    """Shape and number of training images: of the shards, or of CelebA's folder where there are none yet."""
+    if (Path(plan.shards) / FILE).exists():
+        manifest = Manifest.load(plan.shards)
+        return manifest.image_shape, manifest.num_samples("train")
+    if plan.dataset != "celeba" or not source:
+        raise InputError(f"{plan.shards}: no shards there; build them with `python -m data_shards build`")
+    return (3, 64, 64), len(CelebASource(Path(source)).keys["train"])
+
+
+def run_job(job: Path, started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None) -> Outcome:
+    """Runs the job RUNS/jobs/NAME.json in a process of its own, which writes everything into RUNS/NAME.log."""
+    log = job.parent.with_name(f"{job.stem}.log")
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "eval.paper.worker", str(job)],
@@ -42,25 +126,22 @@ def run_job(job: Path, log: Path, started: Callable[[subprocess.Popen[bytes]], N
 
 
 def last_line(log: Path, code: int) -> str:
-    """The last line of a log that says something, or the signal that ended the job."""
+    """The last line of a log that is not empty, or the signal that ended the job."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name}; see {log}"
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return f"{lines[-1].strip() if lines else f'exit code {code}'}; see {log}"
 
 
-def run_here(jobs: Sequence[Path], logs: Sequence[Path], processes: int, tell: Tell) -> list[Outcome]:
-    """Carries out the jobs, `processes` at a time. An interruption is passed on to them, so that they save and end."""
+def run_here(jobs: Sequence[Path], processes: int) -> Iterator[Outcome]:
+    """Runs the jobs, `processes` at a time. An interruption is passed on to them, so that they save and end."""
     running: set[subprocess.Popen[bytes]] = set()
     stopping = threading.Event()
 
-    def started(process: subprocess.Popen[bytes]) -> None:
-        running.add(process)
-
-    def one(job: Path, log: Path) -> Outcome:
+    def one(job: Path) -> Outcome:
         if stopping.is_set():
             return Outcome(name=job.stem, failure="not started: the command was interrupted")
-        return run_job(job, log, started)
+        return run_job(job, running.add)
 
     def stop(number: int, frame: object) -> None:
         stopping.set()
@@ -68,46 +149,44 @@ def run_here(jobs: Sequence[Path], logs: Sequence[Path], processes: int, tell: T
             if process.poll() is None:
                 process.terminate()
 
+    with _handling(stop), ThreadPoolExecutor(processes) as pool:
+        for end in as_completed([pool.submit(one, job) for job in jobs]):
+            yield end.result()
+
+
+@contextmanager
+def _handling(stop: Callable[[int, object], None]) -> Iterator[None]:
     former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
-    outcomes = []
     try:
-        with ThreadPoolExecutor(processes) as pool:
-            ends = [pool.submit(one, job, log) for job, log in zip(jobs, logs, strict=True)]
-            for end in as_completed(ends):
-                outcomes.append(end.result())
-                tell(outcomes[-1], len(outcomes), len(jobs))
+        yield
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-    return outcomes
 
 
-def run_on_ray(jobs: Sequence[Path], logs: Sequence[Path], address: str, tell: Tell) -> list[Outcome]:
-    """Carries out the jobs as tasks of a Ray cluster whose machines share this folder, one processor a job."""
+def run_on_ray(jobs: Sequence[Path], address: str) -> Iterator[Outcome]:
+    """Runs the jobs as tasks of a Ray cluster whose machines share this folder, one processor a job."""
     import ray
 
     try:
         ray.init(address=address, log_to_driver=False)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"--address: no Ray cluster answers at {address} ({error})") from error
+        raise InputError(f"no Ray cluster answers at {address} ({error})", parameter="address") from error
     here = Path.cwd()
 
     @ray.remote(num_cpus=1, max_retries=2)
-    def task(job: str, log: str) -> tuple[str, str]:
+    def task(job: str) -> tuple[str, str]:
         os.chdir(here)
-        outcome = run_job(Path(job), Path(log))
+        outcome = run_job(Path(job))
         return outcome.name, outcome.failure
 
-    waiting = [task.remote(str(job.resolve()), str(log.resolve())) for job, log in zip(jobs, logs, strict=True)]
-    names = {reference: job.stem for reference, job in zip(waiting, jobs, strict=True)}
-    outcomes = []
+    names = {task.remote(str(job.resolve())): job.stem for job in jobs}
+    waiting = list(names)
     while waiting:
         (ended,), waiting = ray.wait(waiting)
         try:
             name, failure = ray.get(ended)
         except ray.exceptions.RayError as error:
             name, failure = names[ended], " ".join(str(error).split())[:200]
-        outcomes.append(Outcome(name=name, failure=failure))
-        tell(outcomes[-1], len(outcomes), len(jobs))
+        yield Outcome(name=name, failure=failure)
     ray.shutdown()
-    return outcomes

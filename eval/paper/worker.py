@@ -1,193 +1,178 @@
 """python -m eval.paper.worker JOB.json: trains one run and answers every question about it, within one process.
 
-Each step is a command of the project, run as `python -m` would run it but without starting Python again. The record
-RUN/reproduction.json is written after each step, so the same command again goes on where it was.
+The record RUN/reproduction.json is written after each answer, so that the same command again continues where it was.
 """
 
-import dataclasses
-import json
 import runpy
-import shlex
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_shards.io.atomic import write_bytes
 from data_shards.io.errors import InputError, command
 from data_shards.manifest import Manifest
-from eval.paper.asks import BEST, Ask, answer, fit_words, form_of, words_of
-from eval.paper.drawings import DRAWINGS, picture_path
-from eval.paper.plan import Measurements, MixtureForm
+from eval.distance.comparison import measure_distance
+from eval.images.encoding import encode_split
+from eval.likelihood.measurement import measure_likelihood
+from eval.memorisation.measurement import measure_memorisation
+from eval.paper.figures import draw, picture_path
+from eval.paper.jobs import Work
+from eval.paper.plan import MixtureForm
 from eval.paper.record import Record, commit, read_record
-from eval.report.run_results import Result
+from eval.paper.trainings import configuration_hash
+from eval.paper.wanted import BEST, Question, form_of
+from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.run import load_run
+from eval.transport.storage import make_transport
+from eval.uncertainty.measurement import measure_uncertainty
 from trainer.config.config import load_config
-from trainer.mixture.fitted import mixture_folder
+from trainer.loop import train
+from trainer.mixture.run_mixture import fit_run_mixture
+from trainer.mixture.settings import Settings
+from trainer.process_group import single
 from trainer.run_folder import latents
 from trainer.run_folder.checkpoint import read_state
 from trainer.run_folder.log import read_events
 from trainer.run_folder.restore import checkpoint_of
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Work:
-    """A job with all that a process needs to carry it out."""
-
-    run: str
-    """The run folder."""
-    configuration: str
-    """Hash of its configuration."""
-    train: list[str]
-    """The training command, as the words after `python -m`."""
-    shards: str
-    """Where the shards lie."""
-    asks: tuple[Ask, ...]
-    """What is measured."""
-    pictures: tuple[str, ...]
-    """What is drawn."""
-    measure: Measurements
-    """How."""
-    device: str
-    """cpu or cuda."""
-
-    def save(self, path: Path) -> None:
-        """Writes the job for a worker."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1))
-
-
-def load_work(path: Path) -> Work:
-    """Reads what `Work.save` wrote."""
-    content = json.loads(path.read_text())
-    measure = content.pop("measure")
-    measure |= {"mixture": MixtureForm(**measure["mixture"]), "candidates": tuple(measure["candidates"])}
-    asks = tuple(Ask(**ask) for ask in content.pop("asks"))
-    return Work(**content | {"pictures": tuple(content["pictures"])}, asks=asks, measure=Measurements(**measure))
-
-
 class Worker:
-    """Carries out one job."""
+    """Does one job."""
 
     def __init__(self, work: Work) -> None:
-        self.work, self.run = work, Path(work.run)
-        data = Manifest.load(work.shards).hash
-        found = read_record(self.run)
-        fresh = Record(configuration=work.configuration, data=data, commit=commit())
+        self.work, self.folder, self.ranks = work, Path(work.run), single(work.device)
+        fields = {"runs": str(self.folder.parent), "name": self.folder.name, "device": work.device}
+        self.config = load_config(work.config, dict(work.fields) | fields)
+        data = Manifest.load(self.config.data.shards).hash
+        fresh = Record(configuration=configuration_hash(self.config), data=data, commit=commit())
+        found = read_record(self.folder)
         same = found is not None and (found.configuration, found.data) == (fresh.configuration, fresh.data)
-        self.record: Record = found.measured_as(work.measure) if found is not None and same else fresh
+        self.record = found.measured_as(work.measure) if found is not None and same else fresh
 
-    def carry_out(self) -> None:
-        """Trains, measures and draws whatever is missing."""
-        self._train()
-        unanswered = []
-        for ask in self.record.missing(self.work.asks):
+    def run(self) -> None:
+        """Trains, measures and draws whatever is missing. Raises InputError where a question has no answer."""
+        self.train()
+        failures = []
+        for question in self.record.missing(self.work.questions):
+            print(f"measuring {question.key}", flush=True)
             try:
-                self.record.results[ask.key] = self._result(ask)
-            except SystemExit:  # the command has said in one line what is wrong; the other questions can be answered
-                unanswered.append(ask.key)
-            self.record.save(self.run)
+                self.record.results[question.key] = self.answer(question)
+            except InputError as error:  # the other questions may have answers
+                print(f"error: {error}", flush=True)
+                failures.append(f"{question.key}: {error}")
+            self.record.save(self.folder)
         for name in self.work.pictures:
-            self._draw(name)
-        if unanswered:
-            raise InputError(f"{self.run}: {len(unanswered)} questions have no answer, the first: {unanswered[0]}")
+            self.draw(name)
+        if failures:
+            raise InputError(f"{self.folder}: {len(failures)} questions have no answer, the first: {failures[0]}")
 
-    def _train(self) -> None:
-        before, began = len(read_events(self.run)), time.monotonic()
-        self._command(self.work.train)
-        events = read_events(self.run)
+    def train(self) -> None:
+        """Trains to the end, or resumes."""
+        before, began = len(read_events(self.folder)), time.monotonic()
+        train(self.config)
+        events = read_events(self.folder)
         seconds = self.record.training.get("seconds", 0.0)
-        if len(events) != before:
-            seconds += time.monotonic() - began
+        seconds += time.monotonic() - began if len(events) != before else 0.0
         ends = [event for event in events if event["event"] == "stage_end"]
         self.record.training = {"images": events[-1]["images"], "seconds": round(seconds, 1), "stages": ends}
-        self.record.save(self.run)
-        if not _complete(self.run):
-            raise InputError(f"{self.run}: training was stopped before its end; start the same command again")
+        fields = " ".join(f"--{name}={value}" for name, value in self.work.fields.items())
+        self.record.commands = [f"python -m trainer --config {self.work.config} --name={self.config.name} {fields}"]
+        self.record.save(self.folder)
+        stages = read_state(checkpoint_of(self.folder)).stages
+        if not stages.ended or stages.stage != (2 if self.config.two_stages else 1):
+            raise InputError(f"{self.folder}: training was stopped before its end; start the same command again")
 
-    def _result(self, ask: Ask) -> Result:
+    def answer(self, question: Question) -> Any:
+        """The result of a question's measurement, or the summary of its mixture's fit."""
+        measure, weights = self.work.measure, question.weights
         form = None
-        if ask.mixture == BEST:
-            form = self._best(ask.weights)
-        elif ask.mixture:
-            form = form_of(ask.mixture)
-        if form is not None:
-            summary = self.fit(form, ask.weights)
-            if ask.kind == "mixture":
+        if question.mixture:
+            form = self.best(weights) if question.mixture == BEST else form_of(question.mixture)
+            summary = self.fit(form, weights)
+            if question.kind == "mixture":
                 return summary
-        if ask.kind == "memorisation" or ask.source == "flow":
-            self._encode(ask.weights)
-        if ask.source == "flow":
-            self._command(["trainer.flow", "--run", self.work.run, "--weights", ask.weights])
-        if ask.source == "transported" and form is not None:
-            self._carry(form, ask.weights)
-        self._command(words_of(ask, self.work.run, form, self.work.measure, self.work.device))
-        return answer(ask, self.run, form, self.work.measure)
+        if question.kind == "memorisation" or question.source == "flow":
+            self.encode(weights)
+        if question.source == "flow":
+            self.fit_flow(weights)
+        run = load_run(self.folder, weights, self.work.device)
+        components = form.components if form else 0
+        if question.source == "transported":
+            make_transport(run, components, "full", self.ranks)
+        if question.kind == "fid":
+            wanted = DistanceQuestion(
+                source=question.source,
+                n=measure.distance_images,
+                split=measure.distance_split,
+                mixture=max(components, 1),
+                extractor=measure.extractor,
+                extractor_weights=measure.extractor_weights,
+                seed=measure.seed,
+            )
+            return measure_distance(run, wanted, self.ranks)
+        images = measure.likelihood_images
+        if question.kind == "likelihood":
+            samples = measure.importance_samples
+            asked = LikelihoodQuestion(images=images, samples=samples, mixture=components, seed=measure.seed)
+            return measure_likelihood(run, asked, self.ranks)
+        if question.kind == "uncertainty":
+            return measure_uncertainty(run, UncertaintyQuestion(images=images, seed=measure.seed), self.ranks)
+        source, images = question.source or "q_hat", measure.memorisation_images
+        nearest = MemorisationQuestion(source=source, images=images, mixture=components, seed=measure.seed)
+        return measure_memorisation(run, nearest, self.ranks)
 
-    def _draw(self, name: str) -> None:
-        path = picture_path(self.run, name)
-        if not path.exists():
-            form = self.work.measure.mixture
-            self.fit(form, "final")
-            if name == "transported":
-                self._carry(form, "final")
-            path.parent.mkdir(exist_ok=True)
-            write_bytes(path, DRAWINGS[name](load_run(self.run, "final", self.work.device), form.components))
+    def draw(self, name: str) -> None:
+        """Draws a picture unless it is there."""
+        path = picture_path(self.folder, name)
+        if path.exists():
+            return
+        form = self.work.measure.mixture
+        self.fit(form, "final")
+        run = load_run(self.folder, "final", self.work.device)
+        if name == "transported":
+            make_transport(run, form.components, "full", self.ranks)
+        path.parent.mkdir(exist_ok=True)
+        write_bytes(path, draw(name, run, form.components))
         print(f"written to {path}", flush=True)
 
-    def _encode(self, weights: str) -> None:
-        words = ["eval", "encode", "--run", self.work.run, "--weights", weights, "--device", self.work.device]
-        self._command(words)
+    def encode(self, weights: str) -> None:
+        """Encodes the images, for what is fitted to their codes."""
+        run = load_run(self.folder, weights, self.work.device)
+        for split in ("train", "valid"):
+            encode_split(run, split, self.ranks)
 
-    def _carry(self, form: MixtureForm, weights: str) -> None:
-        words = ["eval", "transport", "--run", self.work.run, "--weights", weights, "--mixture", str(form.components)]
-        self._command([*words, "--device", self.work.device])
+    def fit(self, form: MixtureForm, weights: str) -> dict[str, Any]:
+        """Makes the mixture of that size in the run folder the one that is asked for; returns its summary."""
+        if not latents.exists(self.folder, "train", weights=weights):
+            self.encode(weights)
+        settings = Settings(n_components=form.components)
+        fitted = fit_run_mixture(self.folder, settings, weights=weights, form=form.encodings, ranks=self.ranks)
+        return dict(fitted.summary)
 
-    def fit(self, form: MixtureForm, weights: str) -> Result:
-        """Makes the mixture of that size in the run folder the one that is asked for."""
-        if not latents.exists(self.run, "train", weights=weights):
-            self._encode(weights)
-        self._command(fit_words(self.work.run, form, weights, self.work.device))
-        folder = mixture_folder(self.run, form.components, "full", weights)
-        summary: Result = json.loads((folder / "summary.json").read_text())
-        return summary
-
-    def _best(self, weights: str) -> MixtureForm:
-        """The form whose mixture gives held-out codes the highest likelihood."""
-        encodings = self.work.measure.mixture.encodings
-        scored: dict[float, MixtureForm] = {}
-        for components in self.work.measure.candidates:
-            form = MixtureForm(components=components, encodings=encodings)
-            scored[self.fit(form, weights)["held_out"]["nats"]] = form
-        return scored[max(scored)]
-
-    def _command(self, words: Sequence[str]) -> None:
-        """Runs `python -m WORDS` in this process. Raises InputError where it ends with another code than 0."""
-        line = shlex.join(["python", "-m", *words])
-        print(f"$ {line}", flush=True)
-        former, sys.argv = sys.argv, list(words)
-        code: Any = 0
+    def fit_flow(self, weights: str) -> None:
+        """Fits the flow to the codes."""
+        former, sys.argv = sys.argv, ["trainer.flow", "--run", str(self.folder), "--weights", weights]
         try:
-            runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+            runpy.run_module("trainer.flow", run_name="__main__", alter_sys=True)
         except SystemExit as ended:
-            code = ended.code
+            if ended.code not in (0, None):
+                raise InputError(f"{self.folder}: the flow cannot be fitted") from ended
         finally:
             sys.argv = former
-        if code not in (0, None):
-            sys.exit(code)  # the command has said in one line what is wrong
-        if line not in self.record.commands:
-            self.record.commands.append(line)
 
-
-def _complete(run: Path) -> bool:
-    """True where the newest checkpoint ends the last stage."""
-    stages = read_state(checkpoint_of(run)).stages
-    return bool(stages.ended) and stages.stage == (2 if load_config(run).two_stages else 1)
+    def best(self, weights: str) -> MixtureForm:
+        """The form whose mixture gives held-out codes the highest likelihood."""
+        forms = [
+            MixtureForm(components=components, encodings=self.work.measure.mixture.encodings)
+            for components in self.work.measure.candidates
+        ]
+        return max(forms, key=lambda form: self.fit(form, weights)["held_out"]["nats"])
 
 
 def main() -> None:
-    Worker(load_work(Path(sys.argv[1]))).carry_out()
+    """Reads the job and does it."""
+    Worker(Work.load(Path(sys.argv[1]))).run()
 
 
 if __name__ == "__main__":

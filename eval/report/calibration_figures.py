@@ -1,24 +1,21 @@
 """Calibration of the predicted variance in figures, from RUN/eval/uncertainty.json."""
 
-from typing import Any
-
 import numpy as np
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, figure, svg
+from eval.results import UncertaintyResult
 
-Values = dict[str, Any]
 
-
-def coverage_figure(values: Values) -> bytes:
+def coverage_figure(result: UncertaintyResult) -> bytes:
     """How many pixels the predicted intervals hold, against how many they promise."""
-    levels = [point["level"] for point in values["coverage"]]
+    levels = [point.level for point in result.coverage]
     with figure() as (made, axes):
         axes.plot([0.4, 1], [0.4, 1], color=MUTED, linestyle="--", linewidth=1, label="calibrated")
-        axes.plot(levels, [point["value"] for point in values["coverage"]], color=BLUE, marker="o", label="all pixels")
-        if values["upper_half"]:
-            held = [point["value"] for point in values["upper_half"]["coverage"]]
+        axes.plot(levels, [point.value for point in result.coverage], color=BLUE, marker="o", label="all pixels")
+        if result.upper_half:
+            held = [point.value for point in result.upper_half.coverage]
             axes.plot(levels, held, color=ORANGE, marker="o", label="the more uncertain half")
         axes.set_xlabel("promised")
         axes.set_ylabel("held")
@@ -27,9 +24,9 @@ def coverage_figure(values: Values) -> bytes:
         return svg(made)
 
 
-def residual_figure(values: Values) -> bytes:
+def residual_figure(result: UncertaintyResult) -> bytes:
     """Standardised residuals (x - g) / sigma beside the standard normal."""
-    edges, density = np.array(values["residuals"]["edges"]), np.array(values["residuals"]["density"])
+    edges, density = np.array(result.residuals.edges), np.array(result.residuals.density)
     grid = np.linspace(edges[0], edges[-1], 200)
     with figure() as (made, axes):
         axes.stairs(density, edges.tolist(), fill=True, color=BLUE, alpha=0.35, label="this run")
@@ -41,11 +38,11 @@ def residual_figure(values: Values) -> bytes:
         return svg(made)
 
 
-def reliability_figure(values: Values) -> bytes:
+def reliability_figure(result: UncertaintyResult) -> bytes:
     """The error made where a variance was predicted, against that variance."""
-    groups = values["reliability"]
+    groups = result.reliability
     # A group without any error has no place on a logarithmic axis.
-    points = [(v, e) for v, e in zip(groups["variance"], groups["square_error"], strict=True) if e > 0]
+    points = [(v, e) for v, e in zip(groups.variance, groups.square_error, strict=True) if e > 0]
     with figure() as (made, axes):
         ends = [min(v for v, _ in points), max(v for v, _ in points)]
         axes.plot(ends, ends, color=MUTED, linestyle="--", linewidth=1, label="calibrated")
@@ -65,14 +62,14 @@ def reliability_figure(values: Values) -> bytes:
         return svg(made)
 
 
-def sparsification_figure(values: Values) -> bytes:
+def sparsification_figure(result: UncertaintyResult) -> bytes:
     """How the error of the rest falls as the most uncertain pixels are left out."""
-    curve = values["sparsification"]
+    curve = result.sparsification
     with figure() as (made, axes):
         axes.axhline(1, color=MUTED, linestyle="--", linewidth=1, label="by chance")
-        axes.plot(curve["left_out"], curve["by_variance"], color=BLUE, label="by predicted variance")
-        axes.plot(curve["left_out"], curve["by_error"], color=GREEN, label="by the error itself")
-        axes.fill_between(curve["left_out"], curve["by_error"], curve["by_variance"], color=ORANGE, alpha=0.15)
+        axes.plot(curve.left_out, curve.by_variance, color=BLUE, label="by predicted variance")
+        axes.plot(curve.left_out, curve.by_error, color=GREEN, label="by the error itself")
+        axes.fill_between(curve.left_out, curve.by_error, curve.by_variance, color=ORANGE, alpha=0.15)
         axes.set_xlabel("part of the pixels left out")
         axes.set_ylabel("relative squared error of the rest")
         axes.set_title("Sparsification")

@@ -1,14 +1,73 @@
-"""The pictures of a run as PNG files: reconstructions, samples with their variance maps, walks between latents."""
+"""The pictures of a run as PNG files: images in rows and columns, variance maps in colour, walks between latents."""
 
+import io
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import matplotlib as mpl
+import numpy as np
 import torch
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
-from eval.report.pictures import Scale, grid, heat, png, scale_of, to_rgb
+from eval.report.style import INK
+from eval.transport.transport import Transport
 from trainer.networks.model import Likelihood, SigmaVAE
 
 COLUMNS = 10
+SIDE = 6
+"""Rows and columns of the overview."""
+_GAP = 2
+_PAPER = 255
+
+
+def to_rgb(images: Tensor) -> Tensor:
+    """Images (..., 1 or 3, H, W) in [0, 1] to uint8 (..., 3, H, W)."""
+    bright = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return bright.expand(*bright.shape[:-3], 3, *bright.shape[-2:])
+
+
+class Scale(NamedTuple):
+    """The values that a map draws darkest and brightest."""
+
+    darkest: float
+    brightest: float
+
+
+def heat(values: Tensor, scale: Scale) -> Tensor:
+    """A map (..., C, H, W) in colour, dark to bright: uint8 (..., 3, H, W). Channels are shown by their mean."""
+    low, high = scale
+    scaled = ((values.mean(-3) - low) / max(high - low, 1e-9)).clamp(0, 1).cpu().numpy()  # (..., H, W)
+    coloured = colormaps["magma"](scaled)[..., :3]  # (..., H, W, 3)
+    return torch.from_numpy((coloured * 255).round().astype(np.uint8)).movedim(-1, -3)
+
+
+def scale_of(*maps: Tensor, darkest: float) -> Scale:
+    """A common scale. One pixel in 200 lies above its brightest value, so that no single one darkens the rest."""
+    values = torch.cat([m.float().flatten() for m in maps]).cpu().numpy()
+    return Scale(darkest, max(float(np.quantile(values, 0.995)), darkest))
+
+
+def grid(rows: list[Tensor], *, enlarge: int) -> NDArray[np.uint8]:
+    """Rows of uint8 images (columns, 3, H, W), each pixel drawn enlarge x enlarge: (height, width, 3)."""
+    lines = []
+    for row in rows:
+        large = row.repeat_interleave(enlarge, -1).repeat_interleave(enlarge, -2).cpu()
+        lines.append(torch.cat([F.pad(image, (_GAP,) * 4, value=_PAPER) for image in large], dim=2))
+    return torch.cat(lines, dim=1).permute(1, 2, 0).contiguous().numpy()
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """An RGB picture (height, width, 3) as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def enlargement(side: int) -> int:
@@ -89,3 +148,32 @@ def neighbours(sampled: Tensor, nearest: Sequence[Tensor]) -> bytes:
     """Samples in the first row, below each its nearest training images; all rows (n, C, H, W) uint8."""
     rows = [to_rgb(row.float() / 255) for row in (sampled, *nearest)]
     return png(grid(rows, enlarge=enlargement(sampled.shape[-1])))
+
+
+@torch.no_grad()
+def overview(model: SigmaVAE, latents: Tensor, name: str, transport: Transport | None) -> bytes:
+    """SIDE x SIDE samples, the same transported where a transport is given, and their sigma_k(z), as PNG.
+
+    latents: (SIDE^2, D).
+    """
+    decoded = model.decode(latents)
+    sigma = deviation(decoded)
+    floor = model.variance_floor.item() ** 0.5 if model.per_pixel else 0.0
+    scale = scale_of(sigma, darkest=floor)
+    panels = {f"{name}: samples from q_hat": to_rgb(decoded.mean)}
+    if transport is not None:
+        panels["transported to the distribution of real images"] = to_rgb(
+            transport.apply(latents, decoded.mean).clamp(0, 1)
+        )
+    panels["their uncertainty, sigma of each pixel"] = heat(sigma, scale)
+    with mpl.rc_context({"font.family": "sans-serif", "font.size": 10, "text.color": INK}):
+        made = Figure(figsize=(4.6 * len(panels) + 0.4, 4.9), layout="constrained")
+        places = made.subplots(1, len(panels))
+        for axes, (title, panel) in zip(places, panels.items(), strict=True):
+            axes.imshow(np.asarray(grid(list(panel.split(SIDE)), enlarge=2)), interpolation="nearest")
+            axes.set_title(title, fontsize=11, loc="left")
+            axes.set_axis_off()
+        made.colorbar(ScalarMappable(Normalize(*scale), "magma"), ax=places[-1], shrink=0.75, pad=0.02)
+        buffer = io.BytesIO()
+        made.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()

@@ -9,7 +9,7 @@ from eval.images.subset import subset_blocks, subset_indices
 from eval.report import gallery
 from eval.report.density_figure import density_figure
 from eval.report.document import Missing, Picture, Section
-from eval.report.pictures import Scale
+from eval.report.gallery import Scale
 from eval.run import MeasuredRun
 from eval.transport.storage import fitted_before, load_transport
 from eval.transport.transport import Transport

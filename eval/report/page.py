@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval import printed_results as paper
+from eval import printed_results
 from eval.report.curves import Event
 from eval.report.document import Card, Page
 from eval.report.model_sections import fitted_mixture, fitted_transport, picture_sections
-from eval.report.run_results import RunResults, run_results
 from eval.report.sections import (
+    RunResults,
     distance_section,
     event_of,
     likelihood_section,
     memorisation_section,
+    run_results,
     training_section,
     uncertainty_section,
 )
@@ -26,7 +27,7 @@ def build_page(run: MeasuredRun, *, split: str, components: int, covariance: str
     """Everything that is known of a run. split: whose images are reconstructed."""
     results, events = run_results(run.folder), read_events(run.folder)
     config, manifest = run.config, run.manifest
-    dataset = paper.dataset_of(f"{manifest.name} {Path(config.data.shards).name}")
+    dataset = printed_results.dataset_of(f"{manifest.name} {Path(config.data.shards).name}")
     folder, objective = str(run.folder), config.objective.name
     fit_command = f"python -m trainer.mixture --run {folder} --components {components}"
     mixture = fitted_mixture(run, components, covariance)
@@ -76,17 +77,17 @@ def key_numbers(run: MeasuredRun, results: RunResults) -> list[Card]:
     """The numbers that a reader looks for first."""
     cards = []
     for result in results.likelihoods:
-        density, latents = ("q_hat", "q̂") if "iwae_q_hat" in result["values"] else ("prior", "the prior")
-        variance = "one variance" if result["protocol"]["variance"] == "one" else "variance per pixel"
-        title = f"log-likelihood of a {result['protocol']['split']} image, {variance}, latents from {latents}"
-        number = with_error(result["values"][f"iwae_{density}"], 1)
-        cards.append(Card(value=f"{number} nats", title=f"{title}; at most {result['cap']:,.0f} possible"))
-    for result in results.distances:
-        protocol = result["protocol"]
-        if protocol["source"] in ("q_hat", "prior") and protocol["weights"] == "final":
-            name = "q̂" if protocol["source"] == "q_hat" else "the prior"
-            title = f"{result['label']} of {protocol['n']:,} samples from {name}"
-            cards.append(Card(value=with_error(result["values"]["frechet_distance"], 1), title=title))
+        density, latents = ("q_hat", "q̂") if "iwae_q_hat" in result.values else ("prior", "the prior")
+        variance = "one variance" if result.protocol.variance == "one" else "variance per pixel"
+        title = f"log-likelihood of a {result.protocol.split} image, {variance}, latents from {latents}"
+        number = with_error(result.values[f"iwae_{density}"], 1)
+        cards.append(Card(value=f"{number} nats", title=f"{title}; at most {result.cap:,.0f} possible"))
+    for distance in results.distances:
+        protocol = distance.protocol
+        if protocol.source in ("q_hat", "prior") and protocol.weights == "final":
+            name = "q̂" if protocol.source == "q_hat" else "the prior"
+            title = f"{distance.label} of {protocol.n:,} samples from {name}"
+            cards.append(Card(value=with_error(distance.values["frechet_distance"], 1), title=title))
     title = "sigma² of the data set, in squared pixel units of the [0, 1] scale"
     cards.append(Card(value=f"{run.model.dataset_variance:.5f}", title=title))
     return cards

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from safetensors.torch import load
 
-from eval import printed_results as paper
+from eval import printed_results
 from eval.report import gallery
 from eval.report.calibration_figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
 from eval.report.curves import Event, kl_curve, rising_curve, variance_curve
 from eval.report.document import Details, Missing, Picture, Section
-from eval.report.run_results import Result, RunResults
 from eval.report.tables import (
     column_title,
     distance_table,
@@ -23,7 +23,43 @@ from eval.report.tables import (
     paper_distance_table,
     paper_divergence_table,
     uncertainty_table,
+    weights_title,
 )
+from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult, VarianceResult
+from eval.uncertainty.calibration import calibration_verdict
+
+AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """Results by kind; within a kind the end of stage 1 comes first, then the final weights."""
+
+    likelihoods: list[LikelihoodResult]
+    uncertainties: list[UncertaintyResult]
+    distances: list[DistanceResult]
+    memorisations: list[MemorisationResult]
+
+
+def final(results: list[AnyMeasured]) -> AnyMeasured | None:
+    """The result for the final weights."""
+    return next((result for result in results if result.protocol.weights == "final"), None)
+
+
+def run_results(run: Path) -> RunResults:
+    """Reads every result there is. Raises InputError for a damaged file."""
+
+    def of_kind(kind: type[AnyMeasured], pattern: str) -> list[AnyMeasured]:
+        found = [kind.load(path) for path in sorted((run / "eval").glob(pattern))]
+        return sorted(found, key=lambda result: result.protocol.weights != "stage1")
+
+    return RunResults(
+        likelihoods=of_kind(LikelihoodResult, "likelihood*.json"),
+        uncertainties=of_kind(UncertaintyResult, "uncertainty*.json"),
+        distances=of_kind(DistanceResult, "fid-*.json"),
+        memorisations=of_kind(MemorisationResult, "memorisation*.json"),
+    )
+
 
 _ENDS = {
     "cap": "its cap of epochs was reached",
@@ -73,18 +109,11 @@ def training_section(events: Sequence[Event], run: str) -> Section:
     return Section(key="training", title="Training", text=text if pictures else (), pictures=pictures, missing=missing)
 
 
-def protocols(results: Sequence[Result], kind: str) -> list[Details]:
+def protocols(results: Sequence[DistanceResult | VarianceResult], kind: str) -> list[Details]:
     """The protocol records of results, to be opened on demand."""
-    return [
-        Details(
-            title=f"Protocol of {kind}, {_weights(r)}", text=json.dumps(r["protocol"], indent=1, ensure_ascii=False)
-        )
-        for r in results
-    ]
-
-
-def _weights(result: Result) -> str:
-    return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final weights"
+    titles = [f"Protocol of {kind}, {weights_title(result)}" for result in results]
+    texts = [json.dumps(result.protocol.record(), indent=1, ensure_ascii=False) for result in results]
+    return [Details(title=title, text=text) for title, text in zip(titles, texts, strict=True)]
 
 
 def likelihood_section(
@@ -95,7 +124,7 @@ def likelihood_section(
     missing = []
     wanted = ["final"] + (["stage1"] if two_stages else [])
     for weights in wanted:
-        if not any(r["protocol"]["weights"] == weights for r in measured):
+        if not any(r.protocol.weights == weights for r in measured):
             option = "" if weights == "final" else " --weights stage1"
             name = "the final weights" if weights == "final" else "the end of stage 1"
             missing.append(
@@ -106,27 +135,27 @@ def likelihood_section(
             )
     if not measured:
         return Section(key="likelihood", title="Likelihood", missing=missing)
-    first = measured[-1]["protocol"]
+    first = measured[-1].protocol
     text = [
-        f"Nats per image unless said otherwise, of the density of pixels on the {first['pixel_scale']} scale: "
-        f"{first['n']:,} images of split {first['split']}, {first['importance_samples']} importance samples, ± one "
+        f"Nats per image unless said otherwise, of the density of pixels on the {first.pixel_scale} scale: "
+        f"{first.n:,} images of split {first.split}, {first.importance_samples} importance samples, ± one "
         "standard error over the images. q̂ is the mixture fitted to the training codes"
-        + (f" ({first['mixture']})." if first["mixture"] else ", not measured here."),
+        + (f" ({first.mixture})." if first.mixture else ", not measured here."),
         "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
         "Where few importance samples are effective, more of them would raise the bound further.",
     ]
-    if any(r["latent_kl"] for r in measured):
+    if any(r.latent_kl for r in measured):
         text.append(
             "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far "
             "above the other would mean that q̂ remembers its training codes."
         )
-    if dataset in paper.LOG_LIKELIHOOD and latent_dim != paper.LATENTS:
-        text.append(f"The paper's numbers are of {paper.LATENTS} latents; this run has {latent_dim}.")
+    if dataset in printed_results.LOG_LIKELIHOOD and latent_dim != printed_results.LATENTS:
+        text.append(f"The paper's numbers are of {printed_results.LATENTS} latents; this run has {latent_dim}.")
     tables = [likelihood_table(measured, dataset, objective), paper_divergence_table()]
-    remarks = [paper.REMARKS["scale"]]
-    if dataset in paper.LOG_LIKELIHOOD:
-        remarks += [paper.REMARKS["one_variance"]]
-        remarks += [paper.REMARKS["cap"]] if any(r["protocol"]["variance"] == "per pixel" for r in measured) else []
+    remarks = [printed_results.REMARKS["scale"]]
+    if dataset in printed_results.LOG_LIKELIHOOD:
+        remarks += [printed_results.REMARKS["one_variance"]]
+        remarks += [printed_results.REMARKS["cap"]] if any(r.protocol.variance == "per pixel" for r in measured) else []
     return Section(
         key="likelihood",
         title="Likelihood",
@@ -141,7 +170,7 @@ def likelihood_section(
 def distance_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
     """Frechet distances beside the paper's Table 2 (and 4 for CelebA)."""
     measured = results.distances
-    there = {r["protocol"]["source"] for r in measured}
+    there = {r.protocol.source for r in measured}
     missing = [
         Missing(
             what=f"The distance of {title} has not been measured.",
@@ -159,19 +188,19 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
             "A Frechet distance compares the mean and covariance of image features; smaller is closer. Only rows with "
             "the same measure, number and real images may be compared with each other."
         )
-        if any(r["below_protocol"] for r in measured):
+        if any(r.below_protocol for r in measured):
             text.append(
                 "* Fewer than 10,000 images on the smaller side (50,000 against the training split): too large by an "
                 "unknown amount."
             )
-    remarks = [paper.REMARKS["protocol"]] if dataset else []
+    remarks = [printed_results.REMARKS["protocol"]] if dataset else []
     if dataset:
         tables.append(paper_distance_table(dataset, objective))
     if dataset == "celeba":
         tables.append(paper_components_table())
-        remarks.append(paper.REMARKS["components"])
+        remarks.append(printed_results.REMARKS["components"])
     if two_stages:
-        remarks.append(paper.REMARKS["two_scores"])
+        remarks.append(printed_results.REMARKS["two_scores"])
     return Section(
         key="distance",
         title="Quality of samples",
@@ -186,14 +215,14 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
 def uncertainty_section(results: RunResults, run: str) -> Section:
     """Whether the predicted variance may be trusted."""
     measured = results.uncertainties
-    final = results.final(measured)
+    of_final = final(measured)
     missing = []
-    if final is None:
+    if of_final is None:
         command = f"python -m eval uncertainty --run {run}"
         missing.append(Missing(what="The calibration of the final weights has not been measured.", command=command))
     if not measured:
         return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
-    shown = final or measured[-1]
+    shown = of_final or measured[-1]
     pictures = [
         Picture(
             data=coverage_figure(shown), caption="Part of the pixels that the central intervals of N(g, sigma²) hold."
@@ -213,8 +242,8 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
         key="uncertainty",
         title="Can the uncertainty be trusted?",
         text=[
-            verdict(shown),
-            f"Figures: {column_title(shown)}, {shown['protocol']['n']:,} images, all pixels together.",
+            calibration_verdict(shown),
+            f"Figures: {column_title(shown)}, {shown.protocol.n:,} images, all pixels together.",
         ],
         tables=[uncertainty_table(measured)],
         pictures=pictures,
@@ -226,7 +255,7 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
 def memorisation_section(results: RunResults, run: Path) -> Section:
     """Samples above their nearest training images, and whether they are nearer than new images are."""
     title = "Does it repeat its training images?"
-    measured = results.final(results.memorisations)
+    measured = final(results.memorisations)
     images = run / "eval" / "memorisation.safetensors"
     if measured is None or not images.exists():
         command = f"python -m eval memorisation --run {run}"
@@ -236,13 +265,13 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
     count = gallery.COLUMNS
     nearest = shown["nearest"][:count].transpose(0, 1)  # (k, n, C, H, W)
     drawn = gallery.neighbours(shown["sample"][:count], list(nearest))
-    protocol = measured["protocol"]
+    protocol = measured.protocol
     return Section(
         key="memorisation",
         title=title,
         text=[
-            f"{protocol['n']:,} samples from q̂ ({protocol['mixture']}) are held against reconstructions of as many "
-            f"images of split {protocol['split']}: how far is each from its nearest training image? A chance well "
+            f"{protocol.n:,} samples from q̂ ({protocol.mixture}) are held against reconstructions of as many "
+            f"images of split {protocol.split}: how far is each from its nearest training image? A chance well "
             "above 50% of the sample being nearer would mean that training images are repeated. The same is asked of "
             "the latents and the nearest training code, where a mixture of very many components would show it first."
         ],
@@ -255,26 +284,4 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
             )
         ],
         details=protocols([measured], "memorisation"),
-    )
-
-
-def verdict(values: dict[str, Any]) -> str:
-    """One sentence on what the calibration means."""
-    if values["protocol"]["variance"] == "one":
-        return "One variance serves all pixels, so it can be right on average but cannot tell where errors are."
-    held = {point["level"]: point["value"] for point in values["coverage"]}
-    fits = all(abs(value - level) <= 0.03 for level, value in held.items())
-    if fits:
-        shape = "as many as promised, so sigma may be read as a standard deviation"
-    elif held[0.5] > 0.5 and held[0.99] < 0.99:
-        shape = "errors are mostly smaller and sometimes much larger than a Gaussian of this width would have"
-    else:
-        shape = "the intervals are too wide" if held[0.9] > 0.9 else "the intervals are too narrow"
-    order = values["sparsification"]
-    part = 1 - order["area"] / order["area_of_chance"] if order["area_of_chance"] > 0 else 0.0
-    gain = values["log_likelihood_gain"]
-    return (
-        f"The 50%, 90% and 99% intervals hold {held[0.5]:.0%}, {held[0.9]:.0%} and {held[0.99]:.0%} of the pixels: "
-        f"{shape}. As an order of which pixels are wrong the variance achieves {part:.0%} of what is possible (0% is "
-        f"chance). Against the best single variance it {'adds' if gain > 0 else 'costs'} {abs(gain):.0f} nats an image."
     )

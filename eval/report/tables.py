@@ -1,13 +1,20 @@
 """The tables of the report: our numbers with their errors, and the paper's beside them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from data_shards.io.tables import Table, plus_minus
-from eval import printed_results as paper
+from eval import printed_results
 from eval.distance.measures import FURTHER
+from eval.results import (
+    DistanceResult,
+    LikelihoodResult,
+    Measured,
+    MemorisationResult,
+    UncertaintyResult,
+    VarianceResult,
+)
 
-Result = Mapping[str, Any]
+Result = DistanceResult | VarianceResult
 
 
 # The columns of the paper's Table 3 that a method's results stand beside.
@@ -38,42 +45,42 @@ _LIKELIHOOD_ROWS = {
 }
 
 
-def with_error(number: Mapping[str, Any], decimals: int) -> str:
+def with_error(number: Measured, decimals: int) -> str:
     """A value and its standard error as text."""
-    error = number["standard_error"]
-    text = f"{number['value']:,.{decimals}f}"
-    return text if error is None else plus_minus(text, f"{error:.{max(decimals, 1)}f}")
+    text = f"{number.value:,.{decimals}f}"
+    if number.standard_error is None:
+        return text
+    return plus_minus(text, f"{number.standard_error:.{max(decimals, 1)}f}")
 
 
-def column_title(result: Result) -> str:
+def column_title(result: LikelihoodResult | UncertaintyResult) -> str:
     """What a likelihood's column is called."""
-    protocol = result["protocol"]
-    variance = "one variance" if protocol["variance"] == "one" else "variance per pixel"
-    return f"{variance} ({_weights(result)})"
+    variance = "one variance" if result.protocol.variance == "one" else "variance per pixel"
+    return f"{variance} ({weights_title(result)})"
 
 
-def likelihood_table(results: Sequence[Result], dataset: str | None, objective: str) -> Table:
+def likelihood_table(results: Sequence[LikelihoodResult], dataset: str | None, objective: str) -> Table:
     """Likelihoods of the weights measured so far, a column each, with the paper's row of Table 3 beside them."""
-    printed = paper.LOG_LIKELIHOOD.get(dataset or "", {})
+    printed = printed_results.LOG_LIKELIHOOD.get(dataset or "", {})
     columns = _PAPER_COLUMNS.get(objective, ()) if printed else ()
     rows: list[tuple[str, ...]] = []
     for name, (title, decimals) in _LIKELIHOOD_ROWS.items():
-        if not any(name in result["values"] for result in results):
+        if not any(name in result.values for result in results):
             continue
-        ours = [with_error(r["values"][name], decimals) if name in r["values"] else "" for r in results]
+        ours = [with_error(r.values[name], decimals) if name in r.values else "" for r in results]
         density = name.removeprefix("iwae_")
         theirs = [f"{getattr(printed[density], field):,}" if density in printed else "" for field, _ in columns]
         rows.append((title, *ours, *theirs))
     blank = [""] * len(columns)
     rows += [
-        ("Largest log p(x|z) possible (cap)", *(f"{r['cap']:,.1f}" for r in results), *blank),
-        ("Smallest variance possible", *(f"{r['protocol']['variance_floor']:.6f}" for r in results), *blank),
-        ("sigma² of the data set", *(f"{r['dataset_variance']:.6f}" for r in results), *blank),
-        ("Active latent dimensions", *(str(r["active_dimensions"]) for r in results), *blank),
+        ("Largest log p(x|z) possible (cap)", *(f"{r.cap:,.1f}" for r in results), *blank),
+        ("Smallest variance possible", *(f"{r.protocol.variance_floor:.6f}" for r in results), *blank),
+        ("sigma² of the data set", *(f"{r.dataset_variance:.6f}" for r in results), *blank),
+        ("Active latent dimensions", *(str(r.active_dimensions) for r in results), *blank),
     ]
-    if any(r["latent_kl"] for r in results):
+    if any(r.latent_kl for r in results):
         divergences = [
-            plus_minus(f"{kl['value']:.3f}", f"{kl['standard_deviation']:.3f}") if (kl := r["latent_kl"]) else ""
+            plus_minus(f"{kl.value:.3f}", f"{kl.standard_deviation:.3f}") if (kl := r.latent_kl) else ""
             for r in results
         ]
         rows.append(("KL(q̂ || p), deviation over runs", *divergences, *blank))
@@ -81,29 +88,20 @@ def likelihood_table(results: Sequence[Result], dataset: str | None, objective: 
     return Table(head=head, rows=rows)
 
 
-def distance_table(results: Sequence[Result]) -> Table:
+def distance_table(results: Sequence[DistanceResult]) -> Table:
     """Distances of image sets from real ones, a row each."""
     rows = []
     for result in results:
-        protocol = result["protocol"]
-        number = result["values"]["frechet_distance"]
-        mark = "*" if result["below_protocol"] else ""
-        rows.append(
-            (
-                _image_set(result),
-                _weights(result),
-                with_error(number, 2) + mark,
-                f"{protocol['n']:,}",
-                f"{protocol['n_reference']:,} of {protocol['split']}",
-                result["label"],
-            )
-        )
+        protocol = result.protocol
+        number = with_error(result.values["frechet_distance"], 2) + ("*" if result.below_protocol else "")
+        real = f"{protocol.n_reference:,} of {protocol.split}"
+        rows.append((_image_set(result), weights_title(result), number, f"{protocol.n:,}", real, result.label))
     return Table(head=("Images", "Weights", "Distance", "Number", "Real images", "Measured as"), rows=rows)
 
 
 _SOURCE_TITLES = {
     "q_hat": "samples from q̂",
-    "transported": "samples from q̂, carried to the spread of real images",
+    "transported": "samples from q̂, transported",
     "prior": "samples from the prior",
     "flow": "samples from the flow",
     "reconstruction": "reconstructions",
@@ -112,103 +110,102 @@ _SOURCE_TITLES = {
 }
 
 
-def further_measures_table(results: Sequence[Result]) -> Table | None:
+def further_measures_table(results: Sequence[DistanceResult]) -> Table | None:
     """Whatever else was measured of the same sets, a column each; None where nothing was."""
     numbers = [number for measure in FURTHER.values() for number in measure.numbers]
-    shown = [number for number in numbers if any(number.name in r["values"] for r in results)]
+    shown = [number for number in numbers if any(number.name in result.values for result in results)]
     rows = []
     for result in results:
-        cells = [further_value(result["values"].get(number.name), number.decimals) for number in shown]
+        cells = [further_value(result.values.get(number.name), number.decimals) for number in shown]
         if any(cells):
-            extractor = result["protocol"]["extractor"]["name"]
-            rows.append((_image_set(result), _weights(result), extractor, *cells))
+            rows.append((_image_set(result), weights_title(result), result.protocol.extractor["name"], *cells))
     head = ("Images", "Weights", "Features", *(number.title for number in shown))
     return Table(head=head, rows=rows) if rows else None
 
 
-def further_value(number: Mapping[str, Any] | None, decimals: int) -> str:
+def further_value(number: Measured | None, decimals: int) -> str:
     """A value with its error, or with its 95 % interval where it has one; empty where it was not measured."""
     if number is None:
         return ""
-    if "interval_95" not in number:
+    if number.interval_95 is None:
         return with_error(number, decimals)
-    low, high = number["interval_95"]
-    return f"{number['value']:,.{decimals}f} ({low:,.{decimals}f} to {high:,.{decimals}f})"
+    low, high = number.interval_95
+    return f"{number.value:,.{decimals}f} ({low:,.{decimals}f} to {high:,.{decimals}f})"
 
 
-def _image_set(result: Result) -> str:
-    protocol = result["protocol"]
-    density = f", mixture {protocol['mixture']}" if protocol["mixture"] else ""
-    return _SOURCE_TITLES.get(protocol["source"], protocol["source"]) + density
+def _image_set(result: DistanceResult) -> str:
+    protocol = result.protocol
+    density = f", mixture {protocol.mixture}" if protocol.mixture else ""
+    return _SOURCE_TITLES.get(protocol.source, protocol.source) + density
 
 
-def _weights(result: Result) -> str:
-    return "end of stage 1" if result["protocol"]["weights"] == "stage1" else "final"
+def weights_title(result: Result) -> str:
+    """Which weights were measured."""
+    return "end of stage 1" if result.protocol.weights == "stage1" else "final"
 
 
 def paper_distance_table(dataset: str, objective: str) -> Table:
     """The paper's Table 2 for one data set; the method that this run trained is marked."""
     method = _PAPER_METHOD.get(objective)
-    names = [f"{name} (this method)" if name == method else name for name in paper.METHODS]
-    values = tuple(f"{value}" for value in paper.FID[dataset])
-    return Table(head=(f"Paper, FID, {paper.DATASETS[dataset]}", *names), rows=[("Table 2", *values)])
+    names = [f"{name} (this method)" if name == method else name for name in printed_results.METHODS]
+    values = tuple(f"{value}" for value in printed_results.FID[dataset])
+    return Table(head=(f"Paper, FID, {printed_results.DATASETS[dataset]}", *names), rows=[("Table 2", *values)])
 
 
 def paper_components_table() -> Table:
     """The paper's Table 4."""
-    head = ("Paper, FID, CelebA, components", *(f"{count:,}" for count in paper.FID_OF_COMPONENTS))
-    return Table(head=head, rows=[("Table 4", *(f"{value}" for value in paper.FID_OF_COMPONENTS.values()))])
+    head = ("Paper, FID, CelebA, components", *(f"{count:,}" for count in printed_results.FID_OF_COMPONENTS))
+    return Table(head=head, rows=[("Table 4", *(f"{value}" for value in printed_results.FID_OF_COMPONENTS.values()))])
 
 
 def paper_divergence_table() -> Table:
     """The paper's Table 1."""
-    head = ("Paper, KL(q̂ || p), MNIST, 2 latents, sigma² =", *(f"{variance:g}" for variance in paper.LATENT_KL))
-    cells = (plus_minus(f"{mean}", f"{deviation}") for mean, deviation in paper.LATENT_KL.values())
+    head = (
+        "Paper, KL(q̂ || p), MNIST, 2 latents, sigma² =",
+        *(f"{variance:g}" for variance in printed_results.LATENT_KL),
+    )
+    cells = (plus_minus(f"{mean}", f"{deviation}") for mean, deviation in printed_results.LATENT_KL.values())
     return Table(head=head, rows=[("Table 1", *cells)])
 
 
-def uncertainty_table(results: Sequence[Result]) -> Table:
+def uncertainty_table(results: Sequence[UncertaintyResult]) -> Table:
     """Calibration and sharpness in numbers, a column for each set of weights."""
 
     def row(title: str, cells: list[str]) -> tuple[str, ...]:
         return (title, *cells)
 
     rows = []
-    for place, point in enumerate(results[0]["coverage"]):
-        title = f"Pixels inside the {point['level']:.0%} interval"
-        rows.append(row(title, [f"{r['coverage'][place]['value']:.1%}" for r in results]))
-        halves = [f"{r['upper_half']['coverage'][place]['value']:.1%}" if r["upper_half"] else "" for r in results]
+    for place, point in enumerate(results[0].coverage):
+        title = f"Pixels inside the {point.level:.0%} interval"
+        rows.append(row(title, [f"{r.coverage[place].value:.1%}" for r in results]))
+        halves = [f"{r.upper_half.coverage[place].value:.1%}" if r.upper_half else "" for r in results]
         if any(halves):
             rows.append(row("… of the more uncertain half of the pixels", halves))
-    residuals = [r["residuals"] for r in results]
+    residuals = [r.residuals for r in results]
     rows += [
-        row("Standardised residuals: mean (0 is calibrated)", [f"{r['mean']:.3f}" for r in residuals]),
-        row(
-            "Standardised residuals: deviation (1 is calibrated)", [f"{r['standard_deviation']:.3f}" for r in residuals]
-        ),
+        row("Standardised residuals: mean (0 is calibrated)", [f"{r.mean:.3f}" for r in residuals]),
+        row("Standardised residuals: deviation (1 is calibrated)", [f"{r.standard_deviation:.3f}" for r in residuals]),
         row(
             "Correlation of variance and squared error",
-            [f"{r['correlation_of_variance_and_square_error']:.3f}" for r in results],
+            [f"{r.correlation_of_variance_and_square_error:.3f}" for r in results],
         ),
-        row("Rank correlation over pixels", [f"{r['rank_correlation_over_pixels']:.3f}" for r in results]),
-        row("Rank correlation over images", [f"{r['rank_correlation_over_images']:.3f}" for r in results]),
+        row("Rank correlation over pixels", [f"{r.rank_correlation_over_pixels:.3f}" for r in results]),
+        row("Rank correlation over images", [f"{r.rank_correlation_over_images:.3f}" for r in results]),
         row(
             "Sparsification area (0 is a perfect order; by chance)",
-            [f"{(s := r['sparsification'])['area']:.3f} ({s['area_of_chance']:.3f})" for r in results],
+            [f"{(s := r.sparsification).area:.3f} ({s.area_of_chance:.3f})" for r in results],
         ),
-        row(
-            "Gain over the best single variance, nats per image", [f"{r['log_likelihood_gain']:z.1f}" for r in results]
-        ),
+        row("Gain over the best single variance, nats per image", [f"{r.log_likelihood_gain:z.1f}" for r in results]),
     ]
     return Table(head=("", *(column_title(r) for r in results)), rows=rows)
 
 
-def memorisation_table(result: Result) -> Table:
+def memorisation_table(result: MemorisationResult) -> Table:
     """How near samples and new images are to what was trained on."""
     rows = []
-    for name, title in (("pixel_distance", "pixels, Euclidean"), ("code_distance", "latents, Euclidean")):
-        of, chance = result[name], result[name]["chance_nearer"]
-        nearer = plus_minus(f"{chance['value']:.0%}", f"{chance['standard_error']:.0%}")
-        rows.append((title, f"{of['samples']['median']:.2f}", f"{of['held_out']['median']:.2f}", nearer))
+    for found, title in ((result.pixel_distance, "pixels, Euclidean"), (result.code_distance, "latents, Euclidean")):
+        chance = found.chance_nearer
+        nearer = plus_minus(f"{chance.value:.0%}", f"{chance.standard_error:.0%}")
+        rows.append((title, f"{found.samples.median:.2f}", f"{found.held_out.median:.2f}", nearer))
     head = ("Distance to the nearest", "samples, median", "held out, median", "chance that the sample is nearer")
     return Table(head=head, rows=rows)

@@ -7,7 +7,7 @@ unless said otherwise, and treat them as one set of n predictions.
 import torch
 from torch import Tensor
 
-from eval.results import Reliability, Sparsification
+from eval.results import Reliability, Sparsification, UncertaintyResult
 
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
 
@@ -70,4 +70,26 @@ def sparsification(square_error: Tensor, variance: Tensor, points: int = 20) -> 
         by_error=tuple(by_error.tolist()),
         area=float(torch.trapezoid(by_variance - by_error, left_out)),
         area_of_chance=float(torch.trapezoid(1 - by_error, left_out)),
+    )
+
+
+def calibration_verdict(result: UncertaintyResult) -> str:
+    """One sentence on what the calibration means."""
+    if result.protocol.variance == "one":
+        return "One variance serves all pixels, so it can be right on average but cannot tell where errors are."
+    held = {point.level: point.value for point in result.coverage}
+    fits = all(abs(value - level) <= 0.03 for level, value in held.items())
+    if fits:
+        shape = "as many as promised, so sigma may be read as a standard deviation"
+    elif held[0.5] > 0.5 and held[0.99] < 0.99:
+        shape = "errors are mostly smaller and sometimes much larger than a Gaussian of this width would have"
+    else:
+        shape = "the intervals are too wide" if held[0.9] > 0.9 else "the intervals are too narrow"
+    order = result.sparsification
+    part = 1 - order.area / order.area_of_chance if order.area_of_chance > 0 else 0.0
+    gain = result.log_likelihood_gain
+    return (
+        f"The 50%, 90% and 99% intervals hold {held[0.5]:.0%}, {held[0.9]:.0%} and {held[0.99]:.0%} of the pixels: "
+        f"{shape}. As an order of which pixels are wrong the variance achieves {part:.0%} of what is possible (0% is "
+        f"chance). Against the best single variance it {'adds' if gain > 0 else 'costs'} {abs(gain):.0f} nats an image."
     )

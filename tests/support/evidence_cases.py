@@ -1,11 +1,24 @@
-"""Plans, and measurements of them as the commands write them."""
+"""Plans, and results of their measurements."""
+
+from typing import Any
 
 from eval.paper.evidence import Evidence
-from eval.paper.jobs import method_training
 from eval.paper.plan import Budget, Components, MixtureForm, Plan, Plane, Sweep
 from eval.paper.record import Record
+from eval.paper.trainings import method_training
+from eval.protocol import DistanceProtocol, LikelihoodProtocol
+from eval.results import DistanceResult, LatentDivergence, LikelihoodResult, Measured
 
 LABEL = MixtureForm().label
+RUN = {
+    "run": "ours-seed0",
+    "weights": "final",
+    "checkpoint": "c",
+    "data": "d",
+    "split": "test",
+    "image_shape": (1, 28, 28),
+}
+"""What all protocols here say of the run."""
 
 
 def plan(**fields) -> Plan:
@@ -29,53 +42,58 @@ def plan(**fields) -> Plan:
     )
 
 
-def distance(value: float) -> dict:
-    """A distance as `python -m eval fid` writes it, as far as pages look at it."""
-    protocol = {
-        "n": 10_000,
-        "n_reference": 10_000,
-        "split": "test",
-        "seed": 0,
-        "channels": "grey, repeated to three channels",
-        "quantisation": "rounded to 8 bits",
-        "source": "q_hat",
-        "extractor": {"name": "efficientnet-lite0"},
-    }
-    return {
-        "label": "FD (EfficientNet-Lite0, 64 px)",
-        "values": {"frechet_distance": {"value": value, "standard_error": None, "unit": "squared feature units"}},
-        "below_protocol": False,
-        "protocol": protocol,
-    }
+def distance(value: float, source: str = "q_hat") -> DistanceResult:
+    """A distance of 10,000 images."""
+    return DistanceResult(
+        label="FD (EfficientNet-Lite0, 64 px)",
+        values={"frechet_distance": Measured(value=value, standard_error=None, unit="squared feature units")},
+        also=(),
+        below_protocol=False,
+        remarks=(),
+        protocol=DistanceProtocol(
+            **RUN,
+            n=10_000,
+            source=source,
+            latents="",
+            n_reference=10_000,
+            extractor={"name": "efficientnet-lite0"},
+            channels="grey, repeated to three channels",
+        ),
+    )
 
 
-def likelihood(q_hat: float, prior: float, *, cap: float, error: float = 0.01, kl: float = 3.0) -> dict:
-    """A likelihood as `python -m eval likelihood` writes it, as far as pages look at it."""
-    nats = {"iwae_q_hat": q_hat, "iwae_prior": prior, "elbo": prior - 5}
-    values = {name: {"value": value, "standard_error": 2.0} for name, value in nats.items()}
-    values |= {name: {"value": error, "standard_error": 0.0001} for name in ("mean_square_error",)}
-    values |= {"bits_per_dimension_q_hat": {"value": 3.0, "standard_error": 0.01}}
-    protocol = {
-        "n": 500,
-        "split": "test",
-        "seed": 0,
-        "subset": "evenly spaced",
-        "importance_samples": 20,
-        "pixel_scale": "[0, 1]",
-        "mixture": "32-full",
-        "image_shape": [1, 28, 28],
+def likelihood(q_hat: float, prior: float, *, cap: float, error: float = 0.01, kl: float = 3.0) -> LikelihoodResult:
+    """A likelihood of 500 images."""
+    values = {
+        name: Measured(value=value, standard_error=deviation, unit="")
+        for name, value, deviation in (
+            ("iwae_q_hat", q_hat, 2.0),
+            ("iwae_prior", prior, 2.0),
+            ("elbo", prior - 5, 2.0),
+            ("mean_square_error", error, 0.0001),
+            ("bits_per_dimension_q_hat", 3.0, 0.01),
+        )
     }
-    divergence = {"value": kl, "standard_deviation": 0.01}
-    return {
-        "values": values,
-        "protocol": protocol,
-        "cap": cap,
-        "dataset_variance": error,
-        "latent_kl": divergence,
-    }
+    return LikelihoodResult(
+        values=values,
+        active_dimensions=16,
+        latent_kl=LatentDivergence(value=kl, standard_deviation=0.01, samples=10_000, runs=10, unit="nats"),
+        cap=cap,
+        dataset_variance=error,
+        protocol=LikelihoodProtocol(
+            **RUN,
+            n=500,
+            measure="likelihood",
+            variance="one",
+            variance_floor=error,
+            importance_samples=20,
+            mixture="32-full",
+            mixture_digest="m",
+        ),
+    )
 
 
-def evidence(made: Plan, results: dict[tuple[str, int], dict]) -> Evidence:
+def evidence(made: Plan, results: dict[tuple[str, int], dict[str, Any]]) -> Evidence:
     """Evidence from the results of (method, seed)."""
     records = {
         method_training(made, method, seed).name: Record(

@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 from support.evidence_cases import plan
-from support.running import ROOT
 
-from eval.paper.asks import Ask
-from eval.paper.jobs import TARGETS, configuration_hash, jobs, method_training, resolved, sweep_training
-from eval.paper.measured import MEASURED, read_measured
+from eval.paper.jobs import jobs
 from eval.paper.plan import Components, Plane, Sweep, Variant, read_plan
+from eval.paper.record import KEPT, read_kept
+from eval.paper.tables import EXHIBITS
+from eval.paper.trainings import configuration_hash, method_training, resolved, sweep_training
+from eval.paper.wanted import Question
 
 
 def test_a_method_of_one_stage_sees_as_many_images_as_one_of_two():
@@ -28,7 +29,7 @@ def test_a_training_that_two_tables_need_is_one_job():
     )
     assert sweep_training(made, 0.5, 0).name == "vae-seed0"
     assert sweep_training(made, "learned", 0).name == "one-stage-seed0"
-    names = [job.training.name for job in jobs(made, TARGETS)]
+    names = [job.training.name for job in jobs(made, EXHIBITS)]
     assert sorted(names) == ["one-stage-seed0", "ours-seed0", "sigma2-0.1-seed0", "vae-seed0", "wae-seed0"]
 
 
@@ -38,7 +39,7 @@ def test_no_two_jobs_train_the_same_configuration():
         plane=Plane(variances=(0.5, "learned"), seeds=(0,), fields={"model.latent_dim": 2}),
         variants=(Variant(name="ema", meaning="an average", fields={"optimiser.ema_images": 1000}),),
     )
-    hashes = [configuration_hash(resolved(made, job.training)) for job in jobs(made, TARGETS)]
+    hashes = [configuration_hash(resolved(made, job.training)) for job in jobs(made, EXHIBITS)]
     assert len(set(hashes)) == len(hashes)
 
 
@@ -54,23 +55,23 @@ def test_the_hash_ignores_where_a_run_lies_and_sees_what_is_learnt():
 @pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
 def test_every_kept_measurement_is_recognised_by_the_hash_of_its_configuration(dataset):
     made = read_plan(dataset)
-    kept = read_measured(ROOT / MEASURED, dataset)
-    of_jobs = {job.training.name: configuration_hash(resolved(made, job.training)) for job in jobs(made, TARGETS)}
+    kept = read_kept(KEPT, dataset)
+    of_jobs = {job.training.name: configuration_hash(resolved(made, job.training)) for job in jobs(made, EXHIBITS)}
     assert len(kept) > 0
     assert {name: record.configuration for name, record in kept.items()} == {name: of_jobs[name] for name in kept}
 
 
 def test_both_stages_of_ours_are_measured_and_real_images_once():
-    asks = {job.training.name: job.asks for job in jobs(plan(seeds=(0, 1)), ["table2"])}
-    assert {ask.weights for ask in asks["ours-seed0"]} == {"stage1", "final"}
-    assert {ask.weights for ask in asks["vae-seed0"]} == {"final"}
-    real = Ask(kind="fid", source="train")
-    assert [name for name, asked in asks.items() if real in asked] == ["ours-seed0"]
+    questions = {job.training.name: job.questions for job in jobs(plan(seeds=(0, 1)), ["table2"])}
+    assert {one.weights for one in questions["ours-seed0"]} == {"stage1", "final"}
+    assert {one.weights for one in questions["vae-seed0"]} == {"final"}
+    real = Question(kind="fid", source="train")
+    assert [name for name, asked in questions.items() if real in asked] == ["ours-seed0"]
 
 
-def test_a_table_asks_for_its_own_measurements_only():
-    asks = {ask for job in jobs(plan(), ["table3"]) for ask in job.asks}
-    assert {ask.kind for ask in asks} == {"likelihood"}
+def test_a_table_needs_its_own_measurements_only():
+    questions = {question for job in jobs(plan(), ["table3"]) for question in job.questions}
+    assert {question.kind for question in questions} == {"likelihood"}
     assert "wae-seed0" in {job.training.name for job in jobs(plan(), ["table2"])}
 
 
@@ -79,9 +80,9 @@ def test_jobs_come_seed_by_seed_so_that_a_table_is_complete_early():
     assert names == ["ours-seed0", "vae-seed0", "wae-seed0", "ours-seed1", "vae-seed1", "wae-seed1"]
 
 
-def test_every_number_of_components_is_fitted_measured_and_looked_at_for_repetition():
-    asks = jobs(plan(components=Components(numbers=(500,), seeds=(0,))), ["table4"])[0].asks
-    assert [(ask.kind, ask.mixture) for ask in asks] == [
+def test_every_number_of_components_is_fitted_measured_and_checked_for_memorisation():
+    questions = jobs(plan(components=Components(numbers=(500,), seeds=(0,))), ["table4"])[0].questions
+    assert [(question.kind, question.mixture) for question in questions] == [
         (kind, label)
         for label in ("32-full-posterior", "500-full-posterior")
         for kind in ("mixture", "fid", "memorisation")

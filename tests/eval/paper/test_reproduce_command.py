@@ -16,11 +16,11 @@ from support.running import ROOT, run_module
 from data_shards.io.errors import command
 from data_shards.manifest import Manifest
 from eval.__main__ import main
-from eval.paper.drawings import picture_path
-from eval.paper.jobs import configuration_hash, jobs, resolved
-from eval.paper.measured import read_measured, write_measured
+from eval.paper.figures import picture_path
+from eval.paper.jobs import jobs
 from eval.paper.plan import read_plan
-from eval.paper.record import Record
+from eval.paper.record import Record, read_kept, write_kept
+from eval.paper.trainings import configuration_hash, resolved
 
 # The first test waits for the whole plan.
 pytestmark = pytest.mark.timeout(600)
@@ -74,13 +74,13 @@ def test_variants_that_only_change_the_density_share_the_training(reproduced):
     means = results["fid q_hat 4-full-mean final"]["protocol"]
     assert means["mixture_digest"] != results["fid q_hat 4-full-posterior final"]["protocol"]["mixture_digest"]
     assert means["checkpoint"] == results["fid flow final"]["protocol"]["checkpoint"]
-    carried = results["fid transported 4-full-posterior final"]["protocol"]
-    assert carried["mixture"] == "4-full"
-    assert carried["mixture_digest"] != results["fid q_hat 4-full-posterior final"]["protocol"]["mixture_digest"]
+    transported = results["fid transported 4-full-posterior final"]["protocol"]
+    assert transported["mixture"] == "4-full"
+    assert transported["mixture_digest"] != results["fid q_hat 4-full-posterior final"]["protocol"]["mixture_digest"]
     assert results["memorisation transported 4-full-posterior stage1"]["protocol"]["weights"] == "stage1"
 
 
-def test_the_page_carries_everything_and_says_what_is_missing(reproduced):
+def test_the_page_contains_everything_and_names_what_is_missing(reproduced):
     folder, _ = reproduced
     page = (folder / "runs/pages/index.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
@@ -106,7 +106,7 @@ def test_the_same_command_again_trains_and_measures_nothing_but_what_failed(repr
 def test_what_was_kept_is_enough_for_the_pages(reproduced, tmp_path):
     folder, _ = reproduced
     kept = folder / "runs" / "measured"
-    assert set(read_measured(kept, "mnist")) == {"ours-seed0", "vae-seed0"}
+    assert set(read_kept(kept, "mnist")) == {"ours-seed0", "vae-seed0"}
     words = ["--plan", str(folder / "plan.yaml"), "--measured", str(kept), "--runs", str(tmp_path), "--pages-only"]
     done = run_module("eval", "reproduce", "table2", "--dataset", "mnist", *words)
     assert done.returncode == 0, done.stderr
@@ -124,7 +124,7 @@ def test_another_data_sets_chapter_takes_nothing_from_the_run_folders_of_this_on
         training={"images": 1},
         results={f"likelihood {LABEL} final": likelihood(-463, -464, cap=-449)},
     )
-    write_measured(tmp_path / "measured", "mnist", {job.training.name: known})
+    write_kept(tmp_path / "measured", "mnist", {job.training.name: known})
     drawn = picture_path(tmp_path / "runs" / job.training.name, "figure4")
     drawn.parent.mkdir(parents=True)
     Image.new("L", (2, 2)).save(drawn)
@@ -141,14 +141,27 @@ def test_another_data_sets_chapter_takes_nothing_from_the_run_folders_of_this_on
     [
         (["--processes", "-1"], "--processes: -1 is below 0"),
         (["--part", "0/2", "--pages-only"], "--part: goes with neither --address nor --pages-only"),
-        (["--part", "2/2"], "--part: '2/2' is no part"),
+        (["--part", "2/2"], "--part: '2/2' is not a part"),
         (["--plan", "nowhere.yaml"], "--plan: nowhere.yaml is not a file"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch, capsys, options, said):
+def test_mistakes_get_one_line(tmp_path, monkeypatch, capsys, options, said):
     words = ["eval", "reproduce", "table2", "--dataset", "mnist", "--runs", str(tmp_path), *options]
     monkeypatch.setattr(sys, "argv", words)
     assert command(main) == 2
-    told = capsys.readouterr().err
-    assert told.startswith(f"error: {said}")
-    assert told.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"error: {said}")
+    assert message.count("\n") == 1
+
+
+def test_a_dry_run_estimates_every_job_and_starts_none(tmp_path, digits_shards, monkeypatch, capsys):
+    text = (ROOT / "tests/eval/paper/tiny_plan.yaml").read_text().replace("SHARDS", str(digits_shards))
+    (tmp_path / "plan.yaml").write_text(text)
+    words = ["eval", "reproduce", "all", "--dataset", "mnist", "--plan", str(tmp_path / "plan.yaml"), "--dry-run"]
+    monkeypatch.setattr(sys, "argv", [*words, "--runs", str(tmp_path / "runs"), "--processes", "4"])
+    assert command(main) == 0
+    rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows["jobs"].startswith("3 trainings, ")
+    assert rows["images"] == f"{3 * 3 * 1397:,} in all trainings together"
+    assert "on 4 cpu processes" in rows["time"]
+    assert not (tmp_path / "runs").exists()

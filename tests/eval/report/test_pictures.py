@@ -11,7 +11,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from eval.report import gallery
 from eval.report.density_figure import density_figure, log_aggregate_posterior
-from eval.report.pictures import Scale, grid, heat, png, scale_of, to_rgb
+from eval.report.gallery import Scale, grid, heat, png, scale_of, to_rgb
 from trainer.config.sections import ModelConfig
 from trainer.networks.model import SigmaVAE
 from trainer.run_folder.latents import Latents

@@ -6,10 +6,22 @@ import numpy as np
 import pytest
 
 from data_shards.io.tables import plus_minus
-from eval import printed_results as paper
+from eval import printed_results
+from eval.protocol import DistanceProtocol, LikelihoodProtocol, VarianceProtocol
 from eval.report.curves import kl_curve, rising_curve, series, stage_switch, variance_curve
-from eval.report.sections import training_section, verdict
+from eval.report.sections import training_section
 from eval.report.tables import further_measures_table, likelihood_table, with_error
+from eval.results import (
+    CoverageOfImages,
+    DistanceResult,
+    LikelihoodResult,
+    Measured,
+    Reliability,
+    Residuals,
+    Sparsification,
+    UncertaintyResult,
+)
+from eval.uncertainty.calibration import calibration_verdict
 from trainer.objectives.gaussian import variance_floor_cap
 
 EVENTS = [
@@ -49,7 +61,7 @@ def test_a_curve_is_drawn_alike_twice_and_not_at_all_without_data(draw):
     assert draw([]) is None
 
 
-def test_the_training_section_tells_how_the_stages_met():
+def test_the_training_section_compares_the_two_stages_at_the_switch():
     text = " ".join(training_section(EVENTS, "demo").text)
     assert "sigma² = 0.10000" in text
     assert "1.100 times that" in text
@@ -61,16 +73,33 @@ def test_a_run_without_metrics_names_the_command_that_trains():
     assert missing.command == "python -m trainer --name demo"
 
 
+PROTOCOL = {
+    "run": "demo",
+    "checkpoint": "c",
+    "data": "d",
+    "split": "test",
+    "n": 500,
+    "image_shape": (1, 28, 28),
+}
+VARIANCE = {"measure": "m", "variance_floor": 0.01}
+
+
 def calibration(held, *, variance="per pixel", area=0.1):
-    return {
-        "protocol": {"variance": variance},
-        "coverage": [
-            {"level": level, "value": value}
-            for level, value in zip((0.5, 0.68, 0.8, 0.9, 0.95, 0.99), held, strict=True)
-        ],
-        "sparsification": {"area": area, "area_of_chance": 0.4},
-        "log_likelihood_gain": -3.0,
-    }
+    levels = zip((0.5, 0.68, 0.8, 0.9, 0.95, 0.99), held, strict=True)
+    return UncertaintyResult(
+        protocol=VarianceProtocol(**PROTOCOL, **VARIANCE, weights="final", variance=variance),
+        coverage=tuple(CoverageOfImages(level=level, value=value, standard_error=None) for level, value in levels),
+        upper_half=None,
+        residuals=Residuals(mean=0.0, standard_deviation=1.0, edges=(-1.0, 1.0), density=(0.5,), beyond=0.0),
+        correlation_of_variance_and_square_error=0.5,
+        rank_correlation_over_pixels=0.5,
+        rank_correlation_over_images=0.5,
+        reliability=Reliability(variance=(0.1,), square_error=(0.1,)),
+        sparsification=Sparsification(left_out=(), by_variance=(), by_error=(), area=area, area_of_chance=0.4),
+        log_likelihood_gain=-3.0,
+        mean_square_error=0.1,
+        mean_variance=0.1,
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,26 +112,31 @@ def calibration(held, *, variance="per pixel", area=0.1):
     ],
 )
 def test_the_verdict_follows_from_the_intervals(held, says):
-    sentence = verdict(calibration(held))
+    sentence = calibration_verdict(calibration(held))
     assert says in sentence
     assert "75% of what is possible" in sentence
     assert "costs 3 nats" in sentence
 
 
 def test_one_variance_cannot_tell_where_errors_are():
-    assert "cannot tell where" in verdict(calibration((0.5,) * 6, variance="one"))
+    assert "cannot tell where" in calibration_verdict(calibration((0.5,) * 6, variance="one"))
+
+
+def measured(value, error=None, interval=None):
+    return Measured(value=value, standard_error=error, unit="", interval_95=interval)
 
 
 def likelihoods(weights, variance):
-    number = {"value": 1234.56, "standard_error": 7.891}
-    return {
-        "protocol": {"weights": weights, "variance": variance, "variance_floor": 0.01},
-        "values": {"iwae_prior": number, "elbo": number, "mean_square_error": {"value": 0.01, "standard_error": None}},
-        "cap": 1500.0,
-        "dataset_variance": 0.02,
-        "active_dimensions": 16,
-        "latent_kl": None,
-    }
+    number = measured(1234.56, 7.891)
+    density = {"importance_samples": 20, "mixture": "", "mixture_digest": ""}
+    return LikelihoodResult(
+        protocol=LikelihoodProtocol(**PROTOCOL, **VARIANCE, **density, weights=weights, variance=variance),
+        values={"iwae_prior": number, "elbo": number, "mean_square_error": measured(0.01)},
+        cap=1500.0,
+        dataset_variance=0.02,
+        active_dimensions=16,
+        latent_kl=None,
+    )
 
 
 def test_our_likelihoods_stand_beside_those_of_the_same_method_in_the_paper():
@@ -131,7 +165,7 @@ def test_a_data_set_that_the_paper_has_not_gets_no_column():
 
 
 def test_a_number_without_an_error_is_printed_alone():
-    assert with_error({"value": 0.01234, "standard_error": None}, 4) == "0.0123"
+    assert with_error(measured(0.01234), 4) == "0.0123"
 
 
 @pytest.mark.parametrize(
@@ -144,13 +178,13 @@ def test_a_number_without_an_error_is_printed_alone():
     ],
 )
 def test_the_papers_data_sets_are_known_by_name(name, dataset):
-    assert paper.dataset_of(name) == dataset
+    assert printed_results.dataset_of(name) == dataset
 
 
 def test_the_printed_per_pixel_likelihoods_exceed_both_limits_that_the_remark_names():
     # d log 256 for 28 x 28 pixels, and the cap at half of the variance that 1307 nats of one variance imply
     assert round(784 * math.log(256)) == 4347
-    least = min(row.per_pixel for rows in paper.LOG_LIKELIHOOD.values() for row in rows.values())
+    least = min(row.per_pixel for rows in printed_results.LOG_LIKELIHOOD.values() for row in rows.values())
     assert least > 4347
     variance = math.exp(-2 * 1307 / 784 - 1) / (2 * math.pi)
     assert least > 2 * variance_floor_cap(784, variance / 2)
@@ -158,20 +192,28 @@ def test_the_printed_per_pixel_likelihoods_exceed_both_limits_that_the_remark_na
 
 def test_the_printed_one_variance_likelihoods_ask_for_the_errors_that_the_remark_names():
     for dataset, error in (("fashion-mnist", 0.0029), ("mnist", 0.002)):
-        variance = math.exp(-2 * paper.LOG_LIKELIHOOD[dataset]["prior"].one_variance / 784 - 1) / (2 * math.pi)
+        variance = math.exp(-2 * printed_results.LOG_LIKELIHOOD[dataset]["prior"].one_variance / 784 - 1) / (
+            2 * math.pi
+        )
         assert np.isclose(variance, error, rtol=0.12)
 
 
 def test_further_measures_get_a_column_where_one_set_has_them():
     def distances(source, values):
-        protocol = {"weights": "final", "source": source, "mixture": "", "extractor": {"name": "inception"}}
-        return {"protocol": protocol, "values": values}
+        protocol = DistanceProtocol(
+            **PROTOCOL,
+            weights="final",
+            source=source,
+            latents="",
+            extractor={"name": "inception"},
+            n_reference=500,
+            channels="",
+        )
+        return DistanceResult(label="FID", values=values, also=(), below_protocol=True, remarks=(), protocol=protocol)
 
-    precision = {"value": 0.5, "standard_error": None}
-    line = {"value": 12.0, "standard_error": None, "interval_95": [11.0, 13.5]}
     results = [
-        distances("q_hat", {"precision": precision}),
-        distances("prior", {"frechet_distance_at_infinite_n": line}),
+        distances("q_hat", {"precision": measured(0.5)}),
+        distances("prior", {"frechet_distance_at_infinite_n": measured(12.0, interval=(11.0, 13.5))}),
         distances("half", {}),
     ]
     table = further_measures_table(results)

@@ -1,4 +1,4 @@
-"""The paper's pictures that a model draws: densities over two latents, samples, reconstructions, variance maps."""
+"""The paper's pictures that trained weights draw: densities over two latents, samples, variance maps."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,8 +10,8 @@ from eval.images.latent_samples import prior_sampler
 from eval.images.sources import block_latents
 from eval.report import gallery
 from eval.report.density_figure import density_png
+from eval.report.gallery import grid, png, to_rgb
 from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
-from eval.report.pictures import grid, png, to_rgb
 from eval.run import MeasuredRun
 from eval.transport.storage import load_transport
 from trainer.process_group import single
@@ -19,7 +19,7 @@ from trainer.run_folder import latents
 
 
 def picture_path(run: Path, name: str) -> Path:
-    """Where a drawing of a run lies: its name carries the run's, so that those of many runs share a folder."""
+    """Where a drawing of a run lies; its name contains the run's, so that those of many runs share a folder."""
     return run / "samples" / f"{run.name}-{name}.png"
 
 
@@ -29,32 +29,19 @@ def density(run: MeasuredRun, components: int) -> bytes:
     return density_png(codes, run.mixture(components, "full").score_samples)
 
 
-@torch.inference_mode()
 def both_samples(run: MeasuredRun, components: int) -> bytes:
     """Figure 2b: mean images of z ~ q_hat in the upper rows and of z ~ p in as many below, not chosen by eye."""
-    model, device = run.model, next(run.model.parameters()).device
-    rows = []
-    for z in (
-        mixture_latents(run.mixture(components, "full")),
-        block_latents(prior_sampler(model.latent_dim), seed=0, block=0),
-    ):
-        images = to_rgb(model.decode(z[:SAMPLES].to(device)).mean)
-        rows += list(images.split(gallery.COLUMNS))
-    return png(grid(rows, enlarge=gallery.enlargement(model.image_shape[-1])))
+    prior = block_latents(prior_sampler(run.model.latent_dim), seed=0, block=0)[:SAMPLES]
+    return _rows(run, run.model.decode(_samples(run, components)).mean, run.model.decode(_placed(run, prior)).mean)
 
 
-@torch.inference_mode()
-def carried_samples(run: MeasuredRun, components: int) -> bytes:
-    """Mean images of z ~ q_hat in the upper rows and the same, carried, in as many below."""
-    z = mixture_latents(run.mixture(components, "full"))[:SAMPLES].to(next(run.model.parameters()).device)
+def transported_samples(run: MeasuredRun, components: int) -> bytes:
+    """Mean images of z ~ q_hat in the upper rows and the same, transported, in as many below."""
+    z = _samples(run, components)
     means = run.model.decode(z).mean
-    rows: list[Tensor] = []
-    for images in (means, load_transport(run, components, "full").apply(z, means).clamp(0, 1)):
-        rows += list(to_rgb(images).split(gallery.COLUMNS))
-    return png(grid(rows, enlarge=gallery.enlargement(run.model.image_shape[-1])))
+    return _rows(run, means, load_transport(run, components, "full").apply(z, means).clamp(0, 1))
 
 
-@torch.inference_mode()
 def reconstruction_maps(run: MeasuredRun, components: int) -> bytes:
     """Figure 3: test images, their reconstructions, the errors and the predicted deviations."""
     images = held_out_images(run, "test", single(next(run.model.parameters()).device))
@@ -62,19 +49,36 @@ def reconstruction_maps(run: MeasuredRun, components: int) -> bytes:
     return gallery.reconstructions(run.model, few)[0]
 
 
-@torch.inference_mode()
 def sample_maps(run: MeasuredRun, components: int) -> bytes:
     """Figure 4: samples from q_hat, below each row its predicted deviations."""
-    z = mixture_latents(run.mixture(components, "full"))[:SAMPLES]
-    (picture,), _ = gallery.samples(run.model, z.to(next(run.model.parameters()).device))
+    (picture,), _ = gallery.samples(run.model, _samples(run, components))
     return picture
 
 
-DRAWINGS: Mapping[str, Callable[[MeasuredRun, int], bytes]] = {
+def _samples(run: MeasuredRun, components: int) -> Tensor:
+    return _placed(run, mixture_latents(run.mixture(components, "full"))[:SAMPLES])
+
+
+def _placed(run: MeasuredRun, z: Tensor) -> Tensor:
+    return z.to(next(run.model.parameters()).device)
+
+
+def _rows(run: MeasuredRun, *sets: Tensor) -> bytes:
+    rows = [row for images in sets for row in to_rgb(images).split(gallery.COLUMNS)]
+    return png(grid(rows, enlarge=gallery.enlargement(run.model.image_shape[-1])))
+
+
+FIGURES: Mapping[str, Callable[[MeasuredRun, int], bytes]] = {
     "density": density,
     "figure2": both_samples,
     "figure3": reconstruction_maps,
     "figure4": sample_maps,
-    "transported": carried_samples,
+    "transported": transported_samples,
 }
 """By name. Each takes a run and the number of components of its fitted mixture, and returns a PNG file."""
+
+
+def draw(name: str, run: MeasuredRun, components: int) -> bytes:
+    """The figure of that name as a PNG file."""
+    with torch.inference_mode():
+        return FIGURES[name](run, components)

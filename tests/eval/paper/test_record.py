@@ -6,13 +6,14 @@ import pytest
 from support.evidence_cases import LABEL, distance, likelihood, plan
 
 from data_shards.io.errors import InputError
-from eval.paper.drawings import picture_path
-from eval.paper.jobs import configuration_hash, jobs, resolved
-from eval.paper.kept_pictures import KeptPictures, keep_pictures
-from eval.paper.measured import merged, read_measured, write_measured
+from eval.paper.evidence import Evidence
+from eval.paper.figures import picture_path
+from eval.paper.jobs import jobs, undone
+from eval.paper.pages import Chapter
 from eval.paper.plan import Measurements
-from eval.paper.record import Record
-from eval.paper.run_jobs import known_records, undone
+from eval.paper.record import KEPT, Record, keep_pictures, known_records, merged, read_kept, write_kept
+from eval.paper.tables import exhibits
+from eval.paper.trainings import configuration_hash, resolved
 
 KEYS = {"distance": f"fid q_hat {LABEL} final", "likelihood": f"likelihood {LABEL} final"}
 MEASURE = Measurements(extractor="efficientnet-lite0")
@@ -36,12 +37,12 @@ def test_a_file_gives_back_what_was_written_to_seven_digits(tmp_path, vae):
     _, _, known = vae
     results = {KEYS["distance"]: distance(123.456789012), KEYS["likelihood"]: likelihood(-463.1, -464.2, cap=-449.0)}
     known = dataclasses.replace(known, results=results)
-    write_measured(tmp_path, "mnist", {"vae-seed0": known, "twin": known})
-    back = read_measured(tmp_path, "mnist")
+    write_kept(tmp_path, "mnist", {"vae-seed0": known, "twin": known})
+    back = read_kept(tmp_path, "mnist")
     assert back["twin"] == back["vae-seed0"]
     found = back["vae-seed0"].results
-    assert found[KEYS["distance"]]["values"]["frechet_distance"]["value"] == 123.4568
-    assert found[KEYS["distance"]]["protocol"] == results[KEYS["distance"]]["protocol"]
+    assert found[KEYS["distance"]].value == 123.4568
+    assert found[KEYS["distance"]].protocol == results[KEYS["distance"]].protocol
     assert found[KEYS["likelihood"]] == results[KEYS["likelihood"]]
 
 
@@ -49,7 +50,7 @@ def test_what_results_share_is_written_once(tmp_path, vae):
     _, _, known = vae
     sizes = []
     for count in (1, 9):
-        write_measured(tmp_path, "mnist", {f"run{i}": known for i in range(count)})
+        write_kept(tmp_path, "mnist", {f"run{i}": known for i in range(count)})
         sizes.append((tmp_path / "mnist.json").stat().st_size)
     assert sizes[1] < 9 * sizes[0]
     assert (tmp_path / "mnist.json").read_text().count('"subset"') == 1
@@ -58,27 +59,27 @@ def test_what_results_share_is_written_once(tmp_path, vae):
 def test_a_damaged_file_is_named_in_one_line(tmp_path):
     (tmp_path / "mnist.json").write_text("{")
     with pytest.raises(InputError, match=r"mnist\.json: holds no measurements"):
-        read_measured(tmp_path, "mnist")
+        read_kept(tmp_path, "mnist")
 
 
 def test_a_kept_record_stands_in_for_a_run_folder(tmp_path, vae):
     made, job, known = vae
-    found = known_records(made, [job], tmp_path / "no-runs", {"vae-seed0": known})
+    found = known_records(made, [job.training], tmp_path / "no-runs", {"vae-seed0": known})
     assert undone([job], found, tmp_path / "no-runs", tmp_path) == []
 
 
 def test_a_record_of_another_configuration_does_not_count(tmp_path, vae):
     made, job, known = vae
     changed = dataclasses.replace(made, fields={"optimiser.learning_rate": 1e-5})
-    assert known_records(changed, [job], tmp_path, {"vae-seed0": known}).keys() == {"vae-seed0"}
+    assert known_records(changed, [job.training], tmp_path, {"vae-seed0": known}).keys() == {"vae-seed0"}
     (again,) = [j for j in jobs(changed, ["table3"]) if j.training.name == "vae-seed0"]
-    assert known_records(changed, [again], tmp_path, {"vae-seed0": known}) == {}
+    assert known_records(changed, [again.training], tmp_path, {"vae-seed0": known}) == {}
 
 
 def test_a_result_of_another_protocol_is_measured_again(tmp_path, vae):
     made, job, known = vae
     more = dataclasses.replace(made, measure=dataclasses.replace(MEASURE, importance_samples=50))
-    found = known_records(more, [job], tmp_path, {"vae-seed0": known})
+    found = known_records(more, [job.training], tmp_path, {"vae-seed0": known})
     assert undone([job], found, tmp_path, tmp_path) == [job]
 
 
@@ -87,44 +88,59 @@ def test_the_run_folder_comes_before_what_was_kept(tmp_path, vae):
     newer = record(made, job, {KEYS["likelihood"]: likelihood(-460, -461, cap=-449)})
     older = record(made, job, known.results | {KEYS["distance"]: distance(5.0)})
     newer.save(tmp_path / "vae-seed0")
-    found = known_records(made, [job], tmp_path, {"vae-seed0": older})["vae-seed0"]
-    assert found.results[KEYS["likelihood"]]["values"]["iwae_q_hat"]["value"] == -460
-    assert found.results[KEYS["distance"]]["values"]["frechet_distance"]["value"] == 5.0
+    found = known_records(made, [job.training], tmp_path, {"vae-seed0": older})["vae-seed0"]
+    assert found.results[KEYS["likelihood"]].values["iwae_q_hat"].value == -460
+    assert found.results[KEYS["distance"]].value == 5.0
     assert merged(None, older) == older
 
 
 @pytest.fixture
 def pictured(tmp_path):
-    """Ours with a picture in its run folder: the job, its record, and the folders of runs and of what is kept."""
+    """Ours with a picture in its run folder: plan, (run, picture), record, and the folder of what is kept."""
     made = plan(seeds=(0,), measure=MEASURE)
     (job,) = [job for job in jobs(made, ["figure4"]) if job.pictures]
     drawn = picture_path(tmp_path / "runs" / job.training.name, "figure4")
     drawn.parent.mkdir(parents=True)
     drawn.write_bytes(b"new")
-    return job, record(made, job, {}), tmp_path / "runs", tmp_path / "kept"
+    return made, (job.training.name, drawn), record(made, job, {}), tmp_path / "kept"
 
 
-def shown(folder, job, known):
-    return [picture.data for picture in KeptPictures(folder=folder, trainings=known).of(job.training, "figure4", "")]
+def shown(made, folder, known):
+    """The pictures of figure 4 on a page."""
+    evidence = Evidence(plan=made, records=known)
+    chapter = Chapter(evidence=evidence, exhibits=exhibits(made, ["figure4"]), missing=[], pictures=folder)
+    return [picture.data for picture in chapter.section("figure4").pictures]
 
 
 def test_a_picture_outlives_its_run_folder(pictured):
-    job, known, runs, kept = pictured
-    now = {job.training.name: known}
-    keep_pictures(kept, [job], runs, now, {})
-    keep_pictures(kept, [job], runs / "gone", now, now)
-    assert shown(kept, job, now) == [b"new"]
+    made, (name, path), known, kept = pictured
+    now = {name: known}
+    keep_pictures(kept, [(name, path)], now, {})
+    path.unlink()
+    keep_pictures(kept, [(name, path)], now, now)
+    assert shown(made, kept, now) == [b"new"]
 
 
 def test_a_picture_of_a_training_that_changed_is_not_kept(pictured):
-    job, known, runs, kept = pictured
-    keep_pictures(kept, [job], runs, {job.training.name: known}, {})
+    _, (name, path), known, kept = pictured
+    keep_pictures(kept, [(name, path)], {name: known}, {})
+    path.unlink()
     changed = dataclasses.replace(known, configuration="another")
-    keep_pictures(kept, [job], runs / "gone", {job.training.name: changed}, {job.training.name: known})
+    keep_pictures(kept, [(name, path)], {name: changed}, {name: known})
     assert not any(kept.iterdir())
 
 
 def test_a_picture_of_a_training_of_which_nothing_is_known_is_not_shown(pictured):
-    job, known, runs, kept = pictured
-    keep_pictures(kept, [job], runs, {job.training.name: known}, {})
-    assert shown(kept, job, {}) == []
+    made, (name, path), known, kept = pictured
+    keep_pictures(kept, [(name, path)], {name: known}, {})
+    assert shown(made, kept, {}) == []
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "fashion-mnist"])
+def test_the_kept_measurements_of_the_checkout_are_read_and_written_as_they_are(tmp_path, dataset):
+    write_kept(tmp_path, dataset, read_kept(KEPT, dataset))
+    assert (tmp_path / f"{dataset}.json").read_bytes() == (KEPT / f"{dataset}.json").read_bytes()
+
+
+def test_a_folder_that_does_not_exist_holds_no_measurements(tmp_path):
+    assert read_kept(tmp_path / "nowhere", "mnist") == {}

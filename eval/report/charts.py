@@ -1,25 +1,25 @@
-"""The charts of the reproduction: points with their errors over a variance or a number, and bars by method."""
+"""Charts of measured numbers: points with their errors over a logarithmic axis, and bars by method."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from eval.paper.evidence import Number
 from eval.report.style import BLUE, GREEN, MUTED, ORANGE, RED, STYLE, png
+from eval.results import Measured
 
 _COLOURS = (BLUE, ORANGE, GREEN, RED)
 
-Series = Mapping[float, Number]
-"""Numbers over a place on the horizontal axis."""
+Series = Mapping[float, Measured]
+"""Numbers by their place on the horizontal axis."""
 
 
 def line_panels(
     panels: Mapping[str, Mapping[str, Series]], *, axis: str, star: float | None = None, star_title: str = ""
 ) -> bytes:
-    """One panel a title, in each a line a series over a logarithmic axis. star: a place to be marked in all of them."""
+    """One panel a title, in each a line a series over a logarithmic axis, as PNG. star: a marked place."""
     with mpl.rc_context(STYLE):
         made = Figure(figsize=(3.6 * len(panels), 2.9), layout="constrained")
         drawn = made.subplots(1, len(panels), squeeze=False)[0]
@@ -44,27 +44,31 @@ def line_panels(
 def _line(axes: Axes, name: str, numbers: Series, colour: str, star: float | None) -> None:
     places = sorted(numbers)
     values = [numbers[place].value for place in places]
-    # A number without a known error has no bar.
-    errors = [math.nan if (error := numbers[place].error) is None else error for place in places]
+    errors = [_bar_length(numbers[place]) for place in places]
     axes.errorbar(places, values, yerr=errors, marker="o", markersize=4, color=colour, label=name, capsize=2)
     if star is not None and star in numbers:
         axes.plot([star], [numbers[star].value], marker="*", markersize=13, color=colour, linestyle="none")
 
 
-def bars(groups: Mapping[str, Mapping[str, Number | None]], *, axis: str) -> bytes:
-    """One group a name on the horizontal axis, in each a bar a series; a missing number leaves its place empty."""
-    series: Sequence[str] = list(dict.fromkeys(name for group in groups.values() for name in group))
+def _bar_length(number: Measured) -> float:
+    """A number without a known error has no bar."""
+    return math.nan if number.standard_error is None else number.standard_error
+
+
+def bars(groups: Mapping[str, Mapping[str, Measured]], *, axis: str) -> bytes:
+    """One group a name on the horizontal axis, in each a bar a series, as PNG; a missing number has no bar."""
+    series = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / max(len(series), 1)
     with mpl.rc_context(STYLE):
         made = Figure(figsize=(max(4.4, 1.35 * len(groups)), 3.0), layout="constrained")
         axes = made.add_subplot()
         for place, (name, colour) in enumerate(zip(series, _COLOURS, strict=False)):
-            shown = [(x, number) for x, group in enumerate(groups.values()) if (number := group.get(name)) is not None]
+            shown = [(x, group[name]) for x, group in enumerate(groups.values()) if name in group]
             axes.bar(
                 [x + (place - (len(series) - 1) / 2) * width for x, _ in shown],
                 [number.value for _, number in shown],
                 width,
-                yerr=[math.nan if number.error is None else number.error for _, number in shown],
+                yerr=[_bar_length(number) for _, number in shown],
                 color=colour,
                 ecolor=MUTED,
                 capsize=2,

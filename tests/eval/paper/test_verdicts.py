@@ -2,36 +2,38 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import pytest
 from support.evidence_cases import LABEL, distance, evidence, likelihood, plan
 
-from eval.paper.aims import aims
-from eval.paper.beyond import judgement
-from eval.paper.claims import AGREES, DISAGREES, IMPOSSIBLE, OPEN
 from eval.paper.evidence import Number, mean_of
-from eval.paper.findings import findings
-from eval.paper.jobs import sweep_training
-from eval.paper.methods_exhibits import table2, table3
+from eval.paper.pages import Chapter
 from eval.paper.plan import LEARNED, Aims, Sweep, Variant
+from eval.paper.tables import effect, exhibits
+from eval.paper.trainings import sweep_training
+from eval.paper.verdicts import AGREES, CANNOT, DISAGREES, OPEN, aims, verdict_table, verdicts
 
 Q_HAT = f"fid q_hat {LABEL} final"
 
 
-def verdicts(found) -> dict[str, str]:
-    """Verdict by the first words of the claim, up to the colon."""
-    return {finding.claim: finding.verdict for finding in found}
-
-
 def verdict(found, words: str) -> str:
-    (one,) = [value for claim, value in verdicts(found).items() if words in claim]
-    return one
+    """The verdict on the one claim that has these words."""
+    (one,) = [one for one in found if words in one.claim]
+    return one.agrees
+
+
+def table(known, key):
+    """The table of an exhibit, filled with what is known."""
+    chapter = Chapter(evidence=known, exhibits=exhibits(known.plan, [key]), missing=[], pictures=Path("nowhere"))
+    (made,) = chapter.section(key).tables
+    return made
 
 
 def test_the_error_is_the_standard_error_over_seeds():
     number = mean_of([1.0, 2.0, 6.0])
     assert number.value == pytest.approx(3.0)
-    assert number.error == pytest.approx(math.sqrt(7.0 / 3))  # sample variance 7, three seeds
+    assert number.standard_error == pytest.approx(math.sqrt(7.0 / 3))  # sample variance 7, three seeds
     assert number.text(2) == "3.00 ± 1.53 (3)"
 
 
@@ -56,21 +58,21 @@ def three_seeds(ours, vae):
     ],
 )
 def test_the_best_distance_follows_from_the_numbers_and_their_errors(ours, vae, expected):
-    found = findings(evidence(plan(), three_seeds(ours, vae)))
+    found = verdicts(evidence(plan(), three_seeds(ours, vae)))
     assert verdict(found, "(per pixel, final) has the smallest distance") == expected
 
 
 def test_a_method_that_was_not_measured_leaves_the_claim_open():
     results = {("ours", 0): {Q_HAT: distance(500.0)}, ("VAE", 0): {Q_HAT: distance(900.0)}}
-    found = findings(evidence(plan(seeds=(0,)), results))
+    found = verdicts(evidence(plan(seeds=(0,)), results))
     assert verdict(found, "has the smallest distance") == OPEN
 
 
 def test_what_was_not_measured_is_never_printed_as_a_number():
     made = evidence(plan(), {})
-    assert findings(made) == []
-    for exhibit in (table2(made), table3(made)):
-        assert all(cell in ("not measured", "") for row in exhibit.tables[0].rows for cell in _ours(exhibit.key, row))
+    assert verdicts(made) == []
+    for key in ("table2", "table3"):
+        assert all(cell in ("not measured", "") for row in table(made, key).rows for cell in _ours(key, row))
 
 
 def _ours(key, row):
@@ -79,7 +81,8 @@ def _ours(key, row):
 
 
 def test_the_papers_numbers_stand_beside_ours():
-    rows = {row[0]: row for row in table2(evidence(plan(), {("VAE", 0): {Q_HAT: distance(412.3)}})).tables[0].rows}
+    known = evidence(plan(), {("VAE", 0): {Q_HAT: distance(412.3)}})
+    rows = {row[0]: row for row in table(known, "table2").rows}
     assert rows["VAE"][1] == "412.3 (1)"
     assert rows["VAE"][-1] == "123.8"
     assert rows["real training images"][-1] == "0.7"
@@ -88,30 +91,30 @@ def test_the_papers_numbers_stand_beside_ours():
 def test_a_likelihood_above_the_cap_cannot_be_reached_and_one_below_can():
     key = f"likelihood {LABEL} final"
     high = evidence(plan(seeds=(0,)), {("ours", 0): {key: likelihood(900, 890, cap=1361)}})
-    assert verdict(findings(high), "a variance a pixel reaches 5,724 nats") == IMPOSSIBLE
+    assert verdict(verdicts(high), "a variance a pixel reaches") == CANNOT
     low = evidence(plan(seeds=(0,)), {("ours", 0): {key: likelihood(900, 890, cap=6000)}})
-    assert verdict(findings(low), "a variance a pixel reaches 5,724 nats") == DISAGREES
+    assert verdict(verdicts(low), "a variance a pixel reaches") == DISAGREES
 
 
 def test_the_error_that_a_likelihood_needs_is_that_of_the_best_gaussian():
     key = f"likelihood {LABEL} stage1"
     made = evidence(plan(seeds=(0,)), {("ours", 0): {key: likelihood(700, 690, cap=1200)}})
-    (finding,) = [one for one in findings(made) if "one variance reaches 1,157 nats" in one.claim]
+    (found,) = [one for one in verdicts(made) if "one variance reaches" in one.claim]
     needed = 0.0031
     nats = -784 / 2 * (math.log(2 * math.pi * needed) + 1)
     assert nats == pytest.approx(1157, abs=10)
-    assert f"{needed:.4f} or less" in finding.because
+    assert found.paper == f"1,157 nats, which need a square error of {needed:.4f} or less"
 
 
 def test_a_gain_in_likelihood_that_rounds_to_nothing_decides_nothing():
     key = f"likelihood {LABEL} final"
     for gain, expected in ((1.0, AGREES), (0.04, OPEN), (-0.04, OPEN), (-1.0, DISAGREES)):
         made = evidence(plan(seeds=(0,)), {("VAE", 0): {key: likelihood(-470 + gain, -470, cap=-449)}})
-        assert verdict(findings(made), "raises the likelihood") == expected
+        assert verdict(verdicts(made), "raises the likelihood") == expected
 
 
 @pytest.mark.parametrize(("fixed", "expected"), [(450, DISAGREES), (497, OPEN), (503, OPEN), (550, AGREES)])
-def test_single_trainings_of_figure_1_are_held_against_the_spread_of_the_references_seeds(fixed, expected):
+def test_single_trainings_of_figure_1_are_compared_by_the_spread_of_the_references_seeds(fixed, expected):
     made = plan(sweep=Sweep(variances=(0.01, LEARNED), seeds=(0,)))
     known = evidence(
         made, {("ours", seed): {f"fid q_hat {LABEL} stage1": distance(500.0 + 2 * seed)} for seed in range(3)}
@@ -119,17 +122,21 @@ def test_single_trainings_of_figure_1_are_held_against_the_spread_of_the_referen
     for variance, value in ((0.01, fixed), (LEARNED, 500)):
         record = dataclasses.replace(known.records["ours-seed0"], results={Q_HAT: distance(value)})
         known.records[sweep_training(made, variance, 0).name] = record
-    assert verdict(findings(known), "smallest distance of all") == expected
+    assert verdict(verdicts(known), "smallest distance of all") == expected
+
+
+def number(value, error, seeds):
+    return Number(value=value, standard_error=error, unit="", seeds=seeds)
 
 
 def test_a_variant_helps_only_beyond_twice_its_error():
-    assert judgement(Number(value=-10, error=4, seeds=3)) == "helps"
-    assert judgement(Number(value=10, error=4, seeds=3)) == "harms"
-    assert judgement(Number(value=-10, error=6, seeds=3)) == "no difference beyond twice its error"
-    assert judgement(Number(value=-10)) == "one seed: no error is known"
+    assert effect(number(-10, 4, 3)) == "helps"
+    assert effect(number(10, 4, 3)) == "harms"
+    assert effect(number(-10, 6, 3)) == "no difference beyond twice its error"
+    assert effect(number(-10, None, 1)) == "one seed: no error is known"
 
 
-def test_an_aim_is_held_against_the_best_sampler_of_the_other_library():
+def test_an_aim_is_compared_with_the_best_sampler_of_the_other_library():
     peers = {
         f"pythae VAE {count} seed0": {"model": "VAE", "components": count, "frechet_distance": value}
         for count, value in ((10, 1000.0), (32, 1200.0))
@@ -140,13 +147,26 @@ def test_an_aim_is_held_against_the_best_sampler_of_the_other_library():
         assert verdict(aims(known), "pythae's VAE") == expected
 
 
-def test_carried_samples_are_also_held_against_those_of_the_other_library_carried():
+def test_transported_samples_are_also_compared_with_those_of_the_other_library_transported():
     peer = {"model": "VAE", "components": 10, "frechet_distance": 1000.0, "carried_frechet_distance": 500.0}
-    carried = Variant(name="moved", meaning="carried", density="transported")
-    made = plan(seeds=(0,), aims=Aims(distance_of_peers={"VAE": 0.45}), variants=(carried,))
+    variant = Variant(name="moved", meaning="transported", density="transported")
+    made = plan(seeds=(0,), aims=Aims(distance_of_peers={"VAE": 0.45}), variants=(variant,))
     moved = {f"fid transported {LABEL} final": distance(300.0)}
     known = evidence(made, {("ours", 0): {Q_HAT: distance(600.0)} | moved | {"pythae VAE 10 seed0": peer}})
     plain, other = aims(known)
-    assert (plain.verdict, other.verdict) == (DISAGREES, AGREES)
-    assert plain.because.endswith("0.60 times")
-    assert other.because.endswith("0.30 times; its own, carried, have 500.0 (1): 0.60 times")
+    assert (plain.agrees, other.agrees) == (DISAGREES, AGREES)
+    assert plain.ours.endswith("0.60 times")
+    assert other.ours.endswith("0.30 times; against its own, transported, 500.0: 0.60 times")
+
+
+def test_a_verdict_names_the_fewest_trainings_behind_its_numbers():
+    known = evidence(plan(), {("ours", 0): {Q_HAT: distance(500.0)}, **three_seeds((), (700, 702, 704))})
+    made = verdict_table(known)
+    (row,) = [row for row in made.rows if "(per pixel, final) has the smallest distance" in row[0]]
+    assert dict(zip(made.head, row, strict=True)) == {
+        "claim": row[0],
+        "paper": "10.6; next 123.8 (VAE)",
+        "ours": "500.0; next 702.0 ± 1.2 (VAE)",
+        "agrees": AGREES,
+        "seeds": "1",
+    }
