@@ -94,7 +94,7 @@ REMARKS = {
         ),
         Remark(
             key="one_variance",
-            title="The one-variance likelihoods in print ask for a very small error",
+            title="The one-variance likelihoods in print need a very small error",
             text="1145 to 1323 nats need a mean square error of about 0.0029 (Fashion-MNIST) or 0.002 (MNIST) with 16 "
             "latents on the [0, 1] scale. Small convolutional networks end higher; ours is printed with its error.",
         ),

@@ -1,1 +1,1 @@
-"""The paper's tables and figures: plans, the jobs they ask for, their measurements, and the pages that show them."""
+"""The paper's tables and figures: plans, their jobs, what was measured, and the pages that show it."""

@@ -12,10 +12,9 @@ from eval.paper.evidence import READING, Evidence
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
 from eval.paper.plan import REFERENCE
-from eval.paper.tables import Cell, Change, Chart, Exhibit
 from eval.paper.trainings import method_training, resolved
 from eval.paper.verdicts import verdict_table
-from eval.paper.wanted import Wanted
+from eval.paper.wanted import Cell, Change, Chart, Exhibit, Wanted
 from eval.printed_results import DATASETS, REMARKS
 from eval.report.charts import bars, line_panels
 from eval.report.document import Missing, Page, Picture, Section

@@ -22,8 +22,9 @@ from eval.protocol import fingerprint
 from eval.results import Result
 
 FILE = "reproduction.json"
-KEPT = Path(__file__).parents[2] / "results" / "measured"
-"""What the checkout keeps of finished runs; not installed with the package."""
+_CHECKOUT = Path(__file__).parents[2] / "results" / "measured"
+KEPT = _CHECKOUT if _CHECKOUT.is_dir() else Path("results/measured")
+"""What the checkout keeps of finished runs; an installed package has none and starts one in the current folder."""
 _FORMAT = 1
 _DIGITS = 7
 # What a protocol says of one run alone, or of one set of its weights.

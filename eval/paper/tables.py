@@ -1,77 +1,14 @@
 """The paper's tables and figures, and one table of our own, as rows of what is wanted in each cell."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from data_shards.io.tables import plus_minus
 from eval import printed_results
 from eval.paper.evidence import Number
 from eval.paper.plan import LEARNED, REFERENCE, MixtureForm, Plan, Variance, Variant
 from eval.paper.trainings import Training, method_trainings, plane_trainings, sweep_trainings, variant_trainings
-from eval.paper.wanted import BEST, Row, Wanted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Change:
-    """A cell that compares two numbers seed by seed: ours - theirs, or whether that helps."""
-
-    ours: Wanted
-    theirs: Wanted
-    show: Callable[[Number | None], str]
-
-
-Cell = str | Wanted | Change
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A picture that trained weights draw."""
-
-    training: Training
-    name: str
-    """One of `figures.FIGURES`."""
-    caption: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chart:
-    """A picture of numbers: lines over an axis, or bars."""
-
-    name: str
-    """File name without its ending."""
-    caption: str
-    axis: str
-    """Title of the horizontal axis of lines, or of the vertical one of bars."""
-    lines: Mapping[str, Mapping[str, Sequence[tuple[float | Wanted, Wanted]]]] | None = None
-    """By panel and series: a place and a number there. A place that is itself a number is marked by a star."""
-    bars: Mapping[str, Mapping[str, Wanted]] | None = None
-    """By group and series."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exhibit:
-    """One table or figure: everything that is wanted for it."""
-
-    title: str
-    text: Sequence[str | Wanted] = ()
-    """What must be known to read it."""
-    head: tuple[str, ...] = ()
-    rows: Sequence[Sequence[Cell]] = ()
-    chart: Chart | None = None
-    drawings: Sequence[Drawing] = ()
-    remarks: Sequence[str] = ()
-    """Keys of the paper's remarks."""
-    calibration: Wanted | None = None
-    """An answer that is shown whole, in a table of its own."""
-
-    @property
-    def wanted(self) -> list[Wanted]:
-        """Everything that is measured for it, in the order of its cells."""
-        cells = [cell for row in (*self.rows, self.text) for cell in row]
-        found = [one for cell in cells for one in ((cell.ours, cell.theirs) if isinstance(cell, Change) else (cell,))]
-        if self.chart and self.chart.bars:
-            found += [one for group in self.chart.bars.values() for one in group.values()]
-        return [one for one in (*found, self.calibration) if isinstance(one, Wanted)]
+from eval.paper.wanted import BEST, Cell, Change, Chart, Drawing, Exhibit, Row, Wanted
 
 
 def row(plan: Plan, trainings: tuple[Training, ...], weights: str = "final", title: str = "", method: str = "") -> Row:

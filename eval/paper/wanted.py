@@ -1,6 +1,6 @@
-"""What is wanted of the trainings: numbers of tables, each read from the answers of some trainings to one question."""
+"""What is wanted of the trainings: numbers, each read from the answers to one question, and the exhibits they fill."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,70 @@ class Row:
         label = self.mixture if mixture is None else mixture
         question = Question(kind=kind, source=source, mixture=label, weights=self.weights)
         return Wanted(trainings=self.trainings, question=question, read=read, decimals=decimals, form=form)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A cell that compares two numbers seed by seed: ours - theirs, or whether that helps."""
+
+    ours: Wanted
+    theirs: Wanted
+    show: Callable[[Any], str]
+    """Of the mean difference, a `Number`, or of None where nothing was measured."""
+
+
+Cell = str | Wanted | Change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A picture that trained weights draw."""
+
+    training: Training
+    name: str
+    """One of `figures.FIGURES`."""
+    caption: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A picture of numbers: lines over an axis, or bars."""
+
+    name: str
+    """File name without its ending."""
+    caption: str
+    axis: str
+    """Title of the horizontal axis of lines, or of the vertical one of bars."""
+    lines: Mapping[str, Mapping[str, Sequence[tuple[float | Wanted, Wanted]]]] | None = None
+    """By panel and series: a place and a number there. A place that is itself a number is marked by a star."""
+    bars: Mapping[str, Mapping[str, Wanted]] | None = None
+    """By group and series."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exhibit:
+    """One table or figure: everything that is wanted for it."""
+
+    title: str
+    text: Sequence[str | Wanted] = ()
+    """What must be known to read it."""
+    head: tuple[str, ...] = ()
+    rows: Sequence[Sequence[Cell]] = ()
+    chart: Chart | None = None
+    drawings: Sequence[Drawing] = ()
+    remarks: Sequence[str] = ()
+    """Keys of the paper's remarks."""
+    calibration: Wanted | None = None
+    """An answer that is shown whole, in a table of its own."""
+
+    @property
+    def wanted(self) -> list[Wanted]:
+        """Everything that is measured for it, in the order of its cells."""
+        cells = [cell for row in (*self.rows, self.text) for cell in row]
+        found = [one for cell in cells for one in ((cell.ours, cell.theirs) if isinstance(cell, Change) else (cell,))]
+        if self.chart and self.chart.bars:
+            found += [one for group in self.chart.bars.values() for one in group.values()]
+        return [one for one in (*found, self.calibration) if isinstance(one, Wanted)]
 
 
 def form_of(label: str) -> MixtureForm:

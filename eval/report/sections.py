@@ -110,7 +110,7 @@ def training_section(events: Sequence[Event], run: str) -> Section:
 
 
 def protocols(results: Sequence[DistanceResult | VarianceResult], kind: str) -> list[Details]:
-    """The protocol records of results, to be opened on demand."""
+    """The protocol records of results, shown on demand."""
     titles = [f"Protocol of {kind}, {weights_title(result)}" for result in results]
     texts = [json.dumps(result.protocol.record(), indent=1, ensure_ascii=False) for result in results]
     return [Details(title=title, text=text) for title, text in zip(titles, texts, strict=True)]
@@ -270,10 +270,10 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
         key="memorisation",
         title=title,
         text=[
-            f"{protocol.n:,} samples from q̂ ({protocol.mixture}) are held against reconstructions of as many "
+            f"{protocol.n:,} samples from q̂ ({protocol.mixture}) are compared with reconstructions of as many "
             f"images of split {protocol.split}: how far is each from its nearest training image? A chance well "
-            "above 50% of the sample being nearer would mean that training images are repeated. The same is asked of "
-            "the latents and the nearest training code, where a mixture of very many components would show it first."
+            "above 50% of the sample being nearer would mean that training images are repeated. The same is measured "
+            "for the latents and the nearest training code, where a mixture of many components would show it first."
         ],
         tables=[memorisation_table(measured)],
         pictures=[

@@ -1,4 +1,4 @@
-"""CelebA's plan, carried out on images in CelebA's form with thin networks: no result, but every step of the way."""
+"""CelebA's plan run on images in CelebA's form with thin networks: no result, but every step of the way."""
 
 import json
 

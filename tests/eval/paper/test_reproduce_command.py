@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @pytest.fixture(scope="module")
 def reproduced(tmp_path_factory, digits_shards):
-    """The tiny plan carried out: the folder of its runs, and what the command said."""
+    """The tiny plan, run: the folder of its runs, and the finished command."""
     folder = tmp_path_factory.mktemp("reproduce")
     text = (ROOT / "tests/eval/paper/tiny_plan.yaml").read_text().replace("SHARDS", str(digits_shards))
     (folder / "plan.yaml").write_text(text)
