@@ -19,24 +19,6 @@ _FILES = TensorFolder(noun="transport", tensors="transport.safetensors", record=
 
 
 @dataclass(frozen=True, kw_only=True)
-class TransportSummary:
-    """What is known of a fitted transport beside its maps."""
-
-    depends_on: "Dependencies"
-    """What it was fitted to."""
-    directions: int
-    """Directions in which images are transported, P."""
-    maps: int
-    """Different maps."""
-    square_error: float
-    """Mean over training images and pixels of (g(z) - x)^2, z from q(z|x): equation 9."""
-    shared: int
-    """Components that share one map."""
-    images: tuple[int, int]
-    """The fewest and the most training images of a component."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Dependencies:
     """What a transport depends on."""
 
@@ -48,6 +30,24 @@ class Dependencies:
     """Digest of the mixture."""
     seed: int
     """Seed of the latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportSummary:
+    """What is known of a fitted transport beside its maps."""
+
+    depends_on: Dependencies
+    """What it was fitted to."""
+    directions: int
+    """Directions in which images are transported, P."""
+    maps: int
+    """Different maps."""
+    square_error: float
+    """Mean over training images and pixels of (g(z) - x)^2, z from q(z|x): equation 9."""
+    shared: int
+    """Components that share one map."""
+    images: tuple[int, int]
+    """The fewest and the most training images of a component."""
 
 
 def transport_folder(run: MeasuredRun, components: int, covariance: str) -> Path:

@@ -4,7 +4,7 @@
 
 The floor is the network alone on tensors that are ready: resized, three channels, in blocks of the same size. Rounds of
 the three are interleaved and the medians of the ratios within a round are printed; times are CPU seconds, all of it in
-one thread of one process. Inception-v3 has random weights here: they change features, not times. Asked for: at least
+one thread of one process. Inception-v3 has random weights here: they change features, not times. Required: at least
 0.95 of the bare extractor.
 """
 

@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/fid_sampler.py
 
-The decoder is that of trainer/configs/celeba_small.yaml, the smallest one for 64 x 64. Asked for: a sampler that is
+The decoder is that of trainer/configs/celeba_small.yaml, the smallest one for 64 x 64. Required: a sampler that is
 faster than the decoder consumes.
 """
 

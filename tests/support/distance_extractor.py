@@ -28,7 +28,7 @@ def make(device):
 
 
 def make_slow(device):
-    """The same, but after its third batch it leaves a note in $NOTE and waits to be killed."""
+    """The same, but after its third batch it writes the file $NOTE and waits to be killed."""
     network, calls = make(device), []
 
     def features(images):

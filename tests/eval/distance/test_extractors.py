@@ -119,7 +119,7 @@ def published(tmp_path, monkeypatch):
     return WeightFile(url=source.as_uri(), sha256=hashlib.sha256(source.read_bytes()).hexdigest())
 
 
-def test_weights_are_downloaded_once_by_all_who_start_together(published, monkeypatch, tmp_path):
+def test_weights_are_downloaded_once_by_processes_that_start_together(published, monkeypatch, tmp_path):
     fetched, fetch = [], urllib.request.urlopen
     monkeypatch.setattr(
         urllib.request, "urlopen", lambda url, **options: (fetched.append(url), fetch(url, **options))[1]
@@ -140,7 +140,7 @@ def test_a_download_of_another_digest_is_refused_and_not_kept(published, tmp_pat
     assert not list((tmp_path / "cache" / "weights").glob("*.bin"))
 
 
-def test_weights_out_of_reach_are_one_error_with_the_ways_out(published, tmp_path):
+def test_weights_that_cannot_be_downloaded_are_one_error_with_the_remedies(published, tmp_path):
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(InputError, match="extractor_weights"):
         given_or_downloaded("", published)

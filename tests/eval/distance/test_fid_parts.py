@@ -1,4 +1,4 @@
-"""An evaluation in parts is the evaluation in one go, whoever makes the parts; and a wrong set of parts is refused."""
+"""An evaluation in parts equals one in a single job, whichever processes make the parts; wrong parts are refused."""
 
 import json
 import os
@@ -166,6 +166,6 @@ def test_a_killed_part_leaves_nothing_and_is_made_alone(run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["3/3", "1", "a/b", "0/0"])
-def test_a_part_that_is_none_is_one_clear_error(text):
+def test_a_text_that_is_not_a_part_is_refused(text):
     with pytest.raises(InputError, match=f"part: '{text}'"):
         chosen_part(text)

@@ -1,4 +1,4 @@
-"""The kernel distance against clean-fid's formula, its unbiasedness, and the honesty of its standard error."""
+"""The kernel distance against clean-fid's formula, its unbiasedness, and the correctness of its standard error."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_two_samples_of_one_distribution_are_at_zero_within_the_standard_error()
     assert abs(values.mean()) < 3 * values.std() / 40**0.5
 
 
-def test_the_standard_error_is_the_spread_over_repetitions():
+def test_the_standard_error_is_the_deviation_over_repetitions():
     estimates = [
         kernel_distance(features(400, 8, 2 * s), features(400, 8, 2 * s + 1, shift=0.3), seed=0) for s in range(60)
     ]

@@ -47,7 +47,7 @@ def test_a_new_line_in_the_table_is_an_option_of_the_command_and_a_column_of_the
     parser = argparse.ArgumentParser()
     fid.add_arguments(parser)
     assert parser.parse_args(["--run", "run", "--from", "prior", "--also", "median"]).also == ["median"]
-    assert "how far the medians are apart" in parser.format_help()
+    assert "how far the medians are apart" in " ".join(parser.format_help().split())
     number = MEDIAN(*sides, seed=0)["median_distance"]
     protocol = {"source": "prior", "mixture": "", "weights": "final", "extractor": {"name": "tiny"}}
     result = {"values": {"median_distance": {"value": number.value, "standard_error": 0.25}}, "protocol": protocol}

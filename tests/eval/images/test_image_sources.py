@@ -79,7 +79,7 @@ def test_8_bits_are_rounded_and_not_cut_off():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_saved_png_files_hold_the_very_pixels(tmp_path, channels):
+def test_saved_png_files_hold_the_pixels_exactly(tmp_path, channels):
     images = torch.randint(0, 256, (5, channels, 9, 7), dtype=torch.uint8)
     folder = ImageFolder(tmp_path / "set", "png", single())
     list(folder.saving(lambda blocks: iter([(torch.arange(5), images)]))(range(1)))

@@ -1,4 +1,4 @@
-"""Draws from the prior and from mixtures: the right distribution, the same whoever draws."""
+"""Draws from the prior and from mixtures: the right distribution, the same on whichever process draws them."""
 
 import numpy as np
 import pytest

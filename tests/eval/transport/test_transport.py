@@ -45,7 +45,7 @@ def distance_of_covariances(images, real) -> float:
     return float((a - b).square().sum())
 
 
-def test_transported_samples_have_the_covariance_of_images_that_the_map_has_not_seen(run):
+def test_transported_samples_have_the_covariance_of_images_that_the_map_was_not_fitted_to(run):
     opened = load_run(run)
     z, means = samples(opened, 1920)
     blocks = from_shards(opened.config.data.shards, "test", n=200)(range(4))
