@@ -2,7 +2,7 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/fid_frechet.py
 
-Covariances of 20,000 vectors whose spectrum falls as 1 / k; then of 1,000 vectors, which are singular, the more expensive case.
+Covariances of 20,000 vectors whose spectrum falls as 1 / k; then of 1,000 vectors: singular, and more expensive.
 The floor is what a route by eigenvalues computes, at the rate of a float64 product in the same run: a Cholesky factor,
 the two-sided product and its tridiagonal form, (1 + 3 + 4) d^3 / 3 operations. Half of the last is products of a matrix
 and a vector, which memory bandwidth limits. Times are CPU seconds. Required: at least 20 times faster, equal to 1e-8.
