@@ -6,6 +6,7 @@
 The same numbers as the commands of `python -m eval`, with the same seeds.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,7 +190,8 @@ class TrainedRun:
         if density == "prior":
             return log_prior
         if density == "flow":
-            return self.flow.to(self.device).score_samples
+            # A copy, as samples are drawn on the CPU.
+            return copy.deepcopy(self.flow).to(self.device).score_samples
         if density == "mixture":
             return self.mixture.score_samples
         raise InputError(f"{density!r} is unknown; use mixture, prior or flow", parameter="density")
