@@ -1,1 +1,0 @@
-"""How far a set of images is from real images."""

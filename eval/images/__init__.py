@@ -1,1 +1,0 @@
-"""Images and latents: generated, reconstructed, or read from shards, block by block."""

@@ -1,1 +1,0 @@
-"""How likely images are under a run."""

@@ -1,1 +1,0 @@
-"""Whether samples repeat training images."""

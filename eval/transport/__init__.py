@@ -1,1 +1,0 @@
-"""Mean images transported to the distribution of real images, component by component of the mixture."""

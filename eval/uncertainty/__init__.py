@@ -1,1 +1,0 @@
-"""Whether predicted variances can be trusted."""
