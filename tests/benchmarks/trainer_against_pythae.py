@@ -5,7 +5,7 @@
 Needs the extra `benchmarks`. Both train the network of trainer/configs/fashion_mnist.yaml on 28 x 28 images: ours
 streams shards, checks the held-out ELBO, logs and writes checkpoints; pythae's BaseTrainer has its images in memory.
 They take turns of 25 updates. On two cores ours runs as two processes and pythae's with two threads; where one core is
-free only the first ratio is measured. Asked for: at least 1.1 times its rate on one core, and 1.3 times on two.
+free only the first ratio is measured. Target: at least 1.1 times its rate on one core, and 1.3 times on two.
 """
 
 import argparse
@@ -44,7 +44,7 @@ class EndOfTurn(TrainingCallback):
 
 
 def pythae(config: Config) -> Work:
-    """pythae's trainer on images in memory, with Adam and its other settings as they come."""
+    """pythae's trainer on images in memory, with Adam and default settings."""
 
     def work(turn_over: Callable[[], None]) -> None:
         torch.manual_seed(0)
@@ -73,13 +73,13 @@ def parse() -> argparse.Namespace:
 
 def report(seconds: dict[str, list[float]], batch: int) -> None:
     print(f"batch {batch}, {len(seconds['ours-1'])} rounds; medians over rounds")
-    for cores, asked in ((1, 1.1), (2, 1.3)):
+    for cores, target in ((1, 1.1), (2, 1.3)):
         if f"ours-{cores}" not in seconds:
             continue
         theirs, ours = seconds[f"pythae-{cores}"], seconds[f"ours-{cores}"]
         ratio = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
         whole = sum(theirs) / sum(ours)
-        print(f"cores {cores}: {ratio:.3f} times pythae (all rounds together {whole:.3f}; asked for {asked})")
+        print(f"cores {cores}: {ratio:.3f} times pythae (all rounds together {whole:.3f}; target {target})")
     rates = {name: UPDATES * batch / statistics.median(values) for name, values in seconds.items()}
     print("images/s: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
 

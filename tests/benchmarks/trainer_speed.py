@@ -3,9 +3,9 @@
     python tests/benchmarks/trainer_speed.py [--batch 128] [--rounds 12]
 
 The trainer streams shards of random pixels, checks the held-out ELBO, logs and writes checkpoints, with the network of
-trainer/configs/fashion_mnist.yaml. It is held against a bare loop over tensors in memory, and, on two processes with a
-core each, against itself on one and against a bare loop under DistributedDataParallel. All four take turns of 25
-updates; where one core is free the first two alone do. Asked for: at least 0.95 of the bare loop with one process, and
+trainer/configs/fashion_mnist.yaml. It is compared with a bare loop over tensors in memory, and, on two processes with a
+core each, with itself on one and with a bare loop under DistributedDataParallel. All four take turns of 25
+updates; where one core is free only the first two. Target: at least 0.95 of the bare loop with one process, and
 1.7 times one process with two.
 """
 
@@ -39,9 +39,9 @@ def report(seconds: dict[str, list[float]], batch: int) -> None:
         print(f"{what}: {statistics.median(a / b for a, b in pairs):.3f} (all rounds together {whole:.3f})")
 
     print(f"batch {batch}, {len(seconds['one'])} rounds; medians over rounds")
-    line("trainer, one process, of the bare loop (asked for 0.95)", "one", "bare")
+    line("trainer, one process, of the bare loop (target 0.95)", "one", "bare")
     if "two" in seconds:
-        line("trainer, two processes, times one (asked for 1.7)", "two", "one")
+        line("trainer, two processes, times one (target 1.7)", "two", "one")
         line("bare loop, two processes, times one", "two-bare", "bare")
         line("trainer, two processes, of the bare loop on two", "two", "two-bare")
     rates = {name: UPDATES * batch / statistics.median(values) for name, values in seconds.items()}

@@ -1,4 +1,4 @@
-"""What the trainer's benchmarks measure in turns of a few updates: the trainer, and the least that any must do."""
+"""What the trainer's benchmarks measure in turns of a few updates: the trainer, and a bare loop."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def build_shards(folder: Path) -> Path:
 def configuration(shards: Path, name: str, batch: int) -> Config:
     """fashion_mnist.yaml with a log line and a held-out check in every turn, and a checkpoint every ten turns.
 
-    A check looks at 4 % as many images as were trained on since the last one, as with the file's own settings. Log
+    A check evaluates 4 % as many images as were trained on since the last one, as with the file's own settings. Log
     lines, checks and checkpoints come several times as often as there.
     """
     turn = UPDATES * batch
@@ -64,11 +64,11 @@ def trainer(config: Config) -> Work:
     """The trainer; a turn ends with a line of its log."""
 
     def work(turn_over: Callable[[], None]) -> None:
-        def heard(kind: str, images: int, facts: object) -> None:
+        def listener(kind: str, images: int, facts: object) -> None:
             if kind == "train":
                 turn_over()
 
-        train(config, heard)
+        train(config, listener)
 
     return work
 
@@ -90,7 +90,7 @@ class Loss(nn.Module):
 def bare(config: Config) -> Work:
     """A bare loop: the same network and batch from floats in memory, Adam in one fused kernel, nothing else.
 
-    On several processes each has its share of the batch, and DistributedDataParallel sums the gradients.
+    On several processes each has its part of the batch, and DistributedDataParallel sums the gradients.
     """
 
     def work(turn_over: Callable[[], None]) -> None:
@@ -99,8 +99,8 @@ def bare(config: Config) -> Work:
         if processes > 1:
             loss = nn.parallel.DistributedDataParallel(loss, gradient_as_bucket_view=True, broadcast_buffers=False)
         adam = torch.optim.Adam(loss.parameters(), lr=1e-3, fused=True)
-        share = config.data.global_batch // processes
-        batches = torch.rand(UPDATES * share, *IMAGE_SHAPE).split(share)
+        rows = config.data.global_batch // processes
+        batches = torch.rand(UPDATES * rows, *IMAGE_SHAPE).split(rows)
         while True:
             for x in batches:
                 adam.zero_grad()

@@ -59,7 +59,7 @@ def train(shards: Path, runs: Path, name: str, *, processes: int = 0, **fields: 
 
 
 def train_many(shards: Path, runs: Path, fields: dict[str, dict[str, Any]], processes: int) -> None:
-    """Trains the runs {name: fields} under one torchrun, for starting processes takes longer than small runs."""
+    """Trains the runs {name: fields} under one torchrun: starting processes takes longer than small runs."""
     listed = runs / f"listed-{'-'.join(fields)}.json"
     listed.write_text(json.dumps([words(shards, runs, name, **chosen) for name, chosen in fields.items()]))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

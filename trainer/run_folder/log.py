@@ -10,11 +10,14 @@ from typing import Any
 from data_shards.io.atomic import write_text
 from data_shards.io.progress import Progress
 
+# A line of metrics.jsonl: "event", its kind; "images", seen by the run; "stage" where it is in one; and by kind the
+# numbers of an interval of updates (train), of held-out images (valid, stage_start, stage_end), or a message.
+Event = dict[str, Any]
 # Takes the kind of an event, the images seen and its facts; called on every process, in the same order.
 Listener = Callable[[str, int, dict[str, Any]], None]
 
 
-def read_events(run: Path) -> list[dict[str, Any]]:
+def read_events(run: Path) -> list[Event]:
     """The lines of metrics.jsonl, oldest first; an incomplete last line, as a crash leaves it, is skipped."""
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []

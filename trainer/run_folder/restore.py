@@ -114,7 +114,7 @@ def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
 
 
 def averaged(training: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The averaged weights among a checkpoint's training tensors; empty where the run keeps no average."""
+    """The averaged weights among a checkpoint's training tensors; empty if the run does not average them."""
     return {
         name.removeprefix(AVERAGE_PREFIX): value for name, value in training.items() if name.startswith(AVERAGE_PREFIX)
     }
