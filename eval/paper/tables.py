@@ -212,7 +212,7 @@ def table4(plan: Plan) -> Exhibit:
         text=[
             "A mixture that repeats its codes has a lower likelihood of held-out codes than of training codes, and "
             "samples that are nearer to training images (or codes) than new images (or their codes) are: the columns "
-            "`nearer` are the chance of that, 0.5 where it makes no difference.",
+            "nearer image and nearer code are the chance of that, 0.5 where it makes no difference.",
         ],
         head=("components", *titles, "paper, FID, CelebA"),
         rows=[(f"{count:,}", *wanted.values(), printed.get(count, "")) for count, wanted in numbers.items()],

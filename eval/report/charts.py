@@ -28,7 +28,9 @@ def line_panels(
                 _line(axes, name, numbers, colour, star)
             axes.set_xscale("log")
             places = sorted({place for numbers in series.values() for place in numbers})
-            axes.set_xticks(places, [f"{place:.3g}" for place in places], fontsize=7)
+            axes.set_xticks(
+                places, [f"{place:,.0f}" if place >= 100 else f"{place:.3g}" for place in places], fontsize=7
+            )
             # Anchored at their ends, slanted labels of close places stay apart.
             axes.tick_params(axis="x", labelrotation=45)
             for label in axes.get_xticklabels():

@@ -92,7 +92,7 @@ def test_the_page_contains_everything_and_names_what_is_missing(reproduced):
         assert key in results
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", results):
         Image.open(folder / picture).verify()
-    assert "## CelebA\n\nNothing was measured: its images must be asked for" in results
+    assert "## CelebA\n\nNothing was measured: its images must be requested" in results
 
 
 def test_the_same_command_again_trains_and_measures_nothing_but_what_failed(reproduced):
