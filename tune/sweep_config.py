@@ -247,15 +247,19 @@ def read_sweep(path: str | Path) -> SweepConfig:
     content = read_yaml(path)
     try:
         sweep = build(SweepConfig, content | {"space": read_space(content.get("space"))})
-        return _with_base(sweep)
+        if not Path(sweep.base).is_file():
+            raise InputError(f"{sweep.base} is not a file; the project's own are in trainer/configs", parameter="base")
+    except InputError as error:
+        raise in_file(error, path) from error
+    base = load_config(sweep.base)  # its errors name the base's file
+    try:
+        return _with_base(sweep, base)
     except InputError as error:
         raise in_file(error, path) from error
 
 
-def _with_base(sweep: SweepConfig) -> SweepConfig:
-    if not Path(sweep.base).is_file():
-        raise InputError(f"{sweep.base} is not a file; the project's own are in trainer/configs", parameter="base")
-    base = flat(to_dict(load_config(sweep.base)))
+def _with_base(sweep: SweepConfig, config: Config) -> SweepConfig:
+    base = flat(to_dict(config))
     fields = {name: value for name, value in base.items() if name not in SET_BY_THE_SWEEP} | sweep.fields
     shards = str(fields["data.shards"])
     fields["data.shards"] = shards if "://" in shards else str(Path(shards).resolve())

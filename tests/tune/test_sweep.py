@@ -72,7 +72,7 @@ def test_a_sweep_finishes_good_trials_stops_unpromising_ones_and_continues_past_
     assert (unpromising.status, unpromising.fields["optimiser.learning_rate"]) == ("stopped", 1e-8)
     assert unpromising.reason.startswith("ASHA, at the rung of ")
     assert impossible.status == "failed"
-    assert "group norm needs multiples of 8" in impossible.reason
+    assert "does not suit group norm; use multiples of 8" in impossible.reason
 
 
 def test_no_trial_is_stopped_before_the_first_rung(swept):

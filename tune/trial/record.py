@@ -1,20 +1,18 @@
 """The record of one trial for the report, read from its run folder in whatever state the trial is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from safetensors import safe_open
 
 from eval.results import DistanceResult, LikelihoodResult
 from trainer.run_folder.checkpoint import complete_checkpoints
-from trainer.run_folder.log import read_events
+from trainer.run_folder.log import Event, read_events
 from tune.search.trials import Phase
 from tune.sweep_config import Fields
 from tune.trial.folder import Status, load_attempts, load_outcome, load_trial
-
-Event = Mapping[str, Any]
 
 
 class Check(NamedTuple):

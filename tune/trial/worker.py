@@ -10,11 +10,18 @@ import torch
 import torch.distributed as dist
 
 from data_shards.io.errors import InputError
+from eval.distance.comparison import measure_distance
+from eval.images.encoding import encode_split
+from eval.likelihood.measurement import measure_likelihood
+from eval.questions import DistanceQuestion, LikelihoodQuestion
+from eval.run import load_run
 from trainer.config.config import Config
 from trainer.loop import train
+from trainer.mixture.run_mixture import fit_run_mixture
+from trainer.mixture.settings import Settings
+from trainer.process_group import process_group
 from tune.sweep_config import MeasureConfig
 from tune.trial.folder import load_failure, save_attempt, save_failure
-from tune.trial.measure import measure_trial
 from tune.trial.record import reported_metrics
 
 
@@ -73,6 +80,41 @@ def _report_check(kind: str, images: int, facts: dict[str, Any]) -> None:
             "finished": False,
         }
     )
+
+
+def measure_trial(config: Config, measure: MeasureConfig) -> None:
+    """Writes the run's eval/*.json. All processes of the trial take part; nothing is measured twice."""
+    if measure.images == 0 and measure.likelihood_images == 0:
+        return
+    with process_group(config.device) as ranks:
+        for weights in ("stage1", "final") if config.two_stages else ("final",):
+            run = load_run(config.folder, weights, ranks.device)
+            if measure.mixture:
+                for split in (config.data.train_split, config.data.valid_split):
+                    encode_split(run, split, ranks)
+                fit_run_mixture(config.folder, Settings(n_components=measure.mixture), weights=weights, ranks=ranks)
+            for distance in _distances(measure, weights):
+                measure_distance(run, distance, ranks)
+            if measure.likelihood_images:
+                likelihood = LikelihoodQuestion(
+                    images=measure.likelihood_images,
+                    samples=measure.likelihood_samples,
+                    mixture=measure.mixture,
+                    split=measure.split,
+                )
+                measure_likelihood(run, likelihood, ranks)
+
+
+def _distances(measure: MeasureConfig, weights: str) -> list[DistanceQuestion]:
+    """Of samples of all weights, and of reconstructions by the final ones."""
+    if not measure.images:
+        return []
+    if measure.mixture:
+        samples = DistanceQuestion(source="q_hat", n=measure.images, split=measure.split, mixture=measure.mixture)
+    else:
+        samples = DistanceQuestion(source="prior", n=measure.images, split=measure.split)
+    reconstructions = DistanceQuestion(source="reconstruction", n=measure.images, split=measure.split)
+    return [samples, reconstructions] if weights == "final" else [samples]
 
 
 def _refuse_a_stopped_run(folder: Path) -> None:
