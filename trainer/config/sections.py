@@ -29,12 +29,6 @@ Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-def require(holds: bool, message: str) -> None:
-    """Refuses a configuration with `message` unless `holds`."""
-    if not holds:
-        raise InputError(message)
-
-
 @configuration
 class DataConfig:
     """The shards and how they are read."""
