@@ -66,6 +66,18 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Skipped:
+    """A source image that was left out as unusable."""
+
+    key: str
+    """Its key in the source."""
+    split: str
+    """Its split."""
+    reason: str
+    """What is wrong with it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A folder of shards: its splits, its shards and how the pixels were made. `load` reads it."""
 
@@ -79,8 +91,8 @@ class Manifest:
     """All shards, split after split, in source order."""
     window: int = DEFAULT_WINDOW
     """Shards in one shuffling window; see `order.py`."""
-    skipped: tuple[Mapping[str, str], ...] = ()
-    """Source images left out as unusable: {"key", "split", "reason"}."""
+    skipped: tuple[Skipped, ...] = ()
+    """Source images that were left out as unusable."""
 
     @classmethod
     def load(cls, address: str | Path, *, allow_pipe: bool = False) -> "Manifest":
@@ -124,7 +136,7 @@ class Manifest:
                 for shard in record["shards"]
             ),
             window=record["window"],
-            skipped=tuple(record["skipped"]),
+            skipped=tuple(Skipped(**entry) for entry in record["skipped"]),
         )
         if record["hash"] != manifest.hash:
             raise InputError(f"{FILE}: its hash does not fit its content; build the shards again")
@@ -139,7 +151,7 @@ class Manifest:
             "pixels": self.pixels.to_json(),
             "splits": list(self.splits),
             "window": self.window,
-            "skipped": [dict(entry) for entry in self.skipped],
+            "skipped": [asdict(entry) for entry in self.skipped],
             "shards": [asdict(shard) for shard in self.shards],
         }
 

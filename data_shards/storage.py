@@ -123,7 +123,7 @@ class ShardCache:
             self.fetch(shard)  # another process may remove it before the next turn, so look again
 
     def discard(self, shard: Shard) -> bool:
-        """Removes a local copy that turned out to be damaged; True: open it again and it is fetched anew."""
+        """Removes a local copy that turned out to be damaged; True: opening it again downloads it."""
         with locked(self._folder / shard.name):
             for name in (shard.name, shard.index_name):
                 (self._folder / name).unlink(missing_ok=True)

@@ -246,7 +246,7 @@ def _refuse_bad(done: dict[str, Written], ranges: list[ShardRange], allowed: int
     bad = [entry for piece in ranges if piece.name in done for entry in done[piece.name].skipped]
     if len(bad) <= allowed:
         return
-    named = "; ".join(f"{entry['key']}: {entry['reason']}" for entry in bad[:_NAMED_IN_MESSAGE])
+    named = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:_NAMED_IN_MESSAGE])
     more = f"; and {len(bad) - _NAMED_IN_MESSAGE} more" if len(bad) > _NAMED_IN_MESSAGE else ""
     raise InputError(
         f"{len(bad)} unusable images where {allowed} are allowed ({named}{more}); "

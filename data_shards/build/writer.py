@@ -7,7 +7,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from data_shards.io import atomic
 from data_shards.io.disk import sha256_of_file
-from data_shards.manifest import Shard
+from data_shards.manifest import Shard, Skipped
 from data_shards.pixels import BadImage, Pixels, npy_header
 from data_shards.shard_index import FORMAT, ShardIndex, xxh3
 from data_shards.sources.source import Sample, Source
@@ -49,8 +49,8 @@ class Written:
 
     shard: Shard | None
     """None where no sample of the range was usable."""
-    skipped: tuple[dict[str, str], ...]
-    """Unusable samples: key, split, reason."""
+    skipped: tuple[Skipped, ...]
+    """Unusable samples."""
 
 
 class _Tar:
@@ -114,20 +114,25 @@ def ensure_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange
 
 def write_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange) -> Written:
     """Writes the tar and then the index of one shard into `folder`."""
-    skipped: list[dict[str, str]] = []
+    skipped: list[Skipped] = []
     columns = _Columns(pixels)
     with atomic.replacing(folder / piece.name) as file:
         tar = _Tar(file)
         for key, sample, outcome in _encoded(piece, source, pixels):
             if isinstance(outcome, BadImage) or sample is None:
-                skipped.append({"key": key, "split": piece.split, "reason": str(outcome)})
+                skipped.append(Skipped(key=key, split=piece.split, reason=str(outcome)))
                 continue
             image, extension, data = outcome
             columns.add(key, extension, tar.add(f"{key}.{extension}", data), data, image)
             for name, content in sample.extras.items():
                 tar.add(f"{key}.{name}", content)
         tar.finish()
-    record: dict[str, Any] = {"format": FORMAT, "skipped": skipped, "tar": None, "members": None}
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "skipped": [asdict(entry) for entry in skipped],
+        "tar": None,
+        "members": None,
+    }
     if len(columns):
         record["tar"] = {
             "count": len(columns),
@@ -169,7 +174,7 @@ def read_written(folder: Path, piece: ShardRange) -> Written | None:
         return None
     try:
         record = json.loads(data)
-        skipped = tuple(record["skipped"])
+        skipped = tuple(Skipped(**entry) for entry in record["skipped"])
     except (ValueError, KeyError, TypeError):
         return None  # damaged since; the shard is written again
     if record["tar"] is None:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     if manifest.skipped:
         print(f"  {len(manifest.skipped)} unusable source images were left out:")
         for entry in manifest.skipped:
-            print(f"    {entry['split']} {entry['key']}: {entry['reason']}")
+            print(f"    {entry.split} {entry.key}: {entry.reason}")
     sheet = args.contact_sheet or (address.local / SHEET_FILE if address.local else None)
     if sheet is not None:
         atomic.write_bytes(sheet, _sheet_of(manifest, address))

@@ -141,7 +141,7 @@ def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
         for start in range(0, positions, cluster.global_batch):
             stop = min(start + cluster.global_batch, positions)
             samples = order(start, stop)  # (images of the batch,)
-            bounds = len(samples) * edges // cluster.ranks  # (ranks + 1,), where the share of each rank begins
+            bounds = len(samples) * edges // cluster.ranks  # (ranks + 1,), cut as by `partition`
             read += np.diff(bounds)
             of_shards = np.searchsorted(ends, samples, side="right")
             for cache, first, last in zip(caches, bounds[node_edges[:-1]], bounds[node_edges[1:]], strict=True):

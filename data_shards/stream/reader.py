@@ -42,7 +42,7 @@ class OpenShard:
     file: int
     """File descriptor of the tar."""
     offsets: list[int]
-    """Where the pixels begin; Python integers, like the next two, which are quicker to get one by one than NumPy's."""
+    """Where the pixels begin. Python integers, as in the next two lists: reading them singly is faster than from NumPy."""
     sizes: list[int]
     """Bytes from there to the end of the member."""
     checksums: list[int]
@@ -76,7 +76,7 @@ class Reader:
         self._files = files
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
         self._lost: dict[int, str] = {}  # shards that could not be opened, and why
-        self._renewed: set[int] = set()  # shards of which a damaged copy was thrown away
+        self._renewed: set[int] = set()  # shards of which a damaged copy was discarded
         self._most_open = 2 * manifest.window + 1
         self._raw = manifest.pixels.encoding == "raw"
         self._header_bytes = len(npy_header(manifest.image_shape)) if self._raw else 0
@@ -99,7 +99,7 @@ class Reader:
         for place in bad:
             sample = int(samples[place])
             try:
-                # Once more on its own: a damaged copy in the cache is fetched anew.
+                # A second try: a damaged copy in the cache is downloaded again.
                 pixels[place] = self._read_one(sample)
             except BadSample as fault:
                 samples[place], pixels[place] = self._replacement(sample)
@@ -115,10 +115,10 @@ class Reader:
                 return other, self._read_one(other)
             except BadSample as error:
                 fault = error
-        raise BadSample(f"{fault}; nor can {_MOST_REPLACEMENTS_TRIED} others in its place")
+        raise BadSample(f"{fault}; {_MOST_REPLACEMENTS_TRIED} replacements cannot be read either")
 
     def _read_one(self, sample: int) -> NDArray[np.uint8]:
-        """One image, C x H x W, read anew if the copy is damaged and there is another one. Raises BadSample."""
+        """One image, C x H x W, downloaded again if the cached copy is damaged. Raises BadSample."""
         number = int(np.searchsorted(self._starts, sample, side="right")) - 1
         row = sample - int(self._starts[number])
         try:

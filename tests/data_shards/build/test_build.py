@@ -168,8 +168,8 @@ def test_as_many_unusable_images_as_allowed_are_left_out_and_listed(damaged_cele
     out = tmp_path / "out"
     build(*celeba_words(damaged_celeba, out, "--skip-bad", 4))
     manifest = Manifest.load(out)
-    assert [entry["key"] for entry in manifest.skipped] == ["000003", "000060", "000061", "000299"]
-    assert [entry["split"] for entry in manifest.skipped] == ["train"] * 3 + ["test"]
+    assert [entry.key for entry in manifest.skipped] == ["000003", "000060", "000061", "000299"]
+    assert [entry.split for entry in manifest.skipped] == ["train"] * 3 + ["test"]
     assert manifest.num_samples("train") == 237
     assert manifest.num_samples("test") == 29
 

@@ -38,9 +38,9 @@ def test_success_is_exit_code_0():
 
 
 def test_an_input_error_is_a_value_error_that_begins_with_the_parameter():
-    error = InputError("0 is not possible; use at least 1", parameter="n")
+    error = InputError("0 is wrong; use 1", parameter="n")
     assert isinstance(error, ValueError)
-    assert str(error) == "n: 0 is not possible; use at least 1"
+    assert str(error) == "n: 0 is wrong; use 1"
     assert error.parameter == "n"
 
 

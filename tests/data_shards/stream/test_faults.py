@@ -130,7 +130,7 @@ def test_one_more_than_the_limit_is_a_stop_that_names_the_limit(shards):
 def test_where_nothing_is_left_to_substitute_the_stream_stops(shards):
     for tar in shards.glob("train-*.tar"):
         tar.unlink()
-    with pytest.raises(InputError, match="nor can 100 others in its place"):
+    with pytest.raises(InputError, match="100 replacements cannot be read either"):
         epoch(shards, max_substitutes=1000)
 
 
