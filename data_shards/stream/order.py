@@ -87,9 +87,9 @@ class EpochOrder:
         return np.concatenate(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShuffleQuality:
-    """Of one epoch."""
+    """How well one epoch is shuffled, compared with a true shuffle."""
 
     correlation: float
     """Correlation of the source indices of neighbours in the order: 1 for source order, about 0 for a true shuffle."""
@@ -98,7 +98,7 @@ class ShuffleQuality:
     deviation: float
     """Standard deviation of what a true shuffle gives, about 1 / sqrt(pairs)."""
     pairs: int
-    """Neighbours that were looked at."""
+    """Pairs of neighbours that were measured."""
 
     def __str__(self) -> str:
         return (
@@ -115,7 +115,7 @@ def shuffle_quality(order: EpochOrder) -> ShuffleQuality:
     """
     n = order.num_samples
     if n < 3:
-        return ShuffleQuality(math.nan, math.nan, math.nan, 0)
+        return ShuffleQuality(correlation=math.nan, expected=math.nan, deviation=math.nan, pairs=0)
     starts, length = [0], n
     if n > _STRETCHES * _STRETCH:
         starts, length = np.linspace(0, n - _STRETCH, _STRETCHES).astype(np.int64).tolist(), _STRETCH
@@ -124,4 +124,9 @@ def shuffle_quality(order: EpochOrder) -> ShuffleQuality:
         centred = order(start, start + length) - (n - 1) / 2
         product += float(centred[:-1] @ centred[1:])
     pairs = len(starts) * (length - 1)
-    return ShuffleQuality(product / pairs / ((n * n - 1) / 12), -1 / (n - 1), 1 / math.sqrt(pairs), pairs)
+    return ShuffleQuality(
+        correlation=product / pairs / ((n * n - 1) / 12),
+        expected=-1 / (n - 1),
+        deviation=1 / math.sqrt(pairs),
+        pairs=pairs,
+    )

@@ -33,7 +33,7 @@ class BadSample(Exception):
     """A sample cannot be read; the message names the shard and the member and says why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpenShard:
     """A shard that is being read."""
 
@@ -42,7 +42,7 @@ class OpenShard:
     file: int
     """File descriptor of the tar."""
     offsets: list[int]
-    """Where the pixels begin. Python integers, as in the next two lists: reading them singly is faster than from NumPy."""
+    """Where the pixels begin. Python integers, as in the next two lists, as they are faster to get than NumPy's."""
     sizes: list[int]
     """Bytes from there to the end of the member."""
     checksums: list[int]
@@ -51,7 +51,7 @@ class OpenShard:
     """The function that they were computed with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Images:
     """What was read."""
 
@@ -93,7 +93,7 @@ class Reader:
         read = self._read_raw if self._raw else self._read_encoded
         pixels, bad = read(shards.tolist(), rows.tolist())
         if not bad:
-            return Images(pixels, samples, ())
+            return Images(pixels=pixels, samples=samples, faults=())
         samples = samples.copy()
         faults = []
         for place in bad:
@@ -105,7 +105,7 @@ class Reader:
                 samples[place], pixels[place] = self._replacement(sample)
                 faults.append(f"{fault} (replaced by sample {samples[place]})")
                 _log.warning("%s", faults[-1])
-        return Images(pixels, samples, tuple(faults))
+        return Images(pixels=pixels, samples=samples, faults=tuple(faults))
 
     def _replacement(self, sample: int) -> tuple[int, NDArray[np.uint8]]:
         for attempt in range(_MOST_REPLACEMENTS_TRIED):
@@ -211,4 +211,12 @@ class Reader:
             os.close(file)
             raise BadSample(f"{address}: {size} bytes where the manifest says {shard.bytes}; build the shards again")
         offsets, sizes = index.offsets + self._header_bytes, index.sizes - self._header_bytes
-        return OpenShard(shard, index, file, offsets.tolist(), sizes.tolist(), index.checksums.tolist(), index.checksum)
+        return OpenShard(
+            shard=shard,
+            index=index,
+            file=file,
+            offsets=offsets.tolist(),
+            sizes=sizes.tolist(),
+            checksums=index.checksums.tolist(),
+            checksum=index.checksum,
+        )

@@ -54,7 +54,7 @@ class Batch:
         return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """What a worker returns: exceptions lose their type and form between processes, so faults are values."""
 
@@ -112,7 +112,7 @@ class BatchLoader:
             try:
                 images = self._reader.read(self.order_of(epoch)(start + mine.start, start + mine.stop))
             except BadSample as error:
-                return Loaded(None, (str(error),))
+                return Loaded(batch=None, faults=(str(error),))
         batch = Batch(
             image=torch.from_numpy(images.pixels),
             index=torch.from_numpy(images.samples),
@@ -121,7 +121,7 @@ class BatchLoader:
             epoch=epoch,
             substituted=len(images.faults),
         )
-        return Loaded(batch, images.faults)
+        return Loaded(batch=batch, faults=images.faults)
 
     def order_of(self, epoch: int) -> EpochOrder:
         """The order of an epoch; the last one is kept."""
