@@ -57,7 +57,7 @@ class Result:
     @classmethod
     def load(cls, path: Path) -> Self:
         """The result in a file. Raises InputError that names the file where it holds none of this kind."""
-        content = read_record(path)
+        content = _read_record(path)
         try:
             return cls.from_json(content)
         except InputError as error:
@@ -283,7 +283,14 @@ class MemorisationResult(VarianceResult):
 AnyResult = TypeVar("AnyResult", bound=Result)
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def measured_before(kind: type[AnyResult], path: Path, protocol: Protocol) -> AnyResult | None:
+    """The result in `path` where it was measured by the same protocol, else None."""
+    if not path.exists() or _read_record(path)["protocol"] != protocol.record():
+        return None
+    return kind.load(path)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
     """The content of a result's file. Raises InputError where the file holds no result."""
     try:
         content = json.loads(path.read_text())
@@ -292,10 +299,3 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "protocol" not in content:
         raise InputError(f"{path}: holds no result with a protocol; delete it and measure again")
     return content
-
-
-def measured_before(kind: type[AnyResult], path: Path, protocol: Protocol) -> AnyResult | None:
-    """The result in `path` where it was measured by the same protocol, else None."""
-    if not path.exists() or read_record(path)["protocol"] != protocol.record():
-        return None
-    return kind.load(path)
