@@ -29,8 +29,7 @@ from eval.run import MeasuredRun, load_run
 from eval.transport.storage import load_transport
 from eval.transport.transport import Transport
 from trainer.config.config import Config
-from trainer.flow import LatentFlow
-from trainer.flow.storage import load_flow
+from trainer.flow import LatentFlow, load_flow
 from trainer.mixture.density import MixtureDensity
 from trainer.networks.model import Likelihood, Posterior
 from trainer.objectives.gaussian import log_prior

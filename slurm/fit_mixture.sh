@@ -30,13 +30,12 @@ cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the f
 source slurm/lib.sh
 read_words "$@"
 load_environment
-in_python -m eval.plan mixture --run "$RUN" --components "$COMPONENTS" --device "$DEVICE" \
-  --processes "$((PROCESSES * ${SLURM_JOB_NUM_NODES:-2}))"
+fit=(trainer.mixture --run "$RUN" --weights "$WEIGHTS" --device "$DEVICE" --components "$COMPONENTS" "${WORDS[@]}")
+in_python -m "${fit[@]}" --dry-run --processes "$((PROCESSES * ${SLURM_JOB_NUM_NODES:-2}))"
 if [[ $DRY_RUN ]]; then
   check_scheduler slurm/fit_mixture.sh
   exit
 fi
 
 restartable on_all_nodes eval encode --run "$RUN" --weights "$WEIGHTS" --device "$DEVICE"
-restartable on_all_nodes trainer.mixture --run "$RUN" --weights "$WEIGHTS" --device "$DEVICE" \
-  --components "$COMPONENTS" "${WORDS[@]}"
+restartable on_all_nodes "${fit[@]}"

@@ -11,7 +11,7 @@ from eval.images.sources import ImageSource, from_shards, generated, reconstruct
 from eval.questions import DistanceQuestion
 from eval.run import MeasuredRun, mixture_digest
 from eval.transport.storage import load_transport
-from trainer.flow.storage import load_flow
+from trainer.flow import load_flow
 from trainer.run_folder.checkpoint import fingerprint
 
 

@@ -34,11 +34,10 @@ from trainer.mixture.em.dense import DenseEStep, hard_statistics
 from trainer.mixture.em.e_step import EStep
 from trainer.mixture.em.m_step import m_step
 from trainer.mixture.em.truncated import TruncatedEStep
+from trainer.mixture.kmeans import kmeans
 from trainer.mixture.packed import quadratic_columns
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.points import Points, second_moment
-from trainer.mixture.standardisation import Standardisation
-from trainer.mixture.start.kmeans import kmeans
+from trainer.mixture.points import Points, Standardisation, second_moment
 from trainer.process_group import single
 
 DIM, WIDTH, NU = 64, 32, 128.0

@@ -1,11 +1,28 @@
-"""An invertible network from latents to a standard normal, whose density is exact (Dinh et al. 2017)."""
+"""A normalising flow on latent codes: an invertible network with an exact density (Dinh et al. 2017), fit and folder.
+
+RUN/flows/WEIGHTS holds flow.safetensors, and summary.json, written last.
+"""
 
 import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-# Largest factor of one layer on a latent is exp of this; unbounded, training may overflow.
+from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, PositiveInt, configuration
+from data_shards.io.errors import InputError
+from data_shards.io.progress import Progress
+from trainer.run_folder import latents
+from trainer.run_folder.checkpoint import fingerprint
+from trainer.run_folder.latents import Latents
+from trainer.run_folder.tensor_folder import TensorFolder
+
+FLOW = TensorFolder(noun="flow", tensors="flow.safetensors", record="summary.json")
+# The logarithm of the largest factor of one layer on a latent; without a bound training may overflow.
 _LOG_SCALE = 2.0
 
 
@@ -94,3 +111,138 @@ class LatentFlow(nn.Module):
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n draws, (n, D) float32."""
         return self.transform(torch.randn(n, self.dim, generator=generator))
+
+
+@configuration
+class FlowSettings:
+    """Settings of one fit."""
+
+    layers: Annotated[Int, Field(ge=2)] = 8
+    """Couplings; with two, every latent is moved."""
+    width: PositiveInt = 128
+    """Width of their hidden layers."""
+    epochs: PositiveInt = 30
+    """Passes over the codes; the learning rate falls to 0 over them."""
+    batch: PositiveInt = 512
+    """Codes of one update."""
+    learning_rate: PositiveFloat = 2e-3
+    """Learning rate of Adam at the start."""
+    seed: NonNegativeInt = 0
+    """Seed of the weights, the order of codes and their samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedFlow:
+    """A flow with the weights of its best epoch."""
+
+    flow: LatentFlow
+    best_epoch: int
+    """From 1."""
+    held_out: float
+    """Mean log-density of held-out codes there, one sample of each posterior; nats."""
+    held_out_error: float
+    """Its standard error over the codes."""
+
+
+def fit_flow(
+    codes: Latents,
+    held_out: Latents,
+    settings: FlowSettings,
+    after: Callable[[int, float], None] = lambda epoch, nats: None,
+) -> FittedFlow:
+    """Maximises the mean log-density of z ~ q(z|x), a new sample of every posterior each epoch (equation 11).
+
+    after: called after each epoch with its number and the held-out mean in nats; the epoch with the highest mean gives
+    the weights. Raises InputError where there are fewer than two latents, or no codes.
+    """
+    count, dim = codes.mean.shape
+    if dim < 2 or not count or not len(held_out.index):
+        raise InputError(f"flow: {count} codes of {dim} latents; it needs codes, held-out codes and 2 latents or more")
+    flow = LatentFlow(dim, layers=settings.layers, width=settings.width, seed=settings.seed)
+    flow.set_scale(codes.mean.mean(0), codes.mean.var(0, correction=0) + codes.std.square().mean(0))
+    generator = torch.Generator().manual_seed(settings.seed)
+    validation = held_out.mean + held_out.std * torch.randn(held_out.mean.shape, generator=generator)
+    optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate)
+    updates = settings.epochs * -(-count // settings.batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
+    best: tuple[float, int, dict[str, Tensor], float] | None = None
+    for epoch in range(1, settings.epochs + 1):
+        for rows in torch.randperm(count, generator=generator).split(settings.batch):
+            noise = torch.randn(len(rows), dim, generator=generator)
+            loss = -flow.score_samples(codes.mean[rows] + codes.std[rows] * noise).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
+            optimiser.step()
+            schedule.step()
+        with torch.no_grad():
+            scores = flow.score_samples(validation).double()
+        nats = float(scores.mean())
+        after(epoch, nats)
+        if best is None or nats > best[0]:
+            state = {name: value.detach().clone() for name, value in flow.state_dict().items()}
+            best = nats, epoch, state, float(scores.std() / len(scores) ** 0.5)
+    if best is None:
+        message = "the flow's density of held-out codes was never finite; use a smaller one"
+        raise InputError(message, parameter="learning_rate")
+    nats, epoch, state, error = best
+    flow.load_state_dict(state)
+    return FittedFlow(flow=flow.eval(), best_epoch=epoch, held_out=nats, held_out_error=error)
+
+
+def flow_folder(run: str | Path, weights: str = "final") -> Path:
+    """RUN/flows/final or RUN/flows/stage1."""
+    return Path(run) / "flows" / weights
+
+
+def save_flow(folder: Path, fitted: FittedFlow, settings: FlowSettings, facts: dict[str, Any]) -> None:
+    """Writes a fitted flow. facts: further entries of its summary."""
+    held_out = {"nats": fitted.held_out, "standard_error": fitted.held_out_error, "of": "one sample of q(z|x)"}
+    summary = {"settings": asdict(settings), "dim": fitted.flow.dim, "best_epoch": fitted.best_epoch}
+    FLOW.write(folder, fitted.flow.state_dict(), summary | {"held_out": held_out} | facts)
+
+
+def load_flow(run: str | Path, weights: str = "final") -> LatentFlow:
+    """The flow of a run. Raises InputError where it was not fitted, or is damaged."""
+    folder, stage = flow_folder(run, weights), "" if weights == "final" else f" --weights {weights}"
+    tensors, summary = FLOW.read(folder, f"fit it with `python -m trainer.flow --run {run}{stage}`")
+    try:
+        settings = FlowSettings(**summary["settings"])
+        flow = LatentFlow(summary["dim"], layers=settings.layers, width=settings.width, seed=settings.seed)
+        flow.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise FLOW.damaged(folder, str(error)) from error
+    return flow.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFlow:
+    """A fitted flow of a run."""
+
+    folder: Path
+    """RUN/flows/WEIGHTS."""
+    summary: dict[str, Any]
+    """The content of its summary.json."""
+    is_new: bool
+    """False where it was there already."""
+
+
+def fit_run_flow(
+    run: str | Path, settings: FlowSettings | None = None, *, weights: str = "final", show_progress: bool = False
+) -> RunFlow:
+    """Fits a flow to the codes of split train of a run, with split valid held out, unless it was fitted already.
+
+    settings: None for the defaults. Raises InputError where codes are missing.
+    """
+    settings = settings or FlowSettings()
+    codes, held_out = (latents.read(run, split, weights=weights) for split in ("train", "valid"))
+    folder = flow_folder(run, weights)
+    facts = {"codes": f"{fingerprint({'mean': codes.mean, 'std': codes.std}):016x}"}
+    found = FLOW.read_record(folder)
+    if found is not None and found["codes"] == facts["codes"] and FlowSettings(**found["settings"]) == settings:
+        return RunFlow(folder=folder, summary=found, is_new=False)
+    with Progress("flow", settings.epochs, "epochs", show=show_progress) as bar:
+        bar.update(0)
+        fitted = fit_flow(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
+    save_flow(folder, fitted, settings, facts)
+    return RunFlow(folder=folder, summary=FLOW.read_record(folder) or {}, is_new=True)

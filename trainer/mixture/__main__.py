@@ -1,9 +1,102 @@
-"""`python -m trainer.mixture`: fits mixtures to the latent codes of a run."""
+"""python -m trainer.mixture: fits mixtures to the latent codes of a run."""
 
 import sys
+from pathlib import Path
 
-from data_shards.io.errors import command
-from trainer.mixture.command import main
+from data_shards.io.disk import free_bytes
+from data_shards.io.errors import InputError, OneLineParser, at_least, command
+from data_shards.io.progress import duration
+from trainer.dry_run import SUSTAINED
+from trainer.mixture.run_mixture import estimate_cost, fit_run_mixture
+from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
+from trainer.mixture.summary import draw_comparison, summary_line
+from trainer.process_group import process_group
+from trainer.run_folder.latents import WEIGHTS
+
+
+def parser() -> OneLineParser:
+    """The command line; an option that is a field of `Settings` is stored under the field's name."""
+    parser = OneLineParser(
+        prog="python -m trainer.mixture",
+        description="Fits q_hat(z), a Gaussian mixture, to the latent codes of a run (see python -m eval encode) "
+        "and writes RUN/mixtures/K-COVARIANCE with a summary.json. The same command again returns at once. "
+        "Runs on any number of processes: torchrun --nproc-per-node N -m -- trainer.mixture --run RUN.",
+    )
+    add = parser.add_argument
+    add("--run", required=True, help="run folder")
+    add("--components", dest="n_components", type=int, nargs="+", default=[32], metavar="K", help="default 32")
+    add("--covariance", dest="covariance_type", choices=COVARIANCE_TYPES, default="full", help="default full")
+    add("--weights", choices=WEIGHTS, default="final", help="codes of these weights (default final)")
+    add(
+        "--encodings",
+        choices=FORMS,
+        default="posterior",
+        help="a code is fitted as the Gaussian q(z|x) (default), as its mean, or as one sample",
+    )
+    add("--iterations", dest="max_iter", type=int, default=50, help="most EM iterations (default 50)")
+    add("--tolerance", dest="tol", type=float, default=1e-4, help="relative gain that ends EM (default 1e-4)")
+    add("--ridge", dest="reg_covar", type=float, default=1e-6, help="added to every variance (default 1e-6)")
+    add("--prior-strength", type=float, help="nu; default: chosen on held-out codes")
+    add("--inflation", type=float, help="factor on covariances; default: chosen on held-out codes")
+    add("--annealing", dest="annealing_iter", type=int, default=10, metavar="N", help="iterations (default 10)")
+    add("--seeding", dest="init_params", choices=SEEDINGS, default="auto", help="seeds of k-means (default auto)")
+    add(
+        "--candidates",
+        type=int,
+        metavar="C",
+        help="candidate components evaluated per code in the truncated E-step, 0 for all; default: 32 of many",
+    )
+    add(
+        "--start-from",
+        type=int,
+        metavar="K",
+        help="start from the fitted mixture of K components of this run, split, instead of from k-means",
+    )
+    add("--seed", dest="random_state", type=int, default=0, help="seed (default 0)")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    add("--dry-run", action="store_true", help="only estimate time and disk, of encoding and all fits")
+    add("--processes", type=int, default=1, metavar="N", help="of the whole job, for --dry-run (default 1)")
+    return parser
+
+
+def dry_run(run: str, components: list[int], device: str, processes: int) -> None:
+    """Prints what encoding and the fits will cost. Raises InputError where the disk has too little room."""
+    at_least(1, processes=processes)
+    cost, free, rate = estimate_cost(run, components), free_bytes(Path(run)), SUSTAINED[device]
+    time = duration(cost.operations / (processes * rate))
+    print(f"run      {run}: {cost.weights:,} weights")
+    print(f"shards   {cost.shards}")
+    print(f"codes    {cost.codes:,} of {cost.dim} dimensions")
+    print(f"time     about {time} on {processes} {device} processes at {rate / 1e9:g} GFLOP/s each")
+    print(f"disk     {cost.disk / 1e9:.2g} GB in {run}; {free / 1e9:.4g} GB are free")
+    if cost.disk > free:
+        raise InputError(f"{run}: {cost.disk / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
+
+
+def main() -> None:
+    """Reads the command line, fits, prints."""
+    args = vars(parser().parse_args())
+    run, device, weights, form, start_from = (
+        args.pop(name) for name in ("run", "device", "weights", "encodings", "start_from")
+    )
+    only_estimate, processes = args.pop("dry_run"), args.pop("processes")
+    fits = [Settings(**args | {"n_components": components}) for components in args.pop("n_components")]
+    if only_estimate:
+        dry_run(run, [settings.n_components for settings in fits], device, processes)
+        return
+    with process_group(device) as ranks:
+        folders = []
+        for settings in fits:
+            fitted = fit_run_mixture(
+                run, settings, weights=weights, form=form, start_from=start_from, ranks=ranks, show_progress=True
+            )
+            folders.append(fitted.folder)
+            if ranks.is_main:
+                done = f"{fitted.folder}: already fitted with these settings"
+                print(summary_line(fitted.folder, fitted.summary) if fitted.is_new else done, flush=True)
+        if ranks.is_main and len(folders) > 1:
+            print(draw_comparison(folders), flush=True)
+
 
 if __name__ == "__main__":
     sys.exit(command(main))

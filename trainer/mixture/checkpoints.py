@@ -17,8 +17,8 @@ from safetensors.torch import load, save
 from data_shards.io import atomic
 from trainer.mixture.em.e_step import EStep
 from trainer.mixture.em.loop import EMState
+from trainer.mixture.kmeans import KMeansCheckpoint
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.start.kmeans import KMeansCheckpoint
 from trainer.process_group import Ranks
 
 

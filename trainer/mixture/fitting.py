@@ -13,23 +13,23 @@ from data_shards.io.errors import InputError
 from trainer.engines.cpu import keep_freed_memory
 from trainer.mixture.checkpoints import Checkpoints
 from trainer.mixture.em.dense import DenseEStep, hard_statistics
-from trainer.mixture.em.e_step import EStep
+from trainer.mixture.em.e_step import EStep, Statistics
 from trainer.mixture.em.loop import EMState, expectation_maximisation
 from trainer.mixture.em.m_step import m_step
-from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.em.truncated import TruncatedEStep
 from trainer.mixture.fitted import FitRecord, FittedMixture
+from trainer.mixture.kmeans import KMeansCheckpoint, kmeans
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.points import Points, place_among_ranks, second_moment
+from trainer.mixture.points import Points, Standardisation, place_among_ranks, second_moment
 from trainer.mixture.settings import Settings
 from trainer.mixture.splitting import grow
-from trainer.mixture.standardisation import Standardisation
-from trainer.mixture.start.kmeans import KMeansCheckpoint, kmeans
 from trainer.process_group import Ranks
 
 # Candidates of the choice on held-out points. STRENGTHS: in units of D.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 INFLATIONS = (0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.3, 1.45, 1.6, 1.8, 2.0)
+# The weight of batch t is (t + 2)^-0.7; any power in (0.5, 1] converges, and 0.7 forgets the start soon.
+_FORGETTING = 0.7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,3 +282,50 @@ def _in_data_units(history: list[dict[str, float]], shift: float) -> list[dict[s
     """Records of nats per standardised point, as nats per point of the data."""
     shifted = ("log_likelihood", "held_out")
     return [{name: value + shift * (name in shifted) for name, value in record.items()} for record in history]
+
+
+class Stepwise:
+    """Stepwise EM: one M-step a batch, for points that do not fit in memory (Cappe and Moulines 2009).
+
+    Keeps running sufficient statistics per point. The first batch sets the standardisation and, by k-means, the start.
+
+    start: parameters in the data's coordinates to continue from, or None for k-means.
+    """
+
+    def __init__(self, settings: Settings, first: Points, start: Parameters | None, ranks: Ranks) -> None:
+        self._ranks, self._standardisation = ranks, Standardisation.of(first.x, ranks)
+        self._settings = replace(settings, reg_covar=settings.reg_covar / self._standardisation.scale**2)
+        if start is None:
+            self._parameters = kmeans_start(self._standardised(first), self._settings, ranks)
+        else:
+            self._parameters = self._standardisation.apply_to_parameters(start.to(ranks.device))
+        self._running: Statistics | None = None
+        self._steps, self._seen = 0, 0.0
+
+    @property
+    def parameters(self) -> Parameters:
+        """The mixture so far, in the data's coordinates."""
+        return self._standardisation.invert(self._parameters)
+
+    def step(self, batch: Points) -> float:
+        """One step by this process's part of a batch. Returns the batch's nats per point before the step."""
+        points = self._standardised(batch)
+        exact = DenseEStep(points, None, second_moment(points, self._ranks), self._settings.products)
+        batch_statistics = exact.statistics(self._parameters, 1.0).all_reduce(self._ranks)
+        average = batch_statistics.scaled(1 / batch_statistics.points)
+        weight = 1.0 if self._running is None else (self._steps + 2) ** -_FORGETTING
+        self._running = (
+            average if self._running is None else self._running.scaled(1 - weight).add_(average.scaled(weight))
+        )
+        self._steps += 1
+        self._seen += batch_statistics.points
+        self._parameters = m_step(
+            self._running.scaled(self._seen),
+            self._settings.covariance_type,
+            ridge=self._settings.reg_covar,
+            prior_strength=self._settings.nu(points.x.shape[1]),
+        )
+        return batch_statistics.mean_log_likelihood + self._standardisation.log_density_shift
+
+    def _standardised(self, points: Points) -> Points:
+        return self._standardisation.apply(points, self._settings.working_dtype)

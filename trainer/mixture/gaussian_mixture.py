@@ -1,7 +1,7 @@
 """The mixture as a scikit-learn estimator."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,10 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
-from trainer.mixture.fitting import Start, fit_mixture
+from trainer.mixture.fitting import Start, Stepwise, fit_mixture
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.mixture.points import Array, checked_points, matrix
 from trainer.mixture.settings import Settings
-from trainer.mixture.stepwise import Stepwise
 from trainer.process_group import single
 
 
@@ -240,8 +239,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def save(self, folder: str | Path) -> None:
         """Writes mixture.safetensors and mixture.json into `folder`, in place of what is there."""
         check_is_fitted(self, "parameters_")
-        names = FitRecord.__dataclass_fields__
-        record = FitRecord(**{n: getattr(self, f"{n}_") for n in names}) if hasattr(self, "n_iter_") else None
+        names = [field.name for field in fields(FitRecord)]
+        record = FitRecord(**{name: getattr(self, f"{name}_") for name in names}) if hasattr(self, "n_iter_") else None
         save_mixture(folder, FittedMixture(parameters=self.parameters_, settings=self.settings_, record=record))
 
     @classmethod
@@ -264,7 +263,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     ) -> "GaussianMixture":
         """A mixture of known parameters, covariances in scikit-learn's shape for `covariance_type`."""
         tensors = [torch.as_tensor(array) for array in (weights, means, covariances)]
-        settings = Settings(n_components=len(weights), covariance_type=covariance_type)
+        settings = cls(len(weights), covariance_type=covariance_type)._settings()
         mixture = cls.from_fitted(
             FittedMixture(parameters=Parameters.of(covariance_type, *tensors), settings=settings, record=None)
         )
@@ -273,8 +272,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _settings(self, **changed: Any) -> Settings:
         """The constructor's parameters, checked."""
-        values = {name: getattr(self, name) for name in Settings.__dataclass_fields__}
-        return Settings(**values | {"random_state": _seed(self.random_state)} | changed)
+        values = {field.name: getattr(self, field.name) for field in fields(Settings)} | changed
+        values["random_state"] = _seed(self.random_state)
+        return Settings(**{name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()})
 
     def _take(self, fitted: FittedMixture) -> None:
         """Makes a fit's results the attributes."""
@@ -287,9 +287,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """The last parameters, for a warm start in `dim` dimensions."""
         last = self.parameters_
         if last.dim != dim:
-            raise InputError(f"{dim} dimensions, but warm_start goes on from {last.dim}", parameter="X")
+            raise InputError(f"{dim} dimensions, but warm_start continues from {last.dim}", parameter="X")
         if last.covariance_type != self.covariance_type:
-            message = f"{self.covariance_type!r}, but warm_start goes on from {last.covariance_type!r}"
+            message = f"{self.covariance_type!r}, but warm_start continues from {last.covariance_type!r}"
             raise InputError(message, parameter="covariance_type")
         return Start.at(last)
 

@@ -8,8 +8,7 @@ from support.running import run_module
 
 from data_shards.io.errors import InputError
 from trainer.flow import LatentFlow
-from trainer.flow.fitting import FlowSettings, fit_flow
-from trainer.flow.storage import load_flow, save_flow
+from trainer.flow.latent_flow import FlowSettings, fit_flow, load_flow, save_flow
 from trainer.run_folder.latents import Latents
 
 

@@ -102,7 +102,7 @@ def test_a_fit_starts_from_a_smaller_one_of_the_run(run):
     ("words", "message"),
     [
         (("--components", "many"), "error: argument --components: invalid int value: 'many'"),
-        (("--components", "0"), "error: --components: 0 is too small; use 1 or more"),
+        (("--components", "0"), "error: --components: 0 is not a whole number of at least 1"),
         (("--weights", "stage1"), "no codes of split 'train' are here; make the codes with: python -m eval encode"),
         (("--components", "9000"), "error: --components: 9000 components for 1200 points; use 1200 or fewer"),
         (("--components", "3", "--start-from", "2"), "no fitted mixture is here"),

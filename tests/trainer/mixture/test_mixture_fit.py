@@ -163,11 +163,11 @@ def test_variances_must_match_their_points():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"n_components": 0}, "n_components: 0 is too small"),
-        ({"covariance_type": "banana"}, "covariance_type: 'banana' is unknown; use one of full, tied, diag, spherical"),
-        ({"reg_covar": -1.0}, "reg_covar: -1.0 is negative"),
+        ({"n_components": 0}, "n_components: 0 is not a whole number of at least 1"),
+        ({"covariance_type": "banana"}, "covariance_type: 'banana' is not one of full, tied, diag, spherical"),
+        ({"reg_covar": -1.0}, "reg_covar: -1.0 is not a number of at least 0"),
         ({"candidates": 6}, "candidates: 6 is not 0 or a multiple of 4"),
-        ({"inflation": 0.0}, "inflation: 0.0 is not above 0"),
+        ({"inflation": 0.0}, "inflation: 0.0 is not a number above 0"),
     ],
 )
 def test_impossible_settings_are_refused_with_the_reason(settings, message):

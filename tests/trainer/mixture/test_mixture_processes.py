@@ -14,7 +14,7 @@ from safetensors import safe_open
 from support.mixture_cases import draws, fitted, known_mixture
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.start.kmeans import KMeansCheckpoint, kmeans
+from trainer.mixture.kmeans import KMeansCheckpoint, kmeans
 from trainer.process_group import single
 
 HERE = Path(__file__).parent

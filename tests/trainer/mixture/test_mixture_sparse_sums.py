@@ -5,8 +5,8 @@ import torch
 from support.mixture_cases import TYPES, draws, known_mixture
 
 from trainer.mixture.em.dense import DenseScores, dense_statistics
+from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.em.pairs import SparseSums
-from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.points import Points
 
 

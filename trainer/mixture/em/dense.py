@@ -5,9 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.e_step import inflated_log_sums, normalise_
+from trainer.mixture.em.e_step import Statistics, inflated_log_sums, normalise_
 from trainer.mixture.em.pairs import SparseSums
-from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.packed import Features, diagonal_index, pack
 from trainer.mixture.parameters import Parameters, coefficients, common_precision, log_constants
 from trainer.mixture.points import Points

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.packed import diagonal_index, pack
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.splitting import reseed

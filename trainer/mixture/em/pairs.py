@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.statistics import Statistics
+from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.packed import pack
 from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.em.dense import DenseScores
+from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.em.pairs import LEAST_RESPONSIBILITY, Factors, Pairs
-from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.packed import pack, unpack
 from trainer.mixture.parameters import Parameters, log_constants
 from trainer.mixture.points import Points, second_moment

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.em.dense import FLOAT32_LIMIT, DenseScores, dense_statistics, packed_second_moment
-from trainer.mixture.em.e_step import inflated_log_sums
+from trainer.mixture.em.e_step import Statistics, inflated_log_sums
 from trainer.mixture.em.pairs import Factors, Pairs
 from trainer.mixture.em.pruned import pruned_statistics, worth_pruning
-from trainer.mixture.em.statistics import Statistics
 from trainer.mixture.nearest import NearestIndex
 from trainer.mixture.packed import unpack
 from trainer.mixture.parameters import Parameters
