@@ -10,7 +10,7 @@ from eval.run import MeasuredRun
 from trainer.dry_run import SUSTAINED, forward_operations
 
 # One image through Inception at 299 x 299, the most expensive extractor.
-_EXTRACTOR_OPERATIONS = 11.4e9
+EXTRACTOR_OPERATIONS = 11.4e9
 # Numbers of 8 bytes in the statistics that a process holds: Inception's covariance.
 _STATISTICS = 2048.0**2
 
@@ -63,8 +63,8 @@ def estimate_cost(run: MeasuredRun, question: DistanceQuestion, *, device: str, 
     Raises InputError where the split does not exist.
     """
     reference = run.manifest.num_samples(question.split)
-    each = forward_operations(run.model) / 2 + _EXTRACTOR_OPERATIONS
-    total = question.images * each + reference * _EXTRACTOR_OPERATIONS
+    each = forward_operations(run.model) / 2 + EXTRACTOR_OPERATIONS
+    total = question.images * each + reference * EXTRACTOR_OPERATIONS
     return DistanceCost(
         run=run,
         images=question.images,

@@ -17,13 +17,11 @@ from data_shards.io.progress import duration
 from data_shards.io.tables import Table
 from data_shards.manifest import FILE, Manifest
 from data_shards.sources.celeba import CelebASource
+from eval.distance.cost import EXTRACTOR_OPERATIONS
 from eval.paper.jobs import Job, Work, ensure_shards
 from eval.paper.plan import Plan
 from eval.paper.trainings import resolved
 from trainer.dry_run import SUSTAINED, estimate
-
-EXTRACTOR_OPERATIONS = 11.4e9
-"""Of one image through Inception at 299 x 299, the most expensive extractor."""
 
 
 @dataclass(frozen=True, kw_only=True)
