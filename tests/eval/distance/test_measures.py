@@ -1,6 +1,8 @@
 """A measure is one file and one line: the command, the result and the report read the table of measures."""
 
 import argparse
+import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ from eval.distance.measures import FRECHET, FURTHER
 from eval.distance.measures.measure import Estimate, Measure, Number
 from eval.distance.statistics import FeatureStatistics
 from eval.report.tables import further_measures_table
+from eval.results import DistanceResult
+
+RESULT = Path(__file__).parents[1] / "results_of_earlier_code" / "fid-q_hat-32-full-640-test-efficientnet-lite0-64.json"
 
 MEDIAN = Measure(
     name="median",
@@ -48,9 +53,7 @@ def test_a_new_line_in_the_table_is_an_option_of_the_command_and_a_column_of_the
     fid.add_arguments(parser)
     assert parser.parse_args(["--run", "run", "--from", "prior", "--also", "median"]).also == ["median"]
     assert "how far the medians are apart" in " ".join(parser.format_help().split())
-    number = MEDIAN(*sides, seed=0)["median_distance"]
-    protocol = {"source": "prior", "mixture": "", "weights": "final", "extractor": {"name": "tiny"}}
-    result = {"values": {"median_distance": {"value": number.value, "standard_error": 0.25}}, "protocol": protocol}
-    table = further_measures_table([result])
+    values = MEDIAN(*sides, seed=0)
+    table = further_measures_table([dataclasses.replace(DistanceResult.load(RESULT), values=values)])
     assert table.head[-1] == "Median"
-    assert table.rows[0][-1].startswith(f"{number.value:.1f} ")
+    assert table.rows[0][-1].startswith(f"{values['median_distance'].value:.1f} ")
