@@ -3,7 +3,6 @@
 The record RUN/reproduction.json is written after each answer, so that the same command again continues where it was.
 """
 
-import runpy
 import sys
 import time
 from pathlib import Path
@@ -27,6 +26,7 @@ from eval.run import load_run
 from eval.transport.storage import make_transport
 from eval.uncertainty.measurement import measure_uncertainty
 from trainer.config.config import load_config
+from trainer.flow.latent_flow import fit_run_flow
 from trainer.loop import train
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
@@ -95,7 +95,7 @@ class Worker:
         if question.kind == "memorisation" or question.source == "flow":
             self.encode(weights)
         if question.source == "flow":
-            self.fit_flow(weights)
+            fit_run_flow(self.folder, weights=weights)
         run = load_run(self.folder, weights, self.work.device)
         components = form.components if form else 0
         if question.source == "transported":
@@ -149,17 +149,6 @@ class Worker:
         settings = Settings(n_components=form.components)
         fitted = fit_run_mixture(self.folder, settings, weights=weights, form=form.encodings, ranks=self.ranks)
         return dict(fitted.summary)
-
-    def fit_flow(self, weights: str) -> None:
-        """Fits the flow to the codes."""
-        former, sys.argv = sys.argv, ["trainer.flow", "--run", str(self.folder), "--weights", weights]
-        try:
-            runpy.run_module("trainer.flow", run_name="__main__", alter_sys=True)
-        except SystemExit as ended:
-            if ended.code not in (0, None):
-                raise InputError(f"{self.folder}: the flow cannot be fitted") from ended
-        finally:
-            sys.argv = former
 
     def best(self, weights: str) -> MixtureForm:
         """The form whose mixture gives held-out codes the highest likelihood."""
