@@ -54,7 +54,7 @@ class MixtureDensity:
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self._bounds: DenseScores | None = None
-        self._location = parameters.weights @ parameters.means  # (D,), for products want centred points
+        self._location = parameters.weights @ parameters.means  # (D,), subtracted before packed products
 
     @property
     def weights(self) -> Tensor:

@@ -147,7 +147,7 @@ def coefficients(parameters: Parameters, dtype: torch.dtype) -> Tensor:
         return torch.cat([constant[:, None], means * precision, -0.5 * precision], 1).to(dtype).t().contiguous()
     columns = 1 + dim + (packed_size(dim) if kind == "full" else 0)
     found = torch.empty(columns, parameters.n_components, dtype=dtype, device=means.device)
-    # Each off-diagonal product x_i x_j stands once in phi and twice in the quadratic form.
+    # Each off-diagonal product x_i x_j is once in phi and twice in the quadratic form.
     factor = torch.full((packed_size(dim),), -1.0, dtype=torch.float64, device=means.device)
     factor[diagonal_index(dim).to(means.device)] = -0.5
     for block in parameters.blocks():

@@ -69,7 +69,7 @@ def _encodings(codes: latents.Latents, form: str, seed: int) -> Encodings:
 
 
 def _noise(codes: latents.Latents, seed: int) -> Tensor:
-    """(n, D) standard normal numbers that belong to the image, not to the process that reads it."""
+    """(n, D) standard normal numbers that depend on the image only, not on the process that reads it."""
     if not len(codes.index):
         return codes.mean.clone()
     generator = torch.Generator().manual_seed(seed)
@@ -177,7 +177,7 @@ def fit_run_mixture(
     }
     summary["bic"] = -2 * train["nats"] * train["points"] + summary["free_numbers"] * math.log(train["points"])
     if ranks.is_main:
-        # The summary of a former mixture goes first, so that a crash never leaves it beside this one.
+        # The summary of a former mixture is removed first, so that a crash never leaves it beside this one.
         (folder / SUMMARY).unlink(missing_ok=True)
         save_mixture(folder, fitted)
         atomic.write_json(folder / SUMMARY, summary)

@@ -72,7 +72,7 @@ def summary_line(folder: Path, summary: Mapping[str, Any]) -> str:
 def draw_comparison(folders: Sequence[Path]) -> Path:
     """Draws the summaries of mixtures over their number of components, and returns the picture's path.
 
-    folders: of one run, with summary.json in each; the picture, comparison.png, goes beside them.
+    folders: of one run, with summary.json in each; the picture is comparison.png beside them.
     """
     summaries = [json.loads((folder / SUMMARY).read_text()) for folder in folders]
     summaries.sort(key=lambda summary: summary["settings"]["n_components"])

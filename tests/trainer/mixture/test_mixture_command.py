@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.run_mixture import fit_run_mixture
+from trainer.mixture.run_mixture import estimate_cost, fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
 from trainer.run_folder import latents
@@ -114,3 +114,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, words, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_dry_run_estimates_time_and_disk_and_fits_nothing(digits_run):
+    done = command("--run", str(digits_run), "--components", "50", "70", "--device", "cuda", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    # Codes of splits train and valid, in 2 dimensions.
+    assert "codes    1,597 of 2 dimensions" in done.stdout
+    assert "on 1 cuda processes at 10000 GFLOP/s each" in done.stdout
+    assert "GB are free" in done.stdout
+    assert not (digits_run / "mixtures" / "50-full").exists()
+
+
+def test_a_dry_run_of_several_sizes_costs_their_sum(digits_run):
+    two, four, both = (estimate_cost(digits_run, sizes) for sizes in ([2], [4], [2, 4]))
+    encoding = 2 * two.operations - four.operations  # the cost of a fit is proportional to its components
+    assert both.operations == pytest.approx(two.operations + four.operations - encoding)
+    assert both.disk == pytest.approx(two.disk + 2 * (four.disk - two.disk))

@@ -98,6 +98,7 @@ def test_precisions_are_inverse_covariances(kind):
         np.testing.assert_allclose(mixture.covariances_ * mixture.precisions_, 1)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("kind", TYPES)
 def test_maximum_likelihood_from_the_same_start_is_that_of_scikit_learn(kind):
     first = ScikitMixture(4, covariance_type=kind, max_iter=1, random_state=3, tol=0.5).fit(X)

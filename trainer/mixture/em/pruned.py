@@ -41,7 +41,7 @@ def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, 
     statistics = Statistics.zeros("full", parameters.n_components, parameters.dim, points.x.device)
     adder = _Adder(points, factors, statistics)
     axes = _discriminant_axes(parameters)
-    # The spread of points that are Gaussians only adds to their expected distances.
+    # The variance of points that are Gaussians only adds to their expected distances, so that the bound holds without.
     images = Points(points.x @ axes.t().to(points.x.dtype))
     first = left = 0
     for _, _, bounds, _ in _bounds(parameters, axes, images).chunks(images):
