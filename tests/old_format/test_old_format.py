@@ -1,7 +1,7 @@
 """Shards and a run folder written before the manifest had a format number and fields were renamed are still read.
 
-shards/ holds 220 real digits; run/ was trained on them in two stages with the first version of this project, its checkpoints at
-720 (inside stage 2: the end of stage 1) and 1,080 images, its codes, a mixture of 3, a distance, likelihoods and a calibration.
+shards/ holds 220 real digits. run/ was trained on them in two stages with the first version of this project: it has
+checkpoints at 720 images (the end of stage 1) and 1,080, codes, a mixture of 3, and results.
 """
 
 import json

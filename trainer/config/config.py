@@ -107,7 +107,7 @@ def load_config(source: str | Path | None, overrides: Mapping[str, Any] | None =
         return from_files([], overrides or {})
     path = Path(source)
     if (path / "config.yaml").is_file():
-        return _built(path / "config.yaml", with_new_names(read_yaml(path / "config.yaml")), overrides or {})
+        return from_files([path / "config.yaml"], overrides or {})
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return from_files([path], overrides or {})
     raise InputError(f"{source} holds no config.yaml; give a run folder that `python -m trainer` made", parameter="run")
@@ -120,7 +120,9 @@ def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Con
     for path in paths:
         if not Path(path).is_file():
             raise InputError(f"{path} is not a file; the project's own are in trainer/configs", parameter="config")
-        _merge(content, read_yaml(path))
+        read = read_yaml(path)
+        # A run folder's own file may be of a time when fields had other names.
+        _merge(content, with_new_names(read) if Path(path).name == "config.yaml" else read)
     return _built(path, content, overrides)
 
 
