@@ -50,8 +50,13 @@ def test_the_configuration_of_a_run_of_before_the_fields_were_renamed_is_read(tm
     assert config.checkpoint.keep_last == 3
 
 
+def test_the_configuration_of_an_old_run_may_be_given_to_the_trainer(tmp_path):
+    (tmp_path / "config.yaml").write_text("checkpoint: {keep: 3}\n")
+    assert read_command_line(["--config", str(tmp_path / "config.yaml")]).config.checkpoint.keep_last == 3
+
+
 def test_an_old_name_is_refused_outside_of_run_folders(tmp_path):
-    path = tmp_path / "config.yaml"
+    path = tmp_path / "mine.yaml"
     path.write_text("checkpoint: {keep: 3}\n")
     with pytest.raises(InputError, match="keep"):
         load_config(path)
