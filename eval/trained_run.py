@@ -22,12 +22,11 @@ from eval.images.blocks import BLOCK
 from eval.images.latent_samples import LatentSampler, flow_sampler, mixture_sampler, prior_sampler
 from eval.images.sources import block_latents
 from eval.images.subset import image_noise
-from eval.likelihood.likelihood import log_mean_exp, sample_posterior
+from eval.likelihood import log_mean_exp, sample_posterior
 from eval.questions import DistanceQuestion
 from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run
-from eval.transport.storage import load_transport
-from eval.transport.transport import Transport
+from eval.transport import Transport, load_transport
 from trainer.config.config import Config
 from trainer.flow import LatentFlow, load_flow
 from trainer.mixture.density import MixtureDensity

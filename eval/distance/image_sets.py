@@ -10,7 +10,7 @@ from eval.images.latent_samples import flow_sampler, mixture_sampler, prior_samp
 from eval.images.sources import ImageSource, from_shards, generated, reconstructed
 from eval.questions import DistanceQuestion
 from eval.run import MeasuredRun, mixture_digest
-from eval.transport.storage import load_transport
+from eval.transport import load_transport
 from trainer.flow import load_flow
 from trainer.run_folder.checkpoint import fingerprint
 

@@ -13,7 +13,7 @@ from eval.report.density_figure import density_png
 from eval.report.gallery import grid, png, to_rgb
 from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
 from eval.run import MeasuredRun
-from eval.transport.storage import load_transport
+from eval.transport import load_transport
 from trainer.process_group import single
 from trainer.run_folder import latents
 

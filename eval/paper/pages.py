@@ -20,7 +20,7 @@ from eval.report.charts import bars, line_panels
 from eval.report.document import Missing, Page, Picture, Section
 from eval.report.tables import uncertainty_table
 from eval.results import DistanceResult, LikelihoodResult, Measured
-from eval.uncertainty.calibration import calibration_verdict
+from eval.uncertainty import calibration_verdict
 
 
 @dataclass(frozen=True, kw_only=True)

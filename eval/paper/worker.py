@@ -13,8 +13,8 @@ from data_shards.io.errors import InputError, command
 from data_shards.manifest import Manifest
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
-from eval.likelihood.measurement import measure_likelihood
-from eval.memorisation.measurement import measure_memorisation
+from eval.likelihood import measure_likelihood
+from eval.memorisation import measure_memorisation
 from eval.paper.figures import draw, picture_path
 from eval.paper.jobs import Work
 from eval.paper.plan import MixtureForm
@@ -23,8 +23,8 @@ from eval.paper.trainings import configuration_hash
 from eval.paper.wanted import BEST, Question, form_of
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.run import load_run
-from eval.transport.storage import make_transport
-from eval.uncertainty.measurement import measure_uncertainty
+from eval.transport import make_transport
+from eval.uncertainty import measure_uncertainty
 from trainer.config.config import load_config
 from trainer.flow.latent_flow import fit_run_flow
 from trainer.loop import train

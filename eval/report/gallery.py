@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.report.style import INK
-from eval.transport.transport import Transport
+from eval.transport import Transport
 from trainer.networks.model import Likelihood, SigmaVAE
 
 COLUMNS = 10

@@ -11,8 +11,7 @@ from eval.report.density_figure import density_figure
 from eval.report.document import Missing, Picture, Section
 from eval.report.gallery import Scale
 from eval.run import MeasuredRun
-from eval.transport.storage import fitted_before, load_transport
-from eval.transport.transport import Transport
+from eval.transport import Transport, fitted_before, load_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import mixture_folder
 from trainer.networks.model import SigmaVAE

@@ -26,7 +26,7 @@ from eval.report.tables import (
     weights_title,
 )
 from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult, VarianceResult
-from eval.uncertainty.calibration import calibration_verdict
+from eval.uncertainty import calibration_verdict
 
 AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
 

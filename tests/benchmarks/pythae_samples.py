@@ -40,7 +40,7 @@ from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK, block_ids
 from eval.images.sources import ImageSource, to_8_bits
 from eval.run import MeasuredRun, load_run
-from eval.transport.fitting import fit_transport
+from eval.transport import fit_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
 from trainer.networks.model import Likelihood, Posterior, SigmaVAE

@@ -21,7 +21,7 @@ from eval.results import (
     Sparsification,
     UncertaintyResult,
 )
-from eval.uncertainty.calibration import calibration_verdict
+from eval.uncertainty import calibration_verdict
 from trainer.objectives.gaussian import variance_floor_cap
 
 EVENTS = [

@@ -6,16 +6,18 @@ import torch
 from scipy import stats
 
 from eval.protocol import VarianceProtocol
-from eval.uncertainty.calibration import (
+from eval.uncertainty import (
     LEVELS,
     average_ranks,
+    calibration,
     correlation,
     coverage,
+    histogram,
+    log_likelihood_gain,
     rank_correlation,
     reliability,
     sparsification,
 )
-from eval.uncertainty.measurement import calibration, histogram, log_likelihood_gain
 
 PROTOCOL = VarianceProtocol(
     run="none",

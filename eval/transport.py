@@ -1,4 +1,4 @@
-"""Fits a transport in one pass over the training images.
+"""The transport of a run's mean images to the distribution of real images, fitted in one pass over the training images.
 
 A mean image is the best guess under square error, and is therefore smoother than any real image. The map of least
 change that gives such guesses the distribution of real images is an optimal transport (Freirich et al. 2021), and
@@ -9,28 +9,80 @@ No network is trained and no extractor is used. The two choices follow from the 
 vary by less than half the square error of a pixel, the floor of Algorithm 1, is noise to them, so that much is added to
 the variance that is divided by. A component whose weight amounts to fewer images than half the directions has no
 covariance of its own; all such components share a map, each around its own means.
+
+A fitted transport lies in RUN/transports/K-COVARIANCE[-stage1]: transport.safetensors, and summary.json, which is
+written last.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from data_shards.io.errors import InputError
+from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
 from eval.images.latent_samples import mixture_sampler
 from eval.images.sources import from_shards
-from eval.run import MeasuredRun
-from eval.transport.transport import Transport
+from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
+from trainer.mixture.fitted import mixture_folder
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
+from trainer.run_folder.checkpoint import fingerprint
+from trainer.run_folder.tensor_folder import TensorFolder
 
 MOST_DIRECTIONS = 1024
 """P: pixels where an image has no more, else this many principal directions of training images."""
 _IMAGES_FOR_BASIS = 8192
 # Blocks whose images are sorted by component at a time.
 _CHUNK_BLOCKS = 64
+_FILES = TensorFolder(noun="transport", tensors="transport.safetensors", record="summary.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transport:
+    """Moves the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k.
+
+    Images are transported in P directions, the columns of `basis`; their parts outside of these stay as they are.
+    """
+
+    mixture: MixtureDensity
+    """Whose components latents belong to."""
+    source: Tensor
+    """(K, P) float32, the mean of mean images of each component."""
+    target: Tensor
+    """(K, P) float32, the mean of its real images."""
+    maps: Tensor
+    """(M, P, P) float32, the different A_k."""
+    group: Tensor
+    """(K,) int64, which of them is A_k."""
+    basis: Tensor | None
+    """(d, P) float32 with orthonormal columns; None where P = d, for pixels themselves."""
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that differ between different transports."""
+        tensors = {"source": self.source, "target": self.target, "maps": self.maps, "group": self.group}
+        tensors |= {"weights": self.mixture.weights, "means": self.mixture.means}
+        return f"{fingerprint(tensors):016x}"
+
+    @torch.inference_mode()
+    def apply(self, z: Tensor, images: Tensor) -> Tensor:
+        """Transports images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1]."""
+        flat = images.flatten(1).cpu()  # (B, d)
+        points = flat if self.basis is None else flat @ self.basis  # (B, P)
+        component = self.mixture.predict(z)
+        transported = torch.empty_like(points)
+        for k in component.unique().tolist():
+            own = component == k
+            transported[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
+        moved = transported if self.basis is None else flat + (transported - points) @ self.basis.mT
+        return moved.view(images.shape).to(images.device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,3 +246,119 @@ def optimal_map(source: Tensor, target: Tensor) -> Tensor:
     inverse_root = (vectors / values.sqrt()) @ vectors.mT
     values, vectors = torch.linalg.eigh(root @ target @ root)
     return inverse_root @ (vectors * values.clamp_min(0).sqrt()) @ vectors.mT @ inverse_root
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependencies:
+    """What a transport depends on."""
+
+    checkpoint: str
+    """Digest of the weights."""
+    data: str
+    """Hash of the shards' manifest."""
+    mixture: str
+    """Digest of the mixture."""
+    seed: int
+    """Seed of the latents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransportSummary:
+    """What is known of a fitted transport beside its maps."""
+
+    depends_on: Dependencies
+    """What it was fitted to."""
+    directions: int
+    """Directions in which images are transported, P."""
+    maps: int
+    """Different maps."""
+    square_error: float
+    """Mean over training images and pixels of (g(z) - x)^2, z from q(z|x): equation 9."""
+    shared: int
+    """Components that share one map."""
+    images: tuple[int, int]
+    """The fewest and the most training images of a component."""
+
+
+def transport_folder(run: MeasuredRun, components: int, covariance: str) -> Path:
+    """RUN/transports, by the name that the mixture's folder has."""
+    return run.folder / "transports" / mixture_folder(run.folder, components, covariance, run.weights).name
+
+
+def fitted_before(
+    run: MeasuredRun, components: int, covariance: str, *, seed: int | None = None
+) -> TransportSummary | None:
+    """The run's transport where it was fitted to these weights and this mixture, else None.
+
+    seed: that of its latents; any where none is given. Raises InputError where the mixture is missing.
+    """
+    summary = _summary(transport_folder(run, components, covariance))
+    if summary is None:
+        return None
+    mixture = run.mixture(components, covariance)
+    wanted = _dependencies(run, mixture, summary.depends_on.seed if seed is None else seed)
+    return summary if summary.depends_on == wanted else None
+
+
+def make_transport(
+    run: MeasuredRun, components: int, covariance: str, ranks: Ranks, *, seed: int = 0
+) -> TransportSummary:
+    """Fits a transport and writes it to `transport_folder`, unless the same was fitted before.
+
+    All processes take part. Raises InputError where the mixture is missing.
+    """
+    found = fitted_before(run, components, covariance, seed=seed)
+    if not ranks.any(found is None) and found is not None:
+        return found
+    mixture = run.mixture(components, covariance)
+    n = run.manifest.num_samples(run.config.data.train_split)
+    with Progress(f"transport, {run.weights} weights", n, show=ranks.is_main) as bar:
+        fitted = fit_transport(run, mixture, ranks, seed=seed, progress=bar.update)
+    transport = fitted.transport
+    summary = TransportSummary(
+        depends_on=_dependencies(run, mixture, seed),
+        directions=transport.maps.shape[1],
+        maps=len(transport.maps),
+        square_error=fitted.square_error,
+        shared=fitted.shared,
+        images=fitted.images,
+    )
+    if ranks.is_main:
+        tensors = {name: getattr(transport, name) for name in ("source", "target", "maps", "group", "basis")}
+        folder = transport_folder(run, components, covariance)
+        _FILES.write(folder, {name: t for name, t in tensors.items() if t is not None}, dataclasses.asdict(summary))
+    ranks.barrier()
+    return summary
+
+
+def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transport:
+    """The transport of a run. Raises InputError where it was not fitted, is damaged, or is of another mixture."""
+    folder = transport_folder(run, components, covariance)
+    words = f"`python -m eval transport --run {run.folder} --mixture {components}"
+    words += f"{'' if covariance == 'full' else f' --covariance {covariance}'}"
+    words += f"{'' if run.weights == 'final' else f' --weights {run.weights}'}`"
+    mixture = run.mixture(components, covariance)
+    tensors, _ = _FILES.read(folder, f"fit it with {words}")
+    if fitted_before(run, components, covariance) is None:
+        raise InputError(f"{folder}: the transport is of other weights or another mixture; fit it again with {words}")
+    try:
+        return Transport(mixture=mixture, basis=tensors.pop("basis", None), **tensors)
+    except TypeError as error:
+        raise _FILES.damaged(folder, str(error)) from error
+
+
+def _summary(folder: Path) -> TransportSummary | None:
+    record: dict[str, Any] | None = _FILES.read_record(folder)
+    if record is None:
+        return None
+    try:
+        depends_on = Dependencies(**record["depends_on"])
+        known = {field.name for field in dataclasses.fields(TransportSummary)}
+        facts = {name: value for name, value in record.items() if name in known}
+        return TransportSummary(**facts | {"depends_on": depends_on, "images": tuple(record["images"])})
+    except (KeyError, TypeError) as error:
+        raise _FILES.damaged(folder, f"{_FILES.record}: {error}") from error
+
+
+def _dependencies(run: MeasuredRun, mixture: MixtureDensity, seed: int) -> Dependencies:
+    return Dependencies(checkpoint=run.checkpoint, data=run.manifest.hash, mixture=mixture_digest(mixture), seed=seed)

@@ -1,0 +1,338 @@
+"""How likely held-out images are under a run: importance-weighted and evidence lower bounds, with standard errors.
+
+log p(x) cannot be computed, only bounded from below. With samples z_k ~ q(z|x) and weights
+w_k = p(x|z_k) prior(z_k) / q(z_k|x), the mean of log w_k bounds it (the ELBO), and so does the log of the mean of w_k
+(Burda et al. 2016), more tightly with every further sample. `prior` may be N(0, I) or any density over the latents,
+such as the mixture fitted to the training encodings (equation 12).
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from data_shards.io.progress import Progress
+from eval.images.subset import gathered, image_noise, own_places, subset_blocks, subset_indices
+from eval.protocol import LikelihoodProtocol
+from eval.questions import LikelihoodQuestion
+from eval.results import LatentDivergence, LikelihoodResult, Measured, measured_before
+from eval.run import MeasuredRun, mixture_digest
+from trainer.mixture.density import MixtureDensity
+from trainer.networks.model import Likelihood, Posterior
+from trainer.noise import seeded_generator
+from trainer.objectives.gaussian import kl_to_prior, log_likelihood, log_normal, log_prior, variance_floor_cap
+from trainer.process_group import Ranks
+from trainer.updates.evaluation import ACTIVE_VARIANCE
+
+# Levels of an 8-bit pixel; probabilities of levels are free of the pixel scale and comparable between models.
+LEVELS = 256
+HALF_BIN = 0.5 / (LEVELS - 1)
+KL_SAMPLES, KL_RUNS = 10_000, 10
+
+
+def log_interval_probability(lower: Tensor, upper: Tensor) -> Tensor:
+    """log(Phi(upper) - Phi(lower)) of the standard normal for lower < upper, infinite ends allowed; any shape."""
+    # Phi loses its digits near 1, so an interval on the positive side is mirrored to the negative one.
+    mirrored = lower > 0
+    low = torch.where(mirrored, -upper, lower)
+    high = torch.where(mirrored, -lower, upper)
+    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    return log_high + torch.log1p(-torch.exp(log_low - log_high))
+
+
+def log_discretised_likelihood(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """log P(x|z) of pixels n / 255, each given the Gaussian's mass in its bin of width 1/255.
+
+    The bins of levels 0 and 255 reach to minus and plus infinity, so that the 256 probabilities of a pixel sum to 1.
+    x, mean: (B, C, H, W) in [0, 1]; variance: (1,) or (B, C, H, W), above 0. Returns nats per image, (B,), float64.
+    """
+    x, mean, std = x.double(), mean.double(), variance.double().sqrt()
+    lower = torch.where(x < HALF_BIN, -math.inf, (x - HALF_BIN - mean) / std)
+    upper = torch.where(x > 1 - HALF_BIN, math.inf, (x + HALF_BIN - mean) / std)
+    return log_interval_probability(lower, upper).flatten(1).sum(1)  # (B,)
+
+
+def bits_per_dimension(nats: Tensor, d: int) -> Tensor:
+    """Bits per pixel value of an image whose discretised log-likelihood is `nats`, for d = C * H * W."""
+    return -nats / (d * math.log(2))
+
+
+Prior = Callable[[Tensor], Tensor]
+"""Latents (N, D) to log-densities (N,) in nats."""
+
+
+class LatentVariableModel(Protocol):
+    """What a likelihood needs of a model."""
+
+    def encode(self, x: Tensor) -> Posterior:
+        """q(z|x) of images (B, C, H, W) in [0, 1]."""
+        ...
+
+    def decode(self, z: Tensor) -> Likelihood:
+        """p(x|z) of latents (B, D)."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosteriorSamples:
+    """K samples z ~ q(z|x) of B images, and every term of the bounds, in float64 nats."""
+
+    z: Tensor
+    """(K, B, D)."""
+    log_likelihood: Tensor
+    """log p(x|z), the density of pixels in [0, 1], (K, B)."""
+    log_discretised: Tensor
+    """log P(x|z), the probability of 8-bit pixels, (K, B)."""
+    log_posterior: Tensor
+    """log q(z|x), (K, B)."""
+    square_error: Tensor
+    """Mean over the pixels of (g(z) - x)^2, (K, B)."""
+    posterior_mean: Tensor
+    """Mean of q(z|x), (B, D)."""
+    kl: Tensor
+    """KL[q(z|x) || N(0, I)] in closed form, (B,)."""
+
+    def prior_terms(self, prior: Prior) -> Tensor:
+        """log prior(z), (K, B)."""
+        K, B, D = self.z.shape
+        return torch.as_tensor(prior(self.z.reshape(K * B, D))).double().reshape(K, B)
+
+    def elbo(self) -> Tensor:
+        """E_q[log p(x|z)] - KL[q(z|x) || N(0, I)] (equation 3), the expectation over the K samples, (B,)."""
+        return self.log_likelihood.mean(0) - self.kl
+
+
+@torch.no_grad()
+def sample_posterior(model: LatentVariableModel, images: Tensor, noise: Tensor) -> PosteriorSamples:
+    """Draws z = mean + std * noise and evaluates every term there.
+
+    images: float (B, C, H, W) in [0, 1]; noise: standard normal, (K, B, D). The samples are decoded one after the
+    other, so that memory does not grow with K.
+    """
+    if not images.is_floating_point():
+        raise ValueError(f"images are {images.dtype}; give floating-point pixels in [0, 1]")
+    posterior = model.encode(images)
+    mean, std = posterior.mean.double(), posterior.std.double()  # (B, D)
+    x = images.double()
+    latents, continuous, discretised, log_q, errors = [], [], [], [], []
+    for eps in noise:  # (B, D)
+        z = posterior.mean + posterior.std * eps
+        decoded = model.decode(z)
+        g, variance = decoded.mean.double(), decoded.variance.double()
+        latents.append(z)
+        continuous.append(log_likelihood(x, g, variance))
+        discretised.append(log_discretised_likelihood(x, g, variance))
+        log_q.append(log_normal(z.double(), mean, std))
+        errors.append((g - x).square().flatten(1).mean(1))
+    return PosteriorSamples(
+        z=torch.stack(latents),
+        log_likelihood=torch.stack(continuous),
+        log_discretised=torch.stack(discretised),
+        log_posterior=torch.stack(log_q),
+        square_error=torch.stack(errors),
+        posterior_mean=mean,
+        kl=kl_to_prior(mean, std),
+    )
+
+
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """log of the mean of exp(log_weights) over the first axis: (K, B) to (B,)."""
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
+
+
+def effective_samples(log_weights: Tensor) -> Tensor:
+    """(sum w)^2 / sum w^2 over the first axis, from 1 (one sample outweighs the rest) to K: (K, B) to (B,).
+
+    Near 1 the importance-weighted bound still rises with the number of samples.
+    """
+    return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0))
+
+
+def importance_weighted(
+    model: LatentVariableModel,
+    images: Tensor,
+    prior: Prior,
+    num_samples: int,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """The importance-weighted bound on log p(x) from `num_samples` samples of q(z|x).
+
+    images: float (B, C, H, W) in [0, 1]; prior: see `Prior`; generator: source of the noise, on the CPU.
+    Returns nats per image, (B,), float64.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples is {num_samples}; at least 1 is needed")
+    with torch.no_grad():
+        shape = (num_samples, *model.encode(images).mean.shape)
+    noise = torch.randn(shape, generator=generator).to(images)  # (K, B, D)
+    samples = sample_posterior(model, images, noise)
+    return log_mean_exp(samples.log_likelihood + samples.prior_terms(prior) - samples.log_posterior)
+
+
+# name: unit, for every model
+_OF_THE_MODEL = {
+    "elbo": "nats per image",
+    "log_likelihood": "nats per image",
+    "kl": "nats per image",
+    "mean_square_error": "squared pixel units",
+}
+# and for every density over the latents
+_OF_A_DENSITY = {
+    "iwae": "nats per image",
+    "bits_per_dimension": "bits per pixel value",
+    "effective_samples": "samples",
+}
+_OF_THE_MIXTURE = {"held_out_log_ratio": "nats per image"}
+
+
+def units(densities: Mapping[str, Prior]) -> dict[str, str]:
+    """Name and unit of every number, in order. densities: "prior", and "q_hat" where a mixture was fitted."""
+    named = {f"{name}_{density}": text for density in densities for name, text in _OF_A_DENSITY.items()}
+    return _OF_THE_MODEL | named | (_OF_THE_MIXTURE if "q_hat" in densities else {})
+
+
+def image_values(samples: PosteriorSamples, d: int, densities: Mapping[str, Prior]) -> Tensor:
+    """The numbers of `units` for B images of d pixel values, (B, number of units), float64.
+
+    held_out_log_ratio is E_q[log q_hat(z) - log p(z)]; KL(q_hat || p) is the same mean over q_hat's own samples. Where
+    KL(q_hat || p) is much the larger, the mixture remembers its training codes.
+    """
+    values = {
+        "elbo": samples.elbo(),
+        "log_likelihood": samples.log_likelihood.mean(0),
+        "kl": samples.kl,
+        "mean_square_error": samples.square_error.mean(0),
+    }
+    log_densities = {name: samples.prior_terms(density) for name, density in densities.items()}  # (K, B) each
+    for name, log_density in log_densities.items():
+        log_ratio = log_density - samples.log_posterior
+        log_weights = samples.log_likelihood + log_ratio
+        values[f"iwae_{name}"] = log_mean_exp(log_weights)
+        values[f"effective_samples_{name}"] = effective_samples(log_weights)
+        values[f"bits_per_dimension_{name}"] = bits_per_dimension(log_mean_exp(samples.log_discretised + log_ratio), d)
+    if "q_hat" in log_densities:
+        values["held_out_log_ratio"] = (log_densities["q_hat"] - log_densities["prior"]).mean(0)
+    return torch.stack([values[name] for name in units(densities)], dim=1)
+
+
+def summary(table: Tensor, densities: Mapping[str, Prior]) -> dict[str, Measured]:
+    """Mean over the images of a table (N, number of units), with its standard error (None for one image) and unit."""
+    error = table.std(0) / len(table) ** 0.5
+    return {
+        name: Measured(
+            value=table[:, column].mean().item(),
+            standard_error=error[column].item() if len(table) > 1 else None,
+            unit=text,
+        )
+        for column, (name, text) in enumerate(units(densities).items())
+    }
+
+
+def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ranks) -> LikelihoodResult:
+    """The answer to a question, the same on every process.
+
+    Written to RUN/eval/likelihood.json (likelihood-stage1.json for the weights at the end of stage 1), and read from
+    there where the same was measured before. Raises InputError where the split is too small, or the mixture missing.
+    """
+    mixture = run.mixture(question.mixture, question.covariance, ranks.device) if question.mixture else None
+    protocol = run.protocol(
+        LikelihoodProtocol,
+        split=question.split,
+        n=question.images,
+        seed=question.seed,
+        measure="likelihood 1",
+        importance_samples=question.samples,
+        mixture=f"{question.mixture}-{question.covariance}" if mixture else "",
+        mixture_digest=mixture_digest(mixture) if mixture else "",
+    )
+    path = run.result_path("likelihood")
+    found = measured_before(LikelihoodResult, path, protocol)
+    if not ranks.any(found is None) and found is not None:
+        return found
+    result = _measured(run, question, mixture, protocol, ranks)
+    if ranks.is_main:
+        result.save(path)
+    return result
+
+
+def _measured(
+    run: MeasuredRun,
+    question: LikelihoodQuestion,
+    mixture: MixtureDensity | None,
+    protocol: LikelihoodProtocol,
+    ranks: Ranks,
+) -> LikelihoodResult:
+    densities: dict[str, Prior] = {"prior": log_prior}
+    if mixture:
+        densities["q_hat"] = mixture.score_samples
+    indices = subset_indices(run.manifest, question.split, question.images)
+    table = torch.zeros(len(indices), len(units(densities)), dtype=torch.float64)
+    posterior_means = torch.zeros(len(indices), run.model.latent_dim, dtype=torch.float64)
+    mine = own_places(len(indices), ranks)
+    with Progress(f"likelihood, {run.weights} weights", len(mine), show=ranks.is_main) as bar:
+        bar.update(0)
+        for places, index, images in subset_blocks(run.config.data.shards, question.split, indices, ranks):
+            noise = image_noise(question.seed, index.tolist(), question.samples, run.model.latent_dim)
+            samples = sample_posterior(run.model, images, noise.to(ranks.device))
+            table[places] = image_values(samples, run.model.pixels, densities).cpu()
+            posterior_means[places] = samples.posterior_mean.cpu()
+            bar.update(places.stop - mine.start)
+    varies = gathered(posterior_means, ranks).var(0, correction=0) > ACTIVE_VARIANCE
+    return LikelihoodResult(
+        protocol=protocol,
+        values=summary(gathered(table, ranks), densities),
+        active_dimensions=int(varies.sum()),
+        latent_kl=_divergence(mixture, question.seed, ranks) if mixture else None,
+        cap=variance_floor_cap(run.model.pixels, run.variance_floor),
+        dataset_variance=run.model.dataset_variance,
+    )
+
+
+def _divergence(mixture: MixtureDensity, seed: int, ranks: Ranks) -> LatentDivergence:
+    """KL(q_hat || p) with its deviation over runs, as the paper's Table 1 gives it."""
+    estimates = latent_kl(mixture, log_prior, ranks, num_samples=KL_SAMPLES, runs=KL_RUNS, seed=seed)
+    return LatentDivergence(
+        value=estimates.mean().item(),
+        standard_deviation=estimates.std().item(),
+        samples=KL_SAMPLES,
+        runs=KL_RUNS,
+        unit="nats",
+    )
+
+
+class LatentDensity(Protocol):
+    """What the divergence needs of a mixture."""
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n latents, (n, D)."""
+        ...
+
+    def score_samples(self, z: Tensor) -> Tensor:
+        """Log-densities of latents (N, D) in nats, (N,)."""
+        ...
+
+
+def latent_kl(
+    density: LatentDensity,
+    log_prior: Callable[[Tensor], Tensor],
+    ranks: Ranks,
+    *,
+    num_samples: int = 10_000,
+    runs: int = 10,
+    seed: int = 0,
+) -> Tensor:
+    """Monte Carlo estimates of KL(q_hat || p) = E_q_hat[log q_hat(z) - log p(z)], as in Table 1 of the paper.
+
+    Run r draws its `num_samples` latents from (seed, r), whichever process does it. Returns (runs,), float64 nats, the
+    same on every process.
+    """
+    estimates = torch.zeros(runs, dtype=torch.float64)
+    for run in range(ranks.rank, runs, ranks.world_size):
+        z = density.sample(num_samples, generator=seeded_generator(seed, "latent divergence", run))
+        log_ratio = torch.as_tensor(density.score_samples(z)).double() - log_prior(z.double())
+        estimates[run] = log_ratio.mean()
+    return ranks.sum_(estimates.to(ranks.device)).cpu()
