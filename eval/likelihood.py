@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.progress import Progress
-from eval.images.subset import gathered, image_noise, own_places, subset_blocks, subset_indices
+from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
 from eval.protocol import LikelihoodProtocol
 from eval.questions import LikelihoodQuestion
 from eval.results import LatentDivergence, LikelihoodResult, Measured, measured_before

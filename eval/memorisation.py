@@ -17,9 +17,8 @@ from data_shards.io.atomic import write_bytes
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
-from eval.images.blocks import BLOCK
+from eval.images.blocks import BLOCK, gathered, image_noise, subset_blocks, subset_indices
 from eval.images.sources import Finish, to_8_bits, unchanged
-from eval.images.subset import gathered, image_noise, subset_blocks, subset_indices
 from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion
 from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before

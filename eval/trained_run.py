@@ -18,10 +18,8 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from eval.distance.comparison import measure_distance
-from eval.images.blocks import BLOCK
-from eval.images.latent_samples import LatentSampler, flow_sampler, mixture_sampler, prior_sampler
-from eval.images.sources import block_latents
-from eval.images.subset import image_noise
+from eval.images.blocks import BLOCK, image_noise
+from eval.images.sources import LatentSampler, block_latents, flow_sampler, mixture_sampler, prior_sampler
 from eval.likelihood import log_mean_exp, sample_posterior
 from eval.questions import DistanceQuestion
 from eval.results import DistanceResult

@@ -26,8 +26,7 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
-from eval.images.latent_samples import mixture_sampler
-from eval.images.sources import from_shards
+from eval.images.sources import from_shards, mixture_sampler
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import mixture_folder

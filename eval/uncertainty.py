@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.progress import Progress
-from eval.images.subset import gathered, image_noise, own_places, subset_blocks, subset_indices
+from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
 from eval.protocol import VarianceProtocol
 from eval.questions import UncertaintyQuestion
 from eval.results import (

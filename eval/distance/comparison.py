@@ -9,10 +9,9 @@ import torch
 from data_shards.io.errors import InputError
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
-from eval.distance.feature_extraction import extract
+from eval.distance.features import extract, reference_statistics
 from eval.distance.image_sets import ComparedImages, compared_images, half_of
 from eval.distance.measures import FRECHET, FURTHER
-from eval.distance.reference import reference_statistics
 from eval.distance.statistics import FeatureStatistics
 from eval.images.files import ImageFolder
 from eval.protocol import DistanceProtocol

@@ -6,8 +6,15 @@ import torch
 
 from data_shards.io.errors import InputError
 from eval.images.blocks import BLOCK
-from eval.images.latent_samples import flow_sampler, mixture_sampler, prior_sampler
-from eval.images.sources import ImageSource, from_shards, generated, reconstructed
+from eval.images.sources import (
+    ImageSource,
+    flow_sampler,
+    from_shards,
+    generated,
+    mixture_sampler,
+    prior_sampler,
+    reconstructed,
+)
 from eval.questions import DistanceQuestion
 from eval.run import MeasuredRun, mixture_digest
 from eval.transport import load_transport

@@ -1,6 +1,10 @@
-"""Sets of images of which any block can be made by itself: generated, reconstructed, or read from shards."""
+"""Sets of images of which any block can be made by itself: generated, reconstructed, or read from shards.
+
+Latents to generate from are drawn from the prior, the mixture q_hat (equation 12) or a flow, block by block.
+"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import torch
@@ -8,15 +12,63 @@ from torch import Tensor
 
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
-from eval.images.latent_samples import LatentSampler
+from trainer.flow import LatentFlow
+from trainer.mixture.parameters import Parameters
 from trainer.networks.model import SigmaVAE
 from trainer.noise import seeded_generator
+
+LatentSampler = Callable[[torch.Generator], Tensor]
+"""A block's generator to its BLOCK latents, (BLOCK, D) float32."""
 
 ImageSource = Callable[[range], Iterator[tuple[Tensor, Tensor]]]
 """A range of blocks to (ids (B,) int64, images (B, C, H, W) uint8) of each."""
 
 Finish = Callable[[Tensor, Tensor], Tensor]
 """Latents (B, D) and their mean images (B, C, H, W) to the images that are taken in their place."""
+
+
+def prior_sampler(latent_dim: int) -> LatentSampler:
+    """Draws from N(0, I)."""
+    return lambda generator: torch.randn(BLOCK, latent_dim, generator=generator)
+
+
+def flow_sampler(flow: LatentFlow) -> LatentSampler:
+    """Draws from a normalising flow on the codes."""
+    return lambda generator: flow.sample(BLOCK, generator)
+
+
+def mixture_sampler(parameters: Parameters) -> LatentSampler:
+    """Independent draws from a mixture: a component by its weight, then that component's Gaussian.
+
+    Only the components that were drawn are factorised, so that a block costs the same for 32 components and 10,000.
+    """
+    parameters = parameters.to("cpu")
+    cumulative = parameters.weights.cumsum(0)
+
+    def sample(generator: torch.Generator) -> Tensor:
+        uniform = torch.rand(BLOCK, dtype=torch.float64, generator=generator)
+        noise = torch.randn(BLOCK, parameters.dim, dtype=torch.float64, generator=generator)
+        # Rounding may leave the last sum below the largest uniform number.
+        chosen = torch.searchsorted(cumulative, uniform, right=True).clamp_max(len(cumulative) - 1)
+        if parameters.covariance_type in ("full", "tied"):
+            factors = _chosen(parameters, chosen).cholesky(slice(0, BLOCK))  # (B, D, D), or (1, D, D) for tied
+            scaled = (factors @ noise[:, :, None])[:, :, 0]
+        else:
+            scaled = _chosen(parameters, chosen).covariances.sqrt() * noise
+        return (parameters.means[chosen] + scaled).float()
+
+    return sample
+
+
+def _chosen(parameters: Parameters, components: Tensor) -> Parameters:
+    """The components `components` of a mixture, one for each draw."""
+    tied = parameters.covariance_type == "tied"
+    return replace(
+        parameters,
+        weights=parameters.weights[components],
+        means=parameters.means[components],
+        covariances=parameters.covariances if tied else parameters.covariances[components],
+    )
 
 
 def unchanged(latents: Tensor, images: Tensor) -> Tensor:

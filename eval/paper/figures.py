@@ -6,10 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from eval.images.latent_samples import prior_sampler
-from eval.images.sources import block_latents
+from eval.images.sources import block_latents, prior_sampler
 from eval.report import gallery
-from eval.report.density_figure import density_png
+from eval.report.figures import density_png
 from eval.report.gallery import grid, png, to_rgb
 from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
 from eval.run import MeasuredRun

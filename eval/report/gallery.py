@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from eval.report.style import INK
+from eval.report.charts import INK
 from eval.transport import Transport
 from trainer.networks.model import Likelihood, SigmaVAE
 

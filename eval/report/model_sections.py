@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-from eval.images.latent_samples import mixture_sampler, prior_sampler
-from eval.images.sources import block_latents
-from eval.images.subset import subset_blocks, subset_indices
+from eval.images.blocks import subset_blocks, subset_indices
+from eval.images.sources import block_latents, mixture_sampler, prior_sampler
 from eval.report import gallery
-from eval.report.density_figure import density_figure
 from eval.report.document import Missing, Picture, Section
+from eval.report.figures import density_figure
 from eval.report.gallery import Scale
 from eval.run import MeasuredRun
 from eval.transport import Transport, fitted_before, load_transport

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import printed_results
-from eval.report.curves import Event
 from eval.report.document import Card, Page
 from eval.report.model_sections import fitted_mixture, fitted_transport, picture_sections
 from eval.report.sections import (
@@ -20,7 +19,7 @@ from eval.report.sections import (
 from eval.report.tables import with_error
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
-from trainer.run_folder.log import read_events
+from trainer.run_folder.log import Event, read_events
 
 
 def build_page(run: MeasuredRun, *, split: str, components: int, covariance: str, ranks: Ranks) -> Page:

@@ -10,9 +10,16 @@ from safetensors.torch import load
 
 from eval import printed_results
 from eval.report import gallery
-from eval.report.calibration_figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
-from eval.report.curves import Event, kl_curve, rising_curve, variance_curve
 from eval.report.document import Details, Missing, Picture, Section
+from eval.report.figures import (
+    coverage_figure,
+    kl_curve,
+    reliability_figure,
+    residual_figure,
+    rising_curve,
+    sparsification_figure,
+    variance_curve,
+)
 from eval.report.tables import (
     column_title,
     distance_table,
@@ -27,6 +34,7 @@ from eval.report.tables import (
 )
 from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult, VarianceResult
 from eval.uncertainty import calibration_verdict
+from trainer.run_folder.log import Event
 
 AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
 

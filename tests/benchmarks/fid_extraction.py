@@ -21,7 +21,7 @@ from torchvision.models import inception_v3
 
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
-from eval.distance.feature_extraction import extract
+from eval.distance.features import extract
 from eval.images.blocks import BLOCK, block_ids
 from trainer.process_group import single
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import torch
 
 from eval.images.blocks import BLOCK
-from eval.images.latent_samples import mixture_sampler
-from eval.images.sources import block_latents
+from eval.images.sources import block_latents, mixture_sampler
 from trainer.config.config import load_config
 from trainer.mixture.packed import packed_size
 from trainer.mixture.parameters import Parameters, pack_covariances

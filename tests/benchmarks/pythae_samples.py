@@ -33,9 +33,8 @@ from data_shards.io.errors import InputError, command
 from data_shards.stream.stream import ShardStream
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
-from eval.distance.feature_extraction import extract
+from eval.distance.features import extract, reference_statistics
 from eval.distance.measures.frechet import frechet_distance
-from eval.distance.reference import reference_statistics
 from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK, block_ids
 from eval.images.sources import ImageSource, to_8_bits

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-from eval.report.style import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
+from eval.report.charts import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
 from tune.report.analysis import early_final_pairs
 from tune.report.ranking import finished_with, pareto_front, values
 from tune.sweep_config import OBJECTIVES, Dimension, ObjectiveName

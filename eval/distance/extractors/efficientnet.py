@@ -13,8 +13,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from eval.distance.extractors.extractor import Extractor
-from eval.distance.extractors.resizing import resize_clean
+from eval.distance.extractors.extractor import Extractor, resize_clean
 
 _DIM = 1280
 # On a CPU the activations of this many images stay in the cache; more at once is slower.

@@ -4,9 +4,15 @@ mode               network                                    resizer
 clean              TorchScript of the TensorFlow weights      Pillow bicubic, float32, to 299 x 299
 legacy_tensorflow  the same                                   inside the network
 legacy_pytorch     the port of pytorch-fid                    bilinear without antialiasing, to 299 x 299
+
+Its weight file is given by path, or downloaded once into the shared cache.
 """
 
+import hashlib
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +22,61 @@ from cleanfid import inception_pytorch
 from cleanfid.downloads_helper import inception_url
 from torch import Tensor
 
+from data_shards.io import atomic
+from data_shards.io.disk import cache_folder, sha256_of_file
 from data_shards.io.errors import InputError
-from eval.distance.extractors.extractor import Extractor
-from eval.distance.extractors.resizing import resize_bilinear, resize_clean
-from eval.distance.extractors.weight_files import WeightFile, given_or_downloaded, sha256_of
+from data_shards.io.locks import locked
+from eval.distance.extractors.extractor import Extractor, resize_bilinear, resize_clean
 from eval.questions import INCEPTION_MODES
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightFile:
+    """A published weight file."""
+
+    url: str
+    """Where it is published."""
+    sha256: str
+    """Its digest, or the first digits of it where no more is published."""
+
+    @property
+    def name(self) -> str:
+        """File name."""
+        return self.url.rsplit("/", 1)[1]
+
+
+def given_or_downloaded(path: str, published: WeightFile) -> Path:
+    """The file at `path` where one is given, else the published one from the cache, downloaded if it is not there.
+
+    A given file may hold any weights; a downloaded one has the published digest or is refused. Processes that start
+    together download once. Raises InputError where there is no such file or it cannot be downloaded.
+    """
+    if path:
+        if not Path(path).is_file():
+            raise InputError(f"{path} is no file; give the path of {published.name}", parameter="extractor_weights")
+        return Path(path)
+    kept = cache_folder("weights") / published.name
+    with locked(kept):
+        if not kept.exists():
+            _download(published, kept)
+    return kept
+
+
+def _download(published: WeightFile, kept: Path) -> None:
+    try:
+        with urllib.request.urlopen(published.url, timeout=60) as response:
+            content = response.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise InputError(
+            f"{published.url}: cannot be downloaded ({error}); download {published.name} elsewhere and give its path, "
+            f"or put it at {kept}, or use the extractor efficientnet-lite0",
+            parameter="extractor_weights",
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if not digest.startswith(published.sha256):
+        raise InputError(f"{published.url}: has SHA-256 {digest} instead of {published.sha256}; it is another file")
+    atomic.write_bytes(kept, content)
+
 
 _DIM, _SIZE = 2048, 299
 
@@ -41,7 +97,7 @@ def inception(device: torch.device, *, mode: str = "clean", weights: str = "") -
         raise InputError(f"{mode!r} is unknown; use one of {', '.join(INCEPTION_MODES)}", parameter="extractor_mode")
     published = _PORT if mode == "legacy_pytorch" else _TORCHSCRIPT
     path = given_or_downloaded(weights, published)
-    digest = sha256_of(path)
+    digest = sha256_of_file(path)
     resize: Callable[[Tensor], Tensor]
     if mode == "clean":
         network, resize = _clean(path, device), partial(resize_clean, size=_SIZE)

@@ -15,7 +15,7 @@ from support.standin_inception import write_standin
 
 from data_shards.io.errors import InputError
 from eval.distance.extractors.by_name import extractor_by_name
-from eval.distance.extractors.weight_files import WeightFile, given_or_downloaded
+from eval.distance.extractors.inception import WeightFile, given_or_downloaded
 
 CPU = torch.device("cpu")
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from cleanfid.resize import build_resizer, make_resizer
 
-from eval.distance.extractors.resizing import resize_bilinear, resize_clean
+from eval.distance.extractors.extractor import resize_bilinear, resize_clean
 
 # 2e-6 of the range of pixel values, a few roundings of float32.
 TOLERANCE = 5e-4

@@ -12,8 +12,7 @@ from PIL import Image
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK
 from eval.images.files import ImageFolder
-from eval.images.latent_samples import mixture_sampler, prior_sampler
-from eval.images.sources import from_shards, generated, reconstructed, to_8_bits
+from eval.images.sources import from_shards, generated, mixture_sampler, prior_sampler, reconstructed, to_8_bits
 from eval.run import load_run
 from trainer.process_group import single
 

@@ -8,7 +8,7 @@ from sklearn.mixture import GaussianMixture as ScikitMixture
 
 from data_shards.io.errors import InputError
 from eval.images.blocks import BLOCK, block_ids, blocks_of
-from eval.images.latent_samples import mixture_sampler, prior_sampler
+from eval.images.sources import mixture_sampler, prior_sampler
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
 from trainer.noise import seeded_generator

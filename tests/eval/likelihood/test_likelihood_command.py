@@ -11,8 +11,7 @@ from support.running import run_module
 from data_shards.io.errors import command
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
-from eval.images.blocks import BLOCK
-from eval.images.subset import evenly_spaced, image_noise
+from eval.images.blocks import BLOCK, evenly_spaced, image_noise
 from eval.run import load_run
 from trainer.objectives.gaussian import log_prior
 

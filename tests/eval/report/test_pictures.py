@@ -10,7 +10,7 @@ from PIL import Image
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from eval.report import gallery
-from eval.report.density_figure import density_figure, log_aggregate_posterior
+from eval.report.figures import density_figure, log_aggregate_posterior
 from eval.report.gallery import Scale, grid, heat, png, scale_of, to_rgb
 from trainer.config.sections import ModelConfig
 from trainer.networks.model import SigmaVAE

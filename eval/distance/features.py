@@ -1,15 +1,22 @@
-"""Images through an extractor into statistics, on every process of a job."""
+"""Images through an extractor into statistics, on every process of a job.
+
+Those of real images are made once for each data set, split and extractor, and kept in the shared cache.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from data_shards.io.disk import cache_folder
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
+from data_shards.manifest import Manifest
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK, blocks_of, part_blocks
-from eval.images.sources import ImageSource
+from eval.images.sources import ImageSource, from_shards
+from eval.protocol import fingerprint
 from trainer.process_group import Ranks
 
 # Blocks whose features are summed at a time: one large product is faster than many small ones.
@@ -76,3 +83,32 @@ def add_over_ranks(statistics: FeatureStatistics, ranks: Ranks) -> FeatureStatis
         features=None if statistics.features is None else gathered(statistics.features),
         protocol=statistics.protocol,
     )
+
+
+def reference_statistics(
+    shards: str,
+    manifest: Manifest,
+    split: str,
+    extractor: Extractor,
+    ranks: Ranks,
+    *,
+    keep_features: bool = False,
+) -> FeatureStatistics:
+    """The statistics of a whole split, of exactly the pixels that the model saw.
+
+    They come from the cache where the same were made before. Raises InputError for a split that is not there.
+    """
+    if split not in manifest.splits:
+        raise InputError(f"{split!r} is not in {shards}; use one of {', '.join(manifest.splits)}", parameter="split")
+    protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
+    path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
+    # The first process alone decides, so that all take the same way even if the file appears meanwhile.
+    if ranks.any(ranks.is_main and path.exists()):
+        return FeatureStatistics.load(path)
+    n = manifest.num_samples(split)
+    source = from_shards(shards, split, n=n)
+    title = f"features of the {n:,} real images of split {split}"
+    made = extract(source, extractor, ranks, n=n, title=title, protocol=protocol, keep_features=keep_features)
+    if ranks.is_main:
+        made.save(path)
+    return made
