@@ -12,6 +12,7 @@ The rooms, from the top; each imports only what stands below it:
     report              one page with everything known of a run
     distance, likelihood, uncertainty, memorisation
                         one kind of measurement each: a question becomes a result with its protocol
+    densities           what latents are drawn from, by name
     transport           maps of mean images to the distribution of real images
     images              generated, reconstructed and real images, block by block
     run                 a set of weights with its shards, as measurements see it

@@ -6,34 +6,29 @@
 The same numbers as the commands of `python -m eval`, with the same seeds.
 """
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from eval.densities import DENSITIES, LoadedDensity
 from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK, image_noise
-from eval.images.sources import LatentSampler, block_latents, flow_sampler, mixture_sampler, prior_sampler
+from eval.images.sources import block_latents
 from eval.likelihood import log_mean_exp, sample_posterior
 from eval.questions import DistanceQuestion
 from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run
-from eval.transport import Transport, load_transport
 from trainer.config.config import Config
-from trainer.flow import LatentFlow, load_flow
 from trainer.mixture.density import MixtureDensity
 from trainer.networks.model import Likelihood, Posterior
-from trainer.objectives.gaussian import log_prior
 from trainer.process_group import single
 
-Density = Literal["mixture", "prior", "flow", "transported"]
-_SOURCES = {"mixture": "q_hat"}  # of DistanceQuestion, where its name is another
+_SOURCES = {"mixture": "q_hat"}  # names in this module that `eval.densities` has otherwise
 _DEFAULT_COMPONENTS = DistanceQuestion.mixture
 
 
@@ -63,32 +58,23 @@ class TrainedRun:
         """
         return self.measured.mixture(self._components, self.covariance, self.device)
 
-    @cached_property
-    def flow(self) -> LatentFlow:
-        """The flow fitted to the codes of these weights. Raises InputError where there is none."""
-        return load_flow(self.measured.folder, self.measured.weights)
-
-    @cached_property
-    def transport(self) -> Transport:
-        """The transport of the mixture's mean images. Raises InputError where there is none."""
-        return load_transport(self.measured, self._components, self.covariance)
-
     @torch.inference_mode()
-    def sample(self, n: int, *, density: Density = "mixture", seed: int = 0) -> tuple[Tensor, Tensor]:
+    def sample(self, n: int, *, density: str = "mixture", seed: int = 0) -> tuple[Tensor, Tensor]:
         """n latents (n, D) and their mean images (n, C, H, W).
 
-        density: "mixture", "prior", "flow", or "transported", which is the mixture's latents with transported images.
-        Image i is a function of (seed, i): those of `python -m eval fid` before they are rounded to 8 bits.
+        density: "mixture", "prior", "flow", "transported", which is the mixture's latents with transported images, or
+        another name of `eval.densities.DENSITIES`. Image i is a function of (seed, i): those of `python -m eval fid`
+        before they are rounded to 8 bits.
         """
         if n < 1:
             raise InputError(f"{n} is below 1", parameter="n")
-        sampler = self._sampler(density)
+        drawn_from = self._loaded(density)
         latents, images = [], []
         for block in range(-(-n // BLOCK)):
-            z = block_latents(sampler, seed, block).to(self.device)
+            z = block_latents(drawn_from.sampler, seed, block).to(self.device)
             x = self.measured.model.decode(z).mean
             latents.append(z)
-            images.append(self.transport.apply(z, x).clamp(0, 1) if density == "transported" else x)
+            images.append(drawn_from.finish(z, x).clamp(0, 1) if drawn_from.finish else x)
         return torch.cat(latents)[:n], torch.cat(images)[:n]
 
     @torch.inference_mode()
@@ -111,13 +97,13 @@ class TrainedRun:
         x: Tensor,
         *,
         samples: int = 20,
-        density: Literal["mixture", "prior", "flow"] = "mixture",
+        density: str = "mixture",
         seed: int = 0,
     ) -> Tensor:
         """The importance-weighted bound on log p(x) of images (B, C, H, W), in nats: (B,) float64.
 
-        samples: of q(z|x) for each image, at least 1; density: what takes the place of the prior. The noise of image i
-        is a function of (seed, i). Memory does not grow with the number of samples.
+        samples: of q(z|x) for each image, at least 1; density: "mixture", "prior" or "flow", which takes the place of
+        the prior. The noise of image i is a function of (seed, i). Memory does not grow with the number of samples.
         """
         if samples < 1:
             raise InputError(f"{samples} is below 1", parameter="samples")
@@ -146,13 +132,12 @@ class TrainedRun:
         from there where the same was measured before.
         """
         source = _SOURCES.get(density, density)
-        mixture = self._components if source in ("q_hat", "transported") else _DEFAULT_COMPONENTS
         question = DistanceQuestion(
             source=source,
             n=n,
             split=to,
             seed=seed,
-            mixture=mixture,
+            mixture=self._components_for(source),
             covariance=self.covariance,
             extractor=extractor,
             also=tuple(also),
@@ -173,24 +158,31 @@ class TrainedRun:
             raise InputError(f"mixtures of {known} components are fitted; give one of these", parameter="mixture")
         return fitted[0] if len(fitted) == 1 else _DEFAULT_COMPONENTS
 
-    def _sampler(self, density: str) -> LatentSampler:
-        if density == "prior":
-            return prior_sampler(self.measured.model.latent_dim)
-        if density == "flow":
-            return flow_sampler(self.flow)
-        if density in ("mixture", "transported"):
-            return mixture_sampler(self.mixture.parameters)
-        raise InputError(f"{density!r} is unknown; use mixture, prior, flow or transported", parameter="density")
+    def _components_for(self, source: str) -> int:
+        """The components of the mixture where a source depends on it; else any number will do."""
+        density = DENSITIES.get(source)
+        return self._components if density and density.of_mixture else _DEFAULT_COMPONENTS
+
+    @cached_property
+    def _densities(self) -> dict[str, LoadedDensity]:
+        """Those that were loaded before."""
+        return {}
+
+    def _loaded(self, density: str) -> LoadedDensity:
+        source = _SOURCES.get(density, density)
+        if source not in DENSITIES:
+            known = [name for name in (*_SOURCES, *DENSITIES) if name not in _SOURCES.values()]
+            raise InputError(f"{density!r} is unknown; use one of {', '.join(known)}", parameter="density")
+        if source not in self._densities:
+            load = DENSITIES[source].load
+            self._densities[source] = load(self.measured, self._components_for(source), self.covariance)
+        return self._densities[source]
 
     def _log_density(self, density: str) -> Callable[[Tensor], Tensor]:
-        if density == "prior":
-            return log_prior
-        if density == "flow":
-            # A copy, as samples are drawn on the CPU.
-            return copy.deepcopy(self.flow).to(self.device).score_samples
-        if density == "mixture":
-            return self.mixture.score_samples
-        raise InputError(f"{density!r} is unknown; use mixture, prior or flow", parameter="density")
+        log_density = self._loaded(density).log_density
+        if log_density is None:
+            raise InputError(f"{density!r} has no density; use mixture, prior or flow", parameter="density")
+        return log_density(self.device)
 
     def _images(self, x: Tensor) -> Tensor:
         shape = self.measured.model.image_shape

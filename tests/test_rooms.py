@@ -37,6 +37,7 @@ ROOMS = {
         {"trained_run", "paper"},
         {"report"},
         {"distance", "likelihood", "uncertainty", "memorisation"},
+        {"densities"},
         {"transport"},
         {"images"},
         {"run"},

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from data_shards.io.errors import InputError
 from eval.commands.options import add_mixture_options, add_run_options, chosen_part, question_of
+from eval.densities import SOURCES
 from eval.distance.measures import FURTHER
-from eval.questions import IMAGE_FORMATS, INCEPTION_MODES, SOURCES, DistanceQuestion
+from eval.questions import IMAGE_FORMATS, INCEPTION_MODES, DistanceQuestion
 
 if TYPE_CHECKING:
     from eval.results import DistanceResult
@@ -21,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source",
         required=True,
         choices=tuple(SOURCES),
-        help="; ".join(f"{name}: {meaning}" for name, meaning in SOURCES.items()),
+        help="; ".join(f"{source.name}: {source.help}" for source in SOURCES.values()),
     )
     parser.add_argument("--n", type=int, help="number of images compared; 10000, or 50000 against split train")
     parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
@@ -68,8 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/fid-....json, or one part of it; what is there already is not made again."""
-    from eval.distance.comparison import comparison
-    from eval.distance.cost import estimate_cost
+    from eval.distance.comparison import comparison, estimate_cost
     from eval.distance.parts import make_part, merge_parts, missing_parts
     from eval.run import load_run
     from trainer.process_group import process_group

@@ -6,19 +6,29 @@ from pathlib import Path
 
 import torch
 
+from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
+from data_shards.io.progress import duration
+from eval.densities import DENSITIES, SOURCES
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.features import extract, reference_statistics
-from eval.distance.image_sets import ComparedImages, compared_images, half_of
 from eval.distance.measures import FRECHET, FURTHER
 from eval.distance.statistics import FeatureStatistics
+from eval.images.blocks import BLOCK
 from eval.images.files import ImageFolder
+from eval.images.sources import ImageSource, from_shards, generated, reconstructed, unchanged
 from eval.protocol import DistanceProtocol
-from eval.questions import SOURCES, DistanceQuestion, sufficient
+from eval.questions import DistanceQuestion, sufficient
 from eval.results import DistanceResult, measured_before
 from eval.run import MeasuredRun, main_process_result
+from trainer.dry_run import SUSTAINED, forward_operations
 from trainer.process_group import Ranks
+
+# One image through Inception at 299 x 299, the most expensive extractor.
+EXTRACTOR_OPERATIONS = 11.4e9
+# Numbers of 8 bytes in the statistics that a process holds: Inception's covariance.
+_STATISTICS = 2048.0**2
 
 
 def measure_distance(
@@ -31,6 +41,62 @@ def measure_distance(
     """
     compared = comparison(run, question, ranks.device)
     return compared.earlier(ranks, save_images=save_images) or compared.measure(ranks, save_images=save_images)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparedImages:
+    """A set of images, with what the protocol says of it."""
+
+    images: ImageSource
+    """Any block of the set."""
+    n: int
+    """Number of images in it."""
+    latents: str = ""
+    """How each was generated, in words; empty for real images."""
+    mixture: str = ""
+    """The density sampled, as COMPONENTS-COVARIANCE; empty where none is."""
+    mixture_digest: str = ""
+    """Digest of the parameters of the density, and of the transport for transported."""
+
+
+def compared_images(run: MeasuredRun, question: DistanceQuestion, device: torch.device) -> ComparedImages:
+    """The set that a question is about; `half` has half a split. Raises InputError where there are too few images."""
+    model, n, seed = run.model, question.images, question.seed
+    if question.source in DENSITIES:
+        density = DENSITIES[question.source]
+        loaded = density.load(run, question.mixture, question.covariance)
+        finish = loaded.finish or unchanged
+        return ComparedImages(
+            images=generated(model, loaded.sampler, n=n, seed=seed, device=device, finish=finish),
+            n=n,
+            latents=density.latents,
+            mixture=f"{question.mixture}-{question.covariance}" if density.of_mixture else "",
+            mixture_digest=loaded.digest,
+        )
+    shards = run.config.data.shards
+    if question.source == "reconstruction":
+        _require_images(run, question.split, n)
+        images = reconstructed(model, from_shards(shards, question.split, n=n), device=device)
+        return ComparedImages(images=images, n=n, latents="z = mean of q(z|x), image g(z)")
+    if question.source == "train":
+        _require_images(run, "train", n)
+        return ComparedImages(images=from_shards(shards, "train", n=n, shuffle=True, seed=seed), n=n)
+    images, n = half_of(run, question.split, 0, seed=seed)
+    return ComparedImages(images=images, n=n)
+
+
+def half_of(run: MeasuredRun, split: str, half: int, *, seed: int) -> tuple[ImageSource, int]:
+    """Half 0 or 1 of a seeded shuffle of a split, both of the same whole number of blocks, and its size."""
+    n = run.manifest.num_samples(split) // (2 * BLOCK) * BLOCK
+    if n == 0:
+        raise InputError(f"{split} has fewer than {2 * BLOCK} images, too few for two halves", parameter="split")
+    return from_shards(run.config.data.shards, split, n=n, shuffle=True, seed=seed, offset=half * n), n
+
+
+def _require_images(run: MeasuredRun, split: str, n: int) -> None:
+    available = run.manifest.num_samples(split)
+    if n > available:
+        raise InputError(f"{n} images, but split {split} has {available}; use at most {available}", parameter="n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +237,7 @@ class Comparison:
 
     def _remarks(self, smaller: int) -> list[str]:
         """What a reader must know to read the numbers right. smaller: number of images on the smaller side."""
-        remarks = [SOURCES[self.protocol.source]]
+        remarks = [SOURCES[self.protocol.source].help]
         if self.run.manifest.image_shape[0] == 1:
             remarks.append(f"images are {self.protocol.channels}")
         if smaller < (least := sufficient(self.protocol.split)):
@@ -184,6 +250,8 @@ class Comparison:
 
 def comparison(run: MeasuredRun, question: DistanceQuestion, device: torch.device) -> Comparison:
     """The comparison that a question stands for. Raises InputError where the run lacks what it is about."""
+    if question.source not in SOURCES:
+        raise InputError(f"{question.source!r} is unknown; use one of {', '.join(SOURCES)}", parameter="source")
     unknown = [name for name in question.also if name not in FURTHER]
     if unknown:
         raise InputError(f"{unknown[0]!r} is unknown; use some of {', '.join(FURTHER)}", parameter="also")
@@ -210,3 +278,65 @@ def comparison(run: MeasuredRun, question: DistanceQuestion, device: torch.devic
         channels="grey, repeated to three channels" if grey else "red, green, blue",
     )
     return Comparison(run=run, question=question, compared=compared, extractor=extractor, protocol=protocol)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistanceCost:
+    """An estimate of time and disk, at most: with Inception's features."""
+
+    run: MeasuredRun
+    """What is measured."""
+    images: int
+    """Compared images."""
+    reference: int
+    """Real images on the other side."""
+    split: str
+    """Whose they are."""
+    seconds: float
+    """Time of the whole job."""
+    disk: float
+    """Bytes to be written."""
+    processes: int
+    """Processes of the whole job."""
+    device: str
+    """Where they run, cpu or cuda."""
+
+    def lines(self) -> list[str]:
+        """The estimate in words."""
+        weights = sum(weight.numel() for weight in self.run.model.parameters())
+        free = free_bytes(self.run.folder)
+        rate = SUSTAINED[self.device] / 1e9
+        return [
+            f"run      {self.run.folder}: {weights:,} weights",
+            f"shards   {self.run.config.data.shards}",
+            f"images   {self.images:,} compared, {self.reference:,} real ones of split {self.split}",
+            f"time     about {duration(self.seconds)} on {self.processes} {self.device} processes at {rate:g} GFLOP/s "
+            "each",
+            f"disk     {self.disk / 1e9:.2g} GB in {self.run.folder}; {free / 1e9:.4g} GB are free",
+        ]
+
+    def require_disk(self) -> None:
+        """Raises InputError where the disk has too little room."""
+        free = free_bytes(self.run.folder)
+        if self.disk > free:
+            raise InputError(f"{self.run.folder}: {self.disk / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
+
+
+def estimate_cost(run: MeasuredRun, question: DistanceQuestion, *, device: str, processes: int) -> DistanceCost:
+    """The cost of an answer on that many processes. device: cpu or cuda, which need not be on this machine.
+
+    Raises InputError where the split does not exist.
+    """
+    reference = run.manifest.num_samples(question.split)
+    each = forward_operations(run.model) / 2 + EXTRACTOR_OPERATIONS
+    total = question.images * each + reference * EXTRACTOR_OPERATIONS
+    return DistanceCost(
+        run=run,
+        images=question.images,
+        reference=reference,
+        split=question.split,
+        seconds=total / (processes * SUSTAINED[device]),
+        disk=processes * 8 * _STATISTICS,
+        processes=processes,
+        device=device,
+    )

@@ -1,6 +1,6 @@
 """Sets of images of which any block can be made by itself: generated, reconstructed, or read from shards.
 
-Latents to generate from are drawn from the prior, the mixture q_hat (equation 12) or a flow, block by block.
+Latents to generate from are drawn block by block, here from the prior or the mixture q_hat (equation 12).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
-from trainer.flow import LatentFlow
 from trainer.mixture.parameters import Parameters
 from trainer.networks.model import SigmaVAE
 from trainer.noise import seeded_generator
@@ -30,11 +29,6 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 def prior_sampler(latent_dim: int) -> LatentSampler:
     """Draws from N(0, I)."""
     return lambda generator: torch.randn(BLOCK, latent_dim, generator=generator)
-
-
-def flow_sampler(flow: LatentFlow) -> LatentSampler:
-    """Draws from a normalising flow on the codes."""
-    return lambda generator: flow.sample(BLOCK, generator)
 
 
 def mixture_sampler(parameters: Parameters) -> LatentSampler:

@@ -17,7 +17,7 @@ from data_shards.io.progress import duration
 from data_shards.io.tables import Table
 from data_shards.manifest import FILE, Manifest
 from data_shards.sources.celeba import CelebASource
-from eval.distance.cost import EXTRACTOR_OPERATIONS
+from eval.distance.comparison import EXTRACTOR_OPERATIONS
 from eval.paper.jobs import Job, Work, ensure_shards
 from eval.paper.plan import Plan
 from eval.paper.trainings import resolved

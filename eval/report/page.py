@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval import printed_results
+from eval.densities import SOURCES
 from eval.report.document import Card, Page
 from eval.report.model_sections import fitted_mixture, fitted_transport, picture_sections
 from eval.report.sections import (
@@ -84,8 +85,7 @@ def key_numbers(run: MeasuredRun, results: RunResults) -> list[Card]:
     for distance in results.distances:
         protocol = distance.protocol
         if protocol.source in ("q_hat", "prior") and protocol.weights == "final":
-            name = "q̂" if protocol.source == "q_hat" else "the prior"
-            title = f"{distance.label} of {protocol.n:,} samples from {name}"
+            title = f"{distance.label} of {protocol.n:,} {SOURCES[protocol.source].title}"
             cards.append(Card(value=with_error(distance.values["frechet_distance"], 1), title=title))
     title = "sigma² of the data set, in squared pixel units of the [0, 1] scale"
     cards.append(Card(value=f"{run.model.dataset_variance:.5f}", title=title))

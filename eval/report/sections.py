@@ -9,6 +9,7 @@ from typing import TypeVar
 from safetensors.torch import load
 
 from eval import printed_results
+from eval.densities import SOURCES
 from eval.report import gallery
 from eval.report.document import Details, Missing, Picture, Section
 from eval.report.figures import (
@@ -181,10 +182,10 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
     there = {r.protocol.source for r in measured}
     missing = [
         Missing(
-            what=f"The distance of {title} has not been measured.",
+            what=f"The distance of {SOURCES[source].title} has not been measured.",
             command=f"python -m eval fid --run {run} --from {source}",
         )
-        for source, title in (("q_hat", "samples from q̂"), ("prior", "samples from the prior"))
+        for source in ("q_hat", "prior")
         if source not in there
     ]
     text = []

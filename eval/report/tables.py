@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from data_shards.io.tables import Table, plus_minus
 from eval import printed_results
+from eval.densities import SOURCES
 from eval.distance.measures import FURTHER
 from eval.results import (
     DistanceResult,
@@ -99,17 +100,6 @@ def distance_table(results: Sequence[DistanceResult]) -> Table:
     return Table(head=("Images", "Weights", "Distance", "Number", "Real images", "Measured as"), rows=rows)
 
 
-_SOURCE_TITLES = {
-    "q_hat": "samples from q̂",
-    "transported": "samples from q̂, transported",
-    "prior": "samples from the prior",
-    "flow": "samples from the flow",
-    "reconstruction": "reconstructions",
-    "train": "real training images",
-    "half": "real images, half against half",
-}
-
-
 def further_measures_table(results: Sequence[DistanceResult]) -> Table | None:
     """Whatever else was measured of the same sets, a column each; None where nothing was."""
     numbers = [number for measure in FURTHER.values() for number in measure.numbers]
@@ -136,7 +126,8 @@ def further_value(number: Measured | None, decimals: int) -> str:
 def _image_set(result: DistanceResult) -> str:
     protocol = result.protocol
     density = f", mixture {protocol.mixture}" if protocol.mixture else ""
-    return _SOURCE_TITLES.get(protocol.source, protocol.source) + density
+    title = SOURCES[protocol.source].title if protocol.source in SOURCES else protocol.source
+    return title + density
 
 
 def weights_title(result: Result) -> str:
