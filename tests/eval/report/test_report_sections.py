@@ -9,7 +9,7 @@ from data_shards.io.tables import plus_minus
 from eval import printed_results
 from eval.protocol import DistanceProtocol, LikelihoodProtocol, VarianceProtocol
 from eval.report.figures import kl_curve, rising_curve, series, stage_switch, variance_curve
-from eval.report.sections import training_section
+from eval.report.page import training_section
 from eval.report.tables import further_measures_table, likelihood_table, with_error
 from eval.results import (
     CoverageOfImages,
