@@ -21,9 +21,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 
 from data_shards.io import atomic
 from data_shards.io.address import Address, Unreachable
-from data_shards.io.disk import cache_folder, sha256_of_file
+from data_shards.io.disk import cache_folder, locked, locked_if_free, sha256_of_file
 from data_shards.io.errors import InputError
-from data_shards.io.locks import locked, locked_if_free
 from data_shards.manifest import Manifest, Shard
 
 DEFAULT_CACHE_BYTES = 64 * 10**9

@@ -15,7 +15,7 @@ ROOMS = {
         {"inspect", "build"},
         {"stream"},
         {"storage", "sources"},
-        {"manifest", "shard_index"},
+        {"manifest"},
         {"pixels", "checksum"},
         {"io"},
     ],

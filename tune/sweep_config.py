@@ -15,10 +15,10 @@ from data_shards.io.configuration import (
     build,
     configuration,
     in_file,
+    read_yaml,
     shown,
 )
 from data_shards.io.errors import InputError
-from data_shards.io.strict_yaml import read_yaml
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, load_config, to_dict
 

@@ -15,9 +15,8 @@ import numpy as np
 
 from data_shards.io import atomic
 from data_shards.io.disk import sha256_of_file
-from data_shards.manifest import Shard, Skipped
+from data_shards.manifest import FORMAT, Shard, ShardIndex, Skipped, xxh3
 from data_shards.pixels import BadImage, Pixels, npy_header
-from data_shards.shard_index import FORMAT, ShardIndex, xxh3
 from data_shards.sources.source import Sample, Source
 
 _TAR_BLOCK = 512

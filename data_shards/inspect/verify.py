@@ -11,14 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from data_shards import shard_index
 from data_shards.io.address import Address, Unreachable
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
-from data_shards.manifest import Manifest, Shard
+from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import IMAGE_EXTENSIONS, BadImage, Pixels, npy_header
-from data_shards.shard_index import ShardIndex
 from data_shards.storage import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
 
 _EXTENSIONS = IMAGE_EXTENSIONS | {"cls", "json"}  # of all members
@@ -75,7 +73,7 @@ def _faults_at(manifest: Manifest, address: Address, shard: Shard) -> list[str]:
 def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
     """What is wrong with one shard, one line a fault."""
     try:
-        index = shard_index.parse(files.index(shard), shard=files.address_of(shard), sha256=shard.index_sha256)
+        index = parse_index(files.index(shard), shard=files.address_of(shard), sha256=shard.index_sha256)
         handle = files.open(shard)
     except (Unreachable, InputError) as error:
         yield str(error)

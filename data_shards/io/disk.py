@@ -1,9 +1,13 @@
-"""The disks of this machine: the user's cache, free room, the digest of a file."""
+"""The disks that processes share: the user's cache, free room, digests of files, and locks on them."""
 
+import contextlib
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 def cache_folder(name: str) -> Path:
@@ -34,3 +38,33 @@ def sha256_of_file(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Lets one process (and one thread) at a time work on `path`; waits for its turn.
+
+    The lock is the file .NAME.lock beside `path`. The lock of a process that dies is released.
+    """
+    with _lock(path):
+        yield
+
+
+@contextlib.contextmanager
+def locked_if_free(path: Path) -> Iterator[bool]:
+    """Like `locked`, but does not wait: yields False, without the lock, where someone else holds it."""
+    lock = _lock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    # Every user of a shared cache may take the lock.
+    return FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)

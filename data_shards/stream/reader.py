@@ -16,12 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from data_shards import shard_index
 from data_shards.io.address import Unreachable
 from data_shards.io.errors import InputError
-from data_shards.manifest import Manifest, Shard
+from data_shards.manifest import Checksum, Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import BadImage, npy_header
-from data_shards.shard_index import Checksum, ShardIndex
 from data_shards.storage import ShardFiles
 
 _MOST_REPLACEMENTS_TRIED = 100
@@ -199,7 +197,7 @@ class Reader:
         address = self._files.address_of(shard)
         try:
             data = self._files.index(shard)
-            index = shard_index.parse(data, shard=address, sha256=shard.index_sha256)
+            index = parse_index(data, shard=address, sha256=shard.index_sha256)
             file = self._files.open(shard)
         except (Unreachable, InputError) as error:
             raise BadSample(str(error)) from error

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from data_shards import build_shards
 from data_shards.io.atomic import write_bytes
 from data_shards.io.configuration import build
+from data_shards.io.disk import locked
 from data_shards.io.errors import InputError
-from data_shards.io.locks import locked
 from data_shards.manifest import FILE
 from eval.paper.figures import picture_path
 from eval.paper.plan import Measurements, Plan

@@ -25,9 +25,8 @@ import torch
 import webdataset
 from PIL import Image
 
-from data_shards import shard_index
 from data_shards.build.builder import BuildOptions, build
-from data_shards.manifest import Manifest
+from data_shards.manifest import Manifest, parse_index
 from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.source import Sample, fingerprint_of_keys
 from data_shards.stream.order import EpochOrder
@@ -77,7 +76,7 @@ def members(shards: Path) -> tuple[list[int], np.ndarray, np.ndarray, np.ndarray
     found = []
     for number, shard in enumerate(manifest.shards):
         data = (shards / shard.index_name).read_bytes()
-        index = shard_index.parse(data, shard=shard.name, sha256=shard.index_sha256)
+        index = parse_index(data, shard=shard.name, sha256=shard.index_sha256)
         found.append(np.stack([np.full(len(index), number), index.offsets, index.sizes]))
     order = EpochOrder(manifest, split="train", seed=0, epoch=0)(0, IMAGES)
     return [os.open(shards / shard.name, os.O_RDONLY) for shard in manifest.shards], *np.concatenate(found, 1)[:, order]

@@ -13,8 +13,8 @@ import pytest
 import torch
 from support.shard_cases import ArraySource, build_arrays
 
+from data_shards.io.disk import locked
 from data_shards.io.errors import InputError
-from data_shards.io.locks import locked
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 

@@ -8,9 +8,17 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from data_shards.io.configuration import described, fields_of, is_configuration, leaf_fields, meanings, nearest, shown
+from data_shards.io.configuration import (
+    described,
+    fields_of,
+    is_configuration,
+    leaf_fields,
+    meanings,
+    nearest,
+    parse_yaml,
+    shown,
+)
 from data_shards.io.errors import InputError, OneLineParser, at_least
-from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 
 # Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.

@@ -6,9 +6,17 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_shards.io.configuration import Name, NonNegativeInt, PathText, build, configuration, in_file
+from data_shards.io.configuration import (
+    Name,
+    NonNegativeInt,
+    PathText,
+    build,
+    configuration,
+    dump_yaml,
+    in_file,
+    read_yaml,
+)
 from data_shards.io.errors import InputError
-from data_shards.io.strict_yaml import dump_yaml, read_yaml
 from trainer.config.methods import METHODS
 from trainer.config.sections import (
     CheckpointConfig,

@@ -48,11 +48,11 @@ def test_the_tar_command_finds_the_archive_whole(uneven_shards):
 
 
 def test_the_index_agrees_with_where_python_finds_the_members(uneven_shards):
-    from data_shards import shard_index
+    from data_shards.manifest import parse_index
 
     for shard in Manifest.load(uneven_shards).shards:
         data = (uneven_shards / shard.index_name).read_bytes()
-        index = shard_index.parse(data, shard=shard.name, sha256=shard.index_sha256)
+        index = parse_index(data, shard=shard.name, sha256=shard.index_sha256)
         with tarfile.open(uneven_shards / shard.name) as tar:
             members = {member.name: (member.offset_data, member.size) for member in tar if member.name.endswith("npy")}
         found = zip(index.offsets.tolist(), index.sizes.tolist(), strict=True)

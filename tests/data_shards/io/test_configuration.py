@@ -19,10 +19,11 @@ from data_shards.io.configuration import (
     described,
     fields_of,
     meanings,
+    parse_yaml,
     read_configuration,
+    read_yaml,
 )
 from data_shards.io.errors import InputError
-from data_shards.io.strict_yaml import parse_yaml, read_yaml
 
 
 @configuration

@@ -4,10 +4,10 @@ import subprocess
 import sys
 import threading
 
-from data_shards.io.locks import locked, locked_if_free
+from data_shards.io.disk import locked, locked_if_free
 
 _HOLD = (
-    "import pathlib, sys; from data_shards.io.locks import locked\n"
+    "import pathlib, sys; from data_shards.io.disk import locked\n"
     "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
 )
 

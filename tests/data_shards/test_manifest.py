@@ -13,8 +13,7 @@ from data_shards.inspect.verify import verify
 from data_shards.io.address import Address
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError
-from data_shards.manifest import Manifest
-from data_shards.shard_index import CHECKSUMS
+from data_shards.manifest import CHECKSUMS, Manifest
 from data_shards.stream.stream import ShardStream
 
 
