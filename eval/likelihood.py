@@ -21,7 +21,7 @@ from eval.questions import LikelihoodQuestion
 from eval.results import LatentDivergence, LikelihoodResult, Measured, measured_before
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
-from trainer.networks.model import Likelihood, Posterior
+from trainer.networks import Likelihood, Posterior
 from trainer.noise import seeded_generator
 from trainer.objectives.gaussian import kl_to_prior, log_likelihood, log_normal, log_prior, variance_floor_cap
 from trainer.process_group import Ranks

@@ -16,7 +16,7 @@ from eval.results import AnyResult
 from trainer.config.config import Config, load_config
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import load_mixture, mixture_folder
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import fingerprint
 from trainer.run_folder.restore import load_model

@@ -16,7 +16,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, differences, load_config
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
 

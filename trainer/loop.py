@@ -20,8 +20,7 @@ from trainer.run_folder.checkpoint import Checkpoint, RunState, save_checkpoint
 from trainer.run_folder.log import Listener
 from trainer.run_folder.restore import open_run_folder
 from trainer.updates.learner import Learner
-from trainer.updates.meter import Meter, profiler
-from trainer.updates.reporter import Reporter
+from trainer.updates.reporter import Meter, Reporter, profiler
 from trainer.updates.stages import Stages
 
 

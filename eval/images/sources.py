@@ -13,7 +13,7 @@ from torch import Tensor
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
 from trainer.mixture.parameters import Parameters
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.noise import seeded_generator
 
 LatentSampler = Callable[[torch.Generator], Tensor]

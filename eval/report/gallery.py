@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from eval.report.charts import INK
 from eval.transport import Transport
-from trainer.networks.model import Likelihood, SigmaVAE
+from trainer.networks import Likelihood, SigmaVAE
 
 COLUMNS = 10
 SIDE = 6

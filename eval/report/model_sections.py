@@ -13,7 +13,7 @@ from eval.run import MeasuredRun
 from eval.transport import Transport, fitted_before, load_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import mixture_folder
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.objectives import gaussian
 
 

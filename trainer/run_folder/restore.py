@@ -9,7 +9,7 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, differences, load_config, to_yaml
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import (
     Checkpoint,
@@ -120,9 +120,24 @@ def averaged(training: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def build_model(config: Config, image_shape: tuple[int, int, int], *, per_pixel: bool) -> SigmaVAE:
-    """A model with new weights, to load weights into."""
-    model = SigmaVAE(image_shape, config.model)
+def build_model(
+    config: Config,
+    image_shape: tuple[int, int, int],
+    *,
+    per_pixel: bool,
+    initial_variance: float = 1.0,
+    learn_variance: bool = False,
+) -> SigmaVAE:
+    """A model of stage 1 with new weights, or, to load weights into, one of stage 2 (per_pixel).
+
+    image_shape: (C, H, W). initial_variance, learn_variance: see `SigmaVAE`; the latter is ignored in stage 2.
+    """
+    model = SigmaVAE(
+        image_shape,
+        config.model,
+        initial_variance=initial_variance,
+        learn_variance=learn_variance and not per_pixel,
+    )
     if per_pixel:
         model.add_variance_head(1.0)  # the floor is a buffer and is loaded with the weights
     return model

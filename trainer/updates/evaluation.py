@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_shards.stream.stream import ShardStream
 from trainer.config.sections import DataConfig
-from trainer.networks.model import Likelihood, Posterior, SigmaVAE
+from trainer.networks import Likelihood, Posterior, SigmaVAE
 from trainer.noise import global_noise
 from trainer.objectives import gaussian
 from trainer.process_group import Ranks

@@ -1,4 +1,9 @@
-"""Everything that is learnt, and how an update changes it: the networks, sigma^2, and the averaged weights."""
+"""Everything that is learnt, and how an update changes it: the networks, sigma^2, and the averaged weights.
+
+First the parts of an update beside Adam's step: schedules, sigma^2 without gradients (decision D5), averaged weights.
+"""
+
+import math
 
 import torch
 from torch import Tensor
@@ -6,17 +11,96 @@ from torch import Tensor
 from data_shards.stream.stream import Batch
 from trainer.config.config import Config
 from trainer.config.methods import METHODS
+from trainer.config.sections import VarianceConfig
 from trainer.engines.ddp import DdpEngine
 from trainer.engines.engine import Engine, StepResult
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.noise import global_noise
+from trainer.objectives.gaussian import closed_form_variance
 from trainer.objectives.objective import LocalBatch, Objective, initial_variance, learns_variance_by_gradient
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint
-from trainer.run_folder.restore import AVERAGE_PREFIX, averaged
+from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model
 from trainer.updates.evaluation import HeldOut, exact_variance, held_out
-from trainer.updates.rules import VarianceUpdate, WeightAverage, kl_weight, learning_rate
 from trainer.updates.stages import Stages
+
+
+def learning_rate(config: Config, *, stage: int, stage_images: int, stage_cap: int, images: int) -> float:
+    """Adam's learning rate for an update.
+
+    stage: 1 or 2. stage_images: images seen in the stage before the update; stage_cap: the most it may see. images:
+    images seen in the run after the update.
+    """
+    optimiser = config.optimiser
+    rate = optimiser.learning_rate * (optimiser.stage2_fraction if stage == 2 else 1.0)
+    if optimiser.schedule == "cosine":
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, stage_images / stage_cap)))
+        rate *= optimiser.final_fraction + (1 - optimiser.final_fraction) * cosine
+    if images < optimiser.warmup_images:
+        rate *= images / optimiser.warmup_images
+    return rate
+
+
+def kl_weight(config: Config, images: int) -> float:
+    """The weight of the KL term, 0 to 1, for an update before which the run has seen `images` images."""
+    warmup = config.objective.kl_warmup_images
+    return min(1.0, images / warmup) if warmup else 1.0
+
+
+class VarianceUpdate:
+    """Sets log sigma^2 after each update, by `closed_form` or `epoch`.
+
+    All values stay on the device, so no update waits for the host.
+    """
+
+    def __init__(self, config: VarianceConfig, device: torch.device) -> None:
+        self.config = config
+        # updates so far; square error and images of the running epoch
+        self.state = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def after_batch(self, model: SigmaVAE, square_error: Tensor, images: int, finite: Tensor) -> None:
+        """Counts a global batch of `images` images; `closed_form` then updates sigma^2.
+
+        square_error: (), summed over images and pixels. finite: () bool; a batch where it is False changes nothing.
+        """
+        taken = torch.where(finite, square_error, 0.0)
+        counted = finite.double()
+        self.state += torch.stack([counted, taken, counted * images])
+        if self.config.update == "closed_form":
+            # At first the mean of all batches, later a running mean in which the newest has the weight `smoothing`.
+            weight = torch.clamp_min(1 / self.state[0].clamp_min(1), self.config.smoothing)
+            newest = closed_form_variance(square_error, images * model.pixels)
+            mixed = model.log_variance.double().exp().lerp(newest, weight).log().float()
+            model.log_variance.data.copy_(torch.where(finite, mixed, model.log_variance.data))
+
+    def after_epoch(self, model: SigmaVAE) -> None:
+        """Ends an epoch: `epoch` sets sigma^2 to the closed form over the epoch."""
+        if self.config.update == "epoch":
+            mean = closed_form_variance(self.state[1], self.state[2] * model.pixels)
+            model.log_variance.data.copy_(torch.where(self.state[2] > 0, mean.log().float(), model.log_variance.data))
+        self.state[1:] = 0
+
+
+class WeightAverage:
+    """Averages all parameters and buffers with a half-life in images."""
+
+    def __init__(self, model: SigmaVAE, half_life_images: int) -> None:
+        self.half_life = half_life_images
+        self.average: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: SigmaVAE, images: int) -> None:
+        """Moves the average toward the weights after an update on `images` images."""
+        weight = 1 - 0.5 ** (images / self.half_life)
+        for name, value in model.state_dict().items():
+            self.average[name].lerp_(value, weight)
+
+    def enter_stage2(self, model: SigmaVAE) -> None:
+        """Adds the variance head with its initial weights."""
+        for name, value in model.state_dict().items():
+            if name == "variance_floor" or name not in self.average:
+                self.average[name] = value.detach().clone()
+
 
 _VARIANCE = "variance/state"
 
@@ -126,7 +210,16 @@ def build_engine(
 
     image_shape: (C, H, W). Every process of the group calls it.
     """
-    model = _build_model(config, image_shape, saved)
+    torch.manual_seed(config.seed)
+    model = build_model(
+        config,
+        image_shape,
+        per_pixel=saved is not None and saved.state.per_pixel,
+        initial_variance=initial_variance(config.objective, config.variance),
+        learn_variance=learns_variance_by_gradient(config.objective, config.variance),
+    )
+    if saved is not None:
+        model.load_state_dict(saved.model)
     model = model.to(ranks.device).to(memory_format=memory_format(config)).train()
     objective = Objective(model, config.objective, config.variance)
     if config.engine.name == "deepspeed":
@@ -135,19 +228,3 @@ def build_engine(
 
         return DeepSpeedEngine(objective, config, ranks)
     return DdpEngine(objective, config, ranks)
-
-
-def _build_model(config: Config, image_shape: tuple[int, int, int], saved: Checkpoint | None) -> SigmaVAE:
-    torch.manual_seed(config.seed)
-    per_pixel = saved is not None and saved.state.per_pixel
-    model = SigmaVAE(
-        image_shape,
-        config.model,
-        initial_variance=initial_variance(config.objective, config.variance),
-        learn_variance=learns_variance_by_gradient(config.objective, config.variance) and not per_pixel,
-    )
-    if per_pixel:
-        model.add_variance_head(1.0)  # the floor is a buffer and is loaded with the weights
-    if saved is not None:
-        model.load_state_dict(saved.model)
-    return model

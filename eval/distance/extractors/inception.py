@@ -23,9 +23,8 @@ from cleanfid.downloads_helper import inception_url
 from torch import Tensor
 
 from data_shards.io import atomic
-from data_shards.io.disk import cache_folder, sha256_of_file
+from data_shards.io.disk import cache_folder, locked, sha256_of_file
 from data_shards.io.errors import InputError
-from data_shards.io.locks import locked
 from eval.distance.extractors.extractor import Extractor, resize_bilinear, resize_clean
 from eval.questions import INCEPTION_MODES
 

@@ -13,7 +13,7 @@ from eval.report import gallery
 from eval.report.figures import density_figure, log_aggregate_posterior
 from eval.report.gallery import Scale, grid, heat, png, scale_of, to_rgb
 from trainer.config.sections import ModelConfig
-from trainer.networks.model import SigmaVAE
+from trainer.networks import SigmaVAE
 from trainer.run_folder.latents import Latents
 
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from trainer.config.sections import ModelConfig
-from trainer.networks.layers import GlobalBatchNorm
-from trainer.networks.model import SigmaVAE
+from trainer.networks import GlobalBatchNorm, SigmaVAE
 
 
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 64, 64), (1, 8, 8), (3, 33, 50)])
