@@ -3,17 +3,140 @@
 torchrun --standalone --nproc-per-node 2 -m trainer --config ...    two processes on one machine
 deepspeed --num_gpus 2 --module trainer --config ...                the same by DeepSpeed's launcher, also without GPUs
 srun python -m trainer --config ...                                 one task a rank
+
+Several files may be given, the later ones over the earlier ones, and every field of the configuration is an option.
 """
 
+import argparse
 import contextlib
 import os
 import sys
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-# On CPUs DDP is made to find unused parameters (ddp.py), and warns that there are none; torch reads this on import.
-os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+from pydantic.fields import FieldInfo
 
-from data_shards.io.errors import InputError, command
-from trainer.config.command_line import read_command_line
+from data_shards.io.configuration import (
+    described,
+    fields_of,
+    is_configuration,
+    leaf_fields,
+    meanings,
+    nearest,
+    parse_yaml,
+    shown,
+)
+from data_shards.io.errors import InputError, OneLineParser, at_least, command
+from trainer.config.config import Config, from_files
+
+# Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
+_FIELD = "field "
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLine:
+    """What was asked for on the command line."""
+
+    config: Config
+    """The run."""
+    dry_run: bool
+    """Estimate and check, and start nothing."""
+    processes: int
+    """Processes of the whole job that is estimated."""
+    print_folder: bool
+    """Print the run folder alone on stdout, and the estimate on stderr."""
+
+
+def read_command_line(words: Sequence[str]) -> CommandLine:
+    """Reads the words after `python -m trainer`. Raises InputError in one line."""
+    parser = command_line_parser()
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        option = unknown[0].partition("=")[0]
+        known = [name for action in parser._actions for name in action.option_strings]
+        near = nearest(option, known) if option.startswith("--") else None
+        raise InputError(f"{option} is not an option; {f'use {near}' if near else 'write --field value, see --help'}")
+    for option in ("processes", "print_folder"):
+        if getattr(arguments, option) and not arguments.dry_run:
+            raise InputError("goes with --dry-run alone; add it or leave this out", parameter=option)
+    processes = 1 if arguments.processes is None else arguments.processes
+    at_least(1, processes=processes)
+    known_fields = leaf_fields(Config)
+    overrides = {
+        name.removeprefix(_FIELD): value_of(word, known_fields[name.removeprefix(_FIELD)], name.removeprefix(_FIELD))
+        for name, word in vars(arguments).items()
+        if name.startswith(_FIELD)
+    }
+    return CommandLine(
+        config=from_files(arguments.config, overrides),
+        dry_run=arguments.dry_run,
+        processes=processes,
+        print_folder=arguments.print_folder,
+    )
+
+
+def command_line_parser() -> OneLineParser:
+    """The parser, with an option for every field."""
+    parser = OneLineParser(
+        prog="python -m trainer",
+        description="Trains a two-stage sigma-VAE. The same command again goes on from the last checkpoint. "
+        "Start it on several processes with torchrun, deepspeed or srun.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="YAML file with any of the fields below; of several, the later ones go over the earlier ones",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="check the run and estimate its cost; start nothing")
+    parser.add_argument(
+        "--processes", type=int, metavar="N", help="with --dry-run: processes of the whole job (default: 1)"
+    )
+    parser.add_argument(
+        "--print-folder",
+        action="store_true",
+        help="with --dry-run: the run folder alone on stdout, the estimate on stderr",
+    )
+    _add_fields(parser, Config, "")
+    return parser
+
+
+def _add_fields(parser: OneLineParser, kind: type, prefix: str) -> None:
+    group = parser.add_argument_group((kind.__doc__ or "").rstrip("."))
+    texts = meanings(kind)
+    for name, info in fields_of(kind).items():
+        if is_configuration(info.annotation):
+            continue
+        group.add_argument(
+            f"--{prefix}{name}",
+            dest=f"{_FIELD}{prefix}{name}",
+            default=argparse.SUPPRESS,
+            metavar=_placeholder(name, info),
+            help=f"{texts[name]} ({described(info)}; default: {shown(info.default)})".replace("%", "%%"),
+        )
+    for name, info in fields_of(kind).items():
+        if is_configuration(info.annotation):
+            _add_fields(parser, typing.cast(type, info.annotation), f"{prefix}{name}.")
+
+
+def _placeholder(name: str, info: FieldInfo) -> str:
+    if typing.get_origin(info.annotation) is Literal:
+        return "{" + ",".join(map(str, typing.get_args(info.annotation))) + "}"
+    return "{true,false}" if info.annotation is bool else name.upper()
+
+
+def value_of(word: str, info: FieldInfo, name: str) -> Any:
+    """The value that a word of the command line stands for: a text as it is, anything else as YAML has it."""
+    if info.annotation is str or typing.get_origin(info.annotation) is Literal:
+        return word
+    try:
+        return parse_yaml(word)
+    except InputError:
+        raise InputError(f"{shown(word)} is not {described(info)}", parameter=name) from None
 
 
 def main() -> None:
@@ -27,6 +150,8 @@ def main() -> None:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
             sys.exit(2)
         raise
+    # On CPUs DDP is made to find unused parameters (ddp.py), and warns that there are none; torch reads this on import.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # torch takes seconds to import: --help and mistakes come before.
     if not asked.dry_run:
         from trainer.loop import train

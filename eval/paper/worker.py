@@ -26,7 +26,7 @@ from eval.run import load_run
 from eval.transport import make_transport
 from eval.uncertainty import measure_uncertainty
 from trainer.config.config import load_config
-from trainer.flow.latent_flow import fit_run_flow
+from trainer.flow import fit_run_flow
 from trainer.loop import train
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings

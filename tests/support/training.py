@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from support.running import ROOT, run_module
 
-from trainer.config.command_line import read_command_line
+from trainer.__main__ import read_command_line
 from trainer.loop import train as run_training
 from trainer.run_folder.checkpoint import complete_checkpoints
 

@@ -19,7 +19,7 @@ WITH_NANS = """
     import torch
     from data_shards.io.errors import command
     from trainer.objectives import objective
-    from trainer.config.command_line import read_command_line
+    from trainer.__main__ import read_command_line
     from trainer.loop import train
 
     starts = [int(start) for start in os.environ["NAN_STARTS"].split(",")]
@@ -97,7 +97,7 @@ def test_a_missing_shard_set_gives_one_line(tmp_path):
 ONE_WITHOUT_SHARDS = """
     import dataclasses, os, sys
     from data_shards.io.errors import command
-    from trainer.config.command_line import read_command_line
+    from trainer.__main__ import read_command_line
     from trainer.loop import train
 
     config = read_command_line(sys.argv[1:]).config

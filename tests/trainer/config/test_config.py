@@ -12,8 +12,8 @@ from support.running import ROOT, run_module
 
 from data_shards.io.configuration import fields_of, is_configuration, leaf_fields, meanings
 from data_shards.io.errors import InputError
+from trainer.__main__ import read_command_line
 from trainer.config import sections
-from trainer.config.command_line import read_command_line
 from trainer.config.config import Config, differences, load_config, to_yaml
 
 SECTIONS = [value for value in vars(sections).values() if is_configuration(value)]

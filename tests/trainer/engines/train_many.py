@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from trainer.config.command_line import read_command_line
+from trainer.__main__ import read_command_line
 from trainer.loop import train
 from trainer.process_group import process_group
 

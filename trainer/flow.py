@@ -1,9 +1,11 @@
 """A normalising flow on latent codes: an invertible network with an exact density (Dinh et al. 2017), fit and folder.
 
-RUN/flows/WEIGHTS holds flow.safetensors, and summary.json, written last.
+A second-stage density to compare the mixture with. `python -m trainer.flow --run RUN [--weights stage1]` fits one
+in one process; RUN/flows/WEIGHTS holds flow.safetensors, and summary.json, written last.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,11 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, PositiveInt, configuration
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import Progress
 from trainer.run_folder import latents
 from trainer.run_folder.checkpoint import fingerprint
-from trainer.run_folder.latents import Latents
+from trainer.run_folder.latents import WEIGHTS, Latents
 from trainer.run_folder.tensor_folder import TensorFolder
 
 FLOW = TensorFolder(noun="flow", tensors="flow.safetensors", record="summary.json")
@@ -246,3 +248,29 @@ def fit_run_flow(
         fitted = fit_flow(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
     save_flow(folder, fitted, settings, facts)
     return RunFlow(folder=folder, summary=FLOW.read_record(folder) or {}, is_new=True)
+
+
+def main() -> None:
+    """Reads the command line, fits, prints."""
+    parser = OneLineParser(
+        prog="python -m trainer.flow",
+        description="Fits a normalising flow to the latent codes of a run (see python -m eval encode) and writes "
+        "RUN/flows/WEIGHTS. The same command again returns at once.",
+    )
+    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--weights", choices=WEIGHTS, default="final", help="codes of these weights")
+    parser.add_argument("--epochs", type=int, default=30, help="passes over the codes (default 30)")
+    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    args = parser.parse_args()
+    settings = FlowSettings(epochs=args.epochs, seed=args.seed)
+    fitted = fit_run_flow(args.run, settings, weights=args.weights, show_progress=True)
+    if fitted.is_new:
+        held_out = fitted.summary["held_out"]
+        nats, error = held_out["nats"], held_out["standard_error"]
+        print(f"{fitted.folder}: log-likelihood {nats:.3f} +- {error:.3f} held out")
+    else:
+        print(f"{fitted.folder}: already fitted with these settings")
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

@@ -7,8 +7,7 @@ import torch
 from support.running import run_module
 
 from data_shards.io.errors import InputError
-from trainer.flow import LatentFlow
-from trainer.flow.latent_flow import FlowSettings, fit_flow, load_flow, save_flow
+from trainer.flow import FlowSettings, LatentFlow, fit_flow, load_flow, save_flow
 from trainer.run_folder.latents import Latents
 
 
