@@ -21,8 +21,9 @@ ROOMS = {
     ],
     "trainer": [
         {"__init__", "__main__"},
-        {"loop", "dry_run"},
+        {"loop"},
         {"mixture", "flow"},
+        {"dry_run"},
         {"updates"},
         {"engines"},
         {"run_folder"},

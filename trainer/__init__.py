@@ -3,8 +3,8 @@
     from trainer import load_config, train
     run = train(load_config("trainer/configs/fashion_mnist.yaml", {"name": "short", "stage1.max_epochs": 1}))
 
-The rooms, each of which imports only those after it: loop, mixture and flow, updates, engines, run_folder, objectives,
-networks, config, and the modules process_group, noise and preemption.
+The rooms, each of which imports only those after it: loop, mixture and flow, dry_run, updates, engines, run_folder,
+objectives, networks, config, and process_group, noise and preemption.
 """
 
 from importlib import import_module
