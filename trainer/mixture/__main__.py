@@ -7,9 +7,8 @@ from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least, command
 from data_shards.io.progress import duration
 from trainer.dry_run import SUSTAINED
-from trainer.mixture.run_mixture import estimate_cost, fit_run_mixture
+from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
-from trainer.mixture.summary import draw_comparison, summary_line
 from trainer.process_group import process_group
 from trainer.run_folder.latents import WEIGHTS
 

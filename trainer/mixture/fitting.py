@@ -15,14 +15,13 @@ from trainer.mixture.checkpoints import Checkpoints
 from trainer.mixture.em.dense import DenseEStep, hard_statistics
 from trainer.mixture.em.e_step import EStep, Statistics
 from trainer.mixture.em.loop import EMState, expectation_maximisation
-from trainer.mixture.em.m_step import m_step
+from trainer.mixture.em.m_step import grow, m_step
 from trainer.mixture.em.truncated import TruncatedEStep
 from trainer.mixture.fitted import FitRecord, FittedMixture
 from trainer.mixture.kmeans import KMeansCheckpoint, kmeans
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, Standardisation, place_among_ranks, second_moment
 from trainer.mixture.settings import Settings
-from trainer.mixture.splitting import grow
 from trainer.process_group import Ranks
 
 # Candidates of the choice on held-out points. STRENGTHS: in units of D.

@@ -1,7 +1,8 @@
 """k-means on any number of processes: assignment by a search index, centroids by an all-reduced float64 sum.
 
 faiss's own Kmeans runs in one process, and by default on a sample of 256 points a centroid; the index, which takes
-nearly all the time, is the same. A checkpoint between iterations lets a killed fit continue.
+nearly all the time, is the same; the truncated E-step searches with it too. A checkpoint between iterations lets a
+killed fit continue.
 """
 
 import json
@@ -10,15 +11,35 @@ import time
 from pathlib import Path
 from typing import Any
 
+import faiss
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
-from trainer.mixture.nearest import NearestIndex
 from trainer.mixture.points import place_among_ranks
 from trainer.process_group import Ranks
+
+
+class NearestIndex:
+    """Exact search for nearest vectors.
+
+    Vectors (K, D) to search among by Euclidean distance, in float32; on the GPU where the vectors are there.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._index: faiss.Index = faiss.IndexFlatL2(vectors.shape[1])
+        if vectors.is_cuda and faiss.get_num_gpus() > 0:
+            device = vectors.device.index or 0
+            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, self._index)
+        self._index.add(vectors.to("cpu", torch.float32).contiguous().numpy())
+
+    def search(self, x: Tensor, count: int) -> Tensor:
+        """Numbers of the `count` vectors nearest to each point x (n, D), nearest first. Returns (n, count) int64."""
+        found = self._index.search(x.to("cpu", torch.float32).contiguous().numpy(), count)[1]
+        return torch.from_numpy(found).to(x.device)
+
 
 # Points a centroid that k-means++ draws from; its cost is their number times K.
 _SEEDING_POINTS = 16

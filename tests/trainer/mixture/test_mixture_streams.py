@@ -5,7 +5,7 @@ import torch
 from support.mixture_cases import draws, fitted, known_mixture
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.splitting import grow
+from trainer.mixture.em.m_step import grow
 
 
 @pytest.mark.parametrize("kind", ["full", "diag", "tied"])
