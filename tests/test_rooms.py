@@ -48,7 +48,7 @@ ROOMS = {
     "tune": [
         {"__init__", "__main__"},
         {"sweep"},
-        {"report", "terminal"},
+        {"report"},
         {"trial"},
         {"search"},
         {"sweep_config"},

@@ -6,8 +6,7 @@ import itertools
 
 from support.sweep_cases import record
 
-from tune.report.report import build_page, summary
-from tune.report.trial_table import to_csv
+from tune.report.report import build_page, summary, to_csv
 from tune.sweep_config import read_space
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
