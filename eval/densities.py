@@ -1,7 +1,8 @@
 """The densities that latents are drawn from, and all sets of images that are compared with real ones, by name.
 
-A new density is a file with a function like `_flow`, and an entry in DENSITIES; the command fid, the protocols, the
-report and `open_run` take it from there. What takes seconds to import is imported when a density is loaded.
+A new density is a file in `eval/images` with a function such as `_flow` below, and an entry with its name in DENSITIES:
+the command fid, the protocols, the report and `open_run` take it from there. What takes seconds to import is imported
+when a density is loaded.
 """
 
 import copy
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from eval.images.sources import Finish, LatentSampler
+    from eval.images.sources import LoadedDensity
     from eval.run import MeasuredRun
 
 
@@ -31,20 +32,6 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedDensity:
-    """A density with the parameters that were fitted to a run."""
-
-    sampler: "LatentSampler"
-    """Draws the latents of a block."""
-    finish: "Finish | None" = None
-    """What becomes of their mean images; None where they stay as they are."""
-    log_density: "Callable[[torch.device], Callable[[Tensor], Tensor]] | None" = None
-    """A device to the function of latents (N, D) there to log-densities (N,) in nats; None where images are changed."""
-    digest: str = ""
-    """16 hexadecimal digits that differ between different parameters; empty where there are none."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Density(Source):
     """Images generated from the latents of a density."""
 
@@ -56,8 +43,8 @@ class Density(Source):
     """True where it depends on which mixture was fitted."""
 
 
-def _mixture(run: "MeasuredRun", components: int, covariance: str) -> LoadedDensity:
-    from eval.images.sources import mixture_sampler
+def _mixture(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
+    from eval.images.sources import LoadedDensity, mixture_sampler
     from eval.run import mixture_digest
 
     mixture = run.mixture(components, covariance)
@@ -73,8 +60,8 @@ def _mixture(run: "MeasuredRun", components: int, covariance: str) -> LoadedDens
     )
 
 
-def _transported(run: "MeasuredRun", components: int, covariance: str) -> LoadedDensity:
-    from eval.images.sources import mixture_sampler
+def _transported(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
+    from eval.images.sources import LoadedDensity, mixture_sampler
     from eval.transport import load_transport
 
     transport = load_transport(run, components, covariance)
@@ -82,15 +69,16 @@ def _transported(run: "MeasuredRun", components: int, covariance: str) -> Loaded
     return LoadedDensity(sampler=sampler, finish=transport.apply, digest=transport.digest)
 
 
-def _prior(run: "MeasuredRun", components: int, covariance: str) -> LoadedDensity:
-    from eval.images.sources import prior_sampler
+def _prior(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
+    from eval.images.sources import LoadedDensity, prior_sampler
     from trainer.objectives.gaussian import log_prior
 
     return LoadedDensity(sampler=prior_sampler(run.model.latent_dim), log_density=lambda device: log_prior)
 
 
-def _flow(run: "MeasuredRun", components: int, covariance: str) -> LoadedDensity:
+def _flow(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
     from eval.images.blocks import BLOCK
+    from eval.images.sources import LoadedDensity
     from trainer.flow import load_flow
     from trainer.run_folder.checkpoint import fingerprint
 

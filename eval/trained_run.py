@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from eval.densities import DENSITIES, LoadedDensity
+from eval.densities import DENSITIES
 from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK, image_noise
-from eval.images.sources import block_latents
+from eval.images.sources import LoadedDensity, block_latents
 from eval.likelihood import log_mean_exp, sample_posterior
 from eval.questions import DistanceQuestion
 from eval.results import DistanceResult

@@ -4,7 +4,7 @@ Latents to generate from are drawn block by block, here from the prior or the mi
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -24,6 +24,20 @@ ImageSource = Callable[[range], Iterator[tuple[Tensor, Tensor]]]
 
 Finish = Callable[[Tensor, Tensor], Tensor]
 """Latents (B, D) and their mean images (B, C, H, W) to the images that are taken in their place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedDensity:
+    """A density of latents with the parameters that were fitted to a run, see `eval.densities`."""
+
+    sampler: LatentSampler
+    """Draws the latents of a block."""
+    finish: Finish | None = None
+    """What becomes of their mean images; None where they stay as they are."""
+    log_density: Callable[[torch.device], Callable[[Tensor], Tensor]] | None = None
+    """A device to the function of latents (N, D) there to log-densities (N,) in nats; None where images are changed."""
+    digest: str = ""
+    """16 hexadecimal digits that differ between different parameters; empty where there are none."""
 
 
 def prior_sampler(latent_dim: int) -> LatentSampler:
