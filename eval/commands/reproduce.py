@@ -1,23 +1,21 @@
 """`python -m eval reproduce`: trains, measures and shows every table and figure of the paper on one data set."""
 
 import argparse
-import dataclasses
+import os
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from eval.commands.options import chosen_part
-from eval.distance.extractors.inception import WEIGHTS_NAME
 from eval.paper.evidence import Evidence
 from eval.paper.figures import picture_path
 from eval.paper.jobs import jobs, undone
 from eval.paper.pages import Chapter, missing_sentences, write_pages, write_results
 from eval.paper.plan import Plan, read_plan
 from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_kept, write_kept
-from eval.paper.schedule import Outcome, Place, estimated_cost, processors, run_jobs
+from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs
 from eval.paper.tables import EXHIBITS, exhibits
 from eval.printed_results import DATASETS
 from trainer.dry_run import SUSTAINED
@@ -44,16 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done, with time and disk")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Folders:
-    """Where everything lies."""
-
-    runs: Path
-    """Run folders, logs, and pages."""
-    measured: Path
-    """What is kept of finished runs."""
-
-
 def run(args: argparse.Namespace) -> None:
     """Runs the jobs that are not done yet, keeps what they measured, and writes the pages.
 
@@ -63,13 +51,13 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.processes} is below 0", parameter="processes")
     if args.part and (args.address or args.pages_only):
         raise InputError("goes with neither --address nor --pages-only; leave one of them out", parameter="part")
-    plan = with_extractor(read_plan(args.dataset, args.plan))
+    plan = read_plan(args.dataset, args.plan)
     targets = tuple(EXHIBITS) if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")
-    folders = Folders(runs=runs, measured=Path(args.measured or (runs / "measured" if args.plan else KEPT)))
+    measured = Path(args.measured or (runs / "measured" if args.plan else KEPT))
     place = Place(
         runs=runs,
-        processes=args.processes or processors(),
+        processes=args.processes or len(os.sched_getaffinity(0)),
         device=args.device,
         address=args.address,
         source=args.source,
@@ -77,23 +65,23 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         print(estimated_cost(plan, jobs(plan, targets), place).to_text())
         return
-    outcomes = [] if args.pages_only else _run_jobs(plan, targets, args.part, place, folders)
+    outcomes = [] if args.pages_only else _run_jobs(plan, targets, args.part, place, measured)
     failures = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
     if not args.part:
-        _show(plan, targets, folders, failures, args.results)
+        _show(plan, targets, runs, measured, failures, args.results)
     if failures:
         name, failure = next(iter(failures.items()))
         raise InputError(f"{len(failures)} of {len(outcomes)} jobs failed, the first: {name}: {failure}")
 
 
-def _run_jobs(plan: Plan, targets: Iterable[str], part: str | None, place: Place, folders: Folders) -> list[Outcome]:
+def _run_jobs(plan: Plan, targets: Iterable[str], part: str | None, place: Place, measured: Path) -> list[Outcome]:
     wanted = jobs(plan, targets)
     if part:
         first, parts = chosen_part(part)
         wanted = wanted[first::parts]
-    kept = read_kept(folders.measured, plan.dataset)
+    kept = read_kept(measured, plan.dataset)
     known = known_records(plan, [job.training for job in wanted], place.runs, kept)
-    waiting = undone(wanted, known, place.runs, folders.measured / plan.dataset)
+    waiting = undone(wanted, known, place.runs, measured / plan.dataset)
     print(f"{len(wanted)} jobs, {len(wanted) - len(waiting)} of them done before", flush=True)
     outcomes = []
     for outcome in run_jobs(plan, waiting, place):
@@ -104,25 +92,23 @@ def _run_jobs(plan: Plan, targets: Iterable[str], part: str | None, place: Place
 
 
 def _show(
-    plan: Plan, targets: tuple[str, ...], folders: Folders, failures: Mapping[str, str], results: str | None
+    plan: Plan, targets: Iterable[str], runs: Path, measured: Path, failures: Mapping[str, str], results: str | None
 ) -> None:
     """Keeps what is known, and writes the pages of this data set and the results of all."""
     command = shlex.join(["python", "-m", "eval", *sys.argv[1:]])
     everything = jobs(plan, EXHIBITS)
-    kept = read_kept(folders.measured, plan.dataset)
-    records = known_records(plan, [job.training for job in everything], folders.runs, kept)
+    kept = read_kept(measured, plan.dataset)
+    records = known_records(plan, [job.training for job in everything], runs, kept)
     drawn = [
-        (job.training.name, picture_path(folders.runs / job.training.name, name))
-        for job in everything
-        for name in job.pictures
+        (job.training.name, picture_path(runs / job.training.name, name)) for job in everything for name in job.pictures
     ]
-    keep_pictures(folders.measured / plan.dataset, drawn, records, kept)
-    write_kept(folders.measured, plan.dataset, records)
-    chapter = _chapter(plan, targets, folders.measured, failures)
-    print(f"written to {write_pages(chapter, command, folders.runs / 'pages')}")
+    keep_pictures(measured / plan.dataset, drawn, records, kept)
+    write_kept(measured, plan.dataset, records)
+    chapter = _chapter(plan, targets, measured, failures)
+    print(f"written to {write_pages(chapter, command, runs / 'pages')}")
     if results:
-        plans = [plan if dataset == plan.dataset else with_extractor(read_plan(dataset)) for dataset in DATASETS]
-        chapters = [_chapter(p, EXHIBITS, folders.measured, failures if p is plan else {}) for p in plans]
+        plans = [plan if dataset == plan.dataset else read_plan(dataset) for dataset in DATASETS]
+        chapters = [_chapter(p, EXHIBITS, measured, failures if p is plan else {}) for p in plans]
         write_results(Path(results), chapters, command, commit())
         print(f"written to {results}")
 
@@ -138,12 +124,3 @@ def _chapter(plan: Plan, targets: Iterable[str], measured: Path, failures: Mappi
         missing=missing_sentences(jobs(plan, targets), evidence, failures),
         pictures=measured / plan.dataset,
     )
-
-
-def with_extractor(plan: Plan) -> Plan:
-    """The plan with its extractor chosen: inception where its weights are at hand."""
-    if plan.measure.extractor != "auto":
-        return plan
-    at_hand = plan.measure.extractor_weights or (cache_folder("weights") / WEIGHTS_NAME).exists()
-    measure = dataclasses.replace(plan.measure, extractor="inception" if at_hand else "efficientnet-lite0")
-    return dataclasses.replace(plan, measure=measure)

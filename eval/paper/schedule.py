@@ -1,5 +1,6 @@
 """Jobs on the processors of this machine or of a Ray cluster, a process each; a failed one does not stop the rest."""
 
+import json
 import os
 import signal
 import subprocess
@@ -8,9 +9,10 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from data_shards.io.configuration import build, configuration
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
@@ -18,10 +20,36 @@ from data_shards.io.tables import Table
 from data_shards.manifest import FILE, Manifest
 from data_shards.sources.celeba import CelebASource
 from eval.distance.comparison import EXTRACTOR_OPERATIONS
-from eval.paper.jobs import Job, Work, ensure_shards
-from eval.paper.plan import Plan
-from eval.paper.trainings import resolved
+from eval.paper.jobs import Job, ensure_shards
+from eval.paper.plan import Fields, Measurements, Plan, resolved
+from eval.paper.record import Question
 from trainer.dry_run import SUSTAINED, estimate
+
+
+@configuration
+class Work:
+    """A job with all that a process needs to do it."""
+
+    run: str
+    """The run folder."""
+    config: str
+    """The trainer's configuration file."""
+    fields: Fields
+    """What differs from it."""
+    questions: tuple[Question, ...]
+    pictures: tuple[str, ...]
+    measure: Measurements
+    device: str
+
+    def save(self, path: Path) -> None:
+        """Writes the job for a worker."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> "Work":
+        """Reads what `save` wrote."""
+        return build(cls, json.loads(path.read_text()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +62,9 @@ class Place:
     """Jobs at a time on this machine."""
     device: str
     """cpu or cuda."""
-    address: str = ""
+    address: str
     """A Ray cluster to send them to; empty for this machine."""
-    source: str | None = None
+    source: str | None
     """Where the images lie, for shards that are missing."""
 
 
@@ -57,29 +85,30 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], place: Place) -> Iterator[Outcome]
     ensure_shards(plan, place.source)
     files = []
     for job in jobs:
+        name = job.training.name
         resolved(plan, job.training)  # refused before anything starts
-        work = Work(
-            run=str(place.runs / job.training.name),
+        files.append(place.runs / "jobs" / f"{name}.json")
+        Work(
+            run=str(place.runs / name),
             config=plan.config,
             fields={**job.training.fields, "data.shards": plan.shards},
             questions=job.questions,
             pictures=job.pictures,
             measure=plan.measure,
             device=place.device,
-        )
-        files.append(place.runs / "jobs" / f"{job.training.name}.json")
-        work.save(files[-1])
+        ).save(files[-1])
     yield from run_on_ray(files, place.address) if place.address else run_here(files, place.processes)
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
     """What all jobs would cost, whether done before or not. Raises InputError where the disk has too little room."""
-    shape, images = _training_images(plan, place.source)
+    if (Path(plan.shards) / FILE).exists():
+        manifest = Manifest.load(plan.shards)
+        shape, images = manifest.image_shape, manifest.num_samples("train")
+    elif plan.dataset == "celeba" and place.source:
+        shape, images = (3, 64, 64), len(CelebASource(Path(place.source)).keys["train"])
+    else:
+        raise InputError(f"{plan.shards}: no shards there; build them with `python -m data_shards build`")
     costs = [estimate(resolved(plan, job.training), shape, images, 1) for job in jobs]
     questions = sum(len(job.questions) for job in jobs)
     trained = sum(sum(cost.stage_images) * cost.operations for cost in costs)
@@ -96,16 +125,6 @@ def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
         ("disk", f"{needed / 1e9:.2g} GB in {place.runs}; {free / 1e9:.4g} GB are free"),
     ]
     return Table(head=("", ""), rows=rows)
-
-
-def _training_images(plan: Plan, source: str | None) -> tuple[tuple[int, int, int], int]:
-    """Shape and number of training images: of the shards, or of CelebA's folder where there are none yet."""
-    if (Path(plan.shards) / FILE).exists():
-        manifest = Manifest.load(plan.shards)
-        return manifest.image_shape, manifest.num_samples("train")
-    if plan.dataset != "celeba" or not source:
-        raise InputError(f"{plan.shards}: no shards there; build them with `python -m data_shards build`")
-    return (3, 64, 64), len(CelebASource(Path(source)).keys["train"])
 
 
 def run_job(job: Path, started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None) -> Outcome:
@@ -173,18 +192,16 @@ def run_on_ray(jobs: Sequence[Path], address: str) -> Iterator[Outcome]:
     here = Path.cwd()
 
     @ray.remote(num_cpus=1, max_retries=2)
-    def task(job: str) -> tuple[str, str]:
+    def task(job: Path) -> Outcome:
         os.chdir(here)
-        outcome = run_job(Path(job))
-        return outcome.name, outcome.failure
+        return run_job(job)
 
-    names = {task.remote(str(job.resolve())): job.stem for job in jobs}
+    names = {task.remote(job.resolve()): job.stem for job in jobs}
     waiting = list(names)
     while waiting:
         (ended,), waiting = ray.wait(waiting)
         try:
-            name, failure = ray.get(ended)
+            yield ray.get(ended)
         except ray.exceptions.RayError as error:
-            name, failure = names[ended], " ".join(str(error).split())[:200]
-        yield Outcome(name=name, failure=failure)
+            yield Outcome(name=names[ended], failure=" ".join(str(error).split())[:200])
     ray.shutdown()

@@ -2,13 +2,25 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 from data_shards.io.tables import plus_minus
 from eval import printed_results
-from eval.paper.evidence import Number
-from eval.paper.plan import LEARNED, REFERENCE, MixtureForm, Plan, Variance, Variant
-from eval.paper.trainings import Training, method_trainings, plane_trainings, sweep_trainings, variant_trainings
-from eval.paper.wanted import BEST, Cell, Change, Chart, Drawing, Exhibit, Row, Wanted
+from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Number, Row, Wanted
+from eval.paper.plan import (
+    LEARNED,
+    REFERENCE,
+    Plan,
+    Training,
+    Variance,
+    Variant,
+    method_trainings,
+    variance_trainings,
+    variant_trainings,
+)
+from eval.paper.record import BEST
+
+STAGES = {"stage1": "end of stage 1", "final": "final"}
 
 
 def row(plan: Plan, trainings: tuple[Training, ...], weights: str = "final", title: str = "", method: str = "") -> Row:
@@ -23,6 +35,11 @@ def reference_row(plan: Plan, weights: str = "final", seeds: Sequence[int] | Non
     return row(plan, tuple(one for one in trainings if seeds is None or one.seed in seeds), weights)
 
 
+def wanted(one: Row, *names: str) -> dict[str, Wanted]:
+    """Several numbers of a row, by their names."""
+    return {name: one.want(name) for name in names}
+
+
 def method_rows(plan: Plan) -> list[Row]:
     """The rows of tables 2 and 3: the reference method has one for each stage."""
     stages = {"stage1": ", one variance (end of stage 1)", "final": ", per pixel"}
@@ -34,34 +51,32 @@ def method_rows(plan: Plan) -> list[Row]:
     ]
 
 
-def variance_rows(plan: Plan, table: str) -> list[tuple[Variance, float | Wanted, Row]]:
-    """(variance, its place on an axis, trainings) of the rows of table1 or figure1. A learned one is itself wanted."""
+def variance_rows(plan: Plan, part: Literal["plane", "sweep"]) -> list[tuple[Variance, float | Wanted, Row]]:
+    """(variance, its place on an axis, trainings) of table 1 or figure 1. The place of a learned one is wanted too."""
+    variances, decimals = (plan.plane.variances, 5) if part == "plane" else (plan.sweep.variances, 6)
     found: list[tuple[Variance, float | Wanted, Row]] = []
-    variances, decimals = (plan.plane.variances, 5) if table == "table1" else (plan.sweep.variances, 6)
-    trainings_of = plane_trainings if table == "table1" else sweep_trainings
     for variance in variances:
-        one = row(plan, trainings_of(plan, variance))
-        learned = one.likelihood("dataset_variance", decimals, "learned: {}")
+        one = row(plan, variance_trainings(plan, part, variance))
+        learned = one.want("variance", decimals=decimals, form="learned: {}")
         found.append((variance, learned if variance == LEARNED else float(variance), one))
     return found
 
 
-def _place_cell(place: float | Wanted) -> Cell:
+def _cell(place: float | Wanted) -> Cell:
     return place if isinstance(place, Wanted) else f"{place:g}"
 
 
 def table1(plan: Plan) -> Exhibit:
     """KL(q_hat || p) for two latents, with the densities."""
     rows, drawings = [], []
-    for variance, place, one in variance_rows(plan, "table1"):
+    for variance, place, one in variance_rows(plan, "plane"):
         at = printed_results.LEARNED_VARIANCE if variance == LEARNED else float(variance)
         theirs = printed_results.LATENT_KL.get(at)
         printed = plus_minus(f"{theirs[0]}", f"{theirs[1]}") if theirs else ""
         printed += f" at {at:g}" if variance == LEARNED else ""
-        rows.append((_place_cell(place), one.divergence(), printed, one.likelihood("elbo")))
-        for training in one.trainings:
-            caption = f"Log-densities over the two latents, sigma² {variance}: {training.name}."
-            drawings.append(Drawing(training=training, name="density", caption=caption))
+        rows.append((_cell(place), one.want("KL"), printed, one.want("elbo")))
+        caption = f"Log-densities over the two latents, sigma² {variance}:"
+        drawings += [Drawing(training=t, name="density", caption=f"{caption} {t.name}.") for t in one.trainings]
     fields = ", ".join(f"{name} {value}" for name, value in plan.plane.fields.items())
     return Exhibit(
         title=f"Table 1: divergence of q̂ from the prior, {fields}",
@@ -72,34 +87,27 @@ def table1(plan: Plan) -> Exhibit:
     )
 
 
-FIGURE1: Mapping[str, Callable[[Row], Wanted]] = {
-    "ELBO": lambda one: one.likelihood("elbo"),
-    "from q̂": lambda one: one.distance(),
-    "from the prior": lambda one: one.distance("prior"),
-    "KL": lambda one: one.divergence(decimals=2),
-}
-"""The columns of figure 1's numbers."""
-
-
 def figure1(plan: Plan) -> Exhibit:
     """ELBO, distances and divergence over the variance."""
-    rows = variance_rows(plan, "figure1")
-    lines = {name: [(place, wanted(one)) for _, place, one in rows] for name, wanted in FIGURE1.items()}
-    panels = {
-        "(a) ELBO, nats": ("ELBO",),
-        "(b) distance of samples": ("from q̂", "from the prior"),
-        "(c) KL(q̂ || p), nats": ("KL",),
-    }
+    points = [
+        (place, wanted(one, "elbo", "q_hat", "prior") | {"KL": one.want("KL", decimals=2)})
+        for _, place, one in variance_rows(plan, "sweep")
+    ]
     return Exhibit(
         title="Figure 1: what the variance balances",
         text=["Every training is of one stage with the whole budget. The paper draws this of MNIST, without numbers."],
         head=("sigma²", "ELBO, nats", "distance, q̂", "distance, prior", "KL(q̂ || p), nats"),
-        rows=[(_place_cell(place), *(wanted(one) for wanted in FIGURE1.values())) for _, place, one in rows],
+        rows=[(_cell(place), *numbers.values()) for place, numbers in points],
         chart=Chart(
             name="figure1",
             caption="ELBO, distance of samples and divergence over sigma²; the star is the learned one.",
             axis="sigma²",
-            lines={title: {name: lines[name] for name in names} for title, names in panels.items()},
+            points=points,
+            panels={
+                "(a) ELBO, nats": {"ELBO": "elbo"},
+                "(b) distance of samples": {"from q̂": "q_hat", "from the prior": "prior"},
+                "(c) KL(q̂ || p), nats": {"KL": "KL"},
+            },
         ),
     )
 
@@ -109,12 +117,11 @@ def table2(plan: Plan) -> Exhibit:
     printed = dict(zip(printed_results.METHODS, map(str, printed_results.FID[plan.dataset]), strict=True))
     rows: list[tuple[Cell, ...]] = []
     for one in method_rows(plan):
-        reconstructions = replace(one, trainings=one.trainings[:1]).distance("reconstruction")
-        samples = (one.distance(), one.distance("prior"))
-        rows.append((one.title, *samples, reconstructions, printed.get(one.method, "")))
-    first = reference_row(plan, seeds=plan.seeds[:1])
-    rows.append(("real training images", first.distance("train"), "", "", printed["real images"]))
-    rows.append(("half of the real test images, against the rest", first.distance("half"), "", "", ""))
+        first = replace(one, trainings=one.trainings[:1]).want("reconstruction")
+        rows.append((one.title, one.want("q_hat"), one.want("prior"), first, printed.get(one.method, "")))
+    ours = reference_row(plan, seeds=plan.seeds[:1])
+    rows.append(("real training images", ours.want("train"), "", "", printed["real images"]))
+    rows.append(("half of the real test images, against the rest", ours.want("half"), "", "", ""))
     return Exhibit(
         title="Table 2: how far samples are from real images",
         head=("method", "samples from q̂", "samples from the prior", "reconstructions", "paper, FID (q̂)"),
@@ -125,8 +132,7 @@ def table2(plan: Plan) -> Exhibit:
 
 def figure2(plan: Plan) -> Exhibit:
     """Distances by sampler, and samples of both."""
-    first = method_trainings(plan, REFERENCE)[0]
-    caption = f"Mean images of {first.name}: z from q̂ in the upper three rows, from the prior in the lower."
+    caption = "Mean images of {}: z from q̂ in the upper three rows, from the prior in the lower. Not chosen by eye."
     return Exhibit(
         title="Figure 2: samples from q̂ and from the prior",
         text=["The numbers behind the bars are in table 2."],
@@ -134,24 +140,31 @@ def figure2(plan: Plan) -> Exhibit:
             name="figure2a",
             caption="Distance of samples from q̂ and from the prior to real images, by method; lower is better.",
             axis="Frechet distance",
-            bars={
-                one.title.replace(", ", ",\n").replace(" (end of stage 1)", ""): {
-                    "from q̂": one.distance(),
-                    "from the prior": one.distance("prior"),
-                }
+            points=[
+                (
+                    one.title.replace(", ", ",\n").replace(" (end of stage 1)", ""),
+                    {"from q̂": one.want("q_hat"), "from the prior": one.want("prior")},
+                )
                 for one in method_rows(plan)
-            },
+            ],
         ),
-        drawings=[Drawing(training=first, name="figure2", caption=f"{caption} Not chosen by eye.")],
+        drawings=[_drawing(plan, "figure2", caption)],
     )
+
+
+def _drawing(plan: Plan, name: str, caption: str) -> Drawing:
+    """A drawing of the reference method's first training, whose name goes into the caption."""
+    first = method_trainings(plan, REFERENCE)[0]
+    return Drawing(training=first, name=name, caption=caption.format(first.name))
 
 
 def printed_likelihood(plan: Plan, one: Row, density: str) -> float | None:
     """The paper's table 3 for a row. density: prior or q_hat."""
-    columns = {"VAE": "vae", "beta-VAE": "beta_vae", "DIP-VAE": "dip_vae"}
-    field = columns.get(one.method) or ("one_variance" if one.weights == "stage1" else "per_pixel")
+    field = one.method.lower().replace("-", "_")
+    if one.method == REFERENCE:
+        field = "one_variance" if one.weights == "stage1" else "per_pixel"
     printed = printed_results.LOG_LIKELIHOOD.get(plan.dataset)
-    return float(getattr(printed[density], field)) if printed else None
+    return getattr(printed[density], field, None) if printed else None
 
 
 def table3(plan: Plan) -> Exhibit:
@@ -163,11 +176,9 @@ def table3(plan: Plan) -> Exhibit:
         cells: list[Cell] = [one.title]
         for density in ("prior", "q_hat"):
             theirs = printed_likelihood(plan, one, density)
-            cells += [one.likelihood(f"iwae_{density}"), "" if theirs is None else f"{theirs:,.0f}"]
-        further = {"cap": 0, "dataset_variance": 5, "mean_square_error": 5, "bits_per_dimension_q_hat": 3}
-        rows.append(cells + [one.likelihood(name, decimals) for name, decimals in further.items()])
+            cells += [one.want(f"iwae_{density}"), "" if theirs is None else f"{theirs:,.0f}"]
+        rows.append(cells + [one.want(name) for name in ("cap", "variance", "square error", "bits")])
     titles = ("largest possible (cap)", "sigma²", "square error a pixel", "bits per dimension")
-    remarks = ("cap", "one_variance", "scale") if plan.dataset in printed_results.LOG_LIKELIHOOD else ("scale",)
     return Exhibit(
         title="Table 3: importance-weighted log-likelihood",
         text=[
@@ -176,36 +187,23 @@ def table3(plan: Plan) -> Exhibit:
         ],
         head=("method", "IWAE, prior", "paper", "IWAE, q̂", "paper", *titles),
         rows=rows,
-        remarks=remarks,
+        remarks=("cap", "one_variance", "scale") if plan.dataset in printed_results.LOG_LIKELIHOOD else ("scale",),
     )
 
 
 def component_rows(plan: Plan) -> dict[int, dict[str, Wanted]]:
     """What table 4 has of each mixture of the reference's codes, by its number of components."""
-    mixture = plan.measure.mixture
-    found = {}
+    mixture, found = plan.measure.mixture, {}
     for count in sorted({mixture.components, *plan.components.numbers}):
-        label = MixtureForm(components=count, encodings=mixture.encodings).label
+        label = replace(mixture, components=count).label
         one = replace(reference_row(plan, seeds=plan.components.seeds), mixture=label)
-        found[count] = {
-            "training codes": one.codes("train"),
-            "held-out codes": one.codes("held_out"),
-            "distance": one.distance(),
-            "images": one.nearer("pixel_distance"),
-            "codes": one.nearer("code_distance"),
-        }
+        found[count] = wanted(one, "training codes", "held-out codes", "q_hat", "nearer image", "nearer code")
     return found
 
 
 def table4(plan: Plan) -> Exhibit:
     """More and more components on the same codes: distances, and whether the mixture repeats its codes."""
-    numbers = component_rows(plan)
-    printed = {count: f"{value}" for count, value in printed_results.FID_OF_COMPONENTS.items()}
-    panels = {
-        "distance of samples": ("distance",),
-        "log-likelihood of codes, nats": ("training codes", "held-out codes"),
-        "chance that a sample is nearer": ("images", "codes"),
-    }
+    numbers, printed = component_rows(plan), printed_results.FID_OF_COMPONENTS
     titles = ("training codes, nats", "held-out codes, nats", "distance, q̂", "nearer image", "nearer code")
     return Exhibit(
         title="Table 4: more components",
@@ -215,14 +213,16 @@ def table4(plan: Plan) -> Exhibit:
             "nearer image and nearer code are the chance of that, 0.5 where it makes no difference.",
         ],
         head=("components", *titles, "paper, FID, CelebA"),
-        rows=[(f"{count:,}", *wanted.values(), printed.get(count, "")) for count, wanted in numbers.items()],
+        rows=[(f"{count:,}", *found.values(), f"{printed.get(count, '')}") for count, found in numbers.items()],
         chart=Chart(
             name="table4",
             caption="Distance, likelihood of codes, and chance of being nearer to training data than new images are.",
             axis="components",
-            lines={
-                title: {name: [(float(count), one[name]) for count, one in numbers.items()] for name in names}
-                for title, names in panels.items()
+            points=[(float(count), found) for count, found in numbers.items()],
+            panels={
+                "distance of samples": {"distance": "q_hat"},
+                "log-likelihood of codes, nats": {name: name for name in ("training codes", "held-out codes")},
+                "chance that a sample is nearer": {"images": "nearer image", "codes": "nearer code"},
             },
         ),
         remarks=("components",),
@@ -231,34 +231,29 @@ def table4(plan: Plan) -> Exhibit:
 
 def figure3(plan: Plan) -> Exhibit:
     """Reconstructions with their variance maps, and whether the variance is calibrated."""
-    first = reference_row(plan, seeds=plan.seeds[:1])
-    name = first.trainings[0].name
-    caption = f"{name}, from the top: test images, reconstructions, |x - g|, predicted sigma of each pixel."
+    caption = "{}, from the top: test images, reconstructions, |x - g|, predicted sigma of each pixel."
     return Exhibit(
         title="Figure 3: reconstructions and their uncertainty",
-        calibration=first.calibration(),
-        drawings=[Drawing(training=first.trainings[0], name="figure3", caption=caption)],
+        calibration=reference_row(plan, seeds=plan.seeds[:1]).want("calibration"),
+        drawings=[_drawing(plan, "figure3", caption)],
     )
 
 
 def figure4(plan: Plan) -> Exhibit:
     """Samples with their variance maps."""
-    first = method_trainings(plan, REFERENCE)[0]
-    caption = f"{first.name}: samples from q̂, below each row their predicted sigma of each pixel. Not chosen by eye."
-    drawing = Drawing(training=first, name="figure4", caption=caption)
-    return Exhibit(title="Figure 4: samples and their uncertainty", drawings=[drawing])
+    caption = "{}: samples from q̂, below each row their predicted sigma of each pixel. Not chosen by eye."
+    return Exhibit(title="Figure 4: samples and their uncertainty", drawings=[_drawing(plan, "figure4", caption)])
 
 
 def beyond(plan: Plan) -> Exhibit:
     """Variants of the reference method, each with one change, at the same budget."""
-    stages = {"stage1": "end of stage 1", "final": "final"}
-    references = {weights: reference_row(plan, weights, plan.variant_seeds) for weights in stages}
+    references = {weights: reference_row(plan, weights, plan.variant_seeds) for weights in STAGES}
     text: list[str | Wanted] = [
         "Each row changes one thing of the reference method; differences are taken seed by seed. A variant without a "
         "second stage is compared with the reference's end of stage 1."
     ]
     rows: list[tuple[Cell, ...]] = [
-        (f"{REFERENCE}: the reference", stages[weights], one.distance(), "", "", one.likelihood("iwae_q_hat"))
+        (f"{REFERENCE}: the reference", STAGES[weights], one.want("q_hat"), "", "", one.want("iwae_q_hat"))
         for weights, one in references.items()
     ]
     drawings = []
@@ -268,21 +263,20 @@ def beyond(plan: Plan) -> Exhibit:
         for weights in trainings[0].weights:
             one = Row(trainings=trainings, mixture=label, weights=weights)
             # One variance is compared with one variance.
-            theirs = references[weights if trainings[0].two_stages else "stage1"].distance()
-            ours = one.distance(source)
+            theirs = references[weights if len(trainings[0].weights) > 1 else "stage1"].want("q_hat")
+            ours = one.want(source)
             changes = [Change(ours=ours, theirs=theirs, show=show) for show in (_difference, effect)]
-            nats: Cell = one.likelihood("iwae_q_hat") if label else "not measured"
+            nats: Cell = one.want("iwae_q_hat") if label else "not measured"
             if source == "transported":
                 nats = ""  # another way from latents to images leaves the likelihood of the model as it is
-            rows.append((f"{variant.name}: {variant.meaning}", stages[weights], ours, *changes, nats))
+                form = (
+                    f"{STAGES[weights].capitalize()}: a transported sample is nearer to a training image than a "
+                    "transported reconstruction of a new image is with chance {}; 0.5 is no difference, more would "
+                    "mean that samples repeat training images."
+                )
+                text.append(one.want("nearer image", source=source, form=form))
+            rows.append((f"{variant.name}: {variant.meaning}", STAGES[weights], ours, *changes, nats))
         if source == "transported":
-            form = (
-                "a transported sample is nearer to a training image than a transported reconstruction of a new image "
-                "is with chance {}; 0.5 is no difference, more would mean that samples repeat training images."
-            )
-            for weights in trainings[0].weights:
-                nearer = f"{stages[weights].capitalize()}: {form}"
-                text.append(row(plan, trainings, weights).nearer("pixel_distance", source, nearer))
             caption = "Upper rows: mean images of samples from q̂, not chosen by eye. Lower rows: the same, transported."
             drawings.append(Drawing(training=trainings[0], name=source, caption=caption))
     return Exhibit(
@@ -296,10 +290,12 @@ def beyond(plan: Plan) -> Exhibit:
 
 def density_of(plan: Plan, variant: Variant) -> tuple[str, str]:
     """(source of samples, label of the mixture) that a variant is measured with."""
-    mixture = plan.measure.mixture
-    own = MixtureForm(components=mixture.components, encodings=variant.encodings)
-    others = {"flow": ("flow", ""), "best_mixture": ("q_hat", BEST), "transported": ("transported", mixture.label)}
-    return others.get(variant.density, ("q_hat", own.label))
+    return {
+        "mixture": ("q_hat", replace(plan.measure.mixture, encodings=variant.encodings).label),
+        "best_mixture": ("q_hat", BEST),
+        "flow": ("flow", ""),
+        "transported": ("transported", plan.measure.mixture.label),
+    }[variant.density]
 
 
 def _difference(difference: Number | None) -> str:
@@ -318,25 +314,13 @@ def effect(difference: Number | None) -> str:
 
 
 EXHIBITS: Mapping[str, Callable[[Plan], Exhibit]] = {
-    "table1": table1,
-    "figure1": figure1,
-    "table2": table2,
-    "figure2": figure2,
-    "table3": table3,
-    "table4": table4,
-    "figure3": figure3,
-    "figure4": figure4,
-    "beyond": beyond,
+    make.__name__: make for make in (table1, figure1, table2, figure2, table3, table4, figure3, figure4, beyond)
 }
 """By their name on the command line, in the order in which they are read."""
 
 
 def exhibits(plan: Plan, targets: Sequence[str]) -> dict[str, Exhibit]:
     """Those of EXHIBITS that are among `targets` and in the plan."""
-    planned = {
-        "table1": plan.plane.variances,
-        "figure1": plan.sweep.variances,
-        "table4": plan.components.numbers,
-        "beyond": plan.variants,
-    }
+    parts = {"table1": plan.plane.variances, "figure1": plan.sweep.variances, "table4": plan.components.numbers}
+    planned = {**parts, "beyond": plan.variants}
     return {key: make(plan) for key, make in EXHIBITS.items() if key in targets and planned.get(key, True)}

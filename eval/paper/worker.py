@@ -3,6 +3,7 @@
 The record RUN/reproduction.json is written after each answer, so that the same command again continues where it was.
 """
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -16,11 +17,9 @@ from eval.images.encoding import encode_split
 from eval.likelihood import measure_likelihood
 from eval.memorisation import measure_memorisation
 from eval.paper.figures import draw, picture_path
-from eval.paper.jobs import Work
-from eval.paper.plan import MixtureForm
-from eval.paper.record import Record, commit, read_record
-from eval.paper.trainings import configuration_hash
-from eval.paper.wanted import BEST, Question, form_of
+from eval.paper.plan import MixtureForm, configuration_hash
+from eval.paper.record import BEST, Question, Record, commit, read_record
+from eval.paper.schedule import Work
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.run import load_run
 from eval.transport import make_transport
@@ -85,41 +84,41 @@ class Worker:
 
     def answer(self, question: Question) -> Any:
         """The result of a question's measurement, or the summary of its mixture's fit."""
-        measure, weights = self.work.measure, question.weights
+        measure, weights, source = self.work.measure, question.weights, question.source
         form = None
         if question.mixture:
-            form = self.best(weights) if question.mixture == BEST else form_of(question.mixture)
+            form = self.best(weights) if question.mixture == BEST else MixtureForm.of_label(question.mixture)
             summary = self.fit(form, weights)
             if question.kind == "mixture":
                 return summary
-        if question.kind == "memorisation" or question.source == "flow":
+        if question.kind == "memorisation" or source == "flow":
             self.encode(weights)
-        if question.source == "flow":
+        if source == "flow":
             fit_run_flow(self.folder, weights=weights)
         run = load_run(self.folder, weights, self.work.device)
         components = form.components if form else 0
-        if question.source == "transported":
+        if source == "transported":
             make_transport(run, components, "full", self.ranks)
-        if question.kind == "fid":
-            wanted = DistanceQuestion(
-                source=question.source,
-                n=measure.distance_images,
-                split=measure.distance_split,
-                mixture=max(components, 1),
-                extractor=measure.extractor,
-                extractor_weights=measure.extractor_weights,
-                seed=measure.seed,
-            )
-            return measure_distance(run, wanted, self.ranks)
-        images = measure.likelihood_images
-        if question.kind == "likelihood":
-            samples = measure.importance_samples
-            asked = LikelihoodQuestion(images=images, samples=samples, mixture=components, seed=measure.seed)
-            return measure_likelihood(run, asked, self.ranks)
-        if question.kind == "uncertainty":
-            return measure_uncertainty(run, UncertaintyQuestion(images=images, seed=measure.seed), self.ranks)
-        source, images = question.source or "q_hat", measure.memorisation_images
-        nearest = MemorisationQuestion(source=source, images=images, mixture=components, seed=measure.seed)
+        seed, images = measure.seed, measure.likelihood_images
+        match question.kind:
+            case "fid":
+                wanted = DistanceQuestion(
+                    source=source,
+                    n=measure.distance_images,
+                    split=measure.distance_split,
+                    mixture=max(components, 1),
+                    extractor=measure.extractor,
+                    seed=seed,
+                )
+                return measure_distance(run, wanted, self.ranks)
+            case "likelihood":
+                samples = measure.importance_samples
+                values = LikelihoodQuestion(images=images, samples=samples, mixture=components, seed=seed)
+                return measure_likelihood(run, values, self.ranks)
+            case "uncertainty":
+                return measure_uncertainty(run, UncertaintyQuestion(images=images, seed=seed), self.ranks)
+        images = measure.memorisation_images
+        nearest = MemorisationQuestion(source=source or "q_hat", images=images, mixture=components, seed=seed)
         return measure_memorisation(run, nearest, self.ranks)
 
     def draw(self, name: str) -> None:
@@ -152,10 +151,8 @@ class Worker:
 
     def best(self, weights: str) -> MixtureForm:
         """The form whose mixture gives held-out codes the highest likelihood."""
-        forms = [
-            MixtureForm(components=components, encodings=self.work.measure.mixture.encodings)
-            for components in self.work.measure.candidates
-        ]
+        measure = self.work.measure
+        forms = [dataclasses.replace(measure.mixture, components=components) for components in measure.candidates]
         return max(forms, key=lambda form: self.fit(form, weights)["held_out"]["nats"])
 
 

@@ -3,9 +3,8 @@
 from typing import Any
 
 from eval.paper.evidence import Evidence
-from eval.paper.plan import Budget, Components, MixtureForm, Plan, Plane, Sweep
+from eval.paper.plan import Budget, Components, MixtureForm, Plan, Variances, method_trainings
 from eval.paper.record import Record
-from eval.paper.trainings import method_training
 from eval.protocol import DistanceProtocol, LikelihoodProtocol
 from eval.results import DistanceResult, LatentDivergence, LikelihoodResult, Measured
 
@@ -34,9 +33,9 @@ def plan(**fields) -> Plan:
                 "VAE": {"objective.name": "vae"},
                 "WAE": {"objective.name": "wae_mmd"},
             },
-            "plane": Plane(variances=()),
-            "sweep": Sweep(variances=()),
-            "components": Components(numbers=()),
+            "plane": Variances(),
+            "sweep": Variances(),
+            "components": Components(),
             **fields,
         }
     )
@@ -96,9 +95,9 @@ def likelihood(q_hat: float, prior: float, *, cap: float, error: float = 0.01, k
 def evidence(made: Plan, results: dict[tuple[str, int], dict[str, Any]]) -> Evidence:
     """Evidence from the results of (method, seed)."""
     records = {
-        method_training(made, method, seed).name: Record(
-            configuration="c", data="d", commit="1234", training={"images": 10}, results=found
-        )
+        one.name: Record(configuration="c", data="d", commit="1234", training={"images": 10}, results=found)
         for (method, seed), found in results.items()
+        for one in method_trainings(made, method)
+        if one.seed == seed
     }
     return Evidence(plan=made, records=records)

@@ -6,37 +6,44 @@ import pytest
 from support.evidence_cases import plan
 
 from eval.paper.jobs import jobs
-from eval.paper.plan import Components, Plane, Sweep, Variant, read_plan
-from eval.paper.record import KEPT, read_kept
+from eval.paper.plan import (
+    Components,
+    Variances,
+    Variant,
+    configuration_hash,
+    method_trainings,
+    read_plan,
+    resolved,
+    variance_trainings,
+)
+from eval.paper.record import KEPT, Question, read_kept
 from eval.paper.tables import EXHIBITS
-from eval.paper.trainings import configuration_hash, method_training, resolved, sweep_training
-from eval.paper.wanted import Question
 
 
 def test_a_method_of_one_stage_sees_as_many_images_as_one_of_two():
     made = plan()
     for method in made.methods:
-        fields = method_training(made, method, 0).fields
+        fields = method_trainings(made, method)[0].fields
         assert fields["stage1.max_epochs"] + fields["stage2.max_epochs"] == 6
-    assert method_training(made, "VAE", 0).fields["stage2.max_epochs"] == 0
+    assert method_trainings(made, "VAE")[0].fields["stage2.max_epochs"] == 0
 
 
 def test_a_training_that_two_tables_need_is_one_job():
     made = plan(
         seeds=(0,),
-        sweep=Sweep(variances=(0.5, 0.1, "learned"), seeds=(0,)),
+        sweep=Variances(variances=(0.5, 0.1, "learned"), seeds=(0,)),
         variants=(Variant(name="one-stage", meaning="no second stage", fields={"stage2.max_epochs": 0}),),
     )
-    assert sweep_training(made, 0.5, 0).name == "vae-seed0"
-    assert sweep_training(made, "learned", 0).name == "one-stage-seed0"
+    assert variance_trainings(made, "sweep", 0.5)[0].name == "vae-seed0"
+    assert variance_trainings(made, "sweep", "learned")[0].name == "one-stage-seed0"
     names = [job.training.name for job in jobs(made, EXHIBITS)]
     assert sorted(names) == ["one-stage-seed0", "ours-seed0", "sigma2-0.1-seed0", "vae-seed0", "wae-seed0"]
 
 
 def test_no_two_jobs_train_the_same_configuration():
     made = plan(
-        sweep=Sweep(variances=(0.5, 1.0, "learned"), seeds=(0, 1)),
-        plane=Plane(variances=(0.5, "learned"), seeds=(0,), fields={"model.latent_dim": 2}),
+        sweep=Variances(variances=(0.5, 1.0, "learned"), seeds=(0, 1)),
+        plane=Variances(variances=(0.5, "learned"), seeds=(0,), fields={"model.latent_dim": 2}),
         variants=(Variant(name="ema", meaning="an average", fields={"optimiser.ema_images": 1000}),),
     )
     hashes = [configuration_hash(resolved(made, job.training)) for job in jobs(made, EXHIBITS)]
@@ -45,7 +52,7 @@ def test_no_two_jobs_train_the_same_configuration():
 
 def test_the_hash_ignores_where_a_run_lies_and_sees_what_is_learnt():
     made = plan()
-    training = method_training(made, "ours", 0)
+    training = method_trainings(made, "ours")[0]
     elsewhere = dataclasses.replace(training, name="other", fields={**training.fields, "runs": "/tmp/elsewhere"})
     slower = dataclasses.replace(training, fields={**training.fields, "optimiser.learning_rate": 1e-5})
     same, moved, changed = (configuration_hash(resolved(made, each)) for each in (training, elsewhere, slower))

@@ -6,9 +6,8 @@ from support.running import ROOT
 
 from data_shards.io.errors import InputError
 from eval.paper.jobs import jobs
-from eval.paper.plan import read_plan
+from eval.paper.plan import read_plan, resolved
 from eval.paper.tables import EXHIBITS
-from eval.paper.trainings import resolved
 from eval.printed_results import DATASETS
 
 

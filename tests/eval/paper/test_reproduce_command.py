@@ -18,9 +18,8 @@ from data_shards.manifest import Manifest
 from eval.__main__ import main
 from eval.paper.figures import picture_path
 from eval.paper.jobs import jobs
-from eval.paper.plan import read_plan
+from eval.paper.plan import configuration_hash, read_plan, resolved
 from eval.paper.record import Record, read_kept, write_kept
-from eval.paper.trainings import configuration_hash, resolved
 
 # The first test waits for the whole plan.
 pytestmark = pytest.mark.timeout(600)

@@ -2,10 +2,9 @@
 
 import pytest
 
-from eval.paper.jobs import Work
 from eval.paper.plan import Measurements
-from eval.paper.schedule import last_line, run_here
-from eval.paper.wanted import Question
+from eval.paper.record import Question
+from eval.paper.schedule import Work, last_line, run_here
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ from support.evidence_cases import LABEL, distance, evidence, likelihood, plan
 
 from eval.paper.evidence import Number, mean_of
 from eval.paper.pages import Chapter
-from eval.paper.plan import LEARNED, Aims, Sweep, Variant
+from eval.paper.plan import LEARNED, Aims, Variances, Variant, variance_trainings
 from eval.paper.tables import effect, exhibits
-from eval.paper.trainings import sweep_training
 from eval.paper.verdicts import AGREES, CANNOT, DISAGREES, OPEN, aims, verdict_table, verdicts
 
 Q_HAT = f"fid q_hat {LABEL} final"
@@ -115,13 +114,13 @@ def test_a_gain_in_likelihood_that_rounds_to_nothing_decides_nothing():
 
 @pytest.mark.parametrize(("fixed", "expected"), [(450, DISAGREES), (497, OPEN), (503, OPEN), (550, AGREES)])
 def test_single_trainings_of_figure_1_are_compared_by_the_spread_of_the_references_seeds(fixed, expected):
-    made = plan(sweep=Sweep(variances=(0.01, LEARNED), seeds=(0,)))
+    made = plan(sweep=Variances(variances=(0.01, LEARNED), seeds=(0,)))
     known = evidence(
         made, {("ours", seed): {f"fid q_hat {LABEL} stage1": distance(500.0 + 2 * seed)} for seed in range(3)}
     )
     for variance, value in ((0.01, fixed), (LEARNED, 500)):
         record = dataclasses.replace(known.records["ours-seed0"], results={Q_HAT: distance(value)})
-        known.records[sweep_training(made, variance, 0).name] = record
+        known.records[variance_trainings(made, "sweep", variance)[0].name] = record
     assert verdict(verdicts(known), "smallest distance of all") == expected
 
 
