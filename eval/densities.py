@@ -1,20 +1,15 @@
 """The densities that latents are drawn from, and all sets of images that are compared with real ones, by name.
 
-A new density is a file in `eval/images` with a function such as `_flow` below, and an entry with its name in DENSITIES:
-the command fid, the protocols, the report and `open_run` take it from there. What takes seconds to import is imported
-when a density is loaded.
+A new density is a file in `eval/images` with a function such as `eval.images.sources.flow_density`, and an entry with
+its name in DENSITIES: the command fid, the protocols, the report and `open_run` take it from there. What takes seconds
+to import is imported when a density is loaded.
 """
 
-import copy
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
     from eval.images.sources import LoadedDensity
     from eval.run import MeasuredRun
 
@@ -37,58 +32,15 @@ class Density(Source):
 
     latents: str
     """How an image is generated, for the protocol."""
-    load: "Callable[[MeasuredRun, int, str], LoadedDensity]"
-    """A run, and components and covariance type of its mixture. Raises InputError where what it needs is not fitted."""
+    loader: str
+    """module:function of a run, and components and covariance type of its mixture, to a `LoadedDensity`."""
     of_mixture: bool = False
     """True where it depends on which mixture was fitted."""
 
-
-def _mixture(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
-    from eval.images.sources import LoadedDensity, mixture_sampler
-    from eval.run import mixture_digest
-
-    mixture = run.mixture(components, covariance)
-
-    def log_density(device: "torch.device") -> "Callable[[Tensor], Tensor]":
-        there = mixture if device.type == "cpu" else run.mixture(components, covariance, device)
-        return there.score_samples
-
-    return LoadedDensity(
-        sampler=mixture_sampler(mixture.parameters),
-        log_density=cache(log_density),
-        digest=mixture_digest(mixture),
-    )
-
-
-def _transported(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
-    from eval.images.sources import LoadedDensity, mixture_sampler
-    from eval.transport import load_transport
-
-    transport = load_transport(run, components, covariance)
-    sampler = mixture_sampler(transport.mixture.parameters)
-    return LoadedDensity(sampler=sampler, finish=transport.apply, digest=transport.digest)
-
-
-def _prior(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
-    from eval.images.sources import LoadedDensity, prior_sampler
-    from trainer.objectives.gaussian import log_prior
-
-    return LoadedDensity(sampler=prior_sampler(run.model.latent_dim), log_density=lambda device: log_prior)
-
-
-def _flow(run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
-    from eval.images.blocks import BLOCK
-    from eval.images.sources import LoadedDensity
-    from trainer.flow import load_flow
-    from trainer.run_folder.checkpoint import fingerprint
-
-    flow = load_flow(run.folder, run.weights)
-    return LoadedDensity(
-        sampler=lambda generator: flow.sample(BLOCK, generator),
-        # A copy, as samples are drawn on the CPU.
-        log_density=cache(lambda device: copy.deepcopy(flow).to(device).score_samples),
-        digest=f"{fingerprint(flow.state_dict()):016x}",
-    )
+    def load(self, run: "MeasuredRun", components: int, covariance: str) -> "LoadedDensity":
+        """The density that was fitted to a run. Raises InputError where what it needs is not fitted."""
+        module, _, function = self.loader.partition(":")
+        return cast("LoadedDensity", getattr(import_module(module), function)(run, components, covariance))
 
 
 DENSITIES: dict[str, Density] = {
@@ -99,7 +51,7 @@ DENSITIES: dict[str, Density] = {
             title="samples from q̂",
             help="samples from the fitted mixture",
             latents="z ~ q_hat, image g(z)",
-            load=_mixture,
+            loader="eval.images.sources:mixture_density",
             of_mixture=True,
         ),
         Density(
@@ -107,7 +59,7 @@ DENSITIES: dict[str, Density] = {
             title="samples from q̂, transported",
             help="the same, transported to the distribution of real images, see python -m eval transport",
             latents="z ~ q_hat, image A(g(z))",
-            load=_transported,
+            loader="eval.transport:transported_density",
             of_mixture=True,
         ),
         Density(
@@ -115,14 +67,14 @@ DENSITIES: dict[str, Density] = {
             title="samples from the prior",
             help="samples from N(0, I)",
             latents="z ~ N(0, I), image g(z)",
-            load=_prior,
+            loader="eval.images.sources:prior_density",
         ),
         Density(
             name="flow",
             title="samples from the flow",
             help="samples from the flow fitted to the codes, see python -m trainer.flow",
             latents="z ~ flow, image g(z)",
-            load=_flow,
+            loader="eval.images.sources:flow_density",
         ),
     )
 }

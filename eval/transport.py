@@ -26,7 +26,7 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
-from eval.images.sources import from_shards, mixture_sampler
+from eval.images.sources import LoadedDensity, from_shards, mixture_sampler
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import mixture_folder
@@ -344,6 +344,13 @@ def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transp
         return Transport(mixture=mixture, basis=tensors.pop("basis", None), **tensors)
     except TypeError as error:
         raise _FILES.damaged(folder, str(error)) from error
+
+
+def transported_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
+    """The mixture q_hat of the run's codes, whose mean images are transported."""
+    transport = load_transport(run, components, covariance)
+    sampler = mixture_sampler(transport.mixture.parameters)
+    return LoadedDensity(sampler=sampler, finish=transport.apply, digest=transport.digest)
 
 
 def _summary(folder: Path) -> TransportSummary | None:

@@ -1,6 +1,7 @@
 """Shards of a data set that is known by name: what to build, and an estimate of what it takes."""
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES, BuildOptions, build, finished, merge, recipe, shard_ranges
@@ -8,13 +9,18 @@ from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import Encoding, Pixels
-from data_shards.sources.celeba import CELEBA
-from data_shards.sources.folder import FOLDER
-from data_shards.sources.idx import FASHION_MNIST, MNIST
 from data_shards.sources.source import Dataset, Source
 
-SOURCES: dict[str, Dataset] = {known.name: known for known in (CELEBA, MNIST, FASHION_MNIST, FOLDER)}
-"""The data sets that are known by name. A new one is a file in `sources/` and its entry here."""
+SOURCES: dict[str, Dataset] = {
+    known.name: known
+    for module in (
+        "celeba",
+        "idx",
+        "folder",
+    )
+    for known in import_module(f"data_shards.sources.{module}").DATASETS
+}
+"""The data sets that are known by name. A new one is a file in `sources/` and a line here."""
 
 # JPEGs of 178 x 218 pixels that one core of 2021 decodes, crops and resizes to 64 x 64 in a second.
 _IMAGES_PER_CORE_SECOND = 1800

@@ -73,14 +73,16 @@ class CelebASource:
         return fingerprint_of_keys({**self.keys, "attributes": [str(self._attributes is not None)]})
 
 
-CELEBA = Dataset(
-    name="celeba",
-    open=lambda folder, _: CelebASource(folder),
-    files="folder with img_align_celeba/ or img_align_celeba.zip, list_eval_partition.txt and perhaps "
-    "list_attr_celeba.txt",
-    channels=3,
-    crop=140,
-    num_valid=None,
+DATASETS = (
+    Dataset(
+        name="celeba",
+        open=lambda folder, _: CelebASource(folder),
+        files="folder with img_align_celeba/ or img_align_celeba.zip, list_eval_partition.txt and perhaps "
+        "list_attr_celeba.txt",
+        channels=3,
+        crop=140,
+        num_valid=None,
+    ),
 )
 
 

@@ -60,10 +60,12 @@ class FolderSource:
         return fingerprint_of_keys(listed)
 
 
-FOLDER = Dataset(
-    name="folder",
-    open=lambda folder, num_valid: FolderSource(folder, num_valid=num_valid),
-    files="any folder of images, with train/, valid/, test/ in it or not",
+DATASETS = (
+    Dataset(
+        name="folder",
+        open=lambda folder, num_valid: FolderSource(folder, num_valid=num_valid),
+        files="any folder of images, with train/, valid/, test/ in it or not",
+    ),
 )
 
 

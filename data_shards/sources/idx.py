@@ -212,5 +212,4 @@ def _keep(folder: Path, cached: Path) -> None:
         os.replace(folder / name, cached / name)
 
 
-MNIST = _dataset("mnist")
-FASHION_MNIST = _dataset("fashion-mnist", find=find_fashion_mnist)
+DATASETS = (_dataset("mnist"), _dataset("fashion-mnist", find=find_fashion_mnist))

@@ -3,8 +3,10 @@
 Latents to generate from are drawn block by block, here from the prior or the mixture q_hat (equation 12).
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import islice
 
 import torch
@@ -12,9 +14,13 @@ from torch import Tensor
 
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
+from eval.run import MeasuredRun, mixture_digest
+from trainer.flow import load_flow
 from trainer.mixture.parameters import Parameters
 from trainer.networks import SigmaVAE
 from trainer.noise import seeded_generator
+from trainer.objectives.gaussian import log_prior
+from trainer.run_folder.checkpoint import fingerprint
 
 LatentSampler = Callable[[torch.Generator], Tensor]
 """A block's generator to its BLOCK latents, (BLOCK, D) float32."""
@@ -38,6 +44,37 @@ class LoadedDensity:
     """A device to the function of latents (N, D) there to log-densities (N,) in nats; None where images are changed."""
     digest: str = ""
     """16 hexadecimal digits that differ between different parameters; empty where there are none."""
+
+
+def prior_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
+    """N(0, I)."""
+    return LoadedDensity(sampler=prior_sampler(run.model.latent_dim), log_density=lambda device: log_prior)
+
+
+def mixture_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
+    """The mixture q_hat of the run's codes."""
+    mixture = run.mixture(components, covariance)
+
+    def log_density(device: torch.device) -> Callable[[Tensor], Tensor]:
+        there = mixture if device.type == "cpu" else run.mixture(components, covariance, device)
+        return there.score_samples
+
+    return LoadedDensity(
+        sampler=mixture_sampler(mixture.parameters),
+        log_density=cache(log_density),
+        digest=mixture_digest(mixture),
+    )
+
+
+def flow_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
+    """The flow fitted to the run's codes."""
+    flow = load_flow(run.folder, run.weights)
+    return LoadedDensity(
+        sampler=lambda generator: flow.sample(BLOCK, generator),
+        # A copy, as samples are drawn on the CPU.
+        log_density=cache(lambda device: copy.deepcopy(flow).to(device).score_samples),
+        digest=f"{fingerprint(flow.state_dict()):016x}",
+    )
 
 
 def prior_sampler(latent_dim: int) -> LatentSampler:
