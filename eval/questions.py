@@ -17,7 +17,7 @@ class DistanceQuestion:
     """How far are n images of a source from the real images of a split?"""
 
     source: str
-    """One of `eval.densities.SOURCES`."""
+    """One of `eval.images.densities.SOURCES`."""
     n: int | None = None
     """Images compared, at least 2; None for as many as `sufficient` says."""
     split: str = "test"

@@ -127,7 +127,7 @@ class LikelihoodResult(VarianceResult):
     protocol: LikelihoodProtocol
     """What the numbers depend on."""
     values: Mapping[str, Measured]
-    """Means over the images by name, see `eval.likelihood`."""
+    """Means over the images by name, see `eval.measurements.likelihood`."""
     active_dimensions: int
     """Latents whose posterior mean varies over the images."""
     latent_kl: LatentDivergence | None

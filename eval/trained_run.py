@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from eval.densities import DENSITIES
 from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK, image_noise
+from eval.images.densities import DENSITIES
 from eval.images.sources import LoadedDensity, block_latents
-from eval.likelihood import log_mean_exp, sample_posterior
+from eval.measurements.likelihood import log_mean_exp, sample_posterior
 from eval.questions import DistanceQuestion
 from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run
@@ -28,7 +28,7 @@ from trainer.mixture.density import MixtureDensity
 from trainer.networks import Likelihood, Posterior
 from trainer.process_group import single
 
-_SOURCES = {"mixture": "q_hat"}  # names in this module that `eval.densities` has otherwise
+_SOURCES = {"mixture": "q_hat"}  # names in this module that `eval.images.densities` has otherwise
 _DEFAULT_COMPONENTS = DistanceQuestion.mixture
 
 
@@ -63,8 +63,8 @@ class TrainedRun:
         """n latents (n, D) and their mean images (n, C, H, W).
 
         density: "mixture", "prior", "flow", "transported", which is the mixture's latents with transported images, or
-        another name of `eval.densities.DENSITIES`. Image i is a function of (seed, i): those of `python -m eval fid`
-        before they are rounded to 8 bits.
+        another name of `eval.images.densities.DENSITIES`. Image i is a function of (seed, i): those of
+        `python -m eval fid` before they are rounded to 8 bits.
         """
         if n < 1:
             raise InputError(f"{n} is below 1", parameter="n")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from data_shards.io.errors import InputError
 from eval.commands.options import add_mixture_options, add_run_options, chosen_part, question_of
-from eval.densities import SOURCES
 from eval.distance.measures import FURTHER
+from eval.images.densities import SOURCES
 from eval.questions import IMAGE_FORMATS, INCEPTION_MODES, DistanceQuestion
 
 if TYPE_CHECKING:

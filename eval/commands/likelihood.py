@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/likelihood.json; a result by the same protocol is only printed."""
-    from eval.likelihood import measure_likelihood
+    from eval.measurements.likelihood import measure_likelihood
     from eval.run import load_run
     from trainer.process_group import process_group
 

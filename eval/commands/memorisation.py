@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
 
     A result by the same protocol is only printed.
     """
-    from eval.memorisation import measure_memorisation, memorisation_path
+    from eval.measurements.memorisation import measure_memorisation, memorisation_path
     from eval.run import load_run
     from trainer.process_group import process_group
 

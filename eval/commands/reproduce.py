@@ -17,7 +17,7 @@ from eval.paper.plan import Plan, read_plan
 from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_kept, write_kept
 from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs
 from eval.paper.tables import EXHIBITS, exhibits
-from eval.printed_results import DATASETS
+from eval.report.printed_results import DATASETS
 from trainer.dry_run import SUSTAINED
 
 

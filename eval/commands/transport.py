@@ -15,8 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes RUN/transports/K-COVARIANCE[-stage1], for `python -m eval fid --from transported`."""
+    from eval.images.transport import fitted_before, make_transport, transport_folder
     from eval.run import load_run
-    from eval.transport import fitted_before, make_transport, transport_folder
     from trainer.process_group import process_group
 
     for name, least in (("mixture", 1), ("seed", 0)):

@@ -19,8 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/uncertainty.json; a result by the same protocol is only printed."""
+    from eval.measurements.uncertainty import measure_uncertainty
     from eval.run import load_run
-    from eval.uncertainty import measure_uncertainty
     from trainer.process_group import process_group
 
     question = question_of(UncertaintyQuestion, args)

@@ -9,13 +9,13 @@ import torch
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
-from eval.densities import DENSITIES, SOURCES
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.features import extract, reference_statistics
 from eval.distance.measures import FRECHET, FURTHER
 from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK
+from eval.images.densities import DENSITIES, SOURCES
 from eval.images.files import ImageFolder
 from eval.images.sources import ImageSource, from_shards, generated, reconstructed, unchanged
 from eval.protocol import DistanceProtocol

@@ -34,7 +34,7 @@ Finish = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedDensity:
-    """A density of latents with the parameters that were fitted to a run, see `eval.densities`."""
+    """A density of latents with the parameters that were fitted to a run, see `eval.images.densities`."""
 
     sampler: LatentSampler
     """Draws the latents of a block."""

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from eval.images.sources import block_latents, prior_sampler
+from eval.images.transport import load_transport
 from eval.report import gallery
 from eval.report.figures import density_png
 from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
 from eval.run import MeasuredRun
-from eval.transport import load_transport
 from trainer.process_group import single
 from trainer.run_folder import latents
 

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.tables import Table
+from eval.measurements.uncertainty import calibration_verdict
 from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
 from eval.paper.plan import REFERENCE, method_trainings, resolved
 from eval.paper.verdicts import verdict_table
-from eval.printed_results import DATASETS, REMARKS
 from eval.report.charts import bars, line_panels
 from eval.report.document import Missing, Page, Picture, Section
+from eval.report.printed_results import DATASETS, REMARKS
 from eval.report.tables import uncertainty_table
 from eval.results import DistanceResult, LikelihoodResult
-from eval.uncertainty import calibration_verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Literal
 
 from data_shards.io.tables import plus_minus
-from eval import printed_results
 from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Number, Row, Wanted
 from eval.paper.plan import (
     LEARNED,
@@ -19,6 +18,7 @@ from eval.paper.plan import (
     variant_trainings,
 )
 from eval.paper.record import BEST
+from eval.report import printed_results
 
 STAGES = {"stage1": "end of stage 1", "final": "final"}
 

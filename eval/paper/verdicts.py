@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Literal
 
 from data_shards.io.tables import Table
-from eval import printed_results
 from eval.paper.evidence import Evidence, Number, mean_of
 from eval.paper.plan import LEARNED, REFERENCE, variant_trainings
 from eval.paper.tables import component_rows, method_rows, printed_likelihood, reference_row, row, variance_rows, wanted
+from eval.report import printed_results
 
 AGREES, DISAGREES, OPEN, CANNOT = "agrees", "does not", "not settled", "cannot"
 _SMALLEST_GAIN = 0.05

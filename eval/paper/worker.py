@@ -14,16 +14,16 @@ from data_shards.io.errors import InputError, command
 from data_shards.manifest import Manifest
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
-from eval.likelihood import measure_likelihood
-from eval.memorisation import measure_memorisation
+from eval.images.transport import make_transport
+from eval.measurements.likelihood import measure_likelihood
+from eval.measurements.memorisation import measure_memorisation
+from eval.measurements.uncertainty import measure_uncertainty
 from eval.paper.figures import draw, picture_path
 from eval.paper.plan import MixtureForm, configuration_hash
 from eval.paper.record import BEST, Question, Record, commit, read_record
 from eval.paper.schedule import Work
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.run import load_run
-from eval.transport import make_transport
-from eval.uncertainty import measure_uncertainty
 from trainer.config.config import load_config
 from trainer.flow import fit_run_flow
 from trainer.loop import train

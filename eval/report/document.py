@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from data_shards.io.tables import Table
-from eval.printed_results import Remark
+from eval.report.printed_results import Remark
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from eval.images.transport import Transport
 from eval.report.charts import INK
-from eval.transport import Transport
 from trainer.networks import Likelihood, SigmaVAE
 
 COLUMNS = 10

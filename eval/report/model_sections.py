@@ -5,12 +5,12 @@ from torch import Tensor
 
 from eval.images.blocks import subset_blocks, subset_indices
 from eval.images.sources import block_latents, mixture_sampler, prior_sampler
+from eval.images.transport import Transport, fitted_before, load_transport
 from eval.report import gallery
 from eval.report.document import Missing, Picture, Section
 from eval.report.figures import density_figure
 from eval.report.gallery import Scale
 from eval.run import MeasuredRun
-from eval.transport import Transport, fitted_before, load_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import mixture_folder
 from trainer.networks import SigmaVAE

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from safetensors.torch import load
 
-from eval import printed_results
-from eval.densities import SOURCES
-from eval.report import gallery
+from eval.images.densities import SOURCES
+from eval.measurements.uncertainty import calibration_verdict
+from eval.report import gallery, printed_results
 from eval.report.document import Card, Details, Missing, Page, Picture, Section
 from eval.report.figures import (
     coverage_figure,
@@ -41,7 +41,6 @@ from eval.report.tables import (
 )
 from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult, VarianceResult
 from eval.run import MeasuredRun
-from eval.uncertainty import calibration_verdict
 from trainer.process_group import Ranks
 from trainer.run_folder.log import Event, read_events
 

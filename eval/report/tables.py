@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from data_shards.io.tables import Table, plus_minus
-from eval import printed_results
-from eval.densities import SOURCES
 from eval.distance.measures import FURTHER
+from eval.images.densities import SOURCES
+from eval.report import printed_results
 from eval.results import (
     DistanceResult,
     LikelihoodResult,

@@ -38,8 +38,8 @@ from eval.distance.measures.frechet import frechet_distance
 from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK, block_ids
 from eval.images.sources import ImageSource, to_8_bits
+from eval.images.transport import fit_transport
 from eval.run import MeasuredRun, load_run
-from eval.transport import fit_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
 from trainer.networks import Likelihood, Posterior, SigmaVAE
@@ -98,7 +98,7 @@ def trained(kind: str, run: MeasuredRun, images: Tensor, epochs: int, seed: int)
 
 
 class AsOurs:
-    """pythae's model under the names that `eval.transport` calls."""
+    """pythae's model under the names that `eval.images.transport` calls."""
 
     def __init__(self, model: VAE | RAE_L2, network: SigmaVAE) -> None:
         self.model, self.pixels, self.latent_dim = model, network.pixels, network.latent_dim

@@ -13,7 +13,7 @@ from data_shards import InputError
 from data_shards.stream.stream import ShardStream
 from eval.distance.comparison import comparison
 from eval.images.sources import to_8_bits
-from eval.likelihood import measure_likelihood
+from eval.measurements.likelihood import measure_likelihood
 from eval.questions import DistanceQuestion, LikelihoodQuestion
 from trainer.process_group import single
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from data_shards.io.errors import InputError
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
-from eval.likelihood import measure_likelihood
+from eval.measurements.likelihood import measure_likelihood
 from eval.questions import DistanceQuestion, LikelihoodQuestion
 from eval.run import load_run
 from trainer.config.config import Config

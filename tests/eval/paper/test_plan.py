@@ -8,7 +8,7 @@ from data_shards.io.errors import InputError
 from eval.paper.jobs import jobs
 from eval.paper.plan import read_plan, resolved
 from eval.paper.tables import EXHIBITS
-from eval.printed_results import DATASETS
+from eval.report.printed_results import DATASETS
 
 
 def written(tmp_path, **changes):

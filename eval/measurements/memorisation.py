@@ -19,11 +19,11 @@ from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, gathered, image_noise, subset_blocks, subset_indices
 from eval.images.sources import Finish, to_8_bits, unchanged
+from eval.images.transport import load_transport
 from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion
 from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before
 from eval.run import MeasuredRun, mixture_digest
-from eval.transport import load_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks

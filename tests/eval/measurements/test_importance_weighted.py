@@ -7,7 +7,7 @@ import torch
 from support.linear_gaussian import LinearGaussian
 from torch.distributions import Independent, Normal
 
-from eval.likelihood import effective_samples, importance_weighted, log_mean_exp, sample_posterior
+from eval.measurements.likelihood import effective_samples, importance_weighted, log_mean_exp, sample_posterior
 from trainer.objectives.gaussian import log_prior
 
 SHAPE = (1, 4, 4)

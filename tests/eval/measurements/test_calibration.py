@@ -5,8 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from eval.protocol import VarianceProtocol
-from eval.uncertainty import (
+from eval.measurements.uncertainty import (
     LEVELS,
     average_ranks,
     calibration,
@@ -18,6 +17,7 @@ from eval.uncertainty import (
     reliability,
     sparsification,
 )
+from eval.protocol import VarianceProtocol
 
 PROTOCOL = VarianceProtocol(
     run="none",

@@ -15,7 +15,7 @@ from support.running import run_module
 from data_shards.io.errors import command
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
-from eval.memorisation import chance_nearer, nearest_code_distance, nearest_images
+from eval.measurements.memorisation import chance_nearer, nearest_code_distance, nearest_images
 from trainer.process_group import single
 
 

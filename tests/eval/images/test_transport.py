@@ -9,8 +9,8 @@ from support.running import run_module
 
 from data_shards.io.errors import InputError
 from eval.images.sources import from_shards, mixture_sampler
+from eval.images.transport import fit_transport, load_transport
 from eval.run import load_run
-from eval.transport import fit_transport, load_transport
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
 from trainer.process_group import single
@@ -87,7 +87,7 @@ def test_components_with_enough_images_have_maps_of_their_own_and_the_others_sha
 
 
 def test_large_images_change_in_their_principal_directions_only(run, monkeypatch):
-    monkeypatch.setattr("eval.transport.MOST_DIRECTIONS", 40)
+    monkeypatch.setattr("eval.images.transport.MOST_DIRECTIONS", 40)
     opened = load_run(run)
     fitted = fit_transport(opened, opened.mixture(4, "full"), single()).transport
     basis = fitted.basis
