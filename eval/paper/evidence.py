@@ -93,7 +93,7 @@ class Change:
     """Of the mean difference, a `Number`, or of None where nothing was measured."""
 
 
-Cell = str | Wanted | Change
+Cell = str | float | Wanted | Change
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,8 +211,8 @@ class Evidence:
 
     def text(self, cell: Cell) -> str:
         """What a cell or a sentence shows."""
-        if isinstance(cell, str):
-            return cell
+        if isinstance(cell, str | float):
+            return cell if isinstance(cell, str) else f"{cell:g}"
         if isinstance(cell, Change):
             return cell.show(self.difference(cell.ours, cell.theirs))
         number = self.number(cell)

@@ -53,17 +53,13 @@ def jobs(plan: Plan, targets: Iterable[str]) -> list[Job]:
 def undone(wanted: Sequence[Job], records: Mapping[str, Record], runs: Path, pictures: Path) -> list[Job]:
     """The jobs of which something is missing. pictures: where those of former runs are kept."""
 
-    def drawn(job: Job, name: str) -> bool:
-        path = picture_path(runs / job.training.name, name)
-        return path.exists() or (pictures / path.name).exists()
+    def is_done(job: Job) -> bool:
+        record = records.get(job.training.name)
+        paths = [picture_path(runs / job.training.name, name) for name in job.pictures]
+        drawn = all(path.exists() or (pictures / path.name).exists() for path in paths)
+        return drawn and record is not None and not record.missing(job.questions)
 
-    return [
-        job
-        for job in wanted
-        if (record := records.get(job.training.name)) is None
-        or record.missing(job.questions)
-        or not all(drawn(job, picture) for picture in job.pictures)
-    ]
+    return [job for job in wanted if not is_done(job)]
 
 
 def ensure_shards(plan: Plan, source: str | None) -> None:

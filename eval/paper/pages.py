@@ -39,29 +39,21 @@ class Chapter:
             nothing = f"Nothing was measured: {plan.not_run or 'it has not been run yet'}."
             return Page(title=DATASETS[plan.dataset], lead=[nothing])
         commits = ", ".join(sorted({record.commit for record in records.values()}))
-        missing = [Missing(what=what, command=command) for what in self.missing]
-        return Page(
-            title=DATASETS[plan.dataset],
-            lead=[
-                f"{len(records)} trainings, trained and measured at {commits}.",
-                _training_protocol(self.evidence),
-                *([plan.remark] if plan.remark else []),
-                READING,
+        lead = [f"{len(records)} trainings, trained and measured at {commits}.", _training_protocol(self.evidence)]
+        verdicts = Section(
+            key="verdicts",
+            title="What agrees, and what does not",
+            text=[
+                "Not settled: the difference is within twice its standard error, or something is missing; "
+                "cannot: the printed number is impossible. Seeds: the fewest trainings behind a number."
             ],
-            sections=[
-                Section(
-                    key="verdicts",
-                    title="What agrees, and what does not",
-                    text=[
-                        "Not settled: the difference is within twice its standard error, or something is missing; "
-                        "cannot: the printed number is impossible. Seeds: the fewest trainings behind a number."
-                    ],
-                    tables=[verdict_table(self.evidence)],
-                ),
-                *(self.section(key) for key in self.exhibits),
-                *([Section(key="missing", title="What was not run", missing=missing)] if missing else []),
-            ],
+            tables=[verdict_table(self.evidence)],
         )
+        sections = [verdicts, *(self.section(key) for key in self.exhibits)]
+        if missing := [Missing(what=what, command=command) for what in self.missing]:
+            sections.append(Section(key="missing", title="What was not run", missing=missing))
+        remark = [plan.remark] if plan.remark else []
+        return Page(title=DATASETS[plan.dataset], lead=[*lead, *remark, READING], sections=sections)
 
     def section(self, key: str) -> Section:
         """One exhibit, filled with what was measured."""
@@ -74,13 +66,12 @@ class Chapter:
             text = [calibration_verdict(answer) for answer in answers]
             tables = [uncertainty_table(answers)] if answers else []
         pictures = [_chart(exhibit.chart, evidence)] if exhibit.chart else []
-        for drawing in exhibit.drawings:
-            path = self.pictures / picture_path(Path(drawing.training.name), drawing.name).name
+        for one in exhibit.drawings:
+            path = self.pictures / picture_path(Path(one.training.name), one.name).name
             # A picture of a training of which nothing is known is of a former plan.
-            if drawing.training.name in evidence.records and path.exists():
-                pixels = drawing.name != "density"
-                picture = Picture(name=path.stem, caption=drawing.caption, data=path.read_bytes(), pixels=pixels)
-                pictures.append(picture)
+            if one.training.name in evidence.records and path.exists():
+                data, pixels = path.read_bytes(), one.name != "density"
+                pictures.append(Picture(name=path.stem, caption=one.caption, data=data, pixels=pixels))
         return Section(
             key=key,
             title=exhibit.title,
@@ -116,22 +107,21 @@ def _protocols(evidence: Evidence, wanted: Iterable[Wanted]) -> list[str]:
     said = []
     for answer in (answer for one in wanted for answer in evidence.answers(one).values()):
         if isinstance(answer, DistanceResult):
-            protocol = answer.protocol
-            sentence = (
-                f"Distances are {answer.label} of {protocol.n:,} images to {protocol.n_reference:,} of split "
-                f"{protocol.split} (seed {protocol.seed}, {protocol.channels}, {protocol.quantisation})."
+            by = answer.protocol
+            said.append(
+                f"Distances are {answer.label} of {by.n:,} images to {by.n_reference:,} of split {by.split} (seed "
+                f"{by.seed}, {by.channels}, {by.quantisation})."
             )
             if answer.below_protocol:
-                sentence += " Fewer than 10,000 on one side (50,000 against split train), so they are too large."
+                said[-1] += " Fewer than 10,000 on one side (50,000 against split train), so they are too large."
             if "FID" not in answer.label:
-                sentence += " They are no FID and cannot be compared with the paper's in size, only in order."
-            said.append(sentence)
+                said[-1] += " They are no FID and cannot be compared with the paper's in size, only in order."
         elif isinstance(answer, LikelihoodResult):
-            density = f"q̂ is a mixture {answer.protocol.mixture} fitted to the training codes"
+            how = answer.protocol
             said.append(
-                f"Likelihoods are of {answer.protocol.n:,} images of split {answer.protocol.split}, "
-                f"{answer.protocol.subset}, with {answer.protocol.importance_samples} importance samples, of pixels in "
-                f"{answer.protocol.pixel_scale}; {density}."
+                f"Likelihoods are of {how.n:,} images of split {how.split}, {how.subset}, with "
+                f"{how.importance_samples} importance samples, of pixels in {how.pixel_scale}; q̂ is a mixture "
+                f"{how.mixture} fitted to the training codes."
             )
     return list(dict.fromkeys(said))
 

@@ -62,10 +62,6 @@ def variance_rows(plan: Plan, part: Literal["plane", "sweep"]) -> list[tuple[Var
     return found
 
 
-def _cell(place: float | Wanted) -> Cell:
-    return place if isinstance(place, Wanted) else f"{place:g}"
-
-
 def table1(plan: Plan) -> Exhibit:
     """KL(q_hat || p) for two latents, with the densities."""
     rows, drawings = [], []
@@ -74,7 +70,7 @@ def table1(plan: Plan) -> Exhibit:
         theirs = printed_results.LATENT_KL.get(at)
         printed = plus_minus(f"{theirs[0]}", f"{theirs[1]}") if theirs else ""
         printed += f" at {at:g}" if variance == LEARNED else ""
-        rows.append((_cell(place), one.want("KL"), printed, one.want("elbo")))
+        rows.append((place, one.want("KL"), printed, one.want("elbo")))
         caption = f"Log-densities over the two latents, sigma² {variance}:"
         drawings += [Drawing(training=t, name="density", caption=f"{caption} {t.name}.") for t in one.trainings]
     fields = ", ".join(f"{name} {value}" for name, value in plan.plane.fields.items())
@@ -97,7 +93,7 @@ def figure1(plan: Plan) -> Exhibit:
         title="Figure 1: what the variance balances",
         text=["Every training is of one stage with the whole budget. The paper draws this of MNIST, without numbers."],
         head=("sigma²", "ELBO, nats", "distance, q̂", "distance, prior", "KL(q̂ || p), nats"),
-        rows=[(_cell(place), *numbers.values()) for place, numbers in points],
+        rows=[(place, *numbers.values()) for place, numbers in points],
         chart=Chart(
             name="figure1",
             caption="ELBO, distance of samples and divergence over sigma²; the star is the learned one.",

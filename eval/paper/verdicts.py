@@ -3,9 +3,9 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from data_shards.io.tables import Table
 from eval.paper.evidence import Evidence, Number, mean_of
@@ -18,8 +18,7 @@ _SMALLEST_GAIN = 0.05
 """Nats an image: a smaller difference of two likelihoods is shown as 0.0 and decides nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Verdict(NamedTuple):
     """One claim beside our numbers."""
 
     claim: str
@@ -35,20 +34,14 @@ class Verdict:
 
 def verdict_table(evidence: Evidence) -> Table:
     """Every claim on which something was measured."""
-    rows = [astuple(one) for one in verdicts(evidence)]
-    return Table(head=("claim", "paper", "ours", "agrees", "seeds"), rows=rows)
-
-
-def verdicts(evidence: Evidence) -> list[Verdict]:
-    """The rows of `verdict_table`."""
     parts = (_best_distance, _mixture_or_prior, _divergence_rises, _learned, _gains, _likelihoods, _components, aims)
-    return [one for part in parts for one in part(evidence)]
+    return Table(head=Verdict._fields, rows=[one for part in parts for one in part(evidence)])
 
 
 def _verdict(claim: str, paper: str, ours: str, agrees: str | bool, numbers: Iterable[Number]) -> Verdict:
     if isinstance(agrees, bool):
         agrees = AGREES if agrees else DISAGREES
-    return Verdict(claim=claim, paper=paper, ours=ours, agrees=agrees, seeds=f"{min(one.seeds for one in numbers)}")
+    return Verdict(claim, paper, ours, agrees, f"{min(one.seeds for one in numbers)}")
 
 
 def all_below(pairs: Iterable[tuple[Number, Number]], missing: int = 0) -> str:

@@ -11,9 +11,14 @@ from eval.paper.evidence import Number, mean_of
 from eval.paper.pages import Chapter
 from eval.paper.plan import LEARNED, Aims, Variances, Variant, variance_trainings
 from eval.paper.tables import effect, exhibits
-from eval.paper.verdicts import AGREES, CANNOT, DISAGREES, OPEN, aims, verdict_table, verdicts
+from eval.paper.verdicts import AGREES, CANNOT, DISAGREES, OPEN, aims, verdict_table
 
 Q_HAT = f"fid q_hat {LABEL} final"
+
+
+def verdicts(known):
+    """The rows of the table of verdicts."""
+    return verdict_table(known).rows
 
 
 def verdict(found, words: str) -> str:
