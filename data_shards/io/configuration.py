@@ -308,7 +308,11 @@ _StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.number)
 def parse_yaml(text: str) -> Any:
     """What a YAML text holds. Raises InputError, in one line that begins with `line N`, where it is not valid."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        loader = _StrictLoader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise InputError(f"{line}{error.problem or 'not valid YAML'}") from error
