@@ -20,8 +20,9 @@ The rooms, from the top; each imports only what stands below it:
     io          what all packages share: errors, configurations, atomic files, addresses, locks, tables, progress
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_shards.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from data_shards.build.request import build_shards
@@ -31,15 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["InputError", "Manifest", "ShardStream", "build_shards"]
 
-_MODULES = {
-    "InputError": "data_shards.io.errors",
-    "Manifest": "data_shards.manifest",
-    "ShardStream": "data_shards.stream.stream",
-    "build_shards": "data_shards.build.request",
-}
-
-
-def __getattr__(name: str) -> Any:  # imported when first used: torch takes seconds
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "InputError": "data_shards.io.errors",
+        "Manifest": "data_shards.manifest",
+        "ShardStream": "data_shards.stream.stream",
+        "build_shards": "data_shards.build.request",
+    },
+)

@@ -10,18 +10,18 @@ The rooms, from the top; each imports only what stands below it:
     trained_run         what `open_run` returns, for notebooks and programs
     paper               the tables and figures of the paper, ours beside theirs
     report              one page with everything known of a run
-    distance, likelihood, uncertainty, memorisation
-                        one kind of measurement each: a question becomes a result with its protocol
-    densities           what latents are drawn from, by name
-    transport           maps of mean images to the distribution of real images
-    images              generated, reconstructed and real images, block by block
+    distance, measurements
+                        one kind of measurement a file: a question becomes a result with its protocol
+    images              generated, transported, reconstructed and real images, block by block; `densities` is the table
+                        of what latents are drawn from
     run                 a set of weights with its shards, as measurements see it
-    questions, results, protocol, printed_results
-                        what is asked, what comes back, what it depends on, what the paper prints
+    questions, results, protocol
+                        what is asked, what comes back, what it depends on
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_shards.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from eval.results import DistanceResult, LikelihoodResult, Measured, MemorisationResult, UncertaintyResult
@@ -37,9 +37,15 @@ __all__ = [
     "open_run",
 ]
 
-
-def __getattr__(name: str) -> Any:  # imported when first used: torch takes seconds
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = "eval.trained_run" if name in ("TrainedRun", "open_run") else "eval.results"
-    return getattr(import_module(module), name)
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DistanceResult": "eval.results",
+        "LikelihoodResult": "eval.results",
+        "Measured": "eval.results",
+        "MemorisationResult": "eval.results",
+        "TrainedRun": "eval.trained_run",
+        "UncertaintyResult": "eval.results",
+        "open_run": "eval.trained_run",
+    },
+)

@@ -7,8 +7,9 @@ The rooms, each of which imports only those after it: loop, mixture and flow, dr
 objectives, networks, config, and process_group, noise and preemption.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_shards.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from trainer.config.config import Config, load_config
@@ -16,19 +17,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Config", "load_config", "train"]
 
-_MODULES = {
-    "Config": "trainer.config.config",
-    "load_config": "trainer.config.config",
-    "train": "trainer.loop",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use, so that importing one room of the package stays light.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "Config": "trainer.config.config",
+        "load_config": "trainer.config.config",
+        "train": "trainer.loop",
+    },
+)

@@ -3,8 +3,9 @@
 In Python: `records, ended = run_sweep(read_sweep("tune/configs/fashion_mnist.yaml"), None)`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_shards.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from tune.sweep import run_sweep
@@ -12,19 +13,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SweepConfig", "read_sweep", "run_sweep"]
 
-_MODULES = {
-    "SweepConfig": "tune.sweep_config",
-    "read_sweep": "tune.sweep_config",
-    "run_sweep": "tune.sweep",
-}
-
-
-def __getattr__(name: str) -> Any:
-    # Loaded on first use: Ray takes seconds to import.
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_MODULES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "SweepConfig": "tune.sweep_config",
+        "read_sweep": "tune.sweep_config",
+        "run_sweep": "tune.sweep",
+    },
+)

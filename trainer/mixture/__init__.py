@@ -1,17 +1,17 @@
 """The latent density q_hat(z): a Gaussian mixture fitted to the encodings of a run."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from data_shards.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from trainer.mixture.gaussian_mixture import GaussianMixture
 
 __all__ = ["GaussianMixture"]
 
-
-def __getattr__(name: str) -> Any:
-    # Loaded when it is used: scikit-learn and faiss take seconds that most commands need not spend.
-    if name == "GaussianMixture":
-        from trainer.mixture.gaussian_mixture import GaussianMixture
-
-        return GaussianMixture
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "GaussianMixture": "trainer.mixture.gaussian_mixture",
+    },
+)
