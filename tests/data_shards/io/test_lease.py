@@ -1,0 +1,212 @@
+"""One process at a time works in a folder: also over machines, after crashes, and where many start at once."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from support.running import ROOT
+
+from data_shards.io import lease as leases
+from data_shards.io.errors import InputError
+from data_shards.io.lease import LeaseHeld, LeaseLost, lease
+
+_HOLD = (
+    "import pathlib, sys; from data_shards.io.lease import lease\n"
+    "with lease(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lease on tmp_path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def held_elsewhere(folder, *, host="node7", boot="another boot", silent_seconds=0.0, token="0123abcd"):
+    """A lease file as a process of another machine leaves it. Returns its path."""
+    record = {"token": token, "since": "2026-01-01 00:00:00 +0000", "host": host, "pid": 4242, "started": 1}
+    path = folder / ".lease.json"
+    path.write_text(json.dumps({**record, "boot": boot, "namespace": "pid:[1]", "command": "python -m trainer"}))
+    touched = time.time() - silent_seconds
+    os.utime(path, (touched, touched))
+    return path
+
+
+def test_a_second_process_is_told_in_one_line_who_holds_the_folder(tmp_path, holder):
+    with pytest.raises(InputError) as refused, lease(tmp_path):
+        pass
+    message = str(refused.value)
+    assert "\n" not in message
+    assert f"process {holder.pid} on " in message
+    assert all(part in message for part in (str(tmp_path), "since 20", "--steal-lock"))
+
+
+def test_a_released_lease_leaves_no_file(tmp_path):
+    with lease(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [".lease.json"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_things_with_other_names_in_one_folder_are_held_apart(tmp_path, holder):
+    with lease(tmp_path, "fid"), lease(tmp_path, "likelihood"):
+        pass
+
+
+def test_the_same_process_cannot_hold_a_folder_twice(tmp_path):
+    with lease(tmp_path), pytest.raises(LeaseHeld), lease(tmp_path):
+        pass
+
+
+def test_the_lease_of_a_killed_process_of_this_machine_is_taken_over_at_once(tmp_path, holder, capfd):
+    holder.kill()  # and not waited for: a zombie holds nothing
+    began = time.monotonic()
+    with lease(tmp_path):
+        assert time.monotonic() - began < 2
+    assert capfd.readouterr().err == ""
+
+
+def test_a_number_that_another_process_has_got_since_does_not_hold_the_lease(tmp_path, holder):
+    path = tmp_path / ".lease.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"pid": os.getpid()}))  # started at another time
+    with lease(tmp_path):
+        pass
+
+
+def test_a_silent_holder_on_another_machine_loses_its_lease(tmp_path, capfd):
+    held_elsewhere(tmp_path, silent_seconds=leases.STALE_SECONDS + 1)
+    with lease(tmp_path):
+        pass
+    assert "taken over from process 4242 on node7" in capfd.readouterr().err
+
+
+def test_a_machine_that_restarted_loses_its_leases_sooner(tmp_path):
+    here = leases.this_process().host
+    held_elsewhere(tmp_path, host=here, silent_seconds=leases.RESTARTED_SECONDS + 1)
+    with lease(tmp_path):
+        pass
+
+
+def test_a_holder_on_another_machine_that_shows_a_heartbeat_keeps_its_lease(tmp_path):
+    path = held_elsewhere(tmp_path, silent_seconds=50)
+    beat = threading.Timer(1.0, os.utime, (path,))
+    beat.start()
+    with pytest.raises(LeaseHeld, match="4242 on node7"), lease(tmp_path):
+        pass
+    beat.join()
+
+
+def test_a_holder_on_another_machine_that_falls_silent_is_waited_out(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(leases, "STALE_SECONDS", 3.0)
+    held_elsewhere(tmp_path)
+    began = time.monotonic()
+    with lease(tmp_path):
+        assert 2 < time.monotonic() - began < 10
+    assert capfd.readouterr().err.count("waiting for a sign of life") == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 300, b'{"token": 1}', b'{"token": "../x"}', b"\xff\xfe"])
+def test_a_damaged_lease_file_is_held_until_it_is_old(tmp_path, content):
+    path = tmp_path / ".lease.json"
+    path.write_bytes(content)
+    old = time.time() - leases.STALE_SECONDS - 1
+    os.utime(path, (old, old))
+    with lease(tmp_path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+def test_who_steals_a_lease_gets_it_and_the_former_holder_finds_out(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.1)
+    with lease(tmp_path) as former, lease(tmp_path, steal=True) as new:
+        assert "taken over from" in capfd.readouterr().err
+        new.check()
+        with pytest.raises(LeaseLost, match="taken over by process"):
+            former.check()
+        deadline = time.monotonic() + 5
+        while not former.is_lost:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        former.release()
+        new.check()  # the former holder has not removed it
+
+
+def test_a_lease_file_that_was_removed_is_a_lost_lease(tmp_path):
+    with lease(tmp_path) as held:
+        (tmp_path / ".lease.json").unlink()
+        with pytest.raises(LeaseLost, match="removed"):
+            held.check()
+
+
+def test_the_heartbeat_touches_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    with lease(tmp_path):
+        path = tmp_path / ".lease.json"
+        before, deadline = path.stat().st_mtime_ns, time.monotonic() + 5
+        while path.stat().st_mtime_ns == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_takeover_whose_process_died_halfway_is_completed(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    path = tmp_path / ".lease.json"
+    token = json.loads(path.read_text())["token"]
+    for number in (1, 2):
+        (tmp_path / f".lease.json.{token}.end{number}").write_text(path.read_text())  # made by the dead process
+    with lease(tmp_path):
+        assert [found.name for found in tmp_path.iterdir()] == [".lease.json"]
+
+
+# Each process takes the lease again and again, kills itself while it holds it at times, and counts in a file that only
+# the holder may touch.
+_COMPETE = """
+import os, pathlib, random, signal, sys, time
+from data_shards.io.lease import LeaseHeld, lease
+folder, chance = pathlib.Path(sys.argv[1]), random.Random(int(sys.argv[2]))
+deadline = time.monotonic() + 2
+while time.monotonic() < deadline:
+    try:
+        with lease(folder) as held:
+            handle = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)
+            held.check()
+            (folder / "turns").open("a").write("x")
+            os.unlink(folder / "inside")
+            if chance.random() < 0.05:
+                os.kill(os.getpid(), signal.SIGKILL)
+            os.close(handle)
+    except LeaseHeld:
+        pass
+    except FileExistsError:
+        (folder / "two at once").touch()
+"""
+
+
+def test_of_many_that_start_at_once_and_die_at_times_only_one_is_ever_inside(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    begin = lambda number: subprocess.Popen([sys.executable, "-c", _COMPETE, tmp_path, str(number)], env=environment)  # noqa: E731
+    running, started, deadline = [begin(number) for number in range(6)], 6, time.monotonic() + 3
+    while time.monotonic() < deadline:
+        for place, process in enumerate(running):
+            if process.poll() not in (None, 0):
+                running[place], started = begin(started), started + 1
+        time.sleep(0.05)
+    for process in running:
+        process.wait(timeout=30)
+    assert not (tmp_path / "two at once").exists()
+    assert started > 6
+    assert len((tmp_path / "turns").read_text()) > 100
+    assert not list(tmp_path.glob(".lease.json.*"))
