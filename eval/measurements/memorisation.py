@@ -153,7 +153,7 @@ def _measured(
     """The comparison, and the pictures that belong to it; the same on every process."""
     shards, train_split, count = run.config.data.shards, run.config.data.train_split, question.images
     train_codes = latents.read(run.folder, train_split, weights=run.weights).mean
-    z = mixture.sample(count, seeded_generator(question.seed, "memorisation", 0))  # (N, D)
+    z = mixture.sample(count, seeded_generator(question.seed, "memorisation", 0)).float()  # (N, D)
     transported = question.source == "transported"
     finish = load_transport(run, question.mixture, question.covariance).apply if transported else unchanged
     parts = [part.to(ranks.device) for part in z.split(BLOCK)]

@@ -33,6 +33,7 @@ def parser() -> OneLineParser:
         help="a code is fitted as the Gaussian q(z|x) (default), as its mean, or as one sample",
     )
     add("--iterations", dest="max_iter", type=int, default=50, help="most EM iterations (default 50)")
+    add("--starts", dest="n_init", type=int, default=1, metavar="N", help="fits, of which the best is kept (default 1)")
     add("--tolerance", dest="tol", type=float, default=1e-4, help="relative gain that ends EM (default 1e-4)")
     add("--ridge", dest="reg_covar", type=float, default=1e-6, help="added to every variance (default 1e-6)")
     add("--prior-strength", type=float, help="nu; default: chosen on held-out codes")

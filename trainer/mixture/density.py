@@ -92,26 +92,28 @@ class MixtureDensity:
         return weighted_log_densities(self._points(z), self.parameters).argmax(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n independent draws (n, D) float32, in random order of components. generator: on the CPU."""
+        """n independent draws (n, D) float64, in random order of components. generator: on the CPU."""
         return self.sample_with_components(n, generator)[0]
 
     def sample_with_components(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The draws of `sample`, and the component (n,) int64 of each."""
         parameters, dim, device = self.parameters, self.parameters.dim, self.parameters.means.device
+        if n == 0:
+            return parameters.means[:0], torch.zeros(0, dtype=torch.int64, device=device)
         chosen = torch.multinomial(parameters.weights.cpu(), n, replacement=True, generator=generator)
         noise = torch.randn(n, dim, dtype=torch.float64, generator=generator).to(device)
         chosen = chosen.to(device)
         draws = parameters.means[chosen]  # (n, D)
         if parameters.covariance_type in ("diag", "spherical"):
-            return (draws + parameters.covariances[chosen].sqrt() * noise).float(), chosen
+            return (draws + parameters.covariances[chosen].sqrt() * noise), chosen
         if parameters.covariance_type == "tied":
-            return (draws + noise @ parameters.cholesky(slice(0, 1))[0].t()).float(), chosen
+            return (draws + noise @ parameters.cholesky(slice(0, 1))[0].t()), chosen
         for block in parameters.blocks():
             mine = ((chosen >= block.start) & (chosen < block.stop)).nonzero()[:, 0]
             cholesky = parameters.cholesky(block)
             for rows in mine.split(max(1, _CHUNK_NUMBERS // dim**2)):
                 draws[rows] += (cholesky[chosen[rows] - block.start] @ noise[rows, :, None])[..., 0]
-        return draws.float(), chosen
+        return draws, chosen
 
     def _points(self, z: Tensor) -> Tensor:
         return matrix(z, "z", self.parameters.dim).to(self.parameters.means.device).double()

@@ -1,5 +1,6 @@
 """From points to a fitted mixture: standardisation, k-means start, EM, and the final choice of shrinkage."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -44,6 +45,26 @@ class Start:
     """(K, D)."""
     covariances: Tensor | None = None
     """In the packed shape of `Parameters.covariances`."""
+    record: dict[str, float] | None = None
+    """The last record of the history of the fit that this one continues, so that convergence is seen at once."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to k-means."""
+        return self.weights is not None and self.means is not None and self.covariances is not None
+
+    def grown(self, covariance_type: str, n_components: int) -> Parameters:
+        """The mixture of a complete start, in the data's coordinates.
+
+        The heaviest components are split up to n_components.
+        """
+        assert self.weights is not None
+        assert self.means is not None
+        assert self.covariances is not None
+        whole = Parameters(
+            covariance_type=covariance_type, weights=self.weights, means=self.means, covariances=self.covariances
+        )
+        return grow(whole, n_components)
 
     @staticmethod
     def at(parameters: Parameters) -> "Start":
@@ -60,7 +81,7 @@ class _Phases:
 
     def end(self, phase: str) -> None:
         now = time.monotonic()
-        self.seconds[phase] = now - self._began
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + now - self._began
         self._began = now
 
 
@@ -95,36 +116,57 @@ def fit_mixture(
     inner = replace(settings, reg_covar=settings.reg_covar / standardisation.scale**2)
     data = _divided(standardisation, train, held_out, inner, ranks)
     phases.end("prepare")
-    saved = None
-    if checkpoint is not None:
-        moments = [f"{value:.6g}" for value in (*standardisation.location.tolist(), *data.moment.tolist())]
-        fingerprint = {"settings": asdict(settings), "points": total, "moments": moments}
-        saved = Checkpoints(checkpoint, fingerprint, ranks, checkpoint_seconds)
+    moments = [f"{value:.6g}" for value in (*standardisation.location.tolist(), *data.moment.tolist())]
+    best: tuple[float, FittedMixture] | None = None
+    for place in range(1 if start is not None and start.is_complete else settings.n_init):
+        one = replace(inner, random_state=settings.random_state + place)
+        saved = None
+        if checkpoint is not None:
+            fingerprint = {"settings": asdict(settings), "points": total, "moments": moments, "start": place}
+            saved = Checkpoints(checkpoint, fingerprint, ranks, checkpoint_seconds)
+        found = _fit_from_one_start(data, start, standardisation, one, ranks, saved, after, phases)
+        if best is None or found[0] > best[0]:
+            best = found
+    assert best is not None
+    return replace(best[1], settings=settings)
+
+
+def _fit_from_one_start(
+    data: "_Data",
+    start: Start | None,
+    standardisation: Standardisation,
+    settings: Settings,
+    ranks: Ranks,
+    saved: Checkpoints | None,
+    after: Callable[[EMState], None] | None,
+    phases: _Phases,
+) -> tuple[float, FittedMixture]:
+    """(log-likelihood that starts are compared by, the fit)."""
     e_step = data.e_step(settings)
     state = saved.resume(e_step, settings.covariance_type) if saved is not None else None
     if state is None:
-        state = EMState(_started(start, standardisation, data, inner, ranks, saved))
+        state = EMState(_started(start, standardisation, data, settings, ranks, saved))
+        if start is not None and start.record is not None:
+            state.before = _in_data_units([start.record], -standardisation.log_density_shift)[0]
     phases.end("k-means")
 
-    expectation_maximisation(state, e_step, inner, ranks, _after_iteration(saved, e_step, standardisation, after))
+    expectation_maximisation(state, e_step, settings, ranks, _after_iteration(saved, e_step, standardisation, after))
     phases.end("EM")
-    final, nu, inflation, loss = _finish(data, state.parameters, e_step, inner, ranks, phases)
+    final = _finish(data, state, e_step, settings, ranks, phases)
     # With thousands of components the E-step and the former parameters are a third of all memory.
     converged, n_iter, history = state.converged, state.iteration, state.history
     del e_step, state
-    return FittedMixture(
-        parameters=standardisation.invert(final),
-        settings=settings,
-        record=FitRecord(
-            converged=converged,
-            n_iter=n_iter,
-            history=_in_data_units(history, standardisation.log_density_shift),
-            prior_strength=nu,
-            inflation=inflation,
-            truncation_loss=loss,
-            seconds=phases.seconds,
-        ),
+    record = FitRecord(
+        converged=converged,
+        n_iter=n_iter,
+        history=_in_data_units(history, standardisation.log_density_shift),
+        prior_strength=final.prior_strength,
+        inflation=final.inflation,
+        truncation_loss=final.truncation_loss,
+        seconds=phases.seconds,
     )
+    parameters = standardisation.invert(final.parameters)
+    return final.log_likelihood, FittedMixture(parameters=parameters, settings=settings, record=record)
 
 
 def _after_iteration(
@@ -197,10 +239,11 @@ def _started(
     saved: Checkpoints | None,
 ) -> Parameters:
     """The first parameters, of standardised points."""
-    given = {name: tensor.to(ranks.device) for name, tensor in vars(start or Start()).items() if tensor is not None}
-    if len(given) == 3:
-        whole = Parameters(covariance_type=settings.covariance_type, **given)
-        return standardisation.apply_to_parameters(grow(whole, settings.n_components))
+    names = ("weights", "means", "covariances")
+    given = {name: getattr(start, name).to(ranks.device) for name in names if getattr(start, name, None) is not None}
+    if start is not None and start.is_complete:
+        whole = start.grown(settings.covariance_type, settings.n_components).to(ranks.device)
+        return standardisation.apply_to_parameters(whole)
     found = kmeans_start(data.points, settings, ranks, None if saved is None else saved.kmeans)
     if not given:
         return found
@@ -226,32 +269,63 @@ def kmeans_start(
     return m_step(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
 
 
-def _finish(
-    data: _Data, parameters: Parameters, e_step: EStep, settings: Settings, ranks: Ranks, phases: _Phases
-) -> tuple[Parameters, float, float, float | None]:
-    """The last M-step, from an exact E-step: (parameters, prior strength, inflation, truncation loss)."""
+@dataclass(frozen=True, kw_only=True)
+class _Final:
+    """The end of one fit, for standardised points. log_likelihood: nats a point, which starts are compared by."""
+
+    parameters: Parameters
+    prior_strength: float
+    inflation: float
+    truncation_loss: float | None = None
+    log_likelihood: float
+
+
+def _finish(data: _Data, state: EMState, e_step: EStep, settings: Settings, ranks: Ranks, phases: _Phases) -> _Final:
+    """The choice of shrinkage and the last M-step, from an exact E-step.
+
+    Where nothing is chosen and the E-step of EM was exact, the last M-step is that of the iteration that converged, and
+    a fit that was cut off by max_iter ends with the M-step that it had.
+    """
+    parameters, nu, inflation = state.parameters, settings.nu(state.parameters.dim), settings.inflation or 1.0
+    chooses = data.held_out is not None and settings.has_choices
+    if settings.max_iter == 0 or not (chooses or settings.width or state.converged):
+        start_or_last = parameters if settings.max_iter == 0 else parameters.inflated(inflation)
+        log_likelihood = state.history[-1]["log_likelihood"] if state.history else -math.inf
+        return _Final(parameters=start_or_last, prior_strength=nu, inflation=inflation, log_likelihood=log_likelihood)
     truncated = None
     if settings.width:
         truncated = e_step.statistics(parameters, 1.0).all_reduce(ranks).mean_log_likelihood
     statistics = e_step.exact("train", parameters).all_reduce(ranks)
     loss = None if truncated is None else statistics.mean_log_likelihood - truncated
+    # As `lower_bound_`: of the mixture before its last M-step.
+    log_likelihood = statistics.mean_log_likelihood
     phases.end("exact pass")
-    nu, inflation = settings.nu(parameters.dim), settings.inflation or 1.0
-    if data.held_out is not None and settings.has_choices:
-        nu, inflation = _chosen_shrinkage(statistics, e_step, settings, parameters.dim, ranks)
+    if chooses:
+        nu, inflation, log_likelihood = _chosen_shrinkage(statistics, e_step, settings, parameters.dim, ranks)
+    elif data.held_out is not None:
+        sums = ranks.sum_(e_step.held_out(parameters)).tolist()
+        log_likelihood = sums[0] / sums[1]
     if data.held_out is not None and data.returning:
         e_step.forget()
         statistics.add_(e_step.exact("held_out", parameters).all_reduce(ranks))
     e_step.forget()
     final = m_step(statistics, settings.covariance_type, ridge=settings.reg_covar, prior_strength=nu)
     phases.end("choice")
-    return final.inflated(inflation), nu, inflation, loss
+    return _Final(
+        parameters=final.inflated(inflation),
+        prior_strength=nu,
+        inflation=inflation,
+        truncation_loss=loss,
+        log_likelihood=log_likelihood,
+    )
 
 
 def _chosen_shrinkage(
     statistics: Statistics, e_step: EStep, settings: Settings, dim: int, ranks: Ranks
-) -> tuple[float, float]:
-    """(prior strength, inflation) with the best held-out log-likelihood; those that the settings fix are kept.
+) -> tuple[float, float, float]:
+    """(prior strength, inflation, held-out nats a point) with the best held-out log-likelihood.
+
+    What the settings fix is kept.
 
     The likelihood has one maximum over the prior strength, so that a walk uphill from that of the fit finds it.
     """
@@ -260,20 +334,21 @@ def _chosen_shrinkage(
 
     @cache
     def best_inflation(place: int) -> tuple[float, float]:
-        """(sum of held-out log-likelihoods, inflation) for one strength."""
+        """(held-out nats a point, inflation) for one strength."""
         e_step.forget()
         parameters = m_step(
             statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=strengths[place]
         )
         sums = ranks.sum_(e_step.held_out(parameters, inflations)).tolist()
-        return max(zip(sums[:-1], inflations, strict=True))
+        return max(zip((value / sums[-1] for value in sums[:-1]), inflations, strict=True))
 
     place = min(range(len(strengths)), key=lambda i: abs(strengths[i] - settings.nu(dim)))
     while True:
         around = range(max(0, place - 1), min(len(strengths), place + 2))
         best = max(around, key=best_inflation)
         if best == place:
-            return strengths[place], best_inflation(place)[1]
+            log_likelihood, inflation = best_inflation(place)
+            return strengths[place], inflation, log_likelihood
         place = best
 
 

@@ -1,25 +1,36 @@
 """The mixture as a scikit-learn estimator."""
 
 import math
-from dataclasses import asdict, fields
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from data_shards.io.errors import InputError
 from trainer.mixture.density import MixtureDensity
+from trainer.mixture.em.loop import EMState
 from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
 from trainer.mixture.fitting import Start, Stepwise, fit_mixture
 from trainer.mixture.parameters import Parameters, pack_covariances
 from trainer.mixture.points import Array, checked_points, matrix
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
+
+# scikit-learn's wording, which filters of warnings match.
+_NOT_CONVERGED = (
+    "Best performing initialization did not converge. Try different init parameters, or increase max_iter, tol, "
+    "or check for degenerate data."
+)
+_SCIKIT_STARTS = {"kmeans": "auto", "random_from_data": "random"}
 
 
 class GaussianMixture(DensityMixin, BaseEstimator):
@@ -34,7 +45,11 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     Where all three are given there is no k-means, else the others follow from it.
     warm_start: whether a further fit starts from the parameters of the last one, without annealing.
 
-    With prior_strength=0, inflation=1 and annealing_iter=0 the fit is maximum likelihood, as scikit-learn's.
+    init_params also takes scikit-learn's names "kmeans" (auto) and "random_from_data" (random); every start is followed
+    by kmeans_iter iterations of k-means. verbose: 1 prints a line every verbose_interval iterations, 2 also their time.
+
+    With prior_strength=0, inflation=1 and annealing_iter=0 the fit is maximum likelihood, as scikit-learn's. Fitted
+    attributes are of the number format of the points; log-densities are float64 always.
     """
 
     parameters_: Parameters
@@ -59,8 +74,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     """Wall time by phase."""
 
     _fitted_tensors = False
+    _fitted_dtype = torch.float64
     _stepwise: Stepwise | None = None
-    _density: MixtureDensity | None = None
+    _waiting: Sequence[Tensor] = ()
 
     def __init__(
         self,
@@ -70,6 +86,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         reg_covar: float = 1e-6,
         tol: float = 1e-4,
         max_iter: int = 50,
+        n_init: int = 1,
         init_params: str = "auto",
         kmeans_iter: int = 20,
         prior_strength: float | None = None,
@@ -84,12 +101,15 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         means_init: Array | None = None,
         precisions_init: Array | None = None,
         warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.tol = tol
         self.max_iter = max_iter
+        self.n_init = n_init
         self.init_params = init_params
         self.kmeans_iter = kmeans_iter
         self.prior_strength = prior_strength
@@ -104,6 +124,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self.means_init = means_init
         self.precisions_init = precisions_init
         self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
 
     def fit(self, X: Any, y: object = None) -> "GaussianMixture":
         """Fits to points X (n, D), n at least n_components. y is ignored.
@@ -115,29 +137,45 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         ranks = single(x.device)
         points = checked_points(x, None, "X", None, ranks)
         if self.warm_start and hasattr(self, "parameters_"):
-            start = self._last(points.x.shape[1])
+            start = self._last(points.x.shape[1], "warm_start")
             settings = self._settings(annealing_iter=0)
         else:
             start = self._given_start(points.x.shape[1])
-        self._take(fit_mixture(points, None, settings=settings, start=start, ranks=ranks))
-        self._fitted_tensors = isinstance(X, Tensor)
+        printed = _printed_every(self.verbose_interval, self.verbose) if self.verbose else None
+        self._take(fit_mixture(points, None, settings=settings, start=start, ranks=ranks, after=printed))
+        self._fitted_tensors, self._fitted_dtype = isinstance(X, Tensor), x.dtype
+        if not self.converged_ and settings.max_iter > 0:
+            warnings.warn(_NOT_CONVERGED, ConvergenceWarning, stacklevel=2)
         return self
 
     def partial_fit(self, X: Any, y: object = None) -> "GaussianMixture":
         """One step of stepwise EM by one batch X (n, D), for points that do not fit in memory. y is ignored.
 
-        The first batch needs at least as many points as components; it gives the k-means start, unless the mixture has
-        parameters already. Prior strength is 2 D where it is None; nothing is held out.
+        The first batch gives the k-means start, unless the mixture has parameters already; where it has fewer points
+        than components, it waits for the next ones. A batch of no points does nothing. Prior strength is 2 D where it
+        is None; nothing is held out. A `fit` in between forgets the batches; what follows it continues from its
+        parameters.
         """
-        x = self._points(X, reset=not hasattr(self, "parameters_"))
-        batch = checked_points(x, None, "X", None, single(x.device))
+        if np.ndim(X) == 2 and len(X) == 0:
+            return self
+        waiting = self._waiting
+        x = self._points(X, reset=not (waiting or hasattr(self, "parameters_")))
+        ranks = single(x.device)
+        batch = checked_points(torch.cat([*waiting, x]), None, "X", None, ranks)
         if self._stepwise is None:
-            self.settings_ = self._settings()
-            self._stepwise = Stepwise(self.settings_, batch, getattr(self, "parameters_", None), single(x.device))
-            self._fitted_tensors = isinstance(X, Tensor)
-            self.history_ = []
+            settings, start = self._settings(), None
+            if hasattr(self, "parameters_"):
+                start = self._last(batch.x.shape[1], "partial_fit").grown(
+                    settings.covariance_type, settings.n_components
+                )
+            elif len(batch) < settings.n_components:
+                self._waiting = [batch.x]
+                return self
+            self.settings_, self._stepwise = settings, Stepwise(settings, batch, start, ranks)
+            self._fitted_tensors, self._fitted_dtype = isinstance(X, Tensor), x.dtype
+            self.history_, self._waiting = [], []
         self.history_.append({"log_likelihood": self._stepwise.step(batch)})
-        self.parameters_ = self._stepwise.parameters
+        self._set(self._stepwise.parameters)
         self.converged_, self.n_iter_ = False, len(self.history_)
         self.prior_strength_, self.inflation_ = self.settings_.nu(self.parameters_.dim), 1.0
         self.truncation_loss_, self.seconds_ = None, {}
@@ -164,13 +202,13 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return self._like(X, self.density_.predict(self._points(X)))
 
     def sample(self, n_samples: int = 1, *, generator: torch.Generator | None = None) -> tuple[Array, Array]:
-        """Draws (n_samples, D) float32, in random order of components, and the component (n_samples,) of each.
+        """Draws (n_samples, D), in random order of components, and the component (n_samples,) of each.
 
         generator: on the CPU; None seeds one with random_state.
         """
         density = self.density_
-        if n_samples < 1:
-            raise InputError(f"{n_samples} is too small; use 1 or more", parameter="n_samples")
+        if n_samples < 0:
+            raise InputError(f"{n_samples} is too small; use 0 or more", parameter="n_samples")
         if generator is None:
             generator = torch.Generator().manual_seed(_seed(self.random_state))
         draws, components = density.sample_with_components(n_samples, generator)
@@ -232,8 +270,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     def density_(self) -> MixtureDensity:
         """The same mixture as a density of tensors."""
         check_is_fitted(self, "parameters_")
-        if self._density is None or self._density.parameters is not self.parameters_:
-            self._density = MixtureDensity(self.parameters_)
         return self._density
 
     def save(self, folder: str | Path) -> None:
@@ -267,50 +303,68 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         mixture = cls.from_fitted(
             FittedMixture(parameters=Parameters.of(covariance_type, *tensors), settings=settings, record=None)
         )
-        mixture._fitted_tensors = isinstance(weights, Tensor)
+        mixture._fitted_tensors, mixture._fitted_dtype = isinstance(weights, Tensor), tensors[0].dtype
         return mixture
 
     def _settings(self, **changed: Any) -> Settings:
         """The constructor's parameters, checked."""
         values = {field.name: getattr(self, field.name) for field in fields(Settings)} | changed
         values["random_state"] = _seed(self.random_state)
+        if isinstance(self.init_params, str):
+            values["init_params"] = _SCIKIT_STARTS.get(self.init_params, self.init_params)
         return Settings(**{name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()})
 
     def _take(self, fitted: FittedMixture) -> None:
         """Makes a fit's results the attributes."""
-        self.parameters_, self.settings_ = fitted.parameters, fitted.settings
+        self._set(fitted.parameters)
+        self.settings_ = fitted.settings
         for name, value in vars(fitted.record).items() if fitted.record else ():
             setattr(self, f"{name}_", value)
-        self._stepwise = None
+        self._stepwise, self._waiting = None, ()
 
-    def _last(self, dim: int) -> Start:
-        """The last parameters, for a warm start in `dim` dimensions."""
+    def _set(self, parameters: Parameters) -> None:
+        self.parameters_, self._density = parameters, MixtureDensity(parameters)
+
+    def _last(self, dim: int, of: str) -> Start:
+        """The last parameters in `dim` dimensions, which `of`, a parameter or method, continues from."""
         last = self.parameters_
         if last.dim != dim:
-            raise InputError(f"{dim} dimensions, but warm_start continues from {last.dim}", parameter="X")
+            raise InputError(f"{dim} dimensions, but {of} continues from {last.dim}", parameter="X")
         if last.covariance_type != self.covariance_type:
-            message = f"{self.covariance_type!r}, but warm_start continues from {last.covariance_type!r}"
+            message = f"{self.covariance_type!r}, but {of} continues from {last.covariance_type!r}"
             raise InputError(message, parameter="covariance_type")
-        return Start.at(last)
+        if last.n_components > self.n_components:
+            message = f"{self.n_components}, but {of} continues from {last.n_components}; use as many or more"
+            raise InputError(message, parameter="n_components")
+        return replace(Start.at(last), record=self.history_[-1] if getattr(self, "history_", None) else None)
 
     def _given_start(self, dim: int) -> Start:
         """weights_init, means_init and precisions_init, checked, as a start."""
         k, kind = self.n_components, self.covariance_type
         weights = means = covariances = None
         if self.weights_init is not None:
-            weights = _shaped(self.weights_init, "weights_init", (k,))
-            if not (bool((weights >= 0).all()) and math.isclose(float(weights.sum()), 1, abs_tol=1e-6)):
-                raise InputError("weights are at least 0 and sum to 1", parameter="weights_init")
+            weights = _shaped(self.weights_init, "weights_init", "weights", (k,))
+            low, high, total = float(weights.min()), float(weights.max()), float(weights.sum())
+            if low < 0 or high > 1:
+                message = (
+                    f"The parameter 'weights' should be in the range [0, 1], but got max value {low:.5f}, "
+                    f"min value {high:.5f}"
+                )
+                raise InputError(message, parameter="weights_init")
+            if not math.isclose(total, 1, abs_tol=1e-6):
+                message = f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}"
+                raise InputError(message, parameter="weights_init")
         if self.means_init is not None:
-            means = _shaped(self.means_init, "means_init", (k, dim))
+            means = _shaped(self.means_init, "means_init", "means", (k, dim))
         if self.precisions_init is not None:
             shape = {"full": (k, dim, dim), "tied": (dim, dim), "diag": (k, dim), "spherical": (k,)}[kind]
-            covariances = _inverted(_shaped(self.precisions_init, "precisions_init", shape), kind)
+            precisions = _shaped(self.precisions_init, "precisions_init", f"{kind} precision", shape)
+            covariances = _inverted(precisions, kind)
         return Start(weights=weights, means=means, covariances=covariances)
 
     def _points(self, X: Any, *, reset: bool = False) -> Tensor:
         """X as a float tensor (n, D), which scikit-learn has checked where it is not one. reset: D is new."""
-        if not reset:
+        if not (reset or self._waiting):
             check_is_fitted(self, "parameters_")
         if not isinstance(X, Tensor):
             return torch.from_numpy(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
@@ -320,7 +374,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         return tensor
 
     def _attribute(self, tensor: Tensor) -> Array:
-        """A tensor as what was fitted to: the tensor itself or an array."""
+        """A tensor as what was fitted to: of its number format, and the tensor itself or an array."""
+        tensor = tensor.to(self._fitted_dtype) if tensor.is_floating_point() else tensor
         return tensor if self._fitted_tensors else tensor.cpu().numpy()
 
     @staticmethod
@@ -336,13 +391,14 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _shaped(given: Array, name: str, shape: tuple[int, ...]) -> Tensor:
+def _shaped(given: Array, parameter: str, name: str, shape: tuple[int, ...]) -> Tensor:
     """A start parameter as a float64 tensor. Raises InputError for another shape or values that are not finite."""
     tensor = torch.as_tensor(given).double()
     if tuple(tensor.shape) != shape:
-        raise InputError(f"shape {tuple(tensor.shape)} where {shape} is expected", parameter=name)
+        message = f"The parameter '{name}' should have the shape of {shape}, but got {tuple(tensor.shape)}"
+        raise InputError(message, parameter=parameter)
     if not torch.isfinite(tensor).all():
-        raise InputError("some values are NaN or infinite", parameter=name)
+        raise InputError(f"The parameter '{name}' has values that are NaN or infinite", parameter=parameter)
     return tensor
 
 
@@ -350,9 +406,22 @@ def _inverted(precisions: Tensor, kind: str) -> Tensor:
     """Packed covariances of precisions in scikit-learn's shape. Raises InputError unless they are positive definite."""
     if kind in ("diag", "spherical"):
         if not (precisions > 0).all():
-            raise InputError("some precisions are not above 0", parameter="precisions_init")
+            raise InputError(f"'{kind} precision' should be positive", parameter="precisions_init")
         return pack_covariances(kind, 1 / precisions)
     factors, info = torch.linalg.cholesky_ex(precisions)
     if info.any() or not torch.allclose(precisions, precisions.mT):
-        raise InputError("some precisions are not symmetric and positive definite", parameter="precisions_init")
+        raise InputError(f"'{kind} precision' should be symmetric, positive-definite", parameter="precisions_init")
     return pack_covariances(kind, torch.cholesky_inverse(factors))
+
+
+def _printed_every(interval: int, verbose: int) -> Callable[[EMState], None]:
+    """A callback after EM iterations that prints every `interval`-th one, and the last."""
+
+    def after(state: EMState) -> None:
+        if state.iteration % interval == 0 or state.converged:
+            record = state.history[-1]
+            seconds = f"  {record['seconds']:.2f} s" if verbose > 1 else ""
+            end = "  converged" if state.converged else ""
+            print(f"iteration {state.iteration}: {record['log_likelihood']:.5f} nats a point{seconds}{end}")
+
+    return after

@@ -75,10 +75,7 @@ class Parameters:
         """Lower Cholesky factors (b, D, D) of full or tied components. Raises InputError where one is singular."""
         factors, info = torch.linalg.cholesky_ex(self.matrices(chosen))
         if info.any():
-            raise InputError(
-                f"{int((info > 0).sum())} covariances are not positive definite; use a larger reg_covar",
-                parameter="reg_covar",
-            )
+            raise ill_defined(int((info > 0).sum()))
         return factors
 
     def whitening(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
@@ -122,6 +119,16 @@ class Parameters:
         blocks = [slice(0, 1)] if self.covariance_type == "tied" else list(self.blocks())
         values = [torch.linalg.eigvalsh(self.matrices(block)) for block in blocks]
         return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+
+
+def ill_defined(count: int) -> InputError:
+    """The error of a mixture of which `count` covariances are singular, in scikit-learn's wording."""
+    return InputError(
+        "Fitting the mixture model failed because some components have ill-defined empirical covariance (for instance "
+        "caused by singleton or collapsed samples). Try to decrease the number of components, increase reg_covar, or "
+        f"scale the input data. ({count} covariances are not positive definite.)",
+        parameter="reg_covar",
+    )
 
 
 def pack_covariances(covariance_type: str, covariances: Tensor) -> Tensor:

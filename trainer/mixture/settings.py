@@ -36,7 +36,10 @@ class Settings:
     tol: PositiveFloat = 1e-4
     """The fit ends when an iteration raises the log-likelihood a point by less than this part of its size; above 0."""
     max_iter: NonNegativeInt = 50
-    """Largest number of EM iterations, annealed ones included, at least 0; 0 leaves the k-means start."""
+    """Largest number of EM iterations, annealed ones included, at least 0; 0 leaves the start as it is."""
+    n_init: PositiveInt = 1
+    """Number of starts, at least 1, with seeds from random_state on. The fit with the best held-out log-likelihood is
+    kept, or with the best training log-likelihood where nothing is held out."""
     init_params: Seeding = "auto"
     """Seeds of k-means: random points, k-means++, or auto, which is k-means++ up to 500 components: beyond, it takes
     longer than k-means itself and gains less than 1 % of its objective."""

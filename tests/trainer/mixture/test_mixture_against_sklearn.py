@@ -45,16 +45,8 @@ def test_every_iteration_has_the_log_likelihood_of_scikit_learn(kind, products, 
     np.testing.assert_allclose(ours, expected, rtol=tolerance)
     final = mixture.score(x)
     assert final >= ours[-1]
-    # The exact pass that closes our fit is one more M-step.
     assert mixture.n_iter_ == ITERATIONS
-    closing = Reference(
-        5, covariance_type=kind, max_iter=1,
-        weights_init=last.weights_, means_init=last.means_, precisions_init=last.precisions_,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        closing.fit(x.numpy())
-    assert final == pytest.approx(closing.score(x.numpy()), rel=tolerance)
+    assert final == pytest.approx(last.score(x.numpy()), rel=tolerance)
 
 
 @pytest.mark.parametrize("kind", TYPES)

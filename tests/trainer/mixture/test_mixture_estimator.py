@@ -9,12 +9,13 @@ import torch
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.mixture import GaussianMixture as ScikitMixture
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from support.mixture_cases import TYPES, draws, known_mixture, plain
 
 from trainer.mixture import GaussianMixture
+from trainer.mixture.fitted import FittedMixture
 
 X = draws(known_mixture("full", spread=8.0), 600).numpy().astype("float64")
 
@@ -122,9 +123,9 @@ def test_one_given_start_parameter_is_combined_with_k_means():
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        ({"weights_init": [0.5, 0.2]}, "weights_init: weights are at least 0 and sum to 1"),
-        ({"means_init": np.zeros((2, 5))}, r"means_init: shape \(2, 5\) where \(2, 3\) is expected"),
-        ({"precisions_init": -np.ones((2, 3, 3))}, "precisions_init: some precisions are not symmetric and positive"),
+        ({"weights_init": [0.5, 0.2]}, "weights_init: The parameter 'weights' should be normalized"),
+        ({"means_init": np.zeros((2, 5))}, r"means_init: The parameter 'means' should have the shape of \(2, 3\)"),
+        ({"precisions_init": -np.ones((2, 3, 3))}, "precisions_init: 'full precision' should be symmetric, positive"),
     ],
 )
 def test_impossible_start_parameters_are_refused(start, message):
@@ -136,8 +137,7 @@ def test_a_warm_start_continues_from_the_last_fit():
     mixture = GaussianMixture(4, warm_start=True, **plain(max_iter=1, tol=1e-12))
     scores = [mixture.fit(X).score(X) for _ in range(5)]
     assert scores == sorted(scores)
-    once = GaussianMixture(4, **plain(max_iter=9, tol=1e-12)).fit(X)
-    # A fit is its iterations and one more M-step.
+    once = GaussianMixture(4, **plain(max_iter=5, tol=1e-12)).fit(X)
     np.testing.assert_allclose(mixture.means_, once.means_, rtol=1e-6)
     with pytest.raises(ValueError, match="X: 2 dimensions, but warm_start continues from 3"):
         mixture.fit(X[:, :2])
@@ -151,3 +151,53 @@ def test_a_pickle_is_the_same_mixture():
 def test_fit_after_partial_fit_forgets_the_batches():
     mixture = GaussianMixture(4).partial_fit(X[:100]).fit(X)
     np.testing.assert_array_equal(mixture.means_, GaussianMixture(4).fit(X).means_)
+
+
+def test_partial_fit_after_fit_continues_from_its_parameters():
+    fitted = GaussianMixture(4).partial_fit(X[:100]).fit(X)
+    once = GaussianMixture.from_fitted(
+        FittedMixture(parameters=fitted.parameters_, settings=fitted.settings_, record=None)
+    )
+    np.testing.assert_array_equal(fitted.partial_fit(X[:200]).means_, once.partial_fit(torch.tensor(X[:200])).means_)
+
+
+def test_the_first_batches_wait_until_there_are_as_many_points_as_components():
+    few_at_a_time = GaussianMixture(5).partial_fit(X[:2]).partial_fit(X[2:4])
+    assert not hasattr(few_at_a_time, "parameters_")
+    few_at_a_time.partial_fit(X[4:60])
+    np.testing.assert_array_equal(few_at_a_time.means_, GaussianMixture(5).partial_fit(X[:60]).means_)
+
+
+def test_a_batch_of_no_points_does_nothing():
+    mixture = GaussianMixture(4).partial_fit(X[:0]).partial_fit(X[:100])
+    before = mixture.means_
+    assert np.array_equal(mixture.partial_fit(X[:0]).means_, before)
+    assert mixture.n_iter_ == 1
+
+
+def test_partial_fit_with_fewer_components_than_it_has_is_refused():
+    with pytest.raises(ValueError, match="n_components: 3, but partial_fit continues from 4"):
+        GaussianMixture(4).fit(X).set_params(n_components=3).partial_fit(X)
+
+
+def test_the_best_of_several_starts_is_kept():
+    several = GaussianMixture(4, n_init=4, init_params="random", kmeans_iter=0, **plain(tol=1e-9)).fit(X)
+    alone = [
+        GaussianMixture(4, random_state=seed, init_params="random", kmeans_iter=0, **plain(tol=1e-9)).fit(X)
+        for seed in range(4)
+    ]
+    assert several.lower_bound_ == max(mixture.lower_bound_ for mixture in alone)
+
+
+def test_no_iterations_leave_the_start():
+    start = ScikitMixture(4, max_iter=1, tol=0.5, random_state=3).fit(X)
+    given = {"weights_init": start.weights_, "means_init": start.means_, "precisions_init": start.precisions_}
+    mixture = GaussianMixture(4, max_iter=0, **given).fit(X)
+    np.testing.assert_allclose(mixture.means_, start.means_, rtol=1e-12)
+    np.testing.assert_allclose(mixture.covariances_, start.covariances_, rtol=1e-6)
+    assert mixture.n_iter_ == 0
+
+
+def test_it_is_cross_validated_and_copied_to_workers():
+    scores = cross_val_score(GaussianMixture(4), X, cv=3, n_jobs=2)
+    assert np.isfinite(scores).all()

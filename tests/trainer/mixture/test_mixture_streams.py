@@ -24,7 +24,7 @@ def test_one_batch_of_everything_is_one_em_iteration():
     start = known_mixture("full", seed=3)
     stepwise = GaussianMixture.from_parameters(start.weights_, start.means_, start.covariances_, "full")
     stepwise.partial_fit(x)
-    settings = {"prior_strength": 6.0, "inflation": 1.0, "annealing_iter": 0, "max_iter": 0}
+    settings = {"prior_strength": 6.0, "inflation": 1.0, "annealing_iter": 0, "max_iter": 1}
     whole = fitted(x, 4, start=start.parameters_, **settings)
     torch.testing.assert_close(stepwise.covariances_, whole.covariances_, rtol=1e-5, atol=1e-5)
 

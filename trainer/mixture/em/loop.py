@@ -1,5 +1,6 @@
 """The EM loop: annealing, convergence, history."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ class EMState:
     point, of the mixture before the iteration's M-step; seconds."""
     converged: bool = False
     """Whether the last gain was below the tolerance."""
+    before: dict[str, float] | None = None
+    """The record of the iteration before the first, where the fit continues another."""
 
 
 def inverse_temperature(iteration: int, dim: int, settings: Settings) -> float:
@@ -59,7 +62,8 @@ def expectation_maximisation(
                 record["held_out"] = float(held_out[0] / held_out[1])
         state.history.append(record)
         state.iteration += 1
-        state.converged = _converged(state.history, settings.tol)
+        earlier = [] if state.before is None else [state.before]
+        state.converged = _converged([*earlier, *state.history[-2:]], settings.tol)
         if not state.converged:
             state.parameters = m_step(
                 statistics,
@@ -77,5 +81,5 @@ def _converged(history: list[dict[str, float]], tol: float) -> bool:
     if len(history) < 2 or history[-1]["beta"] < 1 or history[-2]["beta"] < 1:
         return False
     name = "held_out" if "held_out" in history[-1] else "log_likelihood"
-    now, before = history[-1][name], history[-2][name]
+    now, before = history[-1][name], history[-2].get(name, -math.inf)
     return now - before < tol * max(abs(now), 1.0)

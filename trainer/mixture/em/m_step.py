@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.packed import diagonal_index, pack, unpack
-from trainer.mixture.parameters import Parameters
+from trainer.mixture.parameters import Parameters, ill_defined
 
 
 def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_strength: float) -> Parameters:
@@ -19,7 +19,8 @@ def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_
     Sigma_k = (S_k + nu Psi) / (n_k + nu) + ridge I, where S_k is the scatter of component k about its mean and Psi the
     pooled within-component covariance, sum_k S_k / (N - K): N - K is unbiased where N would make it too small, as every
     mean is fitted to its own points. nu = prior_strength = 0 is maximum likelihood. Tied covariances are pooled anyway.
-    Components without points are replaced, see `reseed`. Overwrites the statistics, whose memory the covariances take.
+    Components without points are replaced, see `reseed`. Raises InputError where a variance is 0. Overwrites the
+    statistics, whose memory the covariances take.
     """
     sums, dim = statistics.sums, (statistics.sums.shape[1] - 1 if covariance_type == "tied" else None)
     dim = dim if dim is not None else _dimension(sums.shape[1], covariance_type)
@@ -37,7 +38,10 @@ def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_
     else:
         covariances += ridge
     parameters = Parameters(covariance_type=covariance_type, weights=weights, means=means, covariances=covariances)
-    return reseed(parameters, sums[:, 0])
+    parameters = reseed(parameters, sums[:, 0])
+    if covariance_type in ("diag", "spherical") and not bool((parameters.covariances > 0).all()):
+        raise ill_defined(int((parameters.covariances <= 0).any(1).sum()))
+    return parameters
 
 
 def _dimension(columns: int, covariance_type: str) -> int:
