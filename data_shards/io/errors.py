@@ -1,13 +1,16 @@
-"""Mistakes of the user, reported in one line.
+"""Mistakes of the user and faults of the machine, reported in one line.
 
 A command ends with exit code 2 and one line on stderr where the input is wrong: the parameter or file, what is wrong
-with it, what would be right. Everything else is a defect of ours and keeps its traceback.
+with it, what would be right. It ends with exit code 1 and one line where the machine fails: the file and the fault.
+Everything else is a defect of ours and keeps its traceback.
 """
 
 import argparse
+import contextlib
 import errno
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -38,14 +41,54 @@ def at_least(least: int, **values: int) -> None:
             raise InputError(f"{value} is not a whole number of at least {least}", parameter=name)
 
 
-# Faults of the machine that a user can remedy, so they read better as one line than as a traceback.
+_SAME_COMMAND = "start the same command again"
+# Never the fault of the data: an image, a shard or a server that is read while one of these happens is not to blame.
 _MACHINE_FAULTS = {
-    errno.ENOSPC: "the disk is full: free some space and start the same command again",
-    errno.EDQUOT: "the disk quota is used up: free some space and start the same command again",
-    errno.EROFS: "the folder is read-only: choose one that can be written",
+    errno.ENOSPC: f"the disk is full: free some space and {_SAME_COMMAND}",
+    errno.EDQUOT: f"the disk quota is used up: free some space and {_SAME_COMMAND}",
+    errno.EFBIG: "the file would be larger than the file system or `ulimit -f` allows: choose another disk",
+    errno.EROFS: "the file system is read-only: choose a folder that can be written",
     errno.EACCES: "permission is denied: choose a file or folder that this user may use",
+    errno.EPERM: "the system does not permit it: choose a file or folder that this user may use",
+    errno.EMFILE: "too many open files in this process: raise `ulimit -n`",
+    errno.ENFILE: "too many open files on this machine: close some programs or raise fs.file-max",
+    errno.ENOMEM: f"the memory is used up: free some and {_SAME_COMMAND}",
+    errno.EIO: f"the disk does not read or write (input/output error): check it and {_SAME_COMMAND}",
+    errno.ESTALE: f"the file was lost by the network file system: mount it anew and {_SAME_COMMAND}",
     errno.EADDRINUSE: "the port is in use: choose another one",
 }
+
+
+class MachineFault(OSError):
+    """This machine cannot do what was asked: a full or read-only disk, no permission, too many open files.
+
+    The message is one line that names the file and the fault. Starting again after the remedy goes on.
+    """
+
+
+def machine_fault(error: BaseException, file: str | os.PathLike[str] | None = None) -> MachineFault | None:
+    """The fault of this machine that `error` tells of, or None where it is of another kind.
+
+    file: named where the error names none itself
+    """
+    if isinstance(error, MachineFault):
+        return error
+    if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
+        return None
+    named = error.filename if isinstance(error.filename, str | bytes) else file
+    return MachineFault(f"{os.fsdecode(named) if named else 'output'}: {_MACHINE_FAULTS[error.errno]}")
+
+
+@contextlib.contextmanager
+def machine_faults(file: str | os.PathLike[str] | None = None) -> Iterator[None]:
+    """Turns an OSError of this machine into the MachineFault that names the file; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if (fault := machine_fault(error, file)) is None or fault is error:
+            raise
+        raise fault from error
+
 
 _options: dict[str, str] = {}  # of the command line that was parsed last: parameter -> option
 
@@ -66,7 +109,9 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def command(main: Callable[[], None]) -> int:
-    """Runs `main` and returns the exit code of the process: 0, or 2 with one line on stderr for an `InputError`."""
+    """Runs `main` and returns the exit code of the process: 0, or with one line on stderr 2 for an `InputError`, 1 for
+    a fault of the machine.
+    """
     _options.clear()
     try:
         main()
@@ -75,8 +120,8 @@ def command(main: Callable[[], None]) -> int:
         print(f"error: {' '.join(error.named(name).split())}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno not in _MACHINE_FAULTS:
+        if (fault := machine_fault(error)) is None:
             raise
-        print(f"error: {error.filename or 'output'}: {_MACHINE_FAULTS[error.errno]}", file=sys.stderr)
-        return 2
+        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
+        return 1
     return 0

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from data_shards.io.errors import InputError, OneLineParser, at_least, command
+from data_shards.io.errors import InputError, MachineFault, OneLineParser, at_least, command, machine_faults
 
 
 def test_wrong_input_is_one_line_and_exit_code_2(capsys):
@@ -17,12 +17,41 @@ def test_wrong_input_is_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err == "error: field: wrong; right would be 1\n"
 
 
-def test_a_full_disk_is_one_line_and_exit_code_2(capsys):
+@pytest.mark.parametrize(
+    ("number", "fault"),
+    [
+        (errno.ENOSPC, "the disk is full"),
+        (errno.EDQUOT, "the disk quota is used up"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission is denied"),
+        (errno.EMFILE, "too many open files in this process"),
+        (errno.EIO, "the disk does not read or write"),
+    ],
+)
+def test_a_fault_of_the_machine_is_one_line_and_exit_code_1(number, fault, capsys):
     def main():
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shards/train.tar")
+        raise OSError(number, os.strerror(number), "shards/train.tar")
 
-    assert command(main) == 2
-    assert capsys.readouterr().err.startswith("error: shards/train.tar: the disk is full")
+    assert command(main) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: shards/train.tar: {fault}")
+    assert line.count("\n") == 1
+
+
+def test_a_fault_without_a_file_of_its_own_gets_the_name_of_what_was_worked_on():
+    with pytest.raises(MachineFault, match=r"^cache/train\.tar: the disk is full"), machine_faults("cache/train.tar"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_an_error_of_another_kind_is_no_fault_of_the_machine():
+    with pytest.raises(FileNotFoundError), machine_faults("cache"):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "train.tar")
+
+
+def test_a_fault_of_the_machine_comes_back_whole_from_another_process():
+    fault = pickle.loads(pickle.dumps(MachineFault("cache: the disk is full")))  # noqa: S301
+    assert isinstance(fault, MachineFault)
+    assert str(fault) == "cache: the disk is full"
 
 
 def test_a_defect_keeps_its_traceback():
