@@ -31,6 +31,7 @@ ROOMS = {
         {"networks"},
         {"config"},
         {"process_group", "noise", "preemption"},
+        {"device"},
     ],
     "eval": [
         {"__init__", "__main__"},

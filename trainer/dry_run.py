@@ -15,7 +15,9 @@ from data_shards.io.disk import existing_parent, free_bytes
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
+from trainer.config.automatic import resolved, resolved_model
 from trainer.config.config import Config, differences, load_config
+from trainer.device import resolved_device
 from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
@@ -66,17 +68,18 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
     image_shape: (C, H, W); train_images: images of an epoch.
     """
     with torch.device("meta"):
-        model = SigmaVAE(image_shape, config.model)
+        model = SigmaVAE(image_shape, resolved_model(config.model, image_shape))
     operations = 3.0 * forward_operations(model)  # the backward pass costs two forward ones
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
     measured = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
-    computing = config.data.global_batch * operations / (processes * SUSTAINED[config.device])
+    rate = processes * SUSTAINED[resolved_device(config.device, processes=1)]
+    computing = config.data.global_batch * operations / rate
     parameters = sum(weight.numel() for weight in model.parameters())
     # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
     copies = 3 + (config.optimiser.ema_images > 0)
     saved = complete_checkpoints(config.folder)
     return RunCost(
-        stage_images=tuple(max(1, round(stage.max_epochs * train_images)) for stage in stages),
+        stage_images=tuple(stage.cap(train_images) for stage in stages),
         done=int(saved[-1].name) if saved else 0,
         parameters=parameters,
         operations=operations,
@@ -88,17 +91,20 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
 
 def missing(config: Config) -> list[str]:
     """One line for everything that would stop the run before its first update."""
-    found = []
+    found: list[str] = []
+    shape: tuple[int, int, int] | None = None
     try:
         manifest = Manifest.load(config.data.shards)
     except InputError as error:
         found.append(f"data.shards: {error}")
     else:
+        shape = manifest.image_shape
         for field in ("train_split", "valid_split"):
             split = getattr(config.data, field)
             if split not in manifest.splits:
                 found.append(f"data.{field}: {config.data.shards} has no split {split!r}; use one of {manifest.splits}")
-    if (config.folder / "config.yaml").exists() and (changed := differences(load_config(config.folder), config)):
+    new = config if shape is None else resolved(config, shape)
+    if (config.folder / "config.yaml").exists() and (changed := differences(load_config(config.folder), new)):
         found.append(
             f"{config.folder / 'config.yaml'}: the run was started with another configuration ({'; '.join(changed)}); "
             "restore these fields or choose another name"
@@ -115,19 +121,18 @@ def dry_run(config: Config, processes: int) -> None:
         print(f"missing: {line}", file=sys.stderr)
     if lines:
         raise InputError(f"missing: {lines[-1]}")
-    manifest = Manifest.load(config.data.shards)
+    manifest, device = Manifest.load(config.data.shards), resolved_device(config.device, processes=1)
+    config.require_device(device)
     cost = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
     stages = ", ".join(f"stage {number} {images:,}" for number, images in enumerate(cost.stage_images, start=1))
-    from_where = (
-        "as this run was timed" if cost.timed else f"guessed at {SUSTAINED[config.device] / 1e9:g} GFLOP/s each"
-    )
+    from_where = "as this run was timed" if cost.timed else f"guessed at {SUSTAINED[device] / 1e9:g} GFLOP/s each"
     free = free_bytes(config.folder)
     print(f"run      {config.folder}, {cost.done:,} images done")
     print(f"shards   {config.data.shards}: {counts}")
     print(f"model    {cost.parameters:,} weights, {cost.operations / 1e9:.3g} GFLOP an image")
     print(f"images   at most: {stages}")
-    print(f"time     at most {duration(cost.seconds)} on {processes} {config.device} processes, {from_where}")
+    print(f"time     at most {duration(cost.seconds)} on {processes} {device} processes, {from_where}")
     print(f"disk     {cost.checkpoint_bytes / 1e9:.2g} GB of checkpoints; {free / 1e9:.4g} GB are free")
     if cost.checkpoint_bytes > free:
         raise InputError(f"{cost.checkpoint_bytes / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free", "runs")

@@ -36,9 +36,11 @@ def train(config: Config, listener: Listener | None = None) -> Path:
     the shards or the run folder do not fit the configuration, and where too many updates or images fail.
     """
     with process_group(config.device) as ranks:
+        config.require_device(ranks.device.type)
         if ranks.device.type == "cpu":
             keep_freed_memory()
         opened = open_run_folder(config, ranks)
+        config = opened.config
         train_images = opened.manifest.num_samples(config.data.train_split)
         configs = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
         stages = Stages(configs, train_images, opened.state)

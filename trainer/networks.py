@@ -63,6 +63,7 @@ def encoder_features(image_shape: tuple[int, int, int], config: ModelConfig) -> 
     """Images (B, C, H, W) to features (B, F), and F."""
     channels, height, width = image_shape
     layers: list[nn.Module] = []
+    assert config.encoder_channels != "auto", "chosen before a network is built"
     for wider in config.encoder_channels:
         # With this padding an even size is halved exactly, for odd and even kernels.
         layers.append(
@@ -89,6 +90,7 @@ def _halved(side: int, kernel: int) -> int:
 def decoder_features(image_shape: tuple[int, int, int], config: ModelConfig) -> tuple[nn.Sequential, int]:
     """Latents (B, D) to a feature map (B, F, H, W) of the image's size, and F."""
     _, height, width = image_shape
+    assert config.decoder_channels != "auto", "chosen before a network is built"
     sizes = [(height, width)]  # from the image's size down to the first feature map's
     for _ in config.decoder_channels[1:]:
         sizes.append((math.ceil(sizes[-1][0] / 2), math.ceil(sizes[-1][1] / 2)))

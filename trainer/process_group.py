@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from data_shards.io.errors import InputError
 from data_shards.io.partition import partition
+from trainer.device import resolved_device
 
 T = TypeVar("T")
 
@@ -98,20 +99,17 @@ def _environment() -> tuple[int, int, int]:
 def process_group(device: str = "cpu", *, timeout_seconds: float = 1800) -> Iterator[Ranks]:
     """Joins the group that the launcher started, and leaves it at the end of the block.
 
-    An existing process group is used as it is. device: "cpu" or "cuda"; on "cuda" a process uses the GPU of its local
+    An existing process group is used as it is. device: one of DEVICES; on CUDA a process uses the GPU of its local
     rank. timeout_seconds: how long a process waits for the others in one collective before it ends with an error.
     Raises InputError if CUDA is requested and absent, or if the group's address is missing or in use.
     """
     rank, world_size, local_rank = _environment()
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise InputError("cuda is requested, but this machine has no CUDA device; use cpu", parameter="device")
+    kind = resolved_device(device)
+    if kind == "cuda":
         chosen = torch.device("cuda", local_rank % torch.cuda.device_count())
         torch.cuda.set_device(chosen)
-    elif device == "cpu":
-        chosen = torch.device("cpu")
     else:
-        raise InputError(f"{device!r} is unknown; use cpu or cuda", parameter="device")
+        chosen = torch.device("cpu")
     ranks = Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=chosen)
     if world_size == 1 or dist.is_initialized():
         yield ranks
@@ -127,7 +125,7 @@ def process_group(device: str = "cpu", *, timeout_seconds: float = 1800) -> Iter
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     try:
         dist.init_process_group(
-            backend="nccl" if device == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout_seconds)
+            backend="nccl" if kind == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout_seconds)
         )
     except dist.DistNetworkError as error:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

@@ -28,7 +28,7 @@ from tune.report.ranking import best_configuration
 from tune.search.optuna_search import OptunaSearch
 from tune.search.trials import Phase, Trial, number_of_search_trials, repeated, search_trials
 from tune.sweep_config import SweepConfig
-from tune.trial.driver import drive, free_resources
+from tune.trial.driver import drive, free_resources, uses_gpu
 from tune.trial.folder import (
     Outcome,
     has_outcome,
@@ -114,7 +114,7 @@ def _concurrent(sweep: SweepConfig) -> int:
     has = ray.cluster_resources()
     cpus, gpus = int(has.get("CPU", 0)), int(has.get("GPU", 0))
     fit = cpus // (sweep.workers * sweep.cpus_per_worker)
-    if sweep.fields["device"] == "cuda":
+    if uses_gpu(sweep.fields["device"], sweep.workers):
         fit = min(fit, gpus // sweep.workers)
     if fit < 1 and not sweep.concurrent:
         raise InputError(

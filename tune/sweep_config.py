@@ -192,8 +192,10 @@ class SweepConfig:
         """Images at the latest possible switch to stage 2, and at the latest possible end, over the whole space."""
         config = self.trainer_config("base", 0, {})
         images = Manifest.load(config.data.shards).num_samples(config.data.train_split)
-        first = round(self._largest("stage1.max_epochs", config.stage1.max_epochs) * images)
-        second = round(self._largest("stage2.max_epochs", config.stage2.max_epochs) * images)
+        first, second = (
+            dataclasses.replace(stage, max_epochs=self._largest(f"{name}.max_epochs", stage.max_epochs)).cap(images)
+            for name, stage in (("stage1", config.stage1), ("stage2", config.stage2))
+        )
         # An update may exceed a stage's cap by less than a batch.
         batch = round(self._largest("data.global_batch", config.data.global_batch))
         return first + batch, first + second + 2 * batch

@@ -76,7 +76,7 @@ def configuration(kind: type[T]) -> type[T]:
     @functools.wraps(validated)
     def __init__(self: Any, **values: Any) -> None:
         for name, info in fields_of(made).items():
-            if isinstance(values.get(name), list) and typing.get_origin(info.annotation) is tuple:
+            if isinstance(values.get(name), list) and _may_be_tuple(info.annotation):
                 values[name] = tuple(values[name])
         try:
             validated(self, **values)
@@ -253,6 +253,14 @@ def _item(info: FieldInfo) -> Any:
     """The type of the items of a list."""
     arguments = typing.get_args(info.annotation)
     return arguments[0] if typing.get_origin(info.annotation) is tuple and arguments else None
+
+
+def _may_be_tuple(annotation: Any) -> bool:
+    """Whether a type is a tuple, or a choice one of which is a tuple."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _may_be_tuple(arguments[0])
+    return origin is tuple or (origin in (typing.Union, types.UnionType) and any(map(_may_be_tuple, arguments)))
 
 
 class _StrictLoader(yaml.SafeLoader):

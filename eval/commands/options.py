@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError
+from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
 
 if TYPE_CHECKING:
@@ -18,7 +19,14 @@ def add_run_options(parser: argparse.ArgumentParser, *, weights_help: str = "whi
     """Adds --run, --weights and --device."""
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--weights", default="final", choices=("final", "stage1"), help=weights_help)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the networks run")
+    add_device_option(parser)
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --device."""
+    parser.add_argument(
+        "--device", default="auto", choices=DEVICES, help="where the networks run; auto is cuda where there is a GPU"
+    )
 
 
 def add_mixture_options(parser: argparse.ArgumentParser, mixture_help: str) -> None:

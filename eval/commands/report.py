@@ -3,6 +3,7 @@
 import argparse
 
 from data_shards.io.atomic import write_bytes, write_text
+from eval.commands.options import add_device_option
 from eval.report.gallery import SIDE, overview
 from eval.report.model_sections import fitted_mixture, fitted_transport, mixture_latents
 from eval.report.page import build_page
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixture", type=int, default=32, help="components of the fitted mixture to sample from")
     parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
     parser.add_argument("--split", default="test", help="split whose images are reconstructed")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="where the network runs")
+    add_device_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from eval.commands.options import chosen_part
+from eval.commands.options import add_device_option, chosen_part
 from eval.paper.evidence import Evidence
 from eval.paper.figures import picture_path
 from eval.paper.jobs import jobs, undone
@@ -18,7 +18,7 @@ from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_k
 from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs
 from eval.paper.tables import EXHIBITS, exhibits
 from eval.report.printed_results import DATASETS
-from trainer.dry_run import SUSTAINED
+from trainer.device import resolved_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--part", metavar="I/N", help="do jobs I, I + N, I + 2 N ... and write no page")
     parser.add_argument("--processes", type=int, default=0, metavar="N", help="jobs at a time (default: one a core)")
     parser.add_argument("--address", default="", help="send the jobs to this Ray cluster, which shares the folder")
-    parser.add_argument("--device", default="cpu", choices=tuple(SUSTAINED), help="where the networks run")
+    add_device_option(parser)
     parser.add_argument("--pages-only", action="store_true", help="train and measure nothing; show what is known")
     parser.add_argument("--results", metavar="FILE", help="also write this Markdown page with every data set's results")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done, with time and disk")
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     place = Place(
         runs=runs,
         processes=args.processes or len(os.sched_getaffinity(0)),
-        device=args.device,
+        device=resolved_device(args.device, processes=1),
         address=args.address,
         source=args.source,
     )

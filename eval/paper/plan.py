@@ -24,7 +24,7 @@ from data_shards.io.configuration import (
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from eval.distance.extractors.inception import WEIGHTS_NAME
-from trainer.config.config import FREE_TO_CHANGE, Config, load_config, to_dict, with_old_names
+from trainer.config.config import FREE_TO_CHANGE, Config, as_first_written, load_config, to_dict
 from trainer.config.methods import METHODS
 
 PLANS = Path(__file__).parent / "plans"
@@ -267,8 +267,8 @@ def _loaded(path: str, fields: str) -> Config:
 def configuration_hash(config: Config) -> str:
     """16 hexadecimal digits of everything that decides what is learnt."""
     # Kept measurements know their training by this hash of the fields' first names.
-    content = with_old_names(to_dict(config))
+    content = as_first_written(to_dict(config))
     for name in ("name", *FREE_TO_CHANGE):
         section, _, field = name.rpartition(".")
-        (content[section] if section else content).pop(field)
+        (content[section] if section else content).pop(field, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

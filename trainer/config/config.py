@@ -41,8 +41,8 @@ class Config:
     """Folder that holds the run folders."""
     seed: NonNegativeInt = 0
     """Seed of the initial weights, the order of images and all noise."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the networks run."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; auto is cuda where there is a GPU for each process of the machine."""
     data: DataConfig = field(default_factory=DataConfig)
     """The shards and how they are read."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -67,10 +67,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.stage1.max_epochs == 0:
             raise InputError("stage 1 cannot be left out; use a number above 0", parameter="stage1.max_epochs")
-        if self.engine.precision == "bf16" and self.device == "cpu":
-            raise InputError(
-                "bf16 is many times slower than float32 on a CPU; use float32", parameter="engine.precision"
-            )
+        self.require_device(self.device)
         if self.engine.name == "deepspeed" and self.optimiser.ema_images > 0:
             raise InputError(
                 "engine deepspeed shards the weights and keeps no average of them; use 0 or engine ddp",
@@ -80,6 +77,13 @@ class Config:
             raise InputError(
                 "batch norm takes its statistics over the whole batch; use 1, or norm group or none",
                 parameter="engine.grad_accumulation_steps",
+            )
+
+    def require_device(self, device: str) -> None:
+        """Raises InputError where the run cannot be carried out on "cpu" or "cuda", which `device: auto` has become."""
+        if self.engine.precision == "bf16" and device == "cpu":
+            raise InputError(
+                "bf16 is many times slower than float32 on a CPU; use auto or float32", parameter="engine.precision"
             )
 
     @property
@@ -95,6 +99,10 @@ class Config:
 
 # These say where and how a run is carried out, not what is learnt: a run may be resumed with other values.
 FREE_TO_CHANGE = ("runs", "device", "data.shards", "data.workers", "data.substitutes", "engine", "checkpoint", "log")
+
+# Fields that came later, with the values at which a run is what it was before them. A run folder without the field has
+# this value, and kept measurements know a run with this value by the same hash.
+ADDED_FIELDS: dict[str, Any] = {"stage1.min_images": 0, "stage2.min_images": 0}
 
 # The names that fields had in the first run folders.
 OLD_NAMES = {
@@ -130,7 +138,7 @@ def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Con
             raise InputError(f"{path} is not a file; the project's own are in trainer/configs", parameter="config")
         read = read_yaml(path)
         # A run folder's own file may be of a time when fields had other names.
-        _merge(content, with_new_names(read) if Path(path).name == "config.yaml" else read)
+        _merge(content, as_written_today(read) if Path(path).name == "config.yaml" else read)
     return _built(path, content, overrides)
 
 
@@ -169,16 +177,31 @@ def to_dict(config: Config) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
-def with_old_names(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The result of `to_dict` under OLD_NAMES, so that a hash of it is the same as before the fields were renamed."""
-    return _renamed(content, OLD_NAMES)
+def as_first_written(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of `to_dict` as the first version had it, with OLD_NAMES and without ADDED_FIELDS at their old values.
+
+    So a hash of it is the same as before fields were renamed and added.
+    """
+    found = _renamed(content, OLD_NAMES)
+    for name, value in ADDED_FIELDS.items():
+        section, _, field = name.rpartition(".")
+        inner = found[section] if section else found
+        if inner.get(field, value) == value:
+            inner.pop(field, None)
+    return found
 
 
-def with_new_names(content: Mapping[Any, Any]) -> dict[str, Any]:
-    """The content of a config.yaml, which may have OLD_NAMES, under the names of today."""
-    return _renamed(
+def as_written_today(content: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The content of a run's config.yaml, which may be of any version, with today's names and ADDED_FIELDS."""
+    renamed = _renamed(
         content, {f"{new.partition('.')[0]}.{old}": new.partition(".")[2] for new, old in OLD_NAMES.items()}
     )
+    found: dict[Any, Any] = {}
+    for name, value in ADDED_FIELDS.items():
+        section, _, field = name.rpartition(".")
+        _merge(found, {section: {field: value}} if section else {field: value})
+    _merge(found, renamed)
+    return found
 
 
 def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

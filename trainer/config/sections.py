@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     MethodName = str
 else:
     MethodName = Literal[tuple(METHODS)]
-Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["auto"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -62,9 +62,9 @@ class ModelConfig:
     latent_dim: PositiveInt = 16
     """Dimensions D of z."""
     encoder_channels: Channels = (32, 64)
-    """Channels after each convolution of stride 2 of the encoder."""
+    """Channels after each convolution of stride 2 of the encoder; auto chooses them by the size of the images."""
     decoder_channels: Channels = (64, 32, 16)
-    """Channels of the decoder's first feature map, then after each doubling of its size."""
+    """Channels of the decoder's first feature map, then after each doubling of its size; auto as for the encoder."""
     kernel: Annotated[Int, Field(ge=3, le=7)] = 3
     """Side of the convolutions in pixels."""
     hidden: NonNegativeInt = 256
@@ -81,7 +81,7 @@ class ModelConfig:
             ("encoder_channels", self.encoder_channels),
             ("decoder_channels", self.decoder_channels),
         ):
-            if self.norm == "group" and any(number % 8 for number in channels):
+            if self.norm == "group" and channels != "auto" and any(number % 8 for number in channels):
                 raise InputError(f"{list(channels)} does not suit group norm; use multiples of 8", parameter=field)
 
 
@@ -136,6 +136,8 @@ class StageConfig:
 
     max_epochs: NonNegativeFloat = 10.0
     """Cap in epochs of the training split, counted within the stage; 0 leaves the stage out (stage 2 only)."""
+    min_images: NonNegativeInt = 0
+    """Least cap in images, so that a small data set is seen often enough; 0 leaves the cap at max_epochs."""
     eps: float = 0.001
     """Relative gain of the smoothed held-out ELBO from check to check below which a check counts as without gain."""
     patience: PositiveInt = 3
@@ -144,6 +146,12 @@ class StageConfig:
     """Images between two checks."""
     smoothing: PositiveFraction = 0.5
     """Weight of the newest check in the smoothed held-out ELBO."""
+
+    def cap(self, train_images: int) -> int:
+        """Images after which the stage ends in any case; 0 where it is left out. train_images: of an epoch."""
+        if self.max_epochs == 0:
+            return 0
+        return max(1, self.min_images, round(self.max_epochs * train_images))
 
 
 @configuration
@@ -178,12 +186,12 @@ class EngineConfig:
     """ddp: a replica on each process; deepspeed: ZeRO as `deepspeed_config` says."""
     deepspeed_config: PathText = ""
     """Path of DeepSpeed's own JSON, for engine deepspeed; see trainer/configs/deepspeed."""
-    precision: Literal["float32", "bf16"] = "float32"
-    """bf16 runs the networks under autocast; losses and the optimiser stay in float32."""
+    precision: Literal["auto", "float32", "bf16"] = "float32"
+    """bf16 runs the networks under autocast, losses and optimiser in float32; auto is bf16 on GPUs that have it."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Layout of images and weights; auto is channels_last for ddp, the faster one, and contiguous for deepspeed."""
-    compile: bool = False
-    """Compiles the networks with torch.compile; pays on GPUs, not on CPUs."""
+    compile: bool | Literal["auto"] = False
+    """Compiles the networks with torch.compile; auto does on GPUs, for it pays there and not on CPUs."""
     grad_accumulation_steps: PositiveInt = 1
     """Parts into which each process cuts its rows of a batch to save memory; their gradients are added."""
 

@@ -38,7 +38,8 @@ class DdpEngine:
             self.host_sum = open_host_sum(self.ranks, sum(p.numel() for p in self.parameters))
         self.ddp = self._replicated() if self.ranks.world_size > 1 and self.host_sum is None else None
         self.replica: nn.Module = self.ddp or self.objective
-        if self.config.engine.compile:
+        compiled = self.config.engine.compile
+        if compiled is True or (compiled == "auto" and self.ranks.device.type == "cuda"):
             self.replica = torch.compile(self.replica)  # type: ignore[assignment]
 
     def _replicated(self) -> DistributedDataParallel:

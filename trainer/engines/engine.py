@@ -77,7 +77,10 @@ def micro_batches(batch: LocalBatch, count: int) -> list[LocalBatch]:
 
 def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager:
     """The precision that the networks run in."""
-    if config.engine.precision == "bf16":
+    precision = config.engine.precision
+    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        precision = "bf16"
+    if precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return contextlib.nullcontext()
 

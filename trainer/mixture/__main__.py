@@ -6,6 +6,7 @@ from pathlib import Path
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least, command
 from data_shards.io.progress import duration
+from trainer.device import DEVICES, resolved_device
 from trainer.dry_run import SUSTAINED
 from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
@@ -53,7 +54,7 @@ def parser() -> OneLineParser:
         help="start from the fitted mixture of K components of this run, split, instead of from k-means",
     )
     add("--seed", dest="random_state", type=int, default=0, help="seed (default 0)")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="default cpu")
+    add("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
     add("--dry-run", action="store_true", help="only estimate time and disk, of encoding and all fits")
     add("--processes", type=int, default=1, metavar="N", help="of the whole job, for --dry-run (default 1)")
     return parser
@@ -82,6 +83,7 @@ def main() -> None:
     only_estimate, processes = args.pop("dry_run"), args.pop("processes")
     fits = [Settings(**args | {"n_components": components}) for components in args.pop("n_components")]
     if only_estimate:
+        device = resolved_device(device, processes=1)
         dry_run(run, [settings.n_components for settings in fits], device, processes)
         return
     with process_group(device) as ranks:

@@ -8,6 +8,7 @@ from torch import Tensor
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
+from trainer.config.automatic import resolved
 from trainer.config.config import Config, differences, load_config, to_yaml
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
@@ -29,6 +30,8 @@ AVERAGE_PREFIX = "average/"
 class OpenedRun:
     """What a training starts from."""
 
+    config: Config
+    """The configuration, with numbers in place of what `auto` left to the images."""
     manifest: Manifest
     saved: Checkpoint | None
     """The checkpoint to resume from; None at the start of a run."""
@@ -47,9 +50,11 @@ def open_run_folder(config: Config, ranks: Ranks) -> OpenedRun:
     Raises InputError where a split is missing, the run was started with another configuration or shard set, or all
     checkpoints are damaged. An error on one process ends all of them, or the others would wait for it.
     """
-    manifest, started = ranks.agree(lambda: (_checked_manifest(config), _was_started(config)))
+    manifest = ranks.agree(lambda: _checked_manifest(config))
+    config = resolved(config, manifest.image_shape)
+    started = ranks.agree(lambda: _was_started(config))
     saved, damaged = ranks.agree(lambda: _resume(config, manifest) if started else _begin(config, ranks))
-    return OpenedRun(manifest=manifest, saved=saved, damaged=damaged)
+    return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged)
 
 
 def _checked_manifest(config: Config) -> Manifest:

@@ -32,12 +32,12 @@ class Stages:
     @property
     def cap(self) -> int:
         """Images after which the running stage ends in any case."""
-        return max(1, round(self.config.max_epochs * self.train_images))
+        return self.config.cap(self.train_images)
 
     @property
     def last_image(self) -> int:
         """Images of the run at which its last stage ends in any case."""
-        later = sum(round(config.max_epochs * self.train_images) for config in self.configs[self.state.stage :])
+        later = sum(config.cap(self.train_images) for config in self.configs[self.state.stage :])
         return self.images - self.state.images + self.cap + later
 
     @property

@@ -31,7 +31,8 @@ def drive(params: dict[str, Any], sweep: SweepConfig) -> None:
     # A killed driver may have left workers running; two trainings must not write into one run folder.
     free_resources(folder)
     resources: dict[str, float] = {"CPU": sweep.cpus_per_worker}
-    if config.device == "cuda":
+    on_gpu = uses_gpu(config.device, sweep.workers)
+    if on_gpu:
         resources["GPU"] = 1
     # Ray Train takes one report of a worker at a time, every two seconds by default, and the training waits for it.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -39,7 +40,7 @@ def drive(params: dict[str, Any], sweep: SweepConfig) -> None:
         train_and_measure,
         train_loop_config={"task": Task(config=config, measure=sweep.measure)},
         scaling_config=ray.train.ScalingConfig(
-            num_workers=sweep.workers, use_gpu=config.device == "cuda", resources_per_worker=resources
+            num_workers=sweep.workers, use_gpu=on_gpu, resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             name=trial.name,
@@ -54,6 +55,11 @@ def drive(params: dict[str, Any], sweep: SweepConfig) -> None:
         # All retries of its processes are used up. Tune's own are for a driver or a node that was lost.
         last = _last_line(error)
         save_failure(folder, f"its processes ended {sweep.retries + 1} times; the last time: {last}")
+
+
+def uses_gpu(device: str, workers: int) -> bool:
+    """Whether a trial of that many processes runs on GPUs: where it must, or where `auto` finds enough of them."""
+    return device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU", 0) >= workers)
 
 
 def _last_line(error: WorkerGroupError) -> str:

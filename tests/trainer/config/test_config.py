@@ -87,7 +87,7 @@ def test_every_field_says_what_it_means(section):
         (["--objective.name", "fixed"], "objective.sigma2"),
         (["--objective.name", "vae", "--objective.sigma2", "0.1"], "objective.sigma2"),
         (["--variance.floor", "-0.1"], "variance.floor"),
-        (["--engine.precision", "bf16"], "engine.precision"),
+        (["--device", "cpu", "--engine.precision", "bf16"], "engine.precision"),
         (["--engine.name", "deepspeed"], "engine.deepspeed_config"),
         (["--data.valid_split", "train"], "data.valid_split"),
         (["--name", "a/b"], "name"),

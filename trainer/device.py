@@ -1,0 +1,45 @@
+"""Where networks run: on CUDA where there is a GPU for every process, unless a device is asked for."""
+
+import os
+from typing import Literal
+
+from data_shards.io.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda")
+"""What an option `--device` may say."""
+
+
+def resolved_device(device: str, *, processes: int | None = None) -> Literal["cpu", "cuda"]:
+    """The kind of device behind a name of DEVICES, on this machine.
+
+    processes: of the job on this machine; by default what torchrun says, or 1. Raises InputError for another name, and
+    where CUDA is asked for and has no GPU for each process.
+    """
+    # Imported here: torch takes seconds, and the commands that know DEVICES show their help without it.
+    import torch
+
+    if device not in DEVICES:
+        raise InputError(f"{device!r} is unknown; use {', '.join(DEVICES[:-1])} or {DEVICES[-1]}", parameter="device")
+    if device == "cpu":
+        return "cpu"
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        # Whoever made the group knows where its processes are; NCCL works on GPUs only, gloo is for CPUs.
+        in_group: Literal["cpu", "cuda"] = "cuda" if "nccl" in torch.distributed.get_backend() else "cpu"
+        if device == "auto":
+            return in_group
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if processes is None:
+        processes = _local_processes()
+    if device == "cuda" and gpus == 0:
+        raise InputError("cuda is requested, but this machine has no CUDA device; use cpu", parameter="device")
+    if device == "cuda" and gpus < processes:
+        raise InputError(
+            f"{processes} processes on this machine have {gpus} CUDA devices; start one process a device, or use cpu",
+            parameter="device",
+        )
+    return "cuda" if gpus >= processes and gpus > 0 else "cpu"
+
+
+def _local_processes() -> int:
+    word = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return int(word) if word.isdecimal() else 1
