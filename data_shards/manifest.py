@@ -21,9 +21,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from data_shards.decoding.formats import member_extensions
 from data_shards.io.address import Address, Unreachable
 from data_shards.io.errors import InputError
-from data_shards.pixels import IMAGE_EXTENSIONS, Pixels
+from data_shards.pixels import Pixels
 
 FILE = "manifest.json"
 FORMAT = 2
@@ -281,7 +282,7 @@ class ShardIndex:
         keys = tuple(members["keys"])
         extension = members["extension"]
         extensions = (extension,) * len(keys) if isinstance(extension, str) else tuple(extension)
-        if unsafe := set(extensions) - IMAGE_EXTENSIONS:
+        if unsafe := set(extensions) - member_extensions():
             raise InputError(f"{shard}: members .{', .'.join(sorted(unsafe))} are refused; images only")
         index = cls(
             keys=keys,

@@ -17,6 +17,7 @@ ROOMS = {
         {"storage", "sources"},
         {"manifest"},
         {"pixels", "checksum"},
+        {"decoding"},
         {"io"},
     ],
     "trainer": [

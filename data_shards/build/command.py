@@ -4,14 +4,15 @@ import argparse
 import os
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES
 from data_shards.build.request import SOURCES, BuildEstimate, BuildRequest
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
-from data_shards.pixels import Encoding
+from data_shards.pixels import Encoding, Fit
+from data_shards.sources.source import Crop
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crop",
         type=_crop,
-        metavar="N|none",
-        help="side of the centred square cut out first (default: 140 for celeba, else none)",
+        metavar="square|N|none",
+        help="what is cut out first: the largest centred square, one of N pixels, or nothing (default: square for "
+        "folder, 140 for celeba, else none)",
+    )
+    parser.add_argument(
+        "--fit",
+        choices=get_args(Fit),
+        help="how whole images of another shape fit, and then nothing is cut out: pad keeps their shape and fills the "
+        "rest with the background; stretch squashes them (default with --crop none: pad)",
+    )
+    parser.add_argument(
+        "--background",
+        metavar="COLOUR",
+        help="what is seen where images are transparent or padded: a name or #rrggbb (default: white)",
     )
     parser.add_argument("--channels", type=int, choices=(1, 3), help="grey or RGB, for folder (default: 3)")
     parser.add_argument(
@@ -82,11 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _crop(text: str) -> int:
-    if text == "none":
-        return 0
+def _crop(text: str) -> Crop:
+    if text in ("square", "none"):
+        return cast(Crop, text)
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of pixels nor none")
+        raise argparse.ArgumentTypeError(f"{text!r} is not square, a number of pixels, or none")
     return int(text)
 
 

@@ -8,8 +8,8 @@ from data_shards.build.builder import DEFAULT_SHARD_IMAGES, BuildOptions, build,
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
-from data_shards.pixels import Encoding, Pixels
-from data_shards.sources.source import Dataset, Source
+from data_shards.pixels import Encoding, Fit, Pixels
+from data_shards.sources.source import Crop, Dataset, Source
 
 SOURCES: dict[str, Dataset] = {
     known.name: known
@@ -32,7 +32,9 @@ def build_shards(
     *,
     source: str | Path | None = None,
     size: int | None = None,
-    crop: int | None = None,
+    crop: Crop | None = None,
+    fit: Fit | None = None,
+    background: str | None = None,
     channels: int | None = None,
     encoding: Encoding = "raw",
     num_valid: int | None = None,
@@ -52,8 +54,11 @@ def build_shards(
     out           folder for the shards; made where it is missing
     source        folder of the data set's files; may be left out for fashion-mnist, which is found or downloaded
     size          side of the images in pixels; default 64, for mnist and fashion-mnist 28, as they are
-    crop          side of the centred square that is cut out first, in pixels; 0 cuts nothing; default 140 for celeba,
-                  0 for the others
+    crop          side of the centred square that is cut out first, in pixels; "square", the largest that there is; or
+                  "none"; default 140 for celeba, "square" for folder, "none" for the others
+    fit           how an image of another shape fits where nothing is cut out: "pad" (the default) keeps its shape and
+                  fills the rest with the background, "stretch" squashes it
+    background    colour that is seen where an image is transparent or padded, a name or "#rrggbb"; default white
     channels      1 (grey) or 3 (RGB, the default); for folder only
     encoding      raw (uint8 .npy, the fastest to read), png, jpeg, or original (the bytes of the source, which are
                   cropped and resized when they are read)
@@ -73,6 +78,8 @@ def build_shards(
         source=None if source is None else Path(source),
         size=size,
         crop=crop,
+        fit=fit,
+        background=background,
         channels=channels,
         encoding=encoding,
         num_valid=num_valid,
@@ -94,7 +101,9 @@ class BuildRequest:
     out: Path
     source: Path | None = None
     size: int | None = None
-    crop: int | None = None
+    crop: Crop | None = None
+    fit: Fit | None = None
+    background: str | None = None
     channels: int | None = None
     encoding: Encoding = "raw"
     num_valid: int | None = None
@@ -122,7 +131,14 @@ class BuildRequest:
             part=self.part,
             parts=self.parts,
         )
-        pixels = known.pixels(size=self.size, crop=self.crop, channels=self.channels, encoding=self.encoding)
+        pixels = known.pixels(
+            size=self.size,
+            crop=self.crop,
+            fit=self.fit,
+            background=self.background,
+            channels=self.channels,
+            encoding=self.encoding,
+        )
         object.__setattr__(self, "options", options)
         object.__setattr__(self, "pixels", pixels)
 

@@ -13,10 +13,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from data_shards.decoding.bad_image import BadImage
 from data_shards.io import atomic
 from data_shards.io.disk import sha256_of_file
 from data_shards.manifest import FORMAT, Shard, ShardIndex, Skipped, xxh3
-from data_shards.pixels import BadImage, Pixels, npy_header
+from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.source import Sample, Source
 
 _TAR_BLOCK = 512
@@ -155,8 +156,7 @@ def _encoded(
         key = source.keys[piece.split][place]
         try:
             sample = source.read(piece.split, place)
-            decoded = pixels.decode_source(sample.image) if isinstance(sample.image, bytes) else sample.image
-            image = pixels.apply(decoded)
+            image = pixels.prepare(sample.image).image
             if pixels.encoding == "original" and isinstance(sample.image, bytes):
                 yield key, sample, (image, sample.extension, sample.image)
             else:

@@ -40,9 +40,11 @@ def run(args: argparse.Namespace) -> None:
     shape = " x ".join(map(str, pixels.shape))
     print(f"{args.shards}: {manifest.name}, {shape}, {pixels.encoding}")
     if pixels.crop:
-        print(f"  centre crop of {pixels.crop}")
+        print(f"  centre crop: {pixels.crop}")
     if pixels.resize:
-        print(f"  resize: {pixels.filter}")
+        print(f"  resize: {pixels.filter}; fit: {pixels.fit}")
+    if pixels.background:
+        print(f"  background: {pixels.background}")
     print(f"  hash {manifest.hash}")
     for split in manifest.splits:
         shards = manifest.shards_of(split)

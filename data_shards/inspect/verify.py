@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 
+from data_shards.decoding.bad_image import BadImage
+from data_shards.decoding.formats import member_extensions
 from data_shards.io.address import Address, Unreachable
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
-from data_shards.pixels import IMAGE_EXTENSIONS, BadImage, Pixels, npy_header
+from data_shards.pixels import Pixels, npy_header
 from data_shards.storage import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
 
-_EXTENSIONS = IMAGE_EXTENSIONS | {"cls", "json"}  # of all members
+_EXTRAS = {"cls", "json"}  # extensions of members that are no images
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +104,7 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                if member.name.rpartition(".")[2] not in _EXTENSIONS:
+                if member.name.rpartition(".")[2] not in member_extensions() | _EXTRAS:
                     yield f"{member.name} is of a kind that is refused"
                     continue
                 if (row := rows.pop(member.name, None)) is None:

@@ -14,8 +14,8 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError
-from data_shards.pixels import BadImage
 from data_shards.sources.source import Dataset, Sample, encoded_sample, fingerprint_of_keys, read_file
 
 SPLITS = ("train", "valid", "test")  # 0, 1, 2 in the partition file

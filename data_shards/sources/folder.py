@@ -5,11 +5,11 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from data_shards.decoding.formats import extension_by_content, extensions
 from data_shards.io.errors import InputError
-from data_shards.pixels import IMAGE_EXTENSIONS
+from data_shards.sources.listing import extension_of, list_images
 from data_shards.sources.source import Dataset, Sample, encoded_sample, fingerprint_of_keys, read_file
 
-ENCODED_EXTENSIONS = IMAGE_EXTENSIONS - {"npy"}  # .npy is what shards hold, not what image folders do
 SPLITS = ("train", "valid", "test")
 _NOT_IN_KEYS = re.compile(r"[^\w/-]", re.ASCII)
 
@@ -32,9 +32,7 @@ class FolderSource:
         files = {split: _images_below(folder / split) for split in splits} or {"train": _images_below(folder)}
         train = files["train"]
         if not train:
-            raise InputError(
-                f"{folder}: no images (.{', .'.join(sorted(ENCODED_EXTENSIONS))}) below it", parameter="source"
-            )
+            raise InputError(f"{folder}: no images below it; give a folder of images", parameter="source")
         if num_valid:
             if files.get("valid"):
                 raise InputError(f"{folder / 'valid'} holds the split already; leave it out", parameter="num_valid")
@@ -52,7 +50,9 @@ class FolderSource:
     def read(self, split: str, index: int) -> Sample:
         """The image file."""
         path = self._files[split][index]
-        return encoded_sample(read_file(path), path.suffix[1:].lower(), {})
+        data = read_file(path)
+        extension = extension_of(path.name)
+        return encoded_sample(data, extension if extension in extensions() else extension_by_content(path) or "jpg", {})
 
     def fingerprint(self) -> str:
         """Of the listed paths."""
@@ -65,16 +65,13 @@ DATASETS = (
         name="folder",
         open=lambda folder, num_valid: FolderSource(folder, num_valid=num_valid),
         files="any folder of images, with train/, valid/, test/ in it or not",
+        crop="square",
     ),
 )
 
 
 def _images_below(folder: Path) -> list[Path]:
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        found += [Path(place, name) for name in names if Path(name).suffix[1:].lower() in ENCODED_EXTENSIONS]
-    return sorted(found)
+    return [folder / name for name in list_images(folder).names] if folder.is_dir() else []
 
 
 def _keys(names: list[str]) -> list[str]:

@@ -9,8 +9,13 @@ from typing import Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError, at_least
-from data_shards.pixels import BadImage, Encoding, Pixels
+from data_shards.pixels import Encoding, Fit, Pixels, colour
+
+WHITE = "#ffffff"
+Crop = int | Literal["square", "none"]
+"""Side of the centred square that is cut out of an image, in pixels; the largest that there is; nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +61,8 @@ class Dataset:
     """Side of the images in pixels unless the user chooses another."""
     resize: bool = True
     """Whether the images are resized to that side; otherwise they have it."""
-    crop: int | None = None
-    """Side of the centred square that is cut out first, in pixels, unless the user chooses another."""
+    crop: Crop = "none"
+    """What is cut out first unless the user chooses otherwise."""
     num_valid: int | None = 0
     """How many training images become the split valid unless the user chooses; None: the splits are official."""
     encoded: bool = True
@@ -82,8 +87,17 @@ class Dataset:
         at_least(0, num_valid=num_valid)
         return num_valid
 
-    def pixels(self, *, size: int | None, crop: int | None, channels: int | None, encoding: Encoding) -> Pixels:
-        """The chosen pixels, with the defaults for None; crop=0 cuts nothing. Raises InputError."""
+    def pixels(
+        self,
+        *,
+        size: int | None,
+        crop: Crop | None,
+        fit: Fit | None,
+        background: str | None,
+        channels: int | None,
+        encoding: Encoding,
+    ) -> Pixels:
+        """The chosen pixels, with the defaults for None. Raises InputError."""
         if channels is not None and self.channels is not None:
             colours = "grey" if self.channels == 1 else "RGB"
             raise InputError(f"{self.name} is {colours}; leave the option out", parameter="channels")
@@ -91,14 +105,34 @@ class Dataset:
             raise InputError(f"{self.name} holds no encoded images; use raw, png or jpeg", parameter="encoding")
         side = self.size if size is None else size
         at_least(1, size=side)
+        resize = self.resize or size is not None
+        crop = self._checked_crop(crop, fit)
+        if fit is not None and not resize:
+            raise InputError("nothing is resized; give a size, or leave the option out", parameter="fit")
+        padded = resize and crop == "none" and fit != "stretch"
+        if background is not None and not self.encoded and not padded:
+            raise InputError(f"{self.name} holds no transparent images; leave the option out", parameter="background")
         return Pixels(
             channels=self.channels or cast(Literal[1, 3], 3 if channels is None else channels),  # checked by Pixels
             height=side,
             width=side,
-            crop=(self.crop if crop is None else crop) or None,
-            resize=self.resize or size is not None,
+            crop=None if crop == "none" else crop,
+            resize=resize,
+            fit="pad" if padded else "stretch",
+            background=colour(background or WHITE) if self.encoded or padded else None,
             encoding=encoding,
         )
+
+    def _checked_crop(self, crop: Crop | None, fit: Fit | None) -> Crop:
+        if crop is None:
+            return self.crop if fit is None else "none"  # whoever says how the whole image is to fit wants the whole
+        if crop not in ("square", "none"):
+            if not isinstance(crop, int):
+                raise InputError(f"{crop!r} is not a number of pixels, square or none", parameter="crop")
+            at_least(1, crop=crop)
+        if crop != "none" and fit is not None:
+            raise InputError("a square needs none; leave the option out, or cut nothing", parameter="fit")
+        return crop
 
 
 def fingerprint_of_keys(keys: Mapping[str, Sequence[str]]) -> str:
@@ -107,7 +141,7 @@ def fingerprint_of_keys(keys: Mapping[str, Sequence[str]]) -> str:
     for split, names in keys.items():
         digest.update(f"{split} {len(names)}\n".encode())
         for name in names:
-            digest.update(name.encode() + b"\n")
+            digest.update(name.encode(errors="surrogateescape") + b"\n")  # paths may hold any bytes
     return digest.hexdigest()
 
 

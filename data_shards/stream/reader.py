@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.decoding.bad_image import BadImage
 from data_shards.io.address import Unreachable
 from data_shards.io.errors import InputError
 from data_shards.manifest import Checksum, Manifest, Shard, ShardIndex, parse_index
-from data_shards.pixels import BadImage, npy_header
+from data_shards.pixels import npy_header
 from data_shards.storage import ShardFiles
 
 _MOST_REPLACEMENTS_TRIED = 100

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 from support.celeba_tree import jpeg_of_celeba_size
 
+from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError
-from data_shards.pixels import BadImage, Encoding, Pixels, npy_header
+from data_shards.pixels import Encoding, Pixels, npy_header
 
 CELEBA = {"channels": 3, "height": 64, "width": 64, "crop": 140, "resize": True}
 
@@ -24,7 +25,7 @@ def test_the_whole_recipe_is_what_pillow_makes_of_the_file():
     data = jpeg_of_celeba_size(1)
     pixels = Pixels(**CELEBA)
     picture = Image.open(io.BytesIO(data)).crop((19, 39, 159, 179)).resize((64, 64), Image.Resampling.BICUBIC)
-    assert np.array_equal(pixels.apply(pixels.decode_source(data)), np.asarray(picture).transpose(2, 0, 1))
+    assert np.array_equal(pixels.prepare(data).image, np.asarray(picture).transpose(2, 0, 1))
 
 
 def test_a_resize_averages_fine_stripes_instead_of_sampling_them():
@@ -56,7 +57,7 @@ def test_jpeg_keeps_smooth_images_to_a_few_levels(channels):
 def test_original_bytes_decode_to_the_pixels_of_raw():
     data = jpeg_of_celeba_size(2)
     raw, original = Pixels(**CELEBA), Pixels(**CELEBA, encoding="original")
-    assert np.array_equal(original.decode_member(data), raw.apply(raw.decode_source(data)))
+    assert np.array_equal(original.decode_member(data), raw.prepare(data).image)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 64, 64), (3, 1000, 1000)])
@@ -85,7 +86,7 @@ def test_bytes_that_are_no_image_are_bad(data):
 def test_a_four_colour_jpeg_is_converted():
     buffer = io.BytesIO()
     Image.new("CMYK", (178, 218), (0, 255, 255, 0)).save(buffer, "JPEG")
-    image = Pixels(**CELEBA).decode_source(buffer.getvalue())
+    image = Pixels(**CELEBA).decode_source(buffer.getvalue()).image
     assert image.shape == (218, 178, 3)
     assert image[..., 0].min() > 200 > 60 > image[..., 1:].max()
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.build.builder import BuildOptions, build
+from data_shards.decoding.bad_image import BadImage
 from data_shards.manifest import Manifest
-from data_shards.pixels import BadImage, Pixels
+from data_shards.pixels import Pixels
 from data_shards.sources.source import Sample
 
 

@@ -1,0 +1,202 @@
+"""One image file to 8-bit pixels, as a person at a screen sees it.
+
+The first frame, turned upright, with at most 8 bits a channel, in sRGB, on a background where it is transparent.
+"""
+
+import io
+import re
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
+
+from data_shards.decoding.bad_image import BadImage
+from data_shards.decoding.colour import to_srgb
+from data_shards.decoding.depth import to_eight_bits
+from data_shards.decoding.formats import formats
+
+MOST_PIXELS = 178_956_970
+"""Larger images are refused, as Pillow refuses them: a small file may claim to be larger than the memory."""
+TURNED = "turned as their EXIF orientation says"
+EXIF_UNREADABLE = "EXIF unreadable, taken to be upright"
+FIRST_FRAME = "first of several frames or pages taken"
+MADE_GREY = "colours made grey"
+MADE_RGB = "grey stored as RGB"
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """An image, and what had to be decided about it."""
+
+    image: NDArray[np.uint8]
+    """H x W x C, 0..255."""
+    conversions: tuple[str, ...] = ()
+    """What was done to it, each in words that hold for all images with which the same was done."""
+
+
+def decode(data: bytes, *, channels: int, background: str) -> Decoded:
+    """The image in the bytes of a file, with 1 (grey) or 3 (RGB) channels; raises BadImage.
+
+    background: "#rrggbb", seen where the image is transparent
+    """
+    if _is_plain_jpeg(data):
+        try:
+            return _decode_plain_jpeg(data, channels)
+        except ValueError:
+            pass  # CMYK, or damaged: Pillow reads the one, and says what is wrong with the other
+    return _decode_by_pillow(data, channels, background)
+
+
+def decode_stored(data: bytes, *, channels: int) -> NDArray[np.uint8]:
+    """The colour values as they are stored, H x W x C: no orientation, profile or background. Raises BadImage.
+
+    For the PNG and JPEG members that a build has encoded, and for all members of shards of earlier versions.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        try:
+            return simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels))
+        except ValueError:
+            pass  # four colours, or damaged, as above
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            with Image.open(io.BytesIO(data), formats=formats()) as picture:
+                image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        except Exception as error:
+            raise _bad(error) from error
+    return image.reshape(*image.shape[:2], channels)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether this is a JPEG without segments that may hold an orientation, a profile or further pictures."""
+    if data[:3] != b"\xff\xd8\xff":
+        return False
+    place = 2
+    while data[place : place + 1] == b"\xff" and (marker := data[place + 1]) != 0xDA:  # start of scan
+        if marker in (0xE1, 0xE2):  # APP1: EXIF or XMP; APP2: ICC profile or several pictures
+            return False
+        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if place + 2 > len(data):
+            break
+    return True
+
+
+def _jpeg_colours(channels: int) -> str:
+    return "GRAY" if channels == 1 else "RGB"
+
+
+def _decode_plain_jpeg(data: bytes, channels: int) -> Decoded:
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+    _refuse_giant(width, height)
+    grey = colours.lower() == "gray"
+    return Decoded(
+        image=simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels)), conversions=_channels(grey, channels)
+    )
+
+
+def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
+    done: list[str] = []
+    # Pillow warns of much that is no fault of the pixels. What it raises for a damaged file may be of any kind.
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            with Image.open(io.BytesIO(data), formats=formats()) as file:
+                _refuse_giant(*file.size)
+                picture = _upright(file, done)
+                _mend_png_transparency(picture, data)
+                picture = _shallow(picture, done)
+                picture, colours = to_srgb(picture, file.info.get("icc_profile"))
+                done += colours
+                grey = picture.mode in ("L", "LA")
+                picture = _opaque(picture, background, done)
+                image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+                if _has_more_frames(file):
+                    done.append(FIRST_FRAME)
+        except BadImage:
+            raise
+        except Exception as error:
+            raise _bad(error) from error
+    return Decoded(image=image.reshape(*image.shape[:2], channels), conversions=(*done, *_channels(grey, channels)))
+
+
+def _bad(error: Exception) -> BadImage:
+    if isinstance(error, UnidentifiedImageError):
+        return BadImage("does not decode: not an image that Pillow reads")
+    # Without addresses of objects: the reason is recorded, and is to be the same in every build.
+    reason = _ADDRESS.sub("", " ".join(str(error).split()))
+    return BadImage(f"does not decode: {reason or type(error).__name__}")
+
+
+def _refuse_giant(width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise BadImage(f"{width} x {height} pixels, more than the {MOST_PIXELS:,} that are read")
+
+
+def _channels(grey: bool, channels: int) -> tuple[str, ...]:
+    if grey == (channels == 1):
+        return ()
+    return (MADE_RGB,) if grey else (MADE_GREY,)
+
+
+def _upright(file: Image.Image, done: list[str]) -> Image.Image:
+    """The first frame as its EXIF data, or XMP, say that the camera was held."""
+    try:
+        # Before the pixels are read: for a TIFF, Pillow turns them then and forgets that it did.
+        orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
+        file.load()
+        picture = ImageOps.exif_transpose(file)
+    except Exception:
+        file.load()  # raises again where the pixels are at fault
+        done.append(EXIF_UNREADABLE)
+        return file.copy()
+    if orientation in range(2, 9):
+        done.append(TURNED)
+    return picture
+
+
+def _mend_png_transparency(picture: Image.Image, data: bytes) -> None:
+    """Pillow keeps the transparent colour of a PNG as it is stored, but not the pixels of 2, 4 and 3 x 16 bits."""
+    colour = picture.info.get("transparency")
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or colour is None:
+        return
+    bits = data[24]
+    if picture.mode == "L" and bits in (2, 4) and isinstance(colour, int):
+        picture.info["transparency"] = colour * 255 // (2**bits - 1)
+    elif picture.mode == "RGB" and bits == 16 and isinstance(colour, tuple):
+        picture.info["transparency"] = tuple(value >> 8 for value in colour)
+
+
+def _shallow(picture: Image.Image, done: list[str]) -> Image.Image:
+    """At most 8 bits a channel. Pillow itself keeps only grey images deeper than that."""
+    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+        return picture
+    values = np.asarray(picture)
+    scaled, how = to_eight_bits(values)
+    done.append(how)
+    shallow = Image.fromarray(scaled)
+    transparent = picture.info.get("transparency")
+    if isinstance(transparent, int):
+        shallow.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return shallow
+
+
+def _opaque(picture: Image.Image, background: str, done: list[str]) -> Image.Image:
+    """The picture on the background."""
+    if picture.mode not in ("LA", "RGBA"):
+        return picture
+    if picture.getchannel("A").getextrema() == (255, 255):
+        return picture.convert(picture.mode.removesuffix("A"))
+    done.append(f"transparency composited on {background}")
+    ground = Image.new("RGBA", picture.size, ImageColor.getrgb(background))
+    return Image.alpha_composite(ground, picture.convert("RGBA")).convert("RGB")
+
+
+def _has_more_frames(file: Image.Image) -> bool:
+    if file.format == "PSD":
+        return False  # its frames are layers; the first is what they make together
+    try:
+        return bool(getattr(file, "is_animated", False))
+    except Exception:
+        return True  # there is something after the first frame, though it is damaged

@@ -1,0 +1,75 @@
+"""Which files are images: the formats that the installed Pillow decodes, and those of its plugins."""
+
+import functools
+import importlib
+import importlib.util
+import os
+
+from PIL import Image, ImageFile
+
+PLUGINS = {"heic": "pillow-heif", "heif": "pillow-heif", "hif": "pillow-heif", "jxl": "pillow-jxl-plugin"}
+"""Extensions of photographs that Pillow reads with a plugin, and the package that it is in."""
+_PLUGIN_MODULES = {"pillow-heif": "pillow_heif", "pillow-jxl-plugin": "pillow_jxl"}
+# Pillow hands EPS to Ghostscript, which runs a program from the file, and knows MPEG videos by name only.
+_NOT_DECODED = {"EPS", "MPEG"}
+# Formats whose first bytes cannot be those of anything else, and the extension to use where a file has none.
+_KNOWN_BY_CONTENT = {
+    "JPEG": "jpg",
+    "PNG": "png",
+    "GIF": "gif",
+    "WEBP": "webp",
+    "AVIF": "avif",
+    "JPEG2000": "jp2",
+    "HEIF": "heic",
+    "JXL": "jxl",
+}
+_PREFIX_BYTES = 16  # what Pillow itself looks at
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """The names of the formats that Pillow decodes here, its optional plugins included where they are installed."""
+    for module in _PLUGIN_MODULES.values():
+        if importlib.util.find_spec(module) is not None:
+            plugin = importlib.import_module(module)
+            getattr(plugin, "register_heif_opener", lambda: None)()
+    Image.init()
+    return tuple(name for name, (reader, _) in Image.OPEN.items() if name not in _NOT_DECODED and not _is_stub(reader))
+
+
+def _is_stub(reader: object) -> bool:
+    # Pillow knows some formats without a decoder for them.
+    return isinstance(reader, type) and issubclass(reader, ImageFile.StubImageFile)
+
+
+@functools.cache
+def extensions() -> frozenset[str]:
+    """The extensions of those formats, lower case, without the dot."""
+    known = formats()
+    return frozenset(extension[1:] for extension, name in Image.registered_extensions().items() if name in known)
+
+
+def missing_plugin(extension: str) -> str | None:
+    """The package that would read files of an extension (lower case, without the dot), where it is not installed."""
+    return PLUGINS.get(extension) if extension not in extensions() else None
+
+
+@functools.cache
+def member_extensions() -> frozenset[str]:
+    """The extensions that the image members of a shard may have, wherever it was built.
+
+    Formats that run code when they are read (.pyd, .pickle, .pth) are refused everywhere.
+    """
+    return extensions() | PLUGINS.keys() | {"npy"}
+
+
+def extension_by_content(path: str | os.PathLike[str]) -> str | None:
+    """The extension that fits a file's first bytes where they are of a common format beyond doubt, else None."""
+    with open(path, "rb") as file:
+        prefix = file.read(_PREFIX_BYTES)
+    known = formats()
+    for name, extension in _KNOWN_BY_CONTENT.items():
+        # Accept functions return True, or a text where the format is known but not supported here.
+        if name in known and (accept := Image.OPEN[name][1]) is not None and accept(prefix) is True:
+            return extension
+    return None
