@@ -47,7 +47,7 @@ def decode(data: bytes, *, channels: int, background: str) -> Decoded:
         try:
             return _decode_plain_jpeg(data, channels)
         except ValueError:
-            pass  # CMYK, or damaged: Pillow reads the one, and says what is wrong with the other
+            pass  # of four colours, or damaged: Pillow converts the one, and says what is wrong with the other
     return _decode_by_pillow(data, channels, background)
 
 
@@ -60,7 +60,7 @@ def decode_stored(data: bytes, *, channels: int) -> NDArray[np.uint8]:
         try:
             return simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels))
         except ValueError:
-            pass  # four colours, or damaged, as above
+            pass  # damaged, or of a kind that only Pillow reads
     with warnings.catch_warnings(action="ignore"):
         try:
             with Image.open(io.BytesIO(data), formats=formats()) as picture:
@@ -91,6 +91,8 @@ def _jpeg_colours(channels: int) -> str:
 def _decode_plain_jpeg(data: bytes, channels: int) -> Decoded:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     _refuse_giant(width, height)
+    if colours in ("CMYK", "YCCK"):
+        raise ValueError(colours)
     grey = colours.lower() == "gray"
     return Decoded(
         image=simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels)), conversions=_channels(grey, channels)

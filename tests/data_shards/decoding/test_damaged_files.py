@@ -1,0 +1,75 @@
+"""Damaged files are unreadable, and nothing else: no other exception, no end of the process, no endless work."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.image_kinds import KINDS, PHOTO, saved
+
+from data_shards.decoding.bad_image import BadImage
+from data_shards.decoding.decode import MOST_PIXELS, decode
+
+SECONDS = 10  # for one file; they take milliseconds
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """The file with one of the faults that disks, networks and programs make."""
+    content = bytearray(data)
+    where = int(rng.integers(0, len(content)))
+    how_many = int(rng.integers(1, 65))
+    fault = rng.integers(0, 7)
+    if fault == 0:
+        del content[where:]
+    elif fault == 1:
+        content[where : where + how_many] = rng.bytes(how_many)
+    elif fault == 2:
+        content[where : where + how_many] = bytes(how_many)
+    elif fault == 3:
+        del content[where : where + how_many]
+    elif fault == 4:
+        content[where:where] = rng.bytes(how_many)
+    elif fault == 5:
+        for place in rng.integers(0, len(content), 8):
+            content[place] ^= 1 << rng.integers(0, 8)
+    else:
+        head = rng.integers(0, min(64, len(content)), 4)  # what the sizes are in
+        for place in head:
+            content[place] = 255
+    return bytes(content)
+
+
+def decode_damaged(count: int, seed: int) -> tuple[int, int]:
+    """How many of `count` damaged files were unreadable, and how many could be decoded all the same."""
+    rng = np.random.default_rng(seed)
+    unreadable = decoded = 0
+    for number in range(count):
+        data = damaged(KINDS[number % len(KINDS)].data, rng)
+        start = time.monotonic()
+        try:
+            image = decode(data, channels=1 + 2 * (number % 2), background="#ffffff").image
+        except BadImage as error:
+            unreadable += 1
+            assert "0x" not in str(error)
+            assert "\n" not in str(error)
+        else:
+            decoded += 1
+            assert image.dtype == np.uint8
+            assert image.ndim == 3
+        assert time.monotonic() - start < SECONDS, f"file {number} of seed {seed}"
+    return unreadable, decoded
+
+
+def test_damaged_files_are_unreadable():
+    unreadable, decoded = decode_damaged(500, seed=0)
+    assert unreadable > 100
+    assert unreadable + decoded == 500
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_ten_thousand_damaged_files_are_unreadable():
+    unreadable, decoded = decode_damaged(10_000, seed=1)
+    assert unreadable > 2000
+    assert unreadable + decoded == 10_000
