@@ -17,6 +17,7 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.colour import to_srgb
 from data_shards.decoding.depth import to_eight_bits
 from data_shards.decoding.formats import formats
+from data_shards.io.errors import MachineFault, machine_fault
 
 MOST_PIXELS = 178_956_970
 """Larger images are refused, as Pillow refuses them: a small file may claim to be larger than the memory."""
@@ -66,7 +67,7 @@ def decode_stored(data: bytes, *, channels: int) -> NDArray[np.uint8]:
             with Image.open(io.BytesIO(data), formats=formats()) as picture:
                 image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
         except Exception as error:
-            raise _bad(error) from error
+            raise _fault(error) from error
     return image.reshape(*image.shape[:2], channels)
 
 
@@ -75,13 +76,15 @@ def _is_plain_jpeg(data: bytes) -> bool:
     if data[:3] != b"\xff\xd8\xff":
         return False
     place = 2
-    while data[place : place + 1] == b"\xff" and (marker := data[place + 1]) != 0xDA:  # start of scan
+    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
+        marker = data[place + 1]
+        if marker == 0xDA:  # start of scan: what follows is the image
+            return True
         if marker in (0xE1, 0xE2):  # APP1: EXIF or XMP; APP2: ICC profile or several pictures
             return False
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-        if place + 2 > len(data):
-            break
-    return True
+        # Any number of 0xff may stand before a marker.
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return False
 
 
 def _jpeg_colours(channels: int) -> str:
@@ -119,11 +122,15 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
         except BadImage:
             raise
         except Exception as error:
-            raise _bad(error) from error
+            raise _fault(error) from error
     return Decoded(image=image.reshape(*image.shape[:2], channels), conversions=(*done, *_channels(grey, channels)))
 
 
-def _bad(error: Exception) -> BadImage:
+def _fault(error: Exception) -> BadImage | MachineFault:
+    if isinstance(error, MemoryError):  # no image that is not refused as too large takes more than a few GB
+        return MachineFault("the memory does not suffice to decode an image; use fewer processes")
+    if (fault := machine_fault(error)) is not None:
+        return fault
     if isinstance(error, UnidentifiedImageError):
         return BadImage("does not decode: not an image that Pillow reads")
     # Without addresses of objects: the reason is recorded, and is to be the same in every build.

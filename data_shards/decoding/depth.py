@@ -11,6 +11,7 @@ from data_shards.decoding.bad_image import BadImage
 
 WHITE = (1, 255, 65535)
 """What may stand for white. 1 only in floating-point files; 0 is black."""
+_BLOCK = 2**20  # values that are scaled at a time: a large image in float64 would take eight times its memory
 
 
 def to_eight_bits(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
@@ -35,7 +36,9 @@ def to_eight_bits(values: NDArray[np.generic]) -> tuple[NDArray[np.uint8], str]:
         how = "grey values scaled from the file's own range to 0..255"
     if high == low:
         return np.zeros(values.shape, np.uint8), how  # beyond 65535, or negative: nothing says how bright it is
-    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
-    # Halved first: the difference of two floating-point numbers may be too large for one.
-    scaled = (wide / 2 - low / 2) / (high / 2 - low / 2) * 255
-    return np.rint(np.clip(scaled, 0, 255)).astype(np.uint8), how
+    flat, scaled = values.reshape(-1), np.empty(values.size, np.uint8)
+    for start in range(0, len(flat), _BLOCK):
+        block = flat[start : start + _BLOCK].astype(np.float64)
+        block = np.clip(np.nan_to_num(block, nan=low, posinf=high, neginf=low), low, high)
+        scaled[start : start + _BLOCK] = np.rint((block - low) / (high - low) * 255)
+    return scaled.reshape(values.shape), how

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import importlib.util
+import logging
 import os
 
 from PIL import Image, ImageFile
@@ -29,6 +30,8 @@ _PREFIX_BYTES = 16  # what Pillow itself looks at
 @functools.cache
 def formats() -> tuple[str, ...]:
     """The names of the formats that Pillow decodes here, its optional plugins included where they are installed."""
+    # What is wrong with a file is in the error that is raised; Pillow's log would repeat it on the terminal.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     for module in _PLUGIN_MODULES.values():
         if importlib.util.find_spec(module) is not None:
             plugin = importlib.import_module(module)

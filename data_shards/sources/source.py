@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.errors import InputError, at_least, machine_fault
 from data_shards.pixels import Encoding, Fit, Pixels, colour
 
 WHITE = "#ffffff"
@@ -146,12 +146,14 @@ def fingerprint_of_keys(keys: Mapping[str, Sequence[str]]) -> str:
 
 
 def read_file(path: Path) -> bytes:
-    """The bytes of an image file. Raises BadImage where it is missing or unreadable."""
+    """The bytes of an image file. Raises BadImage where it is missing or unreadable, MachineFault for the machine."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
         raise BadImage("missing") from error
     except OSError as error:
+        if (fault := machine_fault(error, path)) is not None:
+            raise fault from error
         raise BadImage(f"unreadable: {error.strerror}") from error
 
 

@@ -1,15 +1,13 @@
 """Damaged files are unreadable, and nothing else: no other exception, no end of the process, no endless work."""
 
-import io
 import time
 
 import numpy as np
 import pytest
-from PIL import Image
-from support.image_kinds import KINDS, PHOTO, saved
+from support.image_kinds import KINDS
 
 from data_shards.decoding.bad_image import BadImage
-from data_shards.decoding.decode import MOST_PIXELS, decode
+from data_shards.decoding.decode import decode
 
 SECONDS = 10  # for one file; they take milliseconds
 
@@ -44,6 +42,7 @@ def decode_damaged(count: int, seed: int) -> tuple[int, int]:
     """How many of `count` damaged files were unreadable, and how many could be decoded all the same."""
     rng = np.random.default_rng(seed)
     unreadable = decoded = 0
+    reasons = []
     for number in range(count):
         data = damaged(KINDS[number % len(KINDS)].data, rng)
         start = time.monotonic()
@@ -51,20 +50,21 @@ def decode_damaged(count: int, seed: int) -> tuple[int, int]:
             image = decode(data, channels=1 + 2 * (number % 2), background="#ffffff").image
         except BadImage as error:
             unreadable += 1
-            assert "0x" not in str(error)
-            assert "\n" not in str(error)
+            reasons.append(str(error))
         else:
             decoded += 1
             assert image.dtype == np.uint8
             assert image.ndim == 3
         assert time.monotonic() - start < SECONDS, f"file {number} of seed {seed}"
+    # A reason is recorded in one line, and is the same in every build: no address of an object.
+    assert [reason for reason in reasons if " at 0x" in reason or "\n" in reason] == []
     return unreadable, decoded
 
 
 def test_damaged_files_are_unreadable():
-    unreadable, decoded = decode_damaged(500, seed=0)
-    assert unreadable > 100
-    assert unreadable + decoded == 500
+    unreadable, decoded = decode_damaged(1000, seed=0)
+    assert unreadable > 200
+    assert unreadable + decoded == 1000
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Every kind of file against Pillow's own functions, value for value."""
 
-
 import numpy as np
 import pytest
 from PIL import Image
