@@ -7,6 +7,7 @@ likelihood). Two numbers may be compared, and two parts merged, only where their
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,28 @@ class Protocol:
         """16 hexadecimal digits that differ between different protocols."""
         return fingerprint(self.record())
 
+    def command(self, run: str) -> str:
+        """The command that measures the same on what the run folder `run` holds now."""
+        shared = {"run": run, "weights": self.weights, "split": self.split, "seed": self.seed}
+        name, own = self._command()
+        given = {option: value for option, value in (shared | own).items() if value != _DEFAULTS.get(option)}
+        return " ".join(
+            ["python -m eval", name, *(f"--{option} {shlex.quote(str(given[option]))}" for option in given)]
+        )
+
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        """The command's name, and the options that it has beside those of all."""
+        raise NotImplementedError
+
+
+_DEFAULTS = {"weights": "final", "split": "test", "seed": 0, "covariance": "full", "extractor": "efficientnet-lite0"}
+"""Values of options that a command need not be given."""
+
+
+def _mixture_options(mixture: str) -> dict[str, Any]:
+    components, _, covariance = mixture.partition("-")
+    return {"mixture": components, "covariance": covariance} if mixture else {}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceProtocol(Protocol):
@@ -68,6 +91,14 @@ class DistanceProtocol(Protocol):
     quantisation: str = "rounded to 8 bits"
     """What generated pixels went through, as real ones did."""
 
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        network = {"extractor": self.extractor["name"]}
+        if network["extractor"] == "inception":
+            network["extractor-mode"] = self.extractor["mode"]
+        elif network["extractor"] not in _DEFAULTS.values():
+            network["extractor-size"] = self.extractor["size"]
+        return "fid", {"from": self.source, "n": self.n, **_mixture_options(self.mixture), **network}
+
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceProtocol(Protocol):
@@ -82,6 +113,9 @@ class VarianceProtocol(Protocol):
     variance_floor: float
     """The smallest variance possible, in squared pixel units."""
 
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        return "uncertainty", {"images": self.n}
+
 
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodProtocol(VarianceProtocol):
@@ -94,6 +128,10 @@ class LikelihoodProtocol(VarianceProtocol):
     mixture_digest: str
     """Digest of its parameters; empty for none."""
 
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        mixture = _mixture_options(self.mixture) or {"mixture": 0}
+        return "likelihood", {"images": self.n, "samples": self.importance_samples, **mixture}
+
 
 @dataclass(frozen=True, kw_only=True)
 class MemorisationProtocol(VarianceProtocol):
@@ -102,9 +140,18 @@ class MemorisationProtocol(VarianceProtocol):
     mixture: str
     """The density sampled, as COMPONENTS-COVARIANCE."""
     mixture_digest: str
-    """Digest of its parameters."""
+    """Digest of its parameters, or of the transport for transported."""
     train_split: str
     """The split that was trained on."""
+
+    @property
+    def source(self) -> str:
+        """q_hat or transported."""
+        return "transported" if self.measure.endswith("transported") else "q_hat"
+
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        source = {"from": "transported"} if self.source == "transported" else {}
+        return "memorisation", {**source, "images": self.n, **_mixture_options(self.mixture)}
 
 
 def fingerprint(record: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """A trained run as a measurement sees it: its model, its data, and the fields that all of its protocols have."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,15 @@ from data_shards.manifest import Manifest
 from eval.protocol import Protocol, VarianceProtocol
 from eval.results import AnyResult
 from trainer.config.config import Config, load_config
+from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
 from trainer.mixture.density import MixtureDensity
-from trainer.mixture.fitted import load_mixture, mixture_folder
+from trainer.mixture.fitted import load_mixture, mixture_folder, read_summary
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
-from trainer.run_folder.checkpoint import fingerprint
-from trainer.run_folder.restore import load_model
+from trainer.run_folder import latents
+from trainer.run_folder.checkpoint import fingerprint, read_state
+from trainer.run_folder.latents import Latents, digest
+from trainer.run_folder.restore import checkpoint_of, load_model
 
 AnyProtocol = TypeVar("AnyProtocol", bound=Protocol)
 
@@ -85,16 +88,66 @@ class MeasuredRun:
                 f"`python -m trainer.mixture --run {self.folder} --components {components}{stage}`",
                 parameter="mixture",
             )
+        # A summary of an earlier version does not say what it was fitted to.
+        codes = ((read_summary(folder) or {}).get("codes") or {}).get("train")
+        self._require_own(codes, f"{folder}: the mixture was fitted", parameter="mixture")
         return load_mixture(folder, device).density
+
+    def fitted_components(self, covariance: str) -> list[int]:
+        """The numbers of components of the mixtures that were fitted to codes of weights of this name, increasing."""
+        suffix = "" if self.weights == "final" else f"-{self.weights}"
+        found = (self.folder / "mixtures").glob(f"*-{covariance}{suffix}/mixture.json")
+        return sorted(int(path.parent.name.split("-")[0]) for path in found)
+
+    def flow(self) -> LatentFlow:
+        """The flow that was fitted to these weights' codes. Raises InputError where it was not."""
+        flow = load_flow(self.folder, self.weights)
+        record = FLOW.read_record(flow_folder(self.folder, self.weights)) or {}
+        if latents.exists(self.folder, "train", weights=self.weights) and record["codes"] != digest(
+            self.codes("train")
+        ):
+            stage = "" if self.weights == "final" else f" --weights {self.weights}"
+            raise InputError(
+                f"{flow_folder(self.folder, self.weights)}: the flow was fitted to other codes than the run has now; "
+                f"fit it again with `python -m trainer.flow --run {self.folder}{stage}`",
+            )
+        return flow
+
+    def codes(self, split: str) -> Latents:
+        """The codes of a split by these weights. Raises InputError where they are missing, or of other weights."""
+        encoded_from = latents.encoded_from(self.folder, split, weights=self.weights)
+        folder = latents.latents_folder(self.folder, split, weights=self.weights)
+        self._require_own(encoded_from, f"{folder}: the codes were made", parameter="run")
+        return latents.read(self.folder, split, weights=self.weights)
+
+    def _require_own(self, made_from: Mapping[str, Any] | None, what: str, *, parameter: str) -> None:
+        """Raises InputError where something was made from other weights or data. made_from: None where unknown."""
+        if made_from is None or (made_from["checkpoint"], made_from["data"]) == (self.checkpoint, self.manifest.hash):
+            return
+        stage = "" if self.weights == "final" else f" --weights {self.weights}"
+        raise InputError(
+            f"{what} from other weights or images than the run has now; renew it with `python -m eval encode --run "
+            f"{self.folder}{stage}`, then `python -m trainer.mixture --run {self.folder}{stage}`",
+            parameter=parameter,
+        )
 
 
 def load_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:
-    """Loads a run. weights: "final" or "stage1". Raises InputError where run, checkpoint or shards are missing."""
+    """Loads a run. weights: "final" or "stage1".
+
+    Raises InputError where run, checkpoint or shards are missing, or the shards are not those that were trained on.
+    """
     config = load_config(run)
     model = load_model(run, weights, str(device))
-    return MeasuredRun(
-        folder=Path(run), weights=weights, config=config, manifest=Manifest.load(config.data.shards), model=model
-    )
+    manifest = Manifest.load(config.data.shards)
+    trained_on = read_state(checkpoint_of(run, weights)).manifest
+    if trained_on != manifest.hash:
+        raise InputError(
+            f"{config.data.shards} holds other images than {run} was trained on (their hash was {trained_on[:12]}, "
+            f"here {manifest.hash[:12]}); restore those shards, or train on these under another name",
+            parameter="run",
+        )
+    return MeasuredRun(folder=Path(run), weights=weights, config=config, manifest=manifest, model=model)
 
 
 def mixture_digest(mixture: MixtureDensity) -> str:

@@ -148,11 +148,7 @@ class TrainedRun:
     def _components(self) -> int:
         if self.components is not None:
             return self.components
-        suffix = "" if self.measured.weights == "final" else f"-{self.measured.weights}"
-        pattern = f"*-{self.covariance}{suffix}/mixture.json"
-        fitted = sorted(
-            int(path.parent.name.split("-")[0]) for path in (self.measured.folder / "mixtures").glob(pattern)
-        )
+        fitted = self.measured.fitted_components(self.covariance)
         if len(fitted) > 1 and _DEFAULT_COMPONENTS not in fitted:
             known = ", ".join(map(str, fitted))
             raise InputError(f"mixtures of {known} components are fitted; give one of these", parameter="mixture")

@@ -19,7 +19,6 @@ from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, Pos
 from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import Progress
 from trainer.run_folder import latents
-from trainer.run_folder.checkpoint import fingerprint
 from trainer.run_folder.latents import WEIGHTS, Latents
 from trainer.run_folder.tensor_folder import TensorFolder
 
@@ -239,7 +238,7 @@ def fit_run_flow(
     settings = settings or FlowSettings()
     codes, held_out = (latents.read(run, split, weights=weights) for split in ("train", "valid"))
     folder = flow_folder(run, weights)
-    facts = {"codes": f"{fingerprint({'mean': codes.mean, 'std': codes.std}):016x}"}
+    facts = {"codes": latents.digest(codes)}
     found = FLOW.read_record(folder)
     if found is not None and found["codes"] == facts["codes"] and FlowSettings(**found["settings"]) == settings:
         return RunFlow(folder=folder, summary=found, is_new=False)

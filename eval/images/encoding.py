@@ -1,7 +1,6 @@
 """The posterior q(z|x) of every image of a split, encoded once for each set of weights."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,6 @@ from eval.images.sources import from_shards
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
-
-_RECORD = "encoding.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +43,10 @@ def encode_split(run: MeasuredRun, split: str, ranks: Ranks) -> Encoding:
     """
     folder = latents.latents_folder(run.folder, split, weights=run.weights)
     n = run.manifest.num_samples(split)
-    record = {"checkpoint": run.checkpoint, "data": run.manifest.hash, "n": n}
-    if ranks.any(ranks.is_main and _finished(folder, record)):
+    if ranks.any(ranks.is_main and is_encoded(run, split)):
         return Encoding(folder=folder, images=n, encoded_before=True)
     if ranks.is_main:
-        (folder / _RECORD).unlink(missing_ok=True)
+        (folder / latents.RECORD).unlink(missing_ok=True)
         for stale in folder.glob("part-*.safetensors"):
             stale.unlink()
     ranks.barrier()
@@ -58,7 +54,7 @@ def encode_split(run: MeasuredRun, split: str, ranks: Ranks) -> Encoding:
     latents.write(run.folder, split, codes, weights=run.weights, part=ranks.rank, parts=ranks.world_size)
     ranks.barrier()
     if ranks.is_main:
-        write_json(folder / _RECORD, record | {"parts": ranks.world_size})
+        write_json(folder / latents.RECORD, _record(run, split) | {"parts": ranks.world_size})
     return Encoding(folder=folder, images=n, encoded_before=False)
 
 
@@ -79,10 +75,16 @@ def _encode(run: MeasuredRun, split: str, ranks: Ranks) -> latents.Latents:
     return latents.Latents(mean=torch.cat(means), std=torch.cat(deviations), index=torch.cat(indices))
 
 
-def _finished(folder: Path, record: Mapping[str, object]) -> bool:
-    """True where a whole encoding by the same weights of the same data lies in `folder`."""
+def is_encoded(run: MeasuredRun, split: str) -> bool:
+    """True where a whole encoding of a split by these weights lies in the run folder."""
+    folder = latents.latents_folder(run.folder, split, weights=run.weights)
     try:
-        found = json.loads((folder / _RECORD).read_text())
+        found = json.loads((folder / latents.RECORD).read_text())
     except (FileNotFoundError, ValueError):
         return False
-    return bool(found == {**record, "parts": len(list(folder.glob("part-*.safetensors")))})
+    return bool(found == {**_record(run, split), "parts": len(list(folder.glob("part-*.safetensors")))})
+
+
+def _record(run: MeasuredRun, split: str) -> dict[str, object]:
+    """What the codes of a split are made from, see `latents.encoded_from`."""
+    return {"checkpoint": run.checkpoint, "data": run.manifest.hash, "n": run.manifest.num_samples(split)}

@@ -15,7 +15,6 @@ from torch import Tensor
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
 from eval.run import MeasuredRun, mixture_digest
-from trainer.flow import load_flow
 from trainer.mixture.parameters import Parameters
 from trainer.networks import SigmaVAE
 from trainer.noise import seeded_generator
@@ -68,7 +67,7 @@ def mixture_density(run: MeasuredRun, components: int, covariance: str) -> Loade
 
 def flow_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
     """The flow fitted to the run's codes."""
-    flow = load_flow(run.folder, run.weights)
+    flow = run.flow()
     return LoadedDensity(
         sampler=lambda generator: flow.sample(BLOCK, generator),
         # A copy, as samples are drawn on the CPU.

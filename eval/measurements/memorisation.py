@@ -18,16 +18,16 @@ from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, gathered, image_noise, subset_blocks, subset_indices
+from eval.images.densities import DENSITIES
 from eval.images.sources import Finish, to_8_bits, unchanged
 from eval.images.transport import load_transport
 from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion
 from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before
-from eval.run import MeasuredRun, mixture_digest
+from eval.run import MeasuredRun
 from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
-from trainer.run_folder import latents
 
 NEAREST = 3
 """Training images that are kept beside each sample."""
@@ -123,7 +123,7 @@ def measure_memorisation(run: MeasuredRun, question: MemorisationQuestion, ranks
         seed=question.seed,
         measure="memorisation 1" if question.source == "q_hat" else f"memorisation 1, {question.source}",
         mixture=f"{question.mixture}-{question.covariance}",
-        mixture_digest=mixture_digest(mixture),
+        mixture_digest=DENSITIES[question.source].load(run, question.mixture, question.covariance).digest,
         train_split=run.config.data.train_split,
     )
     path = memorisation_path(run, question)
@@ -152,7 +152,7 @@ def _measured(
 ) -> tuple[MemorisationResult, dict[str, Tensor]]:
     """The comparison, and the pictures that belong to it; the same on every process."""
     shards, train_split, count = run.config.data.shards, run.config.data.train_split, question.images
-    train_codes = latents.read(run.folder, train_split, weights=run.weights).mean
+    train_codes = run.codes(train_split).mean
     z = mixture.sample(count, seeded_generator(question.seed, "memorisation", 0)).float()  # (N, D)
     transported = question.source == "transported"
     finish = load_transport(run, question.mixture, question.covariance).apply if transported else unchanged

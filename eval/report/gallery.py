@@ -137,7 +137,8 @@ def traversals(model: SigmaVAE, means: Tensor, *, rows: int = 8, reach: float = 
 
 @torch.no_grad()
 def interpolations(model: SigmaVAE, means: Tensor, *, rows: int = 5) -> bytes:
-    """Straight lines between the codes of two images, one pair a row. means: (at least 2 * rows, D)."""
+    """Straight lines between the codes of two images, one pair a row, up to `rows`. means: (at least 2, D)."""
+    rows = min(rows, len(means) // 2)
     steps = torch.linspace(0, 1, COLUMNS, device=means.device)[:, None]
     pairs = means[: 2 * rows].reshape(rows, 2, 1, -1)
     lines = [to_rgb(model.decode(torch.lerp(start, end, steps)).mean) for start, end in pairs]

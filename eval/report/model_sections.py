@@ -40,7 +40,7 @@ def mixture_latents(mixture: MixtureDensity) -> Tensor:
     return block_latents(mixture_sampler(mixture.parameters), seed=0, block=0)
 
 
-def held_out_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
+def evenly_spaced_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
     """Images of a split, evenly spaced, (N, C, H, W) float32 in [0, 1]; N is WALK_IMAGES where there are as many."""
     indices = subset_indices(run.manifest, split, min(WALK_IMAGES, run.manifest.num_samples(split)))
     return torch.cat([images for _, _, images in subset_blocks(run.config.data.shards, split, indices, ranks)])
@@ -101,8 +101,10 @@ def sample_section(
     )
 
 
-def latent_section(run: MeasuredRun, images: Tensor, mixture: MixtureDensity | None) -> Section:
-    """Traversals, interpolations, and for two latents the densities of the paper's Table 1."""
+def latent_section(run: MeasuredRun, images: Tensor, kind: str, mixture: MixtureDensity | None) -> Section:
+    """Walks between the codes of images, (at least 2, C, H, W), that are of a `kind` such as "held-out".
+
+    Traversals, interpolations, and for two latents the densities of the paper's Table 1."""
     model = run.model
     posterior = model.encode(images)
     walked, dimensions = gallery.traversals(model, posterior.mean)
@@ -113,12 +115,12 @@ def latent_section(run: MeasuredRun, images: Tensor, mixture: MixtureDensity | N
             f"One latent a row (dimensions {', '.join(map(str, dimensions))}, those that vary most), moved from 2.5 "
             "standard deviations of the codes below their mean to 2.5 above; the others stay at one image's code.",
         ),
-        picture(gallery.interpolations(model, pairs), "Straight lines between pairs of held-out images."),
+        picture(gallery.interpolations(model, pairs), f"Straight lines between pairs of {kind} images."),
     ]
     if model.latent_dim == 2:
         trained_on = run.config.data.train_split
         if latents.exists(run.folder, trained_on):
-            codes = latents.read(run.folder, trained_on)
+            codes = run.codes(trained_on)
         else:
             codes = latents.Latents(posterior.mean.cpu(), posterior.std.cpu(), torch.arange(len(images)))
         data = density_figure(codes, mixture.score_samples if mixture else None)
@@ -136,9 +138,12 @@ def picture_sections(
     ranks: Ranks,
 ) -> list[Section]:
     """Reconstructions, samples, and the latent space, in this order."""
-    images = held_out_images(run, split, ranks)
+    images = evenly_spaced_images(run, split, ranks)
+    # So few images do not show what the codes' range is.
+    few = len(images) < 2 * gallery.COLUMNS
+    walked = evenly_spaced_images(run, run.config.data.train_split, ranks) if few else images
     return [
         reconstruction_section(run.model, images, split),
         sample_section(run.model, mixture, transport, fit_command, ranks.device),
-        latent_section(run, images, mixture),
+        latent_section(run, walked, "training" if few else "held-out", mixture),
     ]

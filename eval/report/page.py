@@ -6,9 +6,7 @@ are in `eval.report.model_sections`.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from safetensors.torch import load
 
@@ -25,7 +23,9 @@ from eval.report.figures import (
     sparsification_figure,
     variance_curve,
 )
+from eval.report.known import RunResults, Subject, final
 from eval.report.model_sections import fitted_mixture, fitted_transport, picture_sections
+from eval.report.sizes import Sizes
 from eval.report.tables import (
     column_title,
     distance_table,
@@ -39,12 +39,10 @@ from eval.report.tables import (
     weights_title,
     with_error,
 )
-from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult, VarianceResult
+from eval.results import DistanceResult, VarianceResult
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 from trainer.run_folder.log import Event, read_events
-
-AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
 
 _ENDS = {
     "cap": "its cap of epochs was reached",
@@ -53,39 +51,10 @@ _ENDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunResults:
-    """Results by kind; within a kind the end of stage 1 comes first, then the final weights."""
-
-    likelihoods: list[LikelihoodResult]
-    uncertainties: list[UncertaintyResult]
-    distances: list[DistanceResult]
-    memorisations: list[MemorisationResult]
-
-
-def final(results: list[AnyMeasured]) -> AnyMeasured | None:
-    """The result for the final weights."""
-    return next((result for result in results if result.protocol.weights == "final"), None)
-
-
-def run_results(run: Path) -> RunResults:
-    """Reads every result there is. Raises InputError for a damaged file."""
-
-    def of_kind(kind: type[AnyMeasured], pattern: str) -> list[AnyMeasured]:
-        found = [kind.load(path) for path in sorted((run / "eval").glob(pattern))]
-        return sorted(found, key=lambda result: result.protocol.weights != "stage1")
-
-    return RunResults(
-        likelihoods=of_kind(LikelihoodResult, "likelihood*.json"),
-        uncertainties=of_kind(UncertaintyResult, "uncertainty*.json"),
-        distances=of_kind(DistanceResult, "fid-*.json"),
-        memorisations=of_kind(MemorisationResult, "memorisation*.json"),
-    )
-
-
-def build_page(run: MeasuredRun, *, split: str, components: int, covariance: str, ranks: Ranks) -> Page:
-    """Everything that is known of a run. split: whose images are reconstructed."""
-    results, events = run_results(run.folder), read_events(run.folder)
+def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks) -> Page:
+    """Everything that is known of a run as it is now."""
+    split, components = sizes.split, sizes.components
+    results, events = Subject(run).results(), read_events(run.folder)
     config, manifest = run.config, run.manifest
     dataset = printed_results.dataset_of(f"{manifest.name} {Path(config.data.shards).name}")
     folder, objective = str(run.folder), config.objective.name
@@ -95,7 +64,7 @@ def build_page(run: MeasuredRun, *, split: str, components: int, covariance: str
     reconstructions, samples, latent_space = picture_sections(run, split, mixture, transport, fit_command, ranks)
     return Page(
         title=f"{config.name}: a sigma-VAE on {manifest.name}",
-        lead=lead(run, events),
+        lead=[*lead(run, events), *sizes.remarks],
         cards=key_numbers(run, results),
         sections=[
             training_section(events, config.name),
@@ -113,6 +82,7 @@ def build_page(run: MeasuredRun, *, split: str, components: int, covariance: str
             uncertainty_section(results, folder),
             memorisation_section(results, run.folder),
             latent_space,
+            *earlier_section(results, folder),
         ],
     )
 
@@ -369,3 +339,13 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
         ],
         details=protocols([measured], "memorisation"),
     )
+
+
+def earlier_section(results: RunResults, run: str) -> list[Section]:
+    """Results of what the run was before: named, not shown. Empty where there are none."""
+    commands = {one.result.protocol.command(run): one.reason for one in results.earlier}
+    if not commands:
+        return []
+    missing = [Missing(what=f"{reason.capitalize()}:", command=command) for command, reason in commands.items()]
+    text = "These were measured of an earlier version of the run. Their numbers are not shown; each command renews one."
+    return [Section(key="earlier", title="Of an earlier version", text=[text], missing=missing)]

@@ -1,5 +1,6 @@
 """A fitted mixture, and the folder that it lies in: mixture.safetensors, and mixture.json, written last."""
 
+import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from trainer.run_folder.latents import WEIGHTS
 from trainer.run_folder.tensor_folder import TensorFolder
 
 MIXTURE = TensorFolder(noun="fitted mixture", tensors="mixture.safetensors", record="mixture.json")
+SUMMARY = "summary.json"
+"""What is known of a run's mixture beside its parameters: what it was fitted to, and its likelihoods."""
 _FORMAT = 1
 _REMEDY = "fit one with: python -m trainer.mixture --run RUN"
 
@@ -60,6 +63,12 @@ def mixture_folder(run: str | Path, n_components: int, covariance_type: str = "f
         raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
     name = f"{n_components}-{covariance_type}"
     return Path(run) / "mixtures" / (name if weights == "final" else f"{name}-{weights}")
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary of the mixture in `folder`, or None where there is none."""
+    path = folder / SUMMARY
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def save_mixture(folder: str | Path, fitted: FittedMixture) -> None:

@@ -20,7 +20,7 @@ from data_shards.manifest import Manifest
 from trainer.config.config import load_config
 from trainer.dry_run import forward_operations
 from trainer.mixture.density import MixtureDensity
-from trainer.mixture.fitted import load_mixture, mixture_folder, save_mixture
+from trainer.mixture.fitted import SUMMARY, load_mixture, mixture_folder, read_summary, save_mixture
 from trainer.mixture.fitting import Start, fit_mixture
 from trainer.mixture.points import checked_points
 from trainer.mixture.settings import Settings
@@ -148,9 +148,17 @@ def fit_run_mixture(
     from; show_progress: with a bar. Raises InputError where codes or that mixture are missing.
     """
     folder = mixture_folder(run, settings.n_components, settings.covariance_type, weights)
-    wanted = {"settings": asdict(settings), "weights": weights, "encodings": form, "start_from": start_from}
+    wanted: dict[str, Any] = {
+        "settings": asdict(settings),
+        "weights": weights,
+        "encodings": form,
+        "start_from": start_from,
+        "codes": {split: latents.encoded_from(run, split, weights=weights) for split in ("train", "valid")},
+    }
     found = read_summary(folder)
-    if ranks.any(found is not None and all(found.get(name) == value for name, value in wanted.items())):
+    # A summary of an earlier version does not say which codes it was fitted to.
+    before = None if found is None else {"codes": wanted["codes"], **found}
+    if ranks.any(before is not None and all(before.get(name) == value for name, value in wanted.items())):
         return RunMixture(folder=folder, summary=found or {}, is_new=False)
     data = read_codes(run, weights, form, settings.random_state, ranks)
     title = f"mixture of {settings.n_components}, {settings.covariance_type}"
@@ -199,14 +207,7 @@ def _start(run: str | Path, settings: Settings, weights: str, components: int) -
     return Start.at(load_mixture(folder).parameters)
 
 
-SUMMARY = "summary.json"
 _PRIOR_SAMPLES = 10_000
-
-
-def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of the mixture in `folder`, or None where there is none."""
-    path = folder / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def kl_to_prior(

@@ -5,10 +5,11 @@ stage 1 are in RUN/latents/SPLIT-stage1. A part is written as a whole or not at 
 it is complete, so that a failed process cannot lead to a smaller data set.
 """
 
+import json
 import re
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +19,10 @@ from torch import Tensor
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
 from data_shards.io.partition import partition
+from trainer.run_folder.checkpoint import fingerprint
 
+RECORD = "encoding.json"
+"""What the parts of a folder were made from, written after the last of them by `python -m eval encode`."""
 WEIGHTS = ("final", "stage1")
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
 
@@ -29,6 +33,11 @@ class Latents(NamedTuple):
     mean: Tensor
     std: Tensor
     index: Tensor  # type: ignore[assignment]  # tuple.index is not used on rows of tensors
+
+
+def digest(codes: Latents) -> str:
+    """16 hexadecimal digits that differ between different codes."""
+    return f"{fingerprint({'mean': codes.mean, 'std': codes.std}):016x}"
 
 
 def latents_folder(run: str | Path, split: str, *, weights: str = "final") -> Path:
@@ -63,6 +72,16 @@ def write(
     }
     atomic.write_bytes(path, save(tensors))
     return path
+
+
+def encoded_from(run: str | Path, split: str, *, weights: str = "final") -> dict[str, Any] | None:
+    """What the codes of `split` were made from: `checkpoint`, the digest of the weights; `data`, the hash of the
+    manifest; `n`, the number of images. None where nothing is recorded, or the encoding is not finished."""
+    try:
+        record = json.loads((latents_folder(run, split, weights=weights) / RECORD).read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return {name: record[name] for name in ("checkpoint", "data", "n")} if isinstance(record, dict) else None
 
 
 def exists(run: str | Path, split: str, *, weights: str = "final") -> bool:

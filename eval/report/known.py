@@ -1,0 +1,110 @@
+"""What has been measured of a run: numbers of what the run is now, and numbers of what it was before.
+
+A result is current where the weights, the data and the fitted density that it was measured on are those of the run
+folder now. A page shows current results only, and names the command that renews each of the others.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TypeVar
+
+from data_shards.io.errors import InputError
+from eval.images.densities import DENSITIES
+from eval.protocol import DistanceProtocol, MemorisationProtocol, Protocol
+from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult
+from eval.run import MeasuredRun, load_run
+
+AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
+AnyKind = DistanceResult | LikelihoodResult | MemorisationResult | UncertaintyResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Earlier:
+    """A result of what the run was before."""
+
+    result: AnyKind
+    reason: str
+    """What has changed since."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults:
+    """Results by kind; within a kind the end of stage 1 comes first, then the final weights."""
+
+    likelihoods: list[LikelihoodResult] = field(default_factory=list)
+    uncertainties: list[UncertaintyResult] = field(default_factory=list)
+    distances: list[DistanceResult] = field(default_factory=list)
+    memorisations: list[MemorisationResult] = field(default_factory=list)
+    earlier: list[Earlier] = field(default_factory=list)
+    """Results that are not current."""
+
+
+def final(results: list[AnyMeasured]) -> AnyMeasured | None:
+    """The result for the final weights."""
+    return next((result for result in results if result.protocol.weights == "final"), None)
+
+
+class Subject:
+    """The weights, data and densities that lie in a run folder now, and what has been measured of them."""
+
+    def __init__(self, run: MeasuredRun) -> None:
+        self._run = run
+        self._weights = cache(self._load_weights)
+
+    def results(self) -> RunResults:
+        """Every result there is. Raises InputError for a damaged file."""
+        digest = cache(self._digest)
+        earlier: list[Earlier] = []
+
+        def current(kind: type[AnyMeasured], pattern: str) -> list[AnyMeasured]:
+            found = [kind.load(path) for path in sorted((self._run.folder / "eval").glob(pattern))]
+            kept = []
+            for result in sorted(found, key=lambda one: one.protocol.weights != "stage1"):
+                if reason := self._changed(result.protocol, digest):
+                    earlier.append(Earlier(result=result, reason=reason))
+                else:
+                    kept.append(result)
+            return kept
+
+        return RunResults(
+            likelihoods=current(LikelihoodResult, "likelihood*.json"),
+            uncertainties=current(UncertaintyResult, "uncertainty*.json"),
+            distances=current(DistanceResult, "fid-*.json"),
+            memorisations=current(MemorisationResult, "memorisation*.json"),
+            earlier=earlier,
+        )
+
+    def _changed(self, protocol: Protocol, digest: Callable[[str, str, str], str]) -> str:
+        """What has changed since something was measured by this protocol; empty where nothing has."""
+        run = self._weights(protocol.weights)
+        if run is None or run.checkpoint != protocol.checkpoint:
+            return "the weights have changed since"
+        if run.manifest.hash != protocol.data:
+            return "the shards have changed since"
+        measured = getattr(protocol, "mixture_digest", "")
+        if measured and digest(protocol.weights, _density(protocol), getattr(protocol, "mixture", "")) != measured:
+            return "what samples are drawn from has changed since"
+        return ""
+
+    def _load_weights(self, weights: str) -> MeasuredRun | None:
+        if weights == self._run.weights:
+            return self._run
+        try:
+            return load_run(self._run.folder, weights)
+        except InputError:  # no such checkpoint is kept
+            return None
+
+    def _digest(self, weights: str, density: str, mixture: str) -> str:
+        """The digest of a density as it is now."""
+        run = self._weights(weights)
+        components, _, covariance = (mixture or "1-full").partition("-")
+        try:
+            return DENSITIES[density].load(run, int(components), covariance).digest if run else ""
+        except InputError:  # it is not fitted, or was fitted to other weights
+            return ""
+
+
+def _density(protocol: Protocol) -> str:
+    """The name of the density whose digest a protocol records."""
+    return protocol.source if isinstance(protocol, DistanceProtocol | MemorisationProtocol) else "q_hat"
