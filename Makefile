@@ -11,7 +11,7 @@ RUN ?= runs/demo
 TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m --
 
 help:
-	@echo "make demo   everything on Fashion-MNIST: install, shards, two stages on two processes, mixture, evaluation, report"
+	@echo "make demo   everything on Fashion-MNIST: install, then build, train, report on two processes"
 	@echo "make test   lint, types and tests"
 	@echo "make test-slurm   the batch scripts on a real scheduler, which this installs (root)"
 	@echo "make test-cluster   ray up, a sweep, a lost host and ray down, on three hosts that are network namespaces (root)"
@@ -27,18 +27,7 @@ help:
 demo: .venv/.installed
 	$(BIN)/python -m data_shards build fashion-mnist --out $(SHARDS)
 	$(TORCHRUN) trainer --config trainer/configs/fashion_mnist_demo.yaml --data.shards $(SHARDS) --runs $(patsubst %/,%,$(dir $(RUN))) --name $(notdir $(RUN))
-	for weights in stage1 final; do \
-	  $(TORCHRUN) eval encode --run $(RUN) --weights $$weights; \
-	  $(TORCHRUN) trainer.mixture --run $(RUN) --components 32 --weights $$weights; \
-	  $(TORCHRUN) eval transport --run $(RUN) --mixture 32 --weights $$weights; \
-	  for source in q_hat transported prior; do \
-	    $(TORCHRUN) eval fid --run $(RUN) --from $$source --mixture 32 --n 10000 --weights $$weights; \
-	  done; \
-	  $(TORCHRUN) eval likelihood --run $(RUN) --mixture 32 --weights $$weights; \
-	done
-	for weights in stage1 final; do $(BIN)/python -m eval uncertainty --run $(RUN) --weights $$weights; done
-	$(BIN)/python -m eval memorisation --run $(RUN)
-	$(BIN)/python -m eval report --run $(RUN)
+	$(TORCHRUN) eval report --run $(RUN)
 
 test: .venv/.installed
 	$(BIN)/ruff check .

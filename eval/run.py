@@ -16,7 +16,7 @@ from eval.results import AnyResult
 from trainer.config.config import Config, load_config
 from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
 from trainer.mixture.density import MixtureDensity
-from trainer.mixture.fitted import load_mixture, mixture_folder, read_summary
+from trainer.mixture.fitted import MIXTURE, load_mixture, mixture_folder, read_summary
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
@@ -81,55 +81,61 @@ class MeasuredRun:
     def mixture(self, components: int, covariance: str, device: torch.device | str = "cpu") -> MixtureDensity:
         """The mixture that was fitted to these weights' codes. Raises InputError where it was not."""
         folder = mixture_folder(self.folder, components, covariance, self.weights)
-        if not (folder / "mixture.json").exists():
-            stage = "" if self.weights == "final" else f" --weights {self.weights}"
+        words = f"python -m trainer.mixture --run {self.folder} --components {components}"
+        words += f"{'' if covariance == 'full' else f' --covariance {covariance}'}{self._stage}"
+        if not (folder / MIXTURE.record).exists():
+            raise InputError(f"{folder} does not exist; fit it with `{words}`", parameter="mixture")
+        if not self.has_mixture(components, covariance):
             raise InputError(
-                f"{folder} does not exist; fit it with "
-                f"`python -m trainer.mixture --run {self.folder} --components {components}{stage}`",
+                f"{folder} was fitted to codes of other weights or images than the run has now; renew it with "
+                f"`python -m eval encode --run {self.folder}{self._stage}`, then `{words}`",
                 parameter="mixture",
             )
+        return load_mixture(folder, device).density
+
+    def has_mixture(self, components: int, covariance: str) -> bool:
+        """Whether such a mixture is there, fitted to codes of these weights."""
+        folder = mixture_folder(self.folder, components, covariance, self.weights)
         # A summary of an earlier version does not say what it was fitted to.
         codes = ((read_summary(folder) or {}).get("codes") or {}).get("train")
-        self._require_own(codes, f"{folder}: the mixture was fitted", parameter="mixture")
-        return load_mixture(folder, device).density
+        return (folder / MIXTURE.record).exists() and self._is_own(codes)
 
     def fitted_components(self, covariance: str) -> list[int]:
         """The numbers of components of the mixtures that were fitted to codes of weights of this name, increasing."""
         suffix = "" if self.weights == "final" else f"-{self.weights}"
-        found = (self.folder / "mixtures").glob(f"*-{covariance}{suffix}/mixture.json")
+        found = (self.folder / "mixtures").glob(f"*-{covariance}{suffix}/{MIXTURE.record}")
         return sorted(int(path.parent.name.split("-")[0]) for path in found)
 
     def flow(self) -> LatentFlow:
         """The flow that was fitted to these weights' codes. Raises InputError where it was not."""
-        flow = load_flow(self.folder, self.weights)
-        record = FLOW.read_record(flow_folder(self.folder, self.weights)) or {}
-        if latents.exists(self.folder, "train", weights=self.weights) and record["codes"] != digest(
-            self.codes("train")
-        ):
-            stage = "" if self.weights == "final" else f" --weights {self.weights}"
+        flow, folder = load_flow(self.folder, self.weights), flow_folder(self.folder, self.weights)
+        fitted_to = (FLOW.read_record(folder) or {}).get("codes")
+        if latents.exists(self.folder, "train", weights=self.weights) and fitted_to != digest(self.codes("train")):
             raise InputError(
-                f"{flow_folder(self.folder, self.weights)}: the flow was fitted to other codes than the run has now; "
-                f"fit it again with `python -m trainer.flow --run {self.folder}{stage}`",
+                f"{folder} was fitted to other codes than the run has now; fit it again with "
+                f"`python -m trainer.flow --run {self.folder}{self._stage}`"
             )
         return flow
 
     def codes(self, split: str) -> Latents:
         """The codes of a split by these weights. Raises InputError where they are missing, or of other weights."""
-        encoded_from = latents.encoded_from(self.folder, split, weights=self.weights)
-        folder = latents.latents_folder(self.folder, split, weights=self.weights)
-        self._require_own(encoded_from, f"{folder}: the codes were made", parameter="run")
+        if not self._is_own(latents.encoded_from(self.folder, split, weights=self.weights)):
+            raise InputError(
+                f"{latents.latents_folder(self.folder, split, weights=self.weights)} holds codes of other weights or "
+                f"images than the run has now; renew them with `python -m eval encode --run {self.folder}{self._stage}`"
+            )
         return latents.read(self.folder, split, weights=self.weights)
 
-    def _require_own(self, made_from: Mapping[str, Any] | None, what: str, *, parameter: str) -> None:
-        """Raises InputError where something was made from other weights or data. made_from: None where unknown."""
-        if made_from is None or (made_from["checkpoint"], made_from["data"]) == (self.checkpoint, self.manifest.hash):
-            return
-        stage = "" if self.weights == "final" else f" --weights {self.weights}"
-        raise InputError(
-            f"{what} from other weights or images than the run has now; renew it with `python -m eval encode --run "
-            f"{self.folder}{stage}`, then `python -m trainer.mixture --run {self.folder}{stage}`",
-            parameter=parameter,
+    def _is_own(self, made_from: Mapping[str, Any] | None) -> bool:
+        """Whether something was made from these weights and this data. made_from: None where that is not recorded."""
+        return made_from is None or (
+            (made_from["checkpoint"], made_from["data"]) == (self.checkpoint, self.manifest.hash)
         )
+
+    @property
+    def _stage(self) -> str:
+        """The option that chooses these weights, for commands in messages."""
+        return "" if self.weights == "final" else f" --weights {self.weights}"
 
 
 def load_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:

@@ -44,7 +44,7 @@ report() {
   in_python -m eval likelihood --run "$RUN" --images "$IMAGES" --mixture "$COMPONENTS" --device "$DEVICE"
   in_python -m eval uncertainty --run "$RUN" --images "$IMAGES" --device "$DEVICE"
   in_python -m eval memorisation --run "$RUN" --images "$IMAGES" --mixture "$COMPONENTS" --device "$DEVICE"
-  in_python -m eval report --run "$RUN" --mixture "$COMPONENTS" --device "$DEVICE"
+  in_python -m eval report --run "$RUN" --mixture "$COMPONENTS" --make-nothing --device "$DEVICE"
 }
 
 # after JOBS SCRIPT WORDS...: submits a script that waits for these jobs, and is cancelled where one of them fails.

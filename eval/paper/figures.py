@@ -8,7 +8,7 @@ from eval.images.sources import block_latents, prior_sampler
 from eval.images.transport import load_transport
 from eval.report import gallery
 from eval.report.figures import density_png
-from eval.report.model_sections import SAMPLES, held_out_images, mixture_latents
+from eval.report.model_sections import SAMPLES, evenly_spaced_images, mixture_latents
 from eval.run import MeasuredRun
 from trainer.process_group import single
 from trainer.run_folder import latents
@@ -31,7 +31,7 @@ def draw(name: str, run: MeasuredRun, components: int) -> bytes:
     model = run.model
     device = next(model.parameters()).device
     if name == "figure3":
-        images = held_out_images(run, "test", single(device))
+        images = evenly_spaced_images(run, "test", single(device))
         few = images[:: max(1, len(images) // gallery.COLUMNS)][: gallery.COLUMNS]
         return gallery.reconstructions(model, few)[0]
     mixture = run.mixture(components, "full")

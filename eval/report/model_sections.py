@@ -12,7 +12,6 @@ from eval.report.figures import density_figure
 from eval.report.gallery import Scale
 from eval.run import MeasuredRun
 from trainer.mixture.density import MixtureDensity
-from trainer.mixture.fitted import mixture_folder
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
@@ -22,9 +21,8 @@ WALK_IMAGES = 500
 
 
 def fitted_mixture(run: MeasuredRun, components: int, covariance: str) -> MixtureDensity | None:
-    """The run's mixture, or None where it has not been fitted."""
-    folder = mixture_folder(run.folder, components, covariance, run.weights)
-    return run.mixture(components, covariance) if (folder / "mixture.json").exists() else None
+    """The run's mixture, or None where none was fitted to the codes of these weights."""
+    return run.mixture(components, covariance) if run.has_mixture(components, covariance) else None
 
 
 def fitted_transport(run: MeasuredRun, components: int, covariance: str) -> Transport | None:
@@ -80,7 +78,12 @@ def sample_section(
     sets = {"z from the prior N(0, I).": block_latents(prior_sampler(model.latent_dim), seed=0, block=0)}
     missing = []
     if mixture is None:
-        missing.append(Missing(what="No mixture is fitted yet, so there are no samples from q̂.", command=fit_command))
+        missing.append(
+            Missing(
+                what="No mixture is fitted to the codes of these weights, so there are no samples from q̂.",
+                command=fit_command,
+            )
+        )
     else:
         sets = {f"z from q̂, a mixture of {len(mixture.weights)}.": mixture_latents(mixture)} | sets
     drawn, scale = gallery.samples(model, *(z[:SAMPLES].to(device) for z in sets.values()))

@@ -116,6 +116,7 @@ def key_numbers(run: MeasuredRun, results: RunResults) -> list[Card]:
         protocol = distance.protocol
         if protocol.source in ("q_hat", "prior") and protocol.weights == "final":
             title = f"{distance.label} of {protocol.n:,} {SOURCES[protocol.source].title}"
+            title += "; too large, from so few images" if distance.below_protocol else ""
             cards.append(Card(value=with_error(distance.values["frechet_distance"], 1), title=title))
     title = "sigma² of the data set, in squared pixel units of the [0, 1] scale"
     cards.append(Card(value=f"{run.model.dataset_variance:.5f}", title=title))

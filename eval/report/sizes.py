@@ -90,17 +90,15 @@ def _components(run: MeasuredRun, asked: int | None, covariance: CovarianceType,
             raise InputError(f"{asked} is below 1", parameter="mixture")
         return asked
     usual, fitted = DistanceQuestion.mixture, run.fitted_components(covariance)
-    if fitted and usual not in fitted:
-        if len(fitted) > 1:
-            remarks.append(f"Mixtures of {', '.join(map(str, fitted))} components are fitted; the largest is shown.")
-        return fitted[-1]
     images = run.manifest.num_samples(run.config.data.train_split)
-    components = max(1, min(usual, images // _CODES_A_COMPONENT))
-    if components < usual and not fitted:
-        remarks.append(
-            f"The mixture has {components} components, not {usual}, as there are {images:,} training images."
-        )
-    return usual if fitted else components
+    for_few = max(1, min(usual, images // _CODES_A_COMPONENT))
+    if not fitted and for_few < usual:
+        remarks.append(f"The mixture has {for_few} components, not {usual}, as there are {images:,} training images.")
+    if not fitted or usual in fitted:
+        return usual if fitted else for_few
+    others = f"; those of {', '.join(map(str, fitted[:-1]))} by --mixture" if fitted[:-1] else ""
+    remarks.append(f"A mixture of {fitted[-1]} components has been fitted and is taken{others}.")
+    return fitted[-1]
 
 
 def _affordable(run: MeasuredRun, images: int, remarks: list[str]) -> int:

@@ -123,10 +123,8 @@ class _Parts:
         products = 4.0 * images * components * dim**2 * _MIXTURE_ITERATIONS
         yield self.step(
             f"a mixture of {components} components",
-            self.has_mixture,
-            lambda: fit_run_mixture(
-                run.folder, settings, weights=run.weights, ranks=self.ranks, show_progress=self.ranks.is_main
-            ),
+            lambda: run.has_mixture(components, covariance),
+            lambda: fit_run_mixture(run.folder, settings, weights=run.weights, ranks=self.ranks, show_progress=True),
             lambda pace: products / (pace.processes * _SMALL_PRODUCTS * SUSTAINED["cpu"]),
         )
         directions = min(pixels, MOST_DIRECTIONS)
@@ -135,7 +133,7 @@ class _Parts:
         maps = 60.0 * min(components, 1 + 2 * images // directions) * directions**3
         yield self.step(
             "the transport of samples to the distribution of real images",
-            lambda: self.has_mixture() and fitted_before(run, components, covariance) is not None,
+            lambda: run.has_mixture(components, covariance) and fitted_before(run, components, covariance) is not None,
             lambda: make_transport(run, components, covariance, self.ranks),
             lambda pace: (
                 images * (pace.encode + 2 * pace.decode)
@@ -221,14 +219,6 @@ class _Parts:
             # The reference is made once; counted with every distance, the estimate is an upper one.
             lambda pace: n * (generated * pace.decode + pace.extract) + found * pace.extract,
         )
-
-    def has_mixture(self) -> bool:
-        """Whether a mixture of the asked size is there, fitted to the codes of these weights."""
-        try:
-            self.run.mixture(self.sizes.components, self.covariance)
-        except InputError:
-            return False
-        return True
 
     def step(
         self,

@@ -45,7 +45,7 @@ def bare(tmp_path_factory, digits_run):
     """A run of which nothing has been measured, and no mixture fitted."""
     run = tmp_path_factory.mktemp("bare") / "digits"
     shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("mixtures", "eval", "latents"))
-    assert command_line("report", "--run", str(run)) == 0
+    assert command_line("report", "--run", str(run), "--make-nothing") == 0
     return run
 
 
@@ -60,7 +60,7 @@ def measured(tmp_path_factory, digits_run):
     assert command_line("uncertainty", *options) == 0
     assert command_line("memorisation", *options, "--mixture", "4") == 0
     assert command_line("transport", "--run", str(run), "--mixture", "4") == 0
-    assert command_line("report", "--run", str(run), "--mixture", "4") == 0
+    assert command_line("report", "--run", str(run), "--mixture", "4", "--make-nothing") == 0
     return run
 
 
@@ -142,7 +142,7 @@ def test_a_name_that_looks_like_markup_is_shown_as_text(tmp_path, digits_run):
     content = json.loads(path.read_text())
     content["protocol"]["run"] = "<script>alert(1)</script>"
     path.write_text(json.dumps(content))
-    assert command_line("report", "--run", str(run), "--mixture", "4") == 0
+    assert command_line("report", "--run", str(run), "--mixture", "4", "--make-nothing") == 0
     assert "<script>alert(1)</script>" in page(run).text
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_result_is_told_in_one_line(tmp_path, digits_run, capsys):
     shutil.copytree(digits_run, run)
     (run / "eval").mkdir(exist_ok=True)
     (run / "eval" / "likelihood.json").write_text('{"protocol": {')
-    assert command_line("report", "--run", str(run), "--mixture", "4") == 2
+    assert command_line("report", "--run", str(run), "--mixture", "4", "--make-nothing") == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1
     assert "likelihood.json" in told
@@ -172,7 +172,7 @@ def test_a_baseline_with_one_stage_has_a_report_without_a_second(tmp_path, digit
     }
     run = train(load_config(None, fields))
     assert command_line("uncertainty", "--run", str(run), "--images", "20") == 0
-    assert command_line("report", "--run", str(run)) == 0
+    assert command_line("report", "--run", str(run), "--make-nothing") == 0
     text = page(run).text
     assert "trained in one stage" in text
     assert "cannot tell where errors are" in text
