@@ -78,8 +78,8 @@ def standardised(train: Tensor) -> Points:
 def started(points: Points, kind: str, k: int) -> Parameters:
     """The mixture of the clusters of three iterations of k-means."""
     generator = torch.Generator().manual_seed(0)
-    _, labels = kmeans(points.x, k, iterations=3, init="random", generator=generator, ranks=single())
-    return m_step(hard_statistics(points, labels, kind, k), kind, ridge=1e-6, prior_strength=NU)
+    centroids, labels = kmeans(points.x, k, iterations=3, init="random", generator=generator, ranks=single())
+    return m_step(hard_statistics(points, labels, kind, centroids), kind, ridge=1e-6, prior_strength=NU)
 
 
 def iteration(e_step: EStep, parameters: Parameters) -> Parameters:

@@ -1,14 +1,20 @@
 """A mixture as a density in torch: exact log-densities in float64, gradients, and samples.
 
-No packed products decide a score, so that nearly singular mixtures and points that need gradients are served as well.
+Packed products only find the components that can matter to a point, by a bound of their own error. Every score is
+computed from differences in float64, so that it is exact wherever a point lies and however narrow a component is.
 """
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from data_shards.io.errors import InputError
+from trainer.mixture.em.centred import weighted_log_densities
 from trainer.mixture.em.dense import DenseScores
 from trainer.mixture.em.pairs import Factors, Pairs
-from trainer.mixture.parameters import LOG_2PI, Parameters
+from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, matrix
 
 # Numbers in the largest intermediate tensor.
@@ -17,38 +23,59 @@ _CHUNK_NUMBERS = 16_000_000
 _NEGLIGIBLE = 32.0
 # With fewer components than this, computing all of them is faster.
 _FEWEST_TO_PRUNE = 64
-_PRUNED_ROWS = 8192
+_PAIRS_AT_A_TIME = 500_000
 
 
-def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
-    """log w_k + log N(x; mu_k, Sigma_k) for points x (n, D) in float64, differentiable. Returns (n, K)."""
-    kind, dim, means = parameters.covariance_type, parameters.dim, parameters.means
-    log_weights = parameters.weights.log()
-    if kind in ("diag", "spherical"):
-        std = parameters.covariances.sqrt()  # (K, D) or (K, 1)
-        log_det = 2 * std.log().expand(-1, dim).sum(1)
-        squares = [((x[:, None] - means[block]) / std[block]).square().sum(2) for block in _blocks(parameters, len(x))]
-        return log_weights - 0.5 * (dim * LOG_2PI + log_det + torch.cat(squares, 1))
-    columns = []
-    for block in _blocks(parameters, len(x)):
-        white, log_det = parameters.whitening(block)  # (b, D, D) and (b,); b = 1 for tied
-        centred = x - means[block, None]  # (b, n, D)
-        distances = (centred @ white.mT).square().sum(2)  # (b, n)
-        columns.append(log_weights[block, None] - 0.5 * (dim * LOG_2PI + log_det[:, None] + distances))
-    return torch.cat(columns).t()
+@dataclass(frozen=True)
+class Scored:
+    """Points and the components that matter to them, pair by pair.
 
+    rows, components: (p,), rows in ascending order; scores: (p,), log w_k + log N(x; mu_k, Sigma_k); count: points.
+    """
 
-def _blocks(parameters: Parameters, count: int) -> list[slice]:
-    size = max(1, min(_CHUNK_NUMBERS // max(1, count * parameters.dim), 1_000_000 // parameters.dim**2))
-    return [slice(start, start + size) for start in range(0, parameters.n_components, size)]
+    rows: Tensor
+    components: Tensor
+    scores: Tensor
+    count: int
+
+    @staticmethod
+    def of_all(logits: Tensor) -> "Scored":
+        """Every component (n, K) of every point."""
+        n, k = logits.shape
+        places = torch.arange(n * k, device=logits.device)
+        return Scored(places // k, places % k, logits.flatten(), n)
+
+    @property
+    def top(self) -> Tensor:
+        """(n,): the largest score of each point."""
+        return self.scores.new_full((self.count,), -torch.inf).scatter_reduce_(0, self.rows, self.scores, "amax")
+
+    @property
+    def log_density(self) -> Tensor:
+        """(n,): the log of the sum over components."""
+        top = self.top
+        sums = top.new_zeros(self.count).index_add_(0, self.rows, (self.scores - top[self.rows]).exp_())
+        return top + sums.log()
+
+    @property
+    def best(self) -> Tensor:
+        """(n,): the component of the largest score, the first of equal ones."""
+        is_top = self.scores == self.top[self.rows]
+        found = self.components.new_full((self.count,), torch.iinfo(torch.int64).max)
+        return found.scatter_reduce_(0, self.rows[is_top], self.components[is_top], "amin")
+
+    def responsibilities(self, k: int) -> Tensor:
+        """(n, k): the share of each component in the density of each point."""
+        shares = (self.scores - self.log_density[self.rows]).exp_()
+        return shares.new_zeros(self.count, k).index_put_((self.rows, self.components), shares)
 
 
 class MixtureDensity:
     """q(z) = sum_k w_k N(z; mu_k, Sigma_k) of known parameters, equation 12.
 
     Points may lie on any device; results are on that of the parameters. Packed products find the components that matter
-    to a point, whose densities are then computed exactly. Points that need gradients, and mixtures of few components,
-    are computed against every component.
+    to a point, whose densities are then computed exactly; what is left out is below exp(-32) of the best. Points that
+    need gradients, and mixtures of few components, are computed against every component.
     """
 
     def __init__(self, parameters: Parameters) -> None:
@@ -72,24 +99,27 @@ class MixtureDensity:
         return self.parameters.expanded_covariances()
 
     def score_samples(self, z: Tensor) -> Tensor:
-        """log q(z) in nats for points z (n, D). Returns (n,) float64; gradients flow to z."""
+        """log q(z) in nats for points z (n, D). Returns (n,) float64; gradients flow to z.
+
+        Raises InputError where some values are NaN or infinite, as all methods of points do.
+        """
         points = self._points(z)
-        if not len(points):
-            return points.sum(1)
-        if points.requires_grad or self.parameters.n_components < _FEWEST_TO_PRUNE:
-            size = max(256, _CHUNK_NUMBERS // max(self.parameters.n_components, self.parameters.dim))
-            return torch.cat(
-                [torch.logsumexp(weighted_log_densities(rows, self.parameters), 1) for rows in points.split(size)]
-            )
-        return torch.cat([self._pruned(rows - self._location) for rows in points.split(_PRUNED_ROWS)])
+        if points.requires_grad:
+            return torch.cat([torch.logsumexp(part, 1) for part in self._every(points)])
+        return self._of_parts(points, lambda part: part.log_density, (0,))
 
     def predict_proba(self, z: Tensor) -> Tensor:
         """Responsibilities (n, K) float64 of the components for points z (n, D)."""
-        return weighted_log_densities(self._points(z), self.parameters).softmax(1)
+        points = self._points(z)
+        if points.requires_grad:
+            return torch.cat([part.softmax(1) for part in self._every(points)])
+        return self._of_parts(
+            points, lambda part: part.responsibilities(self.parameters.n_components), (0, len(self.weights))
+        )
 
     def predict(self, z: Tensor) -> Tensor:
         """The most responsible component of each point of z (n, D). Returns (n,) int64."""
-        return weighted_log_densities(self._points(z), self.parameters).argmax(1)
+        return self._of_parts(self._points(z).detach(), lambda part: part.best, (0,)).long()
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n independent draws (n, D) float64, in random order of components. generator: on the CPU."""
@@ -116,25 +146,64 @@ class MixtureDensity:
         return draws, chosen
 
     def _points(self, z: Tensor) -> Tensor:
-        return matrix(z, "z", self.parameters.dim).to(self.parameters.means.device).double()
+        points = matrix(z, "z", self.parameters.dim).to(self.parameters.means.device).double()
+        if not bool(torch.isfinite(points).all()):
+            raise InputError("some values are NaN or infinite; remove those points", parameter="z")
+        return points
 
-    def _pruned(self, x: Tensor) -> Tensor:
-        """log q of centred points x (n, D)."""
+    def _every(self, points: Tensor) -> Iterator[Tensor]:
+        """The log-densities (n, K) under all components, of part after part of the points."""
+        size = max(256, _CHUNK_NUMBERS // max(self.parameters.n_components, self.parameters.dim))
+        yield from (weighted_log_densities(rows, self.parameters) for rows in points.split(size))
+
+    def _of_parts(self, points: Tensor, result: Callable[[Scored], Tensor], shape: tuple[int, ...]) -> Tensor:
+        """A result of part after part of the points, together; of this shape where there are none."""
+        parts = [result(part) for part in self._scored(points)]
+        return torch.cat(parts) if parts else points.new_zeros(shape)
+
+    def _scored(self, points: Tensor) -> Iterator[Scored]:
+        """Part after part of points (n, D), with the components that can matter to each."""
+        if not len(points):
+            return
+        k = self.parameters.n_components
+        scores = self._pruning() if k >= _FEWEST_TO_PRUNE else None
+        if scores is None:
+            for logits in self._every(points):
+                yield Scored.of_all(logits)
+            return
+        centred = points - self._location
+        for first, rows, components in _candidates(scores, centred):
+            count = int(rows[-1]) + 1
+            pairs = Pairs.of(rows, components, k)
+            part = Points(centred[first : first + count])
+            yield Scored(rows, components, pairs.scores(part, self._factors), count)
+
+    def _pruning(self) -> DenseScores | None:
+        """Packed products in which components are compared, or None where they cannot hold the differences."""
         if self._bounds is None:
             centred = self.parameters.moved(1.0, -self._location)
             between = centred.weights @ centred.means.square()
             variances = centred.variances()
             within = centred.weights @ variances.expand(centred.n_components, -1)
             self._bounds = DenseScores.safe(centred, within + between)
-            self._factors = Factors.of(centred, torch.float64)
-        found = []
-        first = 0
-        for chunk, _, logits, _ in self._bounds.chunks(Points(x)):
-            row, component = (logits > logits.amax(1, keepdim=True) - _NEGLIGIBLE).nonzero(as_tuple=True)
-            found.append(torch.stack([row + first, component]))
-            first += len(chunk)
-        row, component = torch.cat(found, 1)
-        scores = Pairs.of(row, component, self.parameters.n_components).scores(Points(x), self._factors)
-        top = x.new_full((len(x),), -torch.inf).scatter_reduce_(0, row, scores, "amax")
-        sums = x.new_zeros(len(x)).index_add_(0, row, (scores - top[row]).exp_())
-        return top + sums.log()
+            if self._bounds is not None:
+                self._factors = Factors.of(centred, torch.float64)
+        return self._bounds
+
+
+def _candidates(scores: DenseScores, centred: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(the first point, rows from it on, components): all pairs of some points that are not negligible.
+
+    Both the best component's packed log-density and another's may be off by the bound of rounding.
+    """
+    collected: list[tuple[Tensor, Tensor]] = []
+    first = done = count = 0
+    for chunk, _, logits, _ in scores.chunks(Points(centred)):
+        margin = _NEGLIGIBLE + 2 * scores.rounding(chunk.x)
+        rows, components = (logits >= (logits.amax(1) - margin)[:, None]).nonzero(as_tuple=True)
+        collected.append((rows + (done - first), components))
+        done, count = done + len(chunk), count + len(rows)
+        if count >= _PAIRS_AT_A_TIME or done == len(centred):
+            rows, components = (torch.cat(tensors) for tensors in zip(*collected, strict=True))
+            yield first, rows, components
+            collected, first, count = [], done, 0

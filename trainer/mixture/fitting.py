@@ -114,6 +114,7 @@ def fit_mixture(
         raise InputError(message, parameter="n_components")
     standardisation = Standardisation.of(train.x, ranks)
     inner = replace(settings, reg_covar=settings.reg_covar / standardisation.scale**2)
+    inner = inner.for_points(total, train.x.shape[1])
     data = _divided(standardisation, train, held_out, inner, ranks)
     phases.end("prepare")
     moments = [f"{value:.6g}" for value in (*standardisation.location.tolist(), *data.moment.tolist())]
@@ -206,28 +207,31 @@ class _Data:
 def _divided(
     standardisation: Standardisation, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks
 ) -> _Data:
-    everything = standardisation.apply(train, settings.working_dtype)
-    moment = second_moment(everything, ranks)
-    if held_out is not None:
-        return _Data(everything, standardisation.apply(held_out, settings.working_dtype), False, moment)
-    points, split_off = _split(everything, settings, ranks)
-    return _Data(points, split_off, split_off is not None, moment)
+    def made(source: Points, chosen: Tensor | None = None) -> Points:
+        return standardisation.of_some(source, chosen, settings.working_dtype)
+
+    chosen = None if held_out is not None else _held_out_rows(len(train), settings, ranks)
+    if chosen is None:
+        points = made(train)
+        moment = second_moment(points, ranks)
+        return _Data(points, None if held_out is None else made(held_out), False, moment)
+    points, split_off = made(train, ~chosen), made(train, chosen)
+    return _Data(points, split_off, True, second_moment(points, ranks))
 
 
-def _split(points: Points, settings: Settings, ranks: Ranks) -> tuple[Points, Points | None]:
-    """(fitted to, held out): a seeded choice of points that does not depend on how they are spread over processes.
+def _held_out_rows(count: int, settings: Settings, ranks: Ranks) -> Tensor | None:
+    """(count,) flags: a seeded choice of points that does not depend on how they are spread over processes.
 
-    Nothing is held out where nothing is to be chosen, or where too few points would be left.
+    None where nothing is to be chosen, or where too few points would be left to fit to.
     """
-    total, first = place_among_ranks(len(points), ranks)
+    total, first = place_among_ranks(count, ranks)
     held_count = int(total * settings.validation_fraction)
     if not settings.has_choices or held_count == 0 or total - held_count < settings.n_components:
-        return points, None
+        return None
     generator = torch.Generator().manual_seed(settings.random_state + 1)
     held = torch.zeros(total, dtype=torch.bool)
     held[torch.randperm(total, generator=generator)[:held_count]] = True
-    mine = held[first : first + len(points)].to(points.x.device)
-    return points.rows(~mine), points.rows(mine)
+    return held[first : first + count].to(ranks.device)
 
 
 def _started(
@@ -256,7 +260,7 @@ def kmeans_start(
     """The mixture of the k-means clusters. checkpoint: see `kmeans`."""
     k, kind = settings.n_components, settings.covariance_type
     generator = torch.Generator().manual_seed(settings.random_state)
-    _, labels = kmeans(
+    centroids, labels = kmeans(
         points.x,
         k,
         iterations=settings.kmeans_iter,
@@ -265,7 +269,7 @@ def kmeans_start(
         ranks=ranks,
         checkpoint=checkpoint,
     )
-    statistics = hard_statistics(points, labels, kind, k).all_reduce(ranks)
+    statistics = hard_statistics(points, labels, kind, centroids).all_reduce(ranks)
     return m_step(statistics, kind, ridge=settings.reg_covar, prior_strength=settings.nu(points.x.shape[1]))
 
 
@@ -384,9 +388,13 @@ class Stepwise:
     def step(self, batch: Points) -> float:
         """One step by this process's part of a batch. Returns the batch's nats per point before the step."""
         points = self._standardised(batch)
-        exact = DenseEStep(points, None, second_moment(points, self._ranks), self._settings.products)
+        total, _ = place_among_ranks(len(points), self._ranks)
+        products = self._settings.for_points(total, points.x.shape[1]).products
+        exact = DenseEStep(points, None, second_moment(points, self._ranks), products)
         batch_statistics = exact.statistics(self._parameters, 1.0).all_reduce(self._ranks)
         average = batch_statistics.scaled(1 / batch_statistics.points)
+        if self._running is not None:
+            average = average.about(self._running.origins, self._settings.covariance_type)
         weight = 1.0 if self._running is None else (self._steps + 2) ** -_FORGETTING
         self._running = (
             average if self._running is None else self._running.scaled(1 - weight).add_(average.scaled(weight))

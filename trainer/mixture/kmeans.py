@@ -19,6 +19,7 @@ from torch import Tensor
 
 from data_shards.io import atomic
 from trainer.mixture.points import place_among_ranks
+from trainer.mixture.splitting import parts_of, splits
 from trainer.process_group import Ranks
 
 
@@ -44,6 +45,8 @@ class NearestIndex:
 # Points a centroid that k-means++ draws from; its cost is their number times K.
 _SEEDING_POINTS = 16
 _MOST_CAREFUL_SEEDS = 500
+# Distances that are held at one time.
+_DISTANCES = 4_000_000
 
 
 class KMeansCheckpoint:
@@ -96,10 +99,11 @@ def kmeans(
     """Clusters the points of all processes. x: (n, D), this process's slice. generator: the same on each process.
 
     checkpoint: written between iterations, and continued from where it exists.
-    Returns centroids (K, D) float64 and this process's labels (n,) int64. An empty cluster takes half of the largest
-    one (its centroid, moved by a thousandth of the spread); some may stay empty where points are duplicated.
+    Returns centroids (K, D) float64 and this process's labels (n,) int64. An empty cluster takes part of a large one
+    (its centroid, moved by a thousandth of the spread); some may stay empty where points are duplicated. Points in
+    float64 are compared in float64, by differences; all others in float32, by a search index.
     """
-    points = x.to(torch.float32)
+    points = x if x.dtype == torch.float64 else x.to(torch.float32)
     resumed = None if checkpoint is None else checkpoint.resume((k, x.shape[1]))
     centroids, done = (_seeds(points, k, init, generator, ranks), 0) if resumed is None else resumed
     labels = _assign(points, centroids)
@@ -130,7 +134,15 @@ def _seeds(points: Tensor, k: int, init: str, generator: torch.Generator, ranks:
 
 def _assign(points: Tensor, centroids: Tensor) -> Tensor:
     """Index of the nearest centroid of each point, (n,) int64."""
-    return NearestIndex(centroids).search(points, 1)[:, 0]
+    if points.dtype == torch.float32:
+        return NearestIndex(centroids).search(points, 1)[:, 0]
+    rows = max(1, _DISTANCES // len(centroids))
+    return torch.cat([_squared_distances(chunk, centroids).argmin(1) for chunk in points.split(rows)])
+
+
+def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """(n, m) squared distances of x (n, D) from y (m, D), from differences, not from expanded squares."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
 
 def _gather(points: Tensor, rows: Tensor, first: int, ranks: Ranks) -> Tensor:
@@ -147,19 +159,13 @@ def _plus_plus(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
     Of a few draws for each seed the one that leaves the least distance is kept (greedy k-means++).
     """
     draws = torch.rand(k, 2 + int(math.log(k)), generator=generator, dtype=torch.float64).to(pool.device)
-    norms = pool.square().sum(1)
-
-    def distances(rows: Tensor) -> Tensor:
-        """Squared distances (m, n) of the whole pool from some of its points."""
-        products = pool[rows] @ pool.t()
-        return (norms[rows, None] + norms - 2 * products).clamp_(min=0)
 
     chosen = [int(draws[0, 0] * len(pool))]
-    nearest = distances(torch.tensor(chosen, device=pool.device))[0]
+    nearest = _squared_distances(pool[chosen], pool)[0]
     for draw in draws[1:]:
         cumulative = nearest.cumsum(0)
         places = torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_(max=len(pool) - 1)
-        left = torch.minimum(nearest, distances(places))  # (draws, n)
+        left = torch.minimum(nearest, _squared_distances(pool[places], pool))  # (draws, n)
         best = int(left.sum(1).argmin())
         chosen.append(int(places[best]))
         nearest = left[best]
@@ -167,13 +173,14 @@ def _plus_plus(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def _repaired(sums: Tensor) -> Tensor:
-    """Centroids (K, D) from counts and sums (K, 1 + D); each empty cluster takes half of the largest."""
-    counts = sums[:, 0].clone()
+    """Centroids (K, D) from counts and sums (K, 1 + D); each empty cluster takes part of one of the largest."""
+    counts = sums[:, 0]
     centroids = sums[:, 1:] / counts.clamp(min=1)[:, None]
-    for empty in (counts == 0).nonzero()[:, 0].tolist():
-        largest = int(counts.argmax())
+    empty = (counts == 0).nonzero()[:, 0]
+    if len(empty):
         step = 1e-3 * centroids[counts > 0].std(0, correction=0)
-        centroids[empty] = centroids[largest] + step
-        centroids[largest] = centroids[largest] - step
-        counts[empty] = counts[largest] = counts[largest] / 2
+        parts = splits(counts.tolist(), len(empty))
+        for donor, places in parts_of(parts, empty.tolist()):
+            offsets = torch.linspace(-1, 1, len(places) + 1, dtype=step.dtype, device=step.device)
+            centroids[[donor, *places]] = centroids[donor].clone() + offsets[:, None] * step
     return centroids

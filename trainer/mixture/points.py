@@ -33,6 +33,24 @@ class Points:
         return Points(self.x.to(dtype), None if self.variance is None else self.variance.to(dtype))
 
 
+@dataclass(frozen=True)
+class StandardisedPoints(Points):
+    """Standardised points that another number format is made of from the data's own, not from rounded numbers.
+
+    source: the data's points; chosen: (n,) flags of those that these are.
+    """
+
+    source: Points | None = None
+    chosen: Tensor | None = None
+    standardisation: "Standardisation | None" = None
+
+    def to(self, dtype: torch.dtype) -> Points:
+        """See `Points`."""
+        if dtype == self.x.dtype or self.source is None or self.standardisation is None:
+            return self if dtype == self.x.dtype else super().to(dtype)
+        return self.standardisation.of_some(self.source, self.chosen, dtype)
+
+
 def _rows(x: Tensor, chosen: Tensor | slice) -> Tensor:
     if isinstance(chosen, slice) or chosen.dtype == torch.bool:
         return x[chosen]
@@ -118,6 +136,11 @@ class Standardisation:
         """The standardised points."""
         variance = None if points.variance is None else (points.variance.double() / self.scale**2).to(dtype)
         return Points(((points.x.double() - self.location) / self.scale).to(dtype), variance)
+
+    def of_some(self, source: Points, chosen: Tensor | None, dtype: torch.dtype) -> StandardisedPoints:
+        """The standardised points of those that `chosen` (n,) flags; None is all."""
+        made = self.apply(source if chosen is None else source.rows(chosen), dtype)
+        return StandardisedPoints(made.x, made.variance, source, chosen, self)
 
     def apply_to_parameters(self, parameters: Parameters) -> Parameters:
         """The mixture of the standardised points, where `parameters` is that of the data."""

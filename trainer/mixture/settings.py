@@ -1,5 +1,6 @@
 """The settings of a mixture fit, and their ranges."""
 
+from dataclasses import replace
 from typing import Annotated, Literal, get_args
 
 import torch
@@ -14,6 +15,7 @@ from data_shards.io.configuration import (
     configuration,
 )
 from data_shards.io.errors import InputError
+from trainer.mixture.packed import quadratic_columns
 
 CovarianceType = Literal["full", "tied", "diag", "spherical"]
 Seeding = Literal["auto", "random", "k-means++"]
@@ -21,6 +23,9 @@ COVARIANCE_TYPES: tuple[CovarianceType, ...] = get_args(CovarianceType)
 SEEDINGS: tuple[Seeding, ...] = get_args(Seeding)
 FORMS = ("posterior", "mean", "sample")
 """How a code is fitted: as the Gaussian q(z|x), as its mean, or as one sample."""
+
+# Products of a point, a component and a feature in one E-step, up to which exact arithmetic costs nothing.
+_SMALL_WORK = 100_000_000
 
 
 @configuration
@@ -60,8 +65,10 @@ class Settings:
     candidates: NonNegativeInt | None = None
     """Candidates of each point in the truncated E-step, a multiple of 4 from 8 on; 0 is the exact E-step. None is
     32 for full covariances with 256 components or more and for diag with 4000 or more, else exact."""
-    products: Literal["auto", "float32", "float64"] = "auto"
-    """Number format of the E- and M-step's products: float32, float64, or auto (float32 where it is safe)."""
+    products: Literal["auto", "float32", "float64", "centred"] = "auto"
+    """Number format of the E- and M-step's products. centred: float64, with differences from the means taken before
+    they are squared, for components that are narrow beside the spread of all points. auto: the fastest that holds
+    log-densities to 1e-3 nats, and centred for small problems, where it costs nothing. float64: it or centred."""
     random_state: NonNegativeInt = 0
     """Seed of the k-means start and of the choice of validation points."""
 
@@ -86,7 +93,13 @@ class Settings:
     @property
     def working_dtype(self) -> torch.dtype:
         """The number format that points are kept in during a fit."""
-        return torch.float64 if self.products == "float64" else torch.float32
+        return torch.float64 if self.products in ("float64", "centred") else torch.float32
+
+    def for_points(self, count: int, dim: int) -> "Settings":
+        """The settings with products = auto decided, where `count` points in `dim` dimensions are few."""
+        work = count * self.n_components * (1 + dim + quadratic_columns(self.covariance_type, dim))
+        few = self.products == "auto" and work <= _SMALL_WORK and self.width == 0
+        return replace(self, products="centred") if few else self
 
     def nu(self, dim: int) -> float:
         """The prior strength during EM in `dim` dimensions."""

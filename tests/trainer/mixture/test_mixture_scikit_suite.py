@@ -61,7 +61,6 @@ class GaussianMixture(Ours):
 CONTRADICTIONS = {
     "test_score[float32]": "log-densities are float64 whatever the points are, as float32 cannot hold them far out",
     "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": "counts calls of its own functions",
-    "test_gaussian_mixture_setting_best_params": "TO BE MENDED: second moments are not centred yet",
 }
 """Test, or test[parameters], and the choice that it contradicts."""
 

@@ -5,14 +5,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from trainer.mixture.em.centred import CentredScores, centred_statistics
 from trainer.mixture.em.e_step import Statistics, inflated_log_sums, normalise_
 from trainer.mixture.em.pairs import SparseSums
 from trainer.mixture.packed import Features, diagonal_index, pack
 from trainer.mixture.parameters import Parameters, coefficients, common_precision, log_constants
 from trainer.mixture.points import Points
 
-# Float32 has a relative error of about 1e-7, in terms as large as precision times second moment.
-FLOAT32_LIMIT = 1e4
+# The largest precision times second moment, in one dimension, at which packed products of a format are used. Measured
+# in 64 dimensions, log-densities are then off by at most 1e-3 nats: 7e-6 times that number in float32.
+PACKED_LIMITS = {torch.float32: 128.0, torch.float64: 5e10}
 # Features and responsibilities of a chunk should stay in the cache; products are slow on very short chunks.
 _CHUNK_NUMBERS = 1 << 20
 _CHUNK_ROWS = (384, 768)
@@ -40,16 +42,32 @@ class DenseScores:
             self.coefficients *= beta
 
     @staticmethod
-    def safe(parameters: Parameters, second_moment: Tensor, products: str = "auto", beta: float = 1.0) -> "DenseScores":
-        """With products in the format `products`; auto is float32 where they stay exact to about 1e-2 nats.
+    def safe(
+        parameters: Parameters, second_moment: Tensor, products: str = "auto", beta: float = 1.0
+    ) -> "DenseScores | None":
+        """With products in the format `products`, see `Settings`; None where no format holds 1e-3 nats.
 
         second_moment: (D,), mean square of the (centred) points in each dimension.
         """
-        scores = DenseScores(parameters, torch.float64 if products == "float64" else torch.float32, beta)
-        unsafe = float((scores.largest_precisions * second_moment).max()) >= FLOAT32_LIMIT
-        if products == "auto" and unsafe:
-            return DenseScores(parameters, torch.float64, beta)
-        return scores
+        formats = {"auto": (torch.float32, torch.float64), "float32": (torch.float32,), "float64": (torch.float64,)}
+        for dtype in formats.get(products, ()):
+            scores = DenseScores(parameters, dtype, beta)
+            largest = float((scores.largest_precisions * second_moment).max())
+            if products == "float32" or largest <= PACKED_LIMITS[dtype]:
+                return scores
+        return None
+
+    def rounding(self, x: Tensor) -> Tensor:
+        """A bound (n,) of the error of the logits of points x (n, D), by rounding, from any order of summation.
+
+        Of components with factors C of the precision matrix the packed terms of a point are at most |constant|,
+        sum_i |x_i| |b_i|, and (sum_i |C_i| |x_i|)^2 / 2; a sum of m terms is off by at most m units of rounding.
+        """
+        size = x.abs().to(self.dtype)
+        linear = size @ self.coefficients[1 : 1 + self.dim].abs().amax(1)
+        quadratic = 0.5 * (size @ self.largest_precisions.sqrt().to(self.dtype)).square()
+        terms = self.coefficients[0].abs().max() + linear + quadratic
+        return (len(self.coefficients) + 4) * torch.finfo(self.dtype).eps * terms
 
     def _largest_precisions(self) -> Tensor:
         """(D,): the largest diagonal entry of the precision matrices in each dimension."""
@@ -138,14 +156,19 @@ def packed_second_moment(points: Points) -> Tensor:
     return pack(moment)
 
 
-def hard_statistics(points: Points, labels: Tensor, covariance_type: str, k: int) -> Statistics:
-    """Statistics of points that belong wholly to component labels[i], labels: (n,) int64. The log-likelihood is 0."""
-    statistics = Statistics.zeros(covariance_type, k, points.x.shape[1], points.x.device)
+def hard_statistics(points: Points, labels: Tensor, covariance_type: str, centroids: Tensor) -> Statistics:
+    """Statistics of points that belong wholly to component labels[i], labels: (n,) int64, about the centroids (K, D).
+
+    The log-likelihood is 0.
+    """
+    k, dim = centroids.shape
+    statistics = Statistics.zeros(covariance_type, k, dim, points.x.device, centroids.double())
     size = _CHUNK_ROWS[1]
-    features = Features(covariance_type, points.x.shape[1], size, torch.float64, points.x.device)
+    features = Features(covariance_type, dim, size, torch.float64, points.x.device)
     for start in range(0, len(points), size):
         rows = slice(start, start + size)
         chunk = points.rows(rows).to(torch.float64)
+        chunk = Points(chunk.x - centroids[labels[rows]], chunk.variance)
         statistics.sums.index_add_(0, labels[rows], features.of(chunk.x, chunk.variance).t())
         if covariance_type == "tied":
             statistics.common.add_(packed_second_moment(chunk))
@@ -157,36 +180,51 @@ class DenseEStep:
     """The exact `EStep`. second_moment: (D,), mean square of all processes' points; products: see `Settings`."""
 
     def __init__(self, train: Points, held_out: Points | None, second_moment: Tensor, products: str) -> None:
-        self._train, self._held_out = train, held_out
+        self._points = {"train": train} | ({} if held_out is None else {"held_out": held_out})
         self._second_moment, self._products = second_moment, products
 
-    def _scores(self, parameters: Parameters, beta: float = 1.0) -> DenseScores:
-        return DenseScores.safe(parameters, self._second_moment, self._products, beta)
+    def _precise(self, name: str) -> Points:
+        """The points in float64; kept so, as mixtures rarely become broader again."""
+        self._points[name] = self._points[name].to(torch.float64)
+        return self._points[name]
+
+    def _statistics(self, name: str, parameters: Parameters, beta: float, sparse: bool) -> Statistics:
+        scores = DenseScores.safe(parameters, self._second_moment, self._products, beta)
+        if scores is None:
+            return centred_statistics(self._precise(name), CentredScores(parameters), beta)
+        points = self._points[name] if scores.dtype == torch.float32 else self._precise(name)
+        return dense_statistics(points, scores, sparse=sparse)
 
     def statistics(self, parameters: Parameters, beta: float) -> Statistics:
         """See `EStep`."""
-        return dense_statistics(self._train, self._scores(parameters, beta))
+        return self._statistics("train", parameters, beta, sparse=False)
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
         """See `EStep`."""
         sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
-        if self._held_out is None:
+        if "held_out" not in self._points:
             return sums
         constants = log_constants(parameters)
-        for chunk, _, logits, common in self._scores(parameters).chunks(self._held_out):
+        for logits in self._held_out_log_densities(parameters):
             if len(inflations) == 1 and inflations[0] == 1:
-                sums[0] += (normalise_(logits)[0] + common).double().sum()
+                sums[0] += normalise_(logits)[0].double().sum()
             else:
-                logits += common[:, None]
                 sums[:-1] += inflated_log_sums(logits, constants.to(logits.dtype), parameters.dim, inflations)
-            sums[-1] += len(chunk)
+            sums[-1] += len(logits)
         return sums
+
+    def _held_out_log_densities(self, parameters: Parameters) -> Iterator[Tensor]:
+        """log w_k + log N(x; mu_k, Sigma_k) of chunks of the held-out points, (n, K)."""
+        scores = DenseScores.safe(parameters, self._second_moment, self._products)
+        if scores is None:
+            yield from (logits for _, logits in CentredScores(parameters).chunks(self._precise("held_out")))
+        else:
+            for _, _, logits, common in scores.chunks(self._points["held_out"]):
+                yield logits.add_(common[:, None])
 
     def exact(self, name: str, parameters: Parameters) -> Statistics:
         """See `EStep`."""
-        points = {"train": self._train, "held_out": self._held_out}[name]
-        assert points is not None
-        return dense_statistics(points, self._scores(parameters), sparse=True)
+        return self._statistics(name, parameters, 1.0, sparse=True)
 
     def forget(self) -> None:
         """See `EStep`. An exact E-step keeps nothing."""

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trainer.mixture.packed import packed_size, quadratic_columns
+from trainer.mixture.packed import pack, packed_size, quadratic_columns
 from trainer.mixture.parameters import Parameters
 from trainer.process_group import Ranks
 
@@ -20,22 +20,28 @@ _LOWEST_EXPONENT = -80.0
 class Statistics:
     """Float64 sums over points.
 
-    sums: (K, columns), responsibilities times features: counts, sums of x, sums of quadratic terms.
-    common: (P,), the packed sum of x x^T over all points, for tied covariances, else (0,).
+    sums: (K, columns), responsibilities times features of x - origin: counts, sums, sums of quadratic terms.
+    common: (P,), the packed sum of r (x - origin) (x - origin)^T over all points, for tied covariances, else (0,).
     totals: (2,), the log-likelihood in nats and the number of points.
+    origins: (K, D), what each component's points are counted from: second moments about a place far away, beside the
+    width of the component, would lose it to rounding. None is 0 for all.
     """
 
     sums: Tensor
     common: Tensor
     totals: Tensor
+    origins: Tensor | None = None
 
     @staticmethod
-    def zeros(covariance_type: str, n_components: int, dim: int, device: torch.device) -> "Statistics":
+    def zeros(
+        covariance_type: str, n_components: int, dim: int, device: torch.device, origins: Tensor | None = None
+    ) -> "Statistics":
         """Of no points."""
         columns = 1 + dim + quadratic_columns(covariance_type, dim)
         common = packed_size(dim) if covariance_type == "tied" else 0
         sizes: tuple[tuple[int, ...], ...] = ((n_components, columns), (common,), (2,))
-        return Statistics(*(torch.zeros(size, dtype=torch.float64, device=device) for size in sizes))
+        first, second, totals = (torch.zeros(size, dtype=torch.float64, device=device) for size in sizes)
+        return Statistics(first, second, totals, origins)
 
     def all_reduce(self, ranks: Ranks) -> "Statistics":
         """Adds up the statistics of all processes, in place."""
@@ -45,17 +51,40 @@ class Statistics:
 
     def copy(self) -> "Statistics":
         """A copy that shares no memory."""
-        return Statistics(self.sums.clone(), self.common.clone(), self.totals.clone())
+        return replace(self, sums=self.sums.clone(), common=self.common.clone(), totals=self.totals.clone())
 
     def add_(self, other: "Statistics") -> "Statistics":
-        """Adds the statistics of other points, in place."""
+        """Adds the statistics of other points about the same origins, in place."""
         for mine, theirs in ((self.sums, other.sums), (self.common, other.common), (self.totals, other.totals)):
             mine.add_(theirs)
         return self
 
     def scaled(self, factor: float) -> "Statistics":
         """The statistics with every point weighted by `factor`."""
-        return Statistics(self.sums * factor, self.common * factor, self.totals * factor)
+        return replace(self, sums=self.sums * factor, common=self.common * factor, totals=self.totals * factor)
+
+    def about(self, origins: Tensor | None, covariance_type: str) -> "Statistics":
+        """The same statistics with the points counted from other origins (K, D)."""
+        if origins is self.origins:
+            return self
+        dim = (self.origins if origins is None else origins).shape[1]  # type: ignore[union-attr]
+        zero = self.sums.new_zeros(1, dim)
+        step = (zero if self.origins is None else self.origins) - (zero if origins is None else origins)  # (K, D)
+        sums, counts = self.sums.clone(), self.sums[:, :1]
+        first = self.sums[:, 1 : 1 + dim]  # (K, D)
+        sums[:, 1 : 1 + dim] += counts * step
+        common = self.common
+        if covariance_type in ("full", "tied"):
+            cross = first[:, :, None] * step[:, None]  # (K, D, D)
+            moved = pack(cross + cross.mT + counts[:, :, None] * step[:, :, None] * step[:, None])
+            if covariance_type == "full":
+                sums[:, 1 + dim :] += moved
+            else:
+                common = common + moved.sum(0)
+        else:
+            moved = 2 * first * step + counts * step.square()  # (K, D)
+            sums[:, 1 + dim :] += moved if covariance_type == "diag" else moved.sum(1, keepdim=True)
+        return Statistics(sums, common, self.totals, origins)
 
     @property
     def counts(self) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.packed import diagonal_index, pack, unpack
 from trainer.mixture.parameters import Parameters, ill_defined
+from trainer.mixture.splitting import parts_of, splits
 
 
 def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_strength: float) -> Parameters:
@@ -25,18 +26,19 @@ def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_
     sums, dim = statistics.sums, (statistics.sums.shape[1] - 1 if covariance_type == "tied" else None)
     dim = dim if dim is not None else _dimension(sums.shape[1], covariance_type)
     counts = sums[:, 0].clamp(min=torch.finfo(torch.float64).tiny)  # (K,)
-    means = sums[:, 1 : 1 + dim] / counts[:, None]  # (K, D)
+    offsets = sums[:, 1 : 1 + dim] / counts[:, None]  # (K, D), means about the origins
     points = sums[:, 0].sum()
     weights = sums[:, 0] / points
     if covariance_type == "tied":
-        between = (means.t() * counts) @ means
+        between = (offsets.t() * counts) @ offsets
         covariances = (statistics.common - pack(between))[None] / points
     else:
-        covariances = _shrunk(sums, counts, means, dim, covariance_type, prior_strength)
+        covariances = _shrunk(sums, counts, offsets, dim, covariance_type, prior_strength)
     if covariance_type in ("full", "tied"):
         covariances[:, diagonal_index(dim).to(covariances.device)] += ridge
     else:
         covariances += ridge
+    means = offsets if statistics.origins is None else statistics.origins + offsets
     parameters = Parameters(covariance_type=covariance_type, weights=weights, means=means, covariances=covariances)
     parameters = reseed(parameters, sums[:, 0])
     if covariance_type in ("diag", "spherical") and not bool((parameters.covariances > 0).all()):
@@ -56,18 +58,18 @@ def _dimension(columns: int, covariance_type: str) -> int:
     return dim
 
 
-def _shrunk(sums: Tensor, counts: Tensor, means: Tensor, dim: int, covariance_type: str, nu: float) -> Tensor:
+def _shrunk(sums: Tensor, counts: Tensor, offsets: Tensor, dim: int, covariance_type: str, nu: float) -> Tensor:
     """(S_k + nu Psi) / (n_k + nu) in the packed shape of `Parameters.covariances`, without the ridge."""
-    scatter = sums[:, 1 + dim :]  # becomes S_k = sum r x x^T - n mu mu^T
+    scatter = sums[:, 1 + dim :]  # becomes S_k = sum r x x^T - n mu mu^T, about the origin
     if covariance_type == "full":
         start = 0
         for i in range(dim):
-            scatter[:, start : start + dim - i] -= (counts * means[:, i])[:, None] * means[:, i:]
+            scatter[:, start : start + dim - i] -= (counts * offsets[:, i])[:, None] * offsets[:, i:]
             start += dim - i
     elif covariance_type == "diag":
-        scatter -= counts[:, None] * means.square()
+        scatter -= counts[:, None] * offsets.square()
     else:
-        scatter -= counts[:, None] * means.square().sum(1, keepdim=True)
+        scatter -= counts[:, None] * offsets.square().sum(1, keepdim=True)
         scatter /= dim
     if nu > 0:
         spare = max(float(counts.sum()) - len(counts), 1.0)
@@ -80,25 +82,26 @@ def _shrunk(sums: Tensor, counts: Tensor, means: Tensor, dim: int, covariance_ty
 _FEWEST_POINTS = 1e-3
 
 
-def reseed(parameters: Parameters, counts: Tensor) -> Parameters:
-    """Replaces every component without points by half of a heavy one. counts: (K,), expected points of each.
+def reseed(parameters: Parameters, counts: Tensor, fewest: float = _FEWEST_POINTS) -> Parameters:
+    """Replaces every component of fewer than `fewest` points by a part of a heavy one. counts: (K,), expected points.
 
-    The component with the fewest points (below 1e-3) joins the one with the largest weight: both keep its covariance
-    and half its weight, and their means move half a standard deviation apart each way along its longest axis. The rule
-    needs no points, so every process arrives at the same parameters.
+    A component of m such parts keeps its covariance; it and they have equal weights, and means at equal distances along
+    its longest axis, from half a standard deviation before its mean to half behind. The rule needs no points, so every
+    process arrives at the same parameters.
     """
-    empty = (counts < _FEWEST_POINTS).nonzero()[:, 0].tolist()
+    empty = (counts < fewest).nonzero()[:, 0].tolist()
     if not empty:
         return parameters
     weights, means, covariances = parameters.weights.clone(), parameters.means.clone(), parameters.covariances.clone()
-    for index in empty:
-        heaviest = int(weights.argmax())
+    alive = weights.where(counts >= fewest, 0.0)
+    for donor, places in parts_of(splits(alive.tolist(), len(empty)), empty):
+        every = [donor, *places]
         if parameters.covariance_type != "tied":
-            covariances[index] = covariances[heaviest]
-        step = 0.5 * _longest_axis(parameters.covariance_type, covariances, heaviest, parameters.dim)
-        means[index] = means[heaviest] + step
-        means[heaviest] -= step
-        weights[index] = weights[heaviest] = weights[heaviest] / 2
+            covariances[places] = covariances[donor].clone()
+        axis = _longest_axis(parameters.covariance_type, covariances, donor, parameters.dim)
+        offsets = torch.linspace(-0.5, 0.5, len(every), dtype=axis.dtype, device=axis.device)
+        means[every] = means[donor].clone() + offsets[:, None] * axis
+        weights[every] = weights[donor] / len(every)
     return replace(parameters, weights=weights / weights.sum(), means=means, covariances=covariances)
 
 

@@ -133,24 +133,37 @@ class Pairs:
             scores[places[real]] = values[real]
         return scores
 
-    def add_sums(self, points: Points, weight: Tensor, sums: Tensor, kind: str) -> None:
-        """Adds weight (p,) times features to the float64 sums (K, columns) of `Statistics`."""
+    def add_sums(self, points: Points, weight: Tensor, statistics: Statistics, kind: str) -> None:
+        """Adds weight (p,) times features to the sums of `statistics`, about its origins."""
         for chosen, places, real in self.blocks(points.x.shape[1]):
-            share = weight[places] * real  # (b, m)
-            block = points.rows(self.row[places])
-            weighted = share[..., None] * block.x  # (b, m, D)
-            parts = [share.sum(1, keepdim=True), weighted.sum(1)]
+            add_block(statistics, kind, chosen, weight[places] * real, points.rows(self.row[places]))
+
+
+def add_block(statistics: Statistics, kind: str, chosen: Tensor, share: Tensor, block: Points) -> None:
+    """Adds share (b, m) times the features of the m points beside each of the chosen components (b,).
+
+    block.x: (b, m, D).
+    """
+    x = block.x
+    if statistics.origins is not None:
+        x = x - statistics.origins[chosen][:, None].to(x.dtype)
+    weighted = share[..., None] * x  # (b, m, D)
+    parts = [share.sum(1, keepdim=True), weighted.sum(1)]
+    if kind in ("full", "tied"):
+        if kind == "full" or statistics.origins is not None:
+            scatter = torch.bmm(weighted.mT, x)  # (b, D, D)
+            if block.variance is not None:
+                scatter.diagonal(dim1=1, dim2=2).add_((share[..., None] * block.variance).sum(1))
             if kind == "full":
-                scatter = torch.bmm(weighted.mT, block.x)  # (b, D, D)
-                if block.variance is not None:
-                    scatter.diagonal(dim1=1, dim2=2).add_((share[..., None] * block.variance).sum(1))
                 parts.append(pack(scatter))
-            elif kind != "tied":
-                squares = (weighted * block.x).sum(1)  # (b, D)
-                if block.variance is not None:
-                    squares += (share[..., None] * block.variance).sum(1)
-                parts.append(squares if kind == "diag" else squares.sum(1, keepdim=True))
-            sums[chosen] += torch.cat(parts, 1).double()
+            else:
+                statistics.common.add_(pack(scatter.sum(0)))
+    else:
+        squares = (weighted * x).sum(1)  # (b, D)
+        if block.variance is not None:
+            squares += (share[..., None] * block.variance).sum(1)
+        parts.append(squares if kind == "diag" else squares.sum(1, keepdim=True))
+    statistics.sums[chosen] += torch.cat(parts, 1).double()
 
 
 class SparseSums:
@@ -184,8 +197,7 @@ class SparseSums:
         if not self._collected:
             return
         row, component, weight = (torch.cat(tensors) for tensors in zip(*self._collected, strict=True))
-        sums = self._statistics.sums
-        pairs = Pairs.of(row, component, len(sums))
-        pairs.add_sums(self._points.to(torch.float64), weight.double(), sums, self._kind)
+        pairs = Pairs.of(row, component, len(self._statistics.sums))
+        pairs.add_sums(self._points.to(torch.float64), weight.double(), self._statistics, self._kind)
         self._collected.clear()
         self._pairs = 0

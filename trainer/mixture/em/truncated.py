@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainer.mixture.em.dense import FLOAT32_LIMIT, DenseScores, dense_statistics, packed_second_moment
+from trainer.mixture.em.dense import DenseEStep, DenseScores
 from trainer.mixture.em.e_step import Statistics, inflated_log_sums
 from trainer.mixture.em.pairs import LEAST_RESPONSIBILITY, Factors, Pairs
 from trainer.mixture.kmeans import NearestIndex
@@ -24,6 +24,8 @@ from trainer.process_group import single
 
 # Pairs with a smaller responsibility are left out of the sums.
 _LEAST_CANDIDATE_RESPONSIBILITY = 1e-4
+# The largest precision times second moment, in one dimension, at which points are kept in float32.
+_LARGEST_IN_FLOAT32 = 1e4
 # E-steps between two searches for neighbouring components.
 _STEPS_BETWEEN_GRAPHS = 4
 
@@ -78,16 +80,14 @@ class TruncatedEStep:
         self._steps += 1
         points, scores, pairs, _ = self._scores("train", parameters)
         kind = parameters.covariance_type
-        statistics = Statistics.zeros(kind, parameters.n_components, parameters.dim, points.x.device)
+        k, dim, origins = parameters.n_components, parameters.dim, parameters.means
+        statistics = Statistics.zeros(kind, k, dim, points.x.device, origins)
         scaled = scores * beta
         statistics.totals[0] += torch.logsumexp(scaled, 1).double().sum() / beta
         statistics.totals[1] += len(points)
-        dtype = self._sums_dtype(parameters)
         responsibilities = scaled.softmax(1).flatten()
         selected = pairs.only(responsibilities > _LEAST_CANDIDATE_RESPONSIBILITY)
-        selected.add_sums(points.to(dtype), responsibilities.to(dtype), statistics.sums, kind)
-        if kind == "tied":
-            statistics.common.add_(packed_second_moment(points))
+        selected.add_sums(points, responsibilities, statistics, kind)
         return statistics
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
@@ -101,13 +101,14 @@ class TruncatedEStep:
         return sums
 
     def exact(self, name: str, parameters: Parameters) -> Statistics:
-        """Exact statistics of the points "train" or "held_out", which are pruned by their candidates."""
+        """Exact statistics of the points "train" or "held_out", about the means, pruned by their candidates."""
         points, scores, _, _ = self._scores(name, parameters)
         if worth_pruning(parameters):
             best = scores.amax(1)
             if (found := pruned_statistics(points, parameters, self._factors_of(parameters), best)) is not None:
                 return found
-        return dense_statistics(points, DenseScores.safe(parameters, self._second_moment, self._products), sparse=True)
+        dense = DenseEStep(points, None, self._second_moment, self._products).exact("train", parameters)
+        return dense.about(parameters.means, parameters.covariance_type)
 
     def forget(self) -> None:
         """See `EStep`. With thousands of components the factors are a third of all memory."""
@@ -137,7 +138,7 @@ class TruncatedEStep:
         The candidates of the next call follow from the scores.
         """
         factors = self._factors_of(parameters)
-        points = self._points[name]
+        points = self._points[name] = self._points[name].to(factors.white.dtype)
         if name not in self._candidates:
             self._candidates[name] = self._search(points.x, parameters)
         candidates = self._candidates[name].long()
@@ -152,15 +153,13 @@ class TruncatedEStep:
         """The factors of `parameters`, computed once for the training and the held-out points."""
         if self._factored is None or self._factored[0] is not parameters:
             self._factored = None  # frees the former ones first
-            self._factored = (parameters, Factors.of(parameters, self._points["train"].x.dtype))
+            factors = Factors.of(parameters, self._points["train"].x.dtype)
+            # Differences from means are exact but for the rounding of the points themselves.
+            largest = float((factors.largest_precisions * self._second_moment).max())
+            if self._products == "auto" and largest > _LARGEST_IN_FLOAT32 and factors.white.dtype == torch.float32:
+                factors = Factors.of(parameters, torch.float64)
+            self._factored = (parameters, factors)
         return self._factored[1]
-
-    def _sums_dtype(self, parameters: Parameters) -> torch.dtype:
-        """float64 where float32 sums of squares would lose the smallest variances."""
-        if self._products != "auto":
-            return torch.float32 if self._products == "float32" else torch.float64
-        largest = float((self._factors_of(parameters).largest_precisions * self._second_moment).max())
-        return torch.float32 if largest < FLOAT32_LIMIT else torch.float64
 
     def _search(self, x: Tensor, parameters: Parameters) -> Tensor:
         if self._width >= parameters.n_components:
@@ -182,7 +181,7 @@ class TruncatedEStep:
 
 # A component below exp(-24) of the best one adds less than 4e-11 of the density, 10,000 of them less than 4e-7.
 _NEGLIGIBLE = 24.0
-# The products' float32 may be wrong by a hundredth of a nat, see `DenseScores.safe`.
+# Pairs are computed in float32 too.
 _ROUNDING = 0.1
 # With fewer dimensions pruning saves too little work.
 _FEWEST_DIMENSIONS = 32
@@ -206,14 +205,19 @@ def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, 
     factors: of `parameters`; best: (n,), for each point a score that some component reaches. Returns None where so few
     pairs are pruned that the dense E-step is faster.
     """
-    statistics = Statistics.zeros("full", parameters.n_components, parameters.dim, points.x.device)
+    k, dim, origins = parameters.n_components, parameters.dim, parameters.means
+    statistics = Statistics.zeros("full", k, dim, points.x.device, origins)
     adder = _Adder(points, factors, statistics)
     axes = _discriminant_axes(parameters)
     # The variance of points that are Gaussians only adds to their expected distances, so that the bound holds without.
     images = Points(points.x @ axes.t().to(points.x.dtype))
     first = left = 0
-    for _, _, bounds, _ in _bounds(parameters, axes, images).chunks(images):
-        least = best[first : first + len(bounds)] - (_NEGLIGIBLE + _ROUNDING)
+    scores = _bounds(parameters, axes, images)
+    if scores is None:
+        return None
+    for chunk, _, bounds, _ in scores.chunks(images):
+        margin = _NEGLIGIBLE + _ROUNDING + scores.rounding(chunk.x)
+        least = best[first : first + len(bounds)] - margin
         row, component = (bounds > least[:, None]).nonzero(as_tuple=True)
         left += len(row)
         if left > _LARGEST_SHARE * (first + len(bounds)) * parameters.n_components:
@@ -225,8 +229,11 @@ def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, 
     return statistics
 
 
-def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores:
-    """Upper bounds of log w_k + log N(x; mu_k, Sigma_k), from the images of points and components on the axes."""
+def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores | None:
+    """Upper bounds of log w_k + log N(x; mu_k, Sigma_k), from the images of points and components on the axes.
+
+    None where packed products cannot hold them.
+    """
     dim = len(axes)
     covariances = parameters.covariances.new_empty(parameters.n_components, dim * (dim + 1) // 2)
     for block in parameters.blocks():
@@ -238,6 +245,8 @@ def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores
         covariances=covariances,
     )
     bounds = DenseScores.safe(image, second_moment(images, single()))
+    if bounds is None:
+        return None
     # The distance is that of the images, all else the component's own.
     bounds.coefficients[0] += (log_constants(parameters) - log_constants(image)).to(bounds.dtype)
     return bounds
@@ -273,7 +282,7 @@ class _Adder:
         total = relative.new_zeros(count).index_add_(0, place, relative)
         self._statistics.totals[0] += (top + total.log()).sum()
         share = relative.div_(total[place])
-        pairs.only(share > LEAST_RESPONSIBILITY).add_sums(self._precise, share, self._statistics.sums, "full")
+        pairs.only(share > LEAST_RESPONSIBILITY).add_sums(self._precise, share, self._statistics, "full")
         self._collected.clear()
         self._count = 0
 

@@ -1,0 +1,87 @@
+"""Exact log-densities and statistics in float64, with the difference x - mu_k taken before it is squared.
+
+Packed products lose what the square of a point's distance from the origin has beyond the variance of a component; here
+nothing is lost wherever a point lies, at about four times the time.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from trainer.mixture.em.e_step import Statistics
+from trainer.mixture.em.pairs import Factors, add_block
+from trainer.mixture.parameters import LOG_2PI, Parameters
+from trainer.mixture.points import Points
+
+# Numbers in the differences of a chunk of points from a block of components.
+_BLOCK_NUMBERS = 16_000_000
+_CHUNK_ROWS = 2048
+
+
+def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
+    """log w_k + log N(x; mu_k, Sigma_k) for points x (n, D) in float64, differentiable. Returns (n, K)."""
+    kind, dim, means = parameters.covariance_type, parameters.dim, parameters.means
+    log_weights = parameters.weights.log()
+    if kind in ("diag", "spherical"):
+        std = parameters.covariances.sqrt()  # (K, D) or (K, 1)
+        log_det = 2 * std.log().expand(-1, dim).sum(1)
+        squares = [((x[:, None] - means[block]) / std[block]).square().sum(2) for block in _blocks(parameters, len(x))]
+        return log_weights - 0.5 * (dim * LOG_2PI + log_det + torch.cat(squares, 1))
+    columns = []
+    for block in _blocks(parameters, len(x)):
+        white, log_det = parameters.whitening(block)  # (b, D, D) and (b,); b = 1 for tied
+        centred = x - means[block, None]  # (b, n, D)
+        distances = (centred @ white.mT).square().sum(2)  # (b, n)
+        columns.append(log_weights[block, None] - 0.5 * (dim * LOG_2PI + log_det[:, None] + distances))
+    return torch.cat(columns).t()
+
+
+def _blocks(parameters: Parameters, count: int) -> list[slice]:
+    size = max(1, min(_BLOCK_NUMBERS // max(1, count * parameters.dim), 1_000_000 // parameters.dim**2))
+    return [slice(start, start + size) for start in range(0, parameters.n_components, size)]
+
+
+class CentredScores:
+    """log w_k + log N(x; mu_k, Sigma_k) of chunks of points, or its expectation where points are Gaussians."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters, self.factors = parameters, Factors.of(parameters, torch.float64)
+
+    def chunks(self, points: Points) -> Iterator[tuple[Points, Tensor]]:
+        """Chunk after chunk of the points, in float64, and their log-densities (n, K)."""
+        for start in range(0, len(points), _CHUNK_ROWS):
+            chunk = points.rows(slice(start, start + _CHUNK_ROWS)).to(torch.float64)
+            yield chunk, self._log_densities(chunk)
+
+    def _log_densities(self, chunk: Points) -> Tensor:
+        logits = chunk.x.new_empty(len(chunk), self.parameters.n_components)
+        for components, block in self.blocks(chunk):
+            squares = self.factors.squares(components, block)  # (b, n)
+            logits[:, components] = (self.factors.constants[components, None] - 0.5 * squares).t()
+        return logits
+
+    def blocks(self, chunk: Points) -> Iterator[tuple[Tensor, Points]]:
+        """Components (b,), and the points beside each of them: (b, n, D)."""
+        k, dim = self.parameters.n_components, self.parameters.dim
+        every = torch.arange(k, device=chunk.x.device)
+        for components in every.split(max(1, _BLOCK_NUMBERS // (max(1, len(chunk)) * dim))):
+            shape = (len(components), -1, -1)
+            variance = None if chunk.variance is None else chunk.variance.expand(shape)
+            yield components, Points(chunk.x.expand(shape), variance)
+
+
+def centred_statistics(points: Points, scores: CentredScores, beta: float = 1.0) -> Statistics:
+    """Expected sufficient statistics of the points at inverse temperature beta, about the means, see `EStep`."""
+    parameters = scores.parameters
+    kind, k, origins = parameters.covariance_type, parameters.n_components, parameters.means
+    statistics = Statistics.zeros(kind, k, parameters.dim, origins.device, origins)
+    for chunk, logits in scores.chunks(points):
+        logits *= beta
+        log_sum = torch.logsumexp(logits, 1)
+        statistics.totals[0] += log_sum.sum() / beta
+        shares = logits.sub_(log_sum[:, None]).exp_().t()  # (K, n)
+        for components, block in scores.blocks(chunk):
+            add_block(statistics, kind, components, shares[components], block)
+    statistics.totals[1] += len(points)
+    return statistics
