@@ -3,7 +3,8 @@
 import importlib
 import sys
 
-from data_shards.io.errors import OneLineParser, command
+from data_shards.io.errors import OneLineParser
+from trainer.group_command import group_command
 
 # Each is a module eval/commands/NAME.py with add_arguments(parser) and run(arguments).
 COMMANDS = {
@@ -34,4 +35,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(group_command(main))

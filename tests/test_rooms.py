@@ -31,7 +31,9 @@ ROOMS = {
         {"objectives"},
         {"networks"},
         {"config"},
+        {"group_command"},
         {"process_group", "noise", "preemption"},
+        {"peers"},
         {"device"},
     ],
     "eval": [

@@ -9,7 +9,6 @@ Several files may be given, the later ones over the earlier ones, and every fiel
 
 import argparse
 import contextlib
-import os
 import sys
 import typing
 from collections.abc import Sequence
@@ -28,8 +27,9 @@ from data_shards.io.configuration import (
     parse_yaml,
     shown,
 )
-from data_shards.io.errors import InputError, OneLineParser, at_least, command
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from trainer.config.config import Config, from_files
+from trainer.group_command import group_command
 
 # Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
 _FIELD = "field "
@@ -141,17 +141,7 @@ def value_of(word: str, info: FieldInfo, name: str) -> Any:
 
 def main() -> None:
     """Reads the command line, then trains or estimates."""
-    # DeepSpeed's launcher adds this option; its value is in the environment too.
-    words = [word for word in sys.argv[1:] if not word.startswith("--local_rank=")]
-    try:
-        asked = read_command_line(words)
-    except InputError:
-        # Every process finds the same mistake; only one of them prints it.
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) != "0":
-            sys.exit(2)
-        raise
-    # On CPUs DDP is made to find unused parameters (ddp.py), and warns that there are none; torch reads this on import.
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    asked = read_command_line(sys.argv[1:])
     # torch takes seconds to import: --help and mistakes come before.
     if not asked.dry_run:
         from trainer.loop import train
@@ -167,4 +157,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(group_command(main))

@@ -1,20 +1,16 @@
 """The processes of one job: their ranks, and the sums and comparisons that they make together.
 
-Ranks come from the environment of torchrun (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT) or of srun
-(SLURM_PROCID, SLURM_NTASKS, SLURM_LOCALID); without either the job is one process. Processes communicate through gloo
-on CPUs and through NCCL on GPUs.
+Ranks come from the environment of torchrun, srun or mpirun (trainer/peers/launcher.py); without one the job is one
+process. Processes compute together through gloo on CPUs and through NCCL on GPUs, and tell each other of failures
+through the store of the job (trainer/peers/meeting.py).
 """
 
 import contextlib
 import datetime
 import os
-import socket
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -22,8 +18,21 @@ import torch.distributed as dist
 from data_shards.io.errors import InputError
 from data_shards.io.partition import partition
 from trainer.device import resolved_device
+from trainer.peers.code_version import versions
+from trainer.peers.compare import refuse_differences
+from trainer.peers.failure import failure_of
+from trainer.peers.gloo_threads import wait_for_idle_gloo
+from trainer.peers.launcher import Place, address_of_job, place_in_job
+from trainer.peers.meeting import Meeting
+from trainer.peers.store import open_store
 
 T = TypeVar("T")
+# How long a process that fails before it joins the group waits for the others, to tell them.
+_EARLY_SECONDS = 60.0
+
+
+class PeerEnded(RuntimeError):
+    """Another process has ended, or did not reach a sum in time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,8 @@ class Ranks:
     world_size: int
     local_rank: int
     device: torch.device
+    meeting: Meeting | None = field(default=None, repr=False, compare=False)
+    """Where the processes hear of each other; None in a job of one process."""
 
     @property
     def is_main(self) -> bool:
@@ -68,17 +79,29 @@ class Ranks:
     def agree(self, action: Callable[[], T]) -> T:
         """Runs `action` on every process and returns its result; if it fails on one, all end.
 
-        Where `action` raises InputError or OSError, that process raises it, and the others SystemExit(2).
+        Where `action` raises InputError or OSError, that process raises it; the others print which rank and machine it
+        was, and why, and raise SystemExit.
         """
+        if self.meeting is None:
+            return action()
         error: InputError | OSError | None = None
         result: T | None = None
         try:
             result = action()
         except (InputError, OSError) as caught:
             error = caught
-        if self.any(error is not None):
-            raise error if error is not None else SystemExit(2)
+        self.meeting.exchange({}, failure_of(error, self.rank) if error is not None else None)
+        if error is not None:
+            raise error
         return cast("T", result)
+
+    def refuse_differences(self, facts: Mapping[str, str], remedy: str) -> None:
+        """Raises InputError where one of the facts, by name, is not the same on every process.
+
+        Each of them takes a line; all but the last are printed here. remedy: what would be right.
+        """
+        if self.meeting is not None:
+            refuse_differences(self.meeting.exchange(facts), self.meeting.hosts, remedy)
 
 
 def single(device: str | torch.device = "cpu") -> Ranks:
@@ -86,85 +109,167 @@ def single(device: str | torch.device = "cpu") -> Ranks:
     return Ranks(rank=0, world_size=1, local_rank=0, device=torch.device(device))
 
 
-def _environment() -> tuple[int, int, int]:
-    """Rank, world size and local rank from the launcher's variables."""
-    for rank, world, local in (("RANK", "WORLD_SIZE", "LOCAL_RANK"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID")):
-        # An interactive shell inside an allocation also carries SLURM_PROCID; only srun sets the step's id.
-        if rank in os.environ and (rank == "RANK" or "SLURM_STEP_ID" in os.environ):
-            return int(os.environ[rank]), int(os.environ.get(world, "1")), int(os.environ.get(local, "0"))
-    return 0, 1, 0
+_meeting: Meeting | None = None  # of this process, while it is in a group
+_entries = 0  # groups that this process has joined or tried to join
 
 
 @contextlib.contextmanager
-def process_group(device: str = "cpu", *, timeout_seconds: float = 1800) -> Iterator[Ranks]:
+def process_group(
+    device: str = "cpu",
+    *,
+    options: Mapping[str, Any] | None = None,
+    timeout_seconds: float = 1800,
+    start_seconds: float = 300,
+) -> Iterator[Ranks]:
     """Joins the group that the launcher started, and leaves it at the end of the block.
 
-    An existing process group is used as it is. device: one of DEVICES; on CUDA a process uses the GPU of its local
-    rank. timeout_seconds: how long a process waits for the others in one collective before it ends with an error.
-    Raises InputError if CUDA is requested and absent, or if the group's address is missing or in use.
+    An existing process group is used as it is. Where another process fails or is lost, at the start or in the block,
+    this one says so in one line and ends, with SystemExit or, from within a collective, at once.
+
+    device: one of DEVICES; on CUDA a process uses the GPU of its local rank. options: what the processes were asked
+    to do, which must be equal on all. timeout_seconds: how long a process waits for the others in one collective before
+    it ends with an error. start_seconds: how long it waits for them to start.
+
+    Raises InputError if CUDA is requested and absent, if the launcher's variables do not fit together, if the group's
+    address is missing or in use, if not all processes start, or if they differ in code, versions or options.
     """
-    rank, world_size, local_rank = _environment()
-    kind = resolved_device(device)
-    if kind == "cuda":
-        chosen = torch.device("cuda", local_rank % torch.cuda.device_count())
-        torch.cuda.set_device(chosen)
-    else:
-        chosen = torch.device("cpu")
-    ranks = Ranks(rank=rank, world_size=world_size, local_rank=local_rank, device=chosen)
-    if world_size == 1 or dist.is_initialized():
-        yield ranks
+    if _meeting is not None:
+        yield _ranks(_place(), _device(device, _place()), _meeting)
         return
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        if name not in os.environ:
-            raise InputError(
-                f"not set, though {world_size} processes were started; start them with torchrun", parameter=name
-            )
-    os.environ.update(RANK=str(rank), WORLD_SIZE=str(world_size), LOCAL_RANK=str(local_rank))
+    place = _place()
+    if place.world_size == 1:
+        yield _ranks(place, _device(device, place), None)
+        return
+    with _met(place, device, options or {}, timeout_seconds, start_seconds) as ranks:
+        if dist.is_initialized():
+            yield ranks
+        else:
+            with _initialised(ranks, timeout_seconds):
+                yield ranks
+
+
+def _place() -> Place:
+    place = place_in_job()
+    if not dist.is_initialized():
+        return place
+    return replace(place, rank=dist.get_rank(), world_size=dist.get_world_size())
+
+
+def _device(name: str, place: Place) -> torch.device:
+    if resolved_device(name) == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if place.world_size > 1 and place.local_rank is None and count > 1:
+        raise InputError(
+            f"not set, so that nothing says which of the {count} GPUs is whose; start the processes with torchrun",
+            parameter="LOCAL_RANK",
+        )
+    chosen = torch.device("cuda", (place.local_rank or 0) % count)
+    torch.cuda.set_device(chosen)
+    return chosen
+
+
+def _ranks(place: Place, device: torch.device, meeting: Meeting | None) -> Ranks:
+    return Ranks(
+        rank=place.rank,
+        world_size=place.world_size,
+        local_rank=place.local_rank or 0,
+        device=device,
+        meeting=meeting,
+    )
+
+
+def _join(place: Place, start_seconds: float) -> Meeting:
+    """Opens the store of the job."""
+    global _entries
+    _entries += 1
+    if dist.is_initialized():
+        store, listens = dist.distributed_c10d._get_default_store(), False
+    else:
+        address = address_of_job(place)
+        store, listens = open_store(place, address, start_seconds), place.rank == 0 and not address.of_launcher
+    return Meeting(store, place, prefix=f"meeting {_entries}", listens=listens)
+
+
+@contextlib.contextmanager
+def _met(
+    place: Place, device: str, options: Mapping[str, Any], timeout_seconds: float, start_seconds: float
+) -> Iterator[Ranks]:
+    """The block in which all processes of the job know of each other."""
+    global _meeting
+    meeting = _join(place, start_seconds)
+    try:
+        ranks, early = None, None
+        try:
+            ranks = _ranks(place, _device(device, place), meeting)
+        except InputError as error:
+            early = error
+        asked = {name: str(value) for name, value in options.items() if not callable(value)}
+        facts = versions() | asked | {"device": ranks.device.type if ranks else ""}
+        told = meeting.arrive(facts, failure_of(early, place.rank) if early else None, start_seconds)
+        if early is not None:
+            raise early
+        refuse_differences(told, meeting.hosts, "start all processes from the same installation with the same options")
+        _meeting = meeting
+        yield cast("Ranks", ranks)
+    except Exception as error:
+        if _is_of_communication(error):
+            lost = meeting.watch.wait_for_failure()
+            if lost is not None:
+                raise SystemExit(lost.code) from error
+        meeting.fail(failure_of(error, place.rank))
+        raise
+    except (KeyboardInterrupt, SystemExit) as error:
+        if meeting.watch.failure is None and not meeting.watch.ending:
+            meeting.fail(failure_of(error, place.rank))
+        raise
+    finally:
+        _meeting = None
+        meeting.leave()
+        wait_for_idle_gloo()
+
+
+@contextlib.contextmanager
+def _initialised(ranks: Ranks, timeout_seconds: float) -> Iterator[None]:
+    """The block in which torch's process group exists."""
+    os.environ.update(RANK=str(ranks.rank), WORLD_SIZE=str(ranks.world_size), LOCAL_RANK=str(ranks.local_rank))
     if "GLOO_SOCKET_IFNAME" not in os.environ and os.environ["MASTER_ADDR"] in ("localhost", "127.0.0.1", "::1"):
         # gloo resolves the host's own name, which need not be an address of this machine.
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-    try:
-        dist.init_process_group(
-            backend="nccl" if kind == "cuda" else "gloo", timeout=datetime.timedelta(seconds=timeout_seconds)
-        )
-    except dist.DistNetworkError as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise InputError(
-            f"cannot connect at {address} ({error}); choose a free port", parameter="MASTER_PORT"
-        ) from error
-    try:
-        yield ranks
-    except InputError:
-        raise  # its message is one line
-    except BaseException as error:
-        # The other processes fail in a collective because this one ends; the log must show which rank was first.
-        print(f"rank {rank} on {socket.gethostname()} ends: {type(error).__name__}", file=sys.stderr, flush=True)
-        raise
-    else:
-        dist.destroy_process_group()
-    finally:
-        _wait_for_idle_gloo()
+    dist.init_process_group(
+        backend="nccl" if ranks.device.type == "cuda" else "gloo",
+        store=cast("Meeting", ranks.meeting).store_of_group(),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        timeout=datetime.timedelta(seconds=timeout_seconds),
+    )
+    yield
+    dist.destroy_process_group()
 
 
-def _wait_for_idle_gloo(poll_seconds: float = 0.01, timeout_seconds: float = 5.0) -> None:
-    """Returns once all threads of gloo are asleep, or after the timeout.
+def _is_of_communication(error: Exception) -> bool:
+    """Whether a collective failed, as it does on every process once one has ended."""
+    if isinstance(error, dist.DistError | PeerEnded):
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "Connection closed"))
 
-    The threads of a group outlive it where something keeps a reference, as DeepSpeed does. A thread that releases the
-    last collective's tensor while the interpreter shuts down aborts the process (pytorch issue 190489). A sleeping
-    thread has released it, as each sleep here lets other threads run.
+
+def tell_early(error: Exception) -> None:
+    """Tells the other processes why this one does not join them, unless it has.
+
+    Raises SystemExit where they all fail alike and another one says so.
     """
-    tasks, idle = Path("/proc/self/task"), 0
-    deadline = time.monotonic() + timeout_seconds
-    while tasks.exists() and idle < 2 and time.monotonic() < deadline:
-        time.sleep(poll_seconds)
-        idle = 0 if any(_is_busy_gloo(task) for task in tasks.iterdir()) else idle + 1
-
-
-def _is_busy_gloo(task: Path) -> bool:
-    """Whether a thread of this process belongs to gloo and is not asleep. task: its folder in /proc."""
+    if _entries:
+        return
     try:
-        # "ID (NAME) STATE ..."; the system cuts names after 15 characters.
-        before, _, after = (task / "stat").read_text().rpartition(")")
-    except OSError:
-        return False  # it has ended
-    return before.endswith("(pt_gloo_runloop") and after.split()[0] != "S"
+        place = place_in_job()
+        if place.world_size == 1:
+            return
+        meeting = _join(place, _EARLY_SECONDS)
+    except InputError:
+        return  # there is nobody to tell
+    try:
+        with contextlib.suppress(InputError):
+            meeting.arrive({}, failure_of(error, place.rank), _EARLY_SECONDS)
+    finally:
+        meeting.leave()

@@ -19,7 +19,7 @@ def run(args: argparse.Namespace) -> None:
     from eval.run import load_run
     from trainer.process_group import process_group
 
-    with process_group(args.device) as ranks:
+    with process_group(args.device, options=vars(args)) as ranks:
         measured = load_run(args.run, args.weights, ranks.device)
         require_splits(measured, args.split)
         for split in args.split:

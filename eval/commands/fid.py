@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         print("\n".join(cost.lines()))
         cost.require_disk()
         return
-    with process_group(args.device) as ranks:
+    with process_group(args.device, options=vars(args)) as ranks:
         compared = comparison(load_run(args.run, args.weights, ranks.device), question, ranks.device)
         if args.missing is not None:
             print(",".join(str(part) for part in missing_parts(compared, args.missing)))

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     from trainer.process_group import process_group
 
     question = question_of(LikelihoodQuestion, args)
-    with process_group(args.device) as ranks:
+    with process_group(args.device, options=vars(args)) as ranks:
         measured = load_run(args.run, args.weights, ranks.device)
         result = measure_likelihood(measured, question, ranks)
         if ranks.is_main:

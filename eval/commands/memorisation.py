@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from trainer.process_group import process_group
 
     question = question_of(MemorisationQuestion, args)
-    with process_group(args.device) as ranks:
+    with process_group(args.device, options=vars(args)) as ranks:
         measured = load_run(args.run, args.weights, ranks.device)
         result = measure_memorisation(measured, question, ranks)
         if ranks.is_main:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes RUN/report.html, and RUN/samples/overview.png where a mixture is fitted."""
-    with process_group(args.device) as ranks:
+    with process_group(args.device, options=vars(args)) as ranks:
         measured = load_run(args.run, "final", ranks.device)
         sizes = chosen_sizes(measured, args.split, args.mixture, args.covariance)
         if ranks.is_main:

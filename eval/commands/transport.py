@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> None:
     for name, least in (("mixture", 1), ("seed", 0)):
         if getattr(args, name) < least:
             raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
-    with process_group(args.device) as ranks:
+    with process_group(args.device, options=vars(args)) as ranks:
         measured = load_run(args.run, args.weights, ranks.device)
         folder = transport_folder(measured, args.mixture, args.covariance)
         before = fitted_before(measured, args.mixture, args.covariance, seed=args.seed)

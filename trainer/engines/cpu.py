@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from trainer.process_group import Ranks
+from trainer.process_group import PeerEnded, Ranks
 
 __all__ = ["HostSum", "keep_freed_memory", "open_host_sum"]
 
@@ -66,7 +66,7 @@ class HostSum:
         """Replaces each of `tensors`, and `totals`, by its sum over all processes.
 
         tensors: dense float32, of the same shapes and layouts on every process, together at most the `numbers` that
-        were reserved. totals: at most 16 numbers. Raises RuntimeError where another process has ended.
+        were reserved. totals: at most 16 numbers. Raises PeerEnded where another process has ended.
         """
         turn = self._barriers % 2
         slots = [_like(slot, tensors) for slot in self._halves[turn]]
@@ -101,9 +101,9 @@ class HostSum:
                 fcntl.lockf(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, rank)
             except OSError:
                 if waited > _TIMEOUT_SECONDS:
-                    raise RuntimeError(f"rank {rank} did not reach the sum within {waited:.0f} s") from None
+                    raise PeerEnded(f"rank {rank} did not reach the sum within {waited:.0f} s") from None
             else:
-                raise RuntimeError(f"rank {rank} has ended; see its own error message")
+                raise PeerEnded(f"rank {rank} has ended; see its own error message")
 
 
 def _like(slot: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -4,10 +4,11 @@ import sys
 from pathlib import Path
 
 from data_shards.io.disk import free_bytes
-from data_shards.io.errors import InputError, OneLineParser, at_least, command
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import duration
 from trainer.device import DEVICES, resolved_device
 from trainer.dry_run import SUSTAINED
+from trainer.group_command import group_command
 from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
 from trainer.process_group import process_group
@@ -77,6 +78,7 @@ def dry_run(run: str, components: list[int], device: str, processes: int) -> Non
 def main() -> None:
     """Reads the command line, fits, prints."""
     args = vars(parser().parse_args())
+    options = dict(args)
     run, device, weights, form, start_from = (
         args.pop(name) for name in ("run", "device", "weights", "encodings", "start_from")
     )
@@ -86,7 +88,7 @@ def main() -> None:
         device = resolved_device(device, processes=1)
         dry_run(run, [settings.n_components for settings in fits], device, processes)
         return
-    with process_group(device) as ranks:
+    with process_group(device, options=options) as ranks:
         folders = []
         for settings in fits:
             fitted = fit_run_mixture(
@@ -101,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main))
+    sys.exit(group_command(main))

@@ -100,4 +100,5 @@ def test_a_process_waiting_for_a_killed_one_ends_and_names_its_rank():
         for process in both:
             process.kill()
     assert both[0].returncode == 1
-    assert "rank 1 has ended" in complaint
+    assert complaint.startswith("error: rank 1 on ")
+    assert len(complaint.splitlines()) == 1

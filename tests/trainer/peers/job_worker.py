@@ -1,0 +1,45 @@
+"""One process of a job for test_jobs.py: python job_worker.py WHAT, where WHAT goes wrong with this process."""
+
+import os
+import signal
+import sys
+import time
+
+from data_shards.io.errors import InputError
+from trainer.group_command import group_command
+
+
+def fail(message: str) -> None:
+    raise InputError(message, parameter="field")
+
+
+def main() -> None:
+    what = sys.argv[1]
+    if what == "wrong command":
+        fail("is wrong")
+    if what == "crash at once":
+        raise KeyError("early")
+
+    import torch
+
+    from trainer.process_group import process_group
+
+    options = {"n": 5 if what == "other options" else 4}
+    with process_group("cuda" if what == "no gpu" else "cpu", options=options, start_seconds=15) as ranks:
+        ranks.agree(lambda: fail("file.bin is damaged") if what == "bad file" else None)
+        if what == "input":
+            fail("found later")
+        if what == "crash":
+            raise KeyError("late")
+        if what == "exit":
+            os._exit(0)
+        if what in ("kill", "stop"):
+            os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGSTOP)
+        if what == "sleep":
+            time.sleep(100)
+        assert ranks.sum_(torch.ones(3))[0] == ranks.world_size
+        print("done")
+
+
+if __name__ == "__main__":
+    sys.exit(group_command(main))

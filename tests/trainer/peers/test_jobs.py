@@ -1,0 +1,126 @@
+"""Whatever goes wrong with one process of a job, all end within seconds, and each says in one line what it was.
+
+Each test starts real processes and no launcher, which would end the others too.
+"""
+
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from support.jobs import Ended, run_job, start_job
+
+WORKER = str(Path(__file__).with_name("job_worker.py"))
+
+
+def run(*what: str) -> list[Ended]:
+    return run_job([[WORKER, each] for each in what])
+
+
+def test_nothing_is_printed_where_nothing_goes_wrong():
+    for ended in run("fine", "fine", "fine"):
+        assert (ended.code, ended.out, ended.lines) == (0, "done\n", [])
+
+
+@pytest.mark.parametrize(
+    ("what", "own", "told"),
+    [
+        ("wrong command", "error: field: is wrong", "field: is wrong"),
+        ("bad file", "error: field: file.bin is damaged", "field: file.bin is damaged"),
+        pytest.param("no gpu", "error: device: cuda", "device: cuda is requested", marks=pytest.mark.slow),
+        pytest.param("input", "error: field: found later", "field: found later", marks=pytest.mark.slow),
+    ],
+)
+def test_wrong_input_of_one_process_is_told_to_all(what, own, told):
+    zero, one = run("fine", what)
+    assert (zero.code, one.code) == (2, 2)
+    assert len(one.lines) == len(zero.lines) == 1
+    assert one.lines[0].startswith(own)
+    assert re.match(rf"error: rank 1 on \S+: {re.escape(told)}", zero.lines[0])
+
+
+@pytest.mark.slow
+def test_wrong_input_of_the_process_that_the_others_connect_to_is_told_to_all():
+    zero, *others = run("wrong command", "fine", "fine")
+    assert (zero.code, zero.lines) == (2, ["error: field: is wrong"])
+    for other in others:
+        assert other.code == 2
+        assert len(other.lines) == 1
+        assert other.lines[0].startswith("error: rank 0 on ")
+
+
+@pytest.mark.parametrize("what", ["wrong command", pytest.param("bad file", marks=pytest.mark.slow)])
+def test_a_mistake_that_all_processes_find_is_printed_once(what):
+    zero, one = run(what, what)
+    assert (zero.code, len(zero.lines)) == (2, 1)
+    assert (one.code, one.lines) == (2, [])
+
+
+def test_processes_with_different_options_all_say_which():
+    zero, one = run("fine", "other options")
+    assert zero.code == one.code == 2
+    assert zero.lines == one.lines
+    assert re.match(r"error: n differs between processes: 4 on rank 0 on \S+; 5 on rank 1 on \S+;", zero.lines[0])
+
+
+@pytest.mark.parametrize(
+    ("what", "victim"),
+    [
+        ("crash", 1),
+        ("kill", 0),
+        pytest.param("kill", 1, marks=pytest.mark.slow),
+        pytest.param("crash", 0, marks=pytest.mark.slow),
+        pytest.param("exit", 1, marks=pytest.mark.slow),
+        pytest.param("crash at once", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_the_others_of_a_lost_process_end_and_name_it(what, victim):
+    start = time.monotonic()
+    ends = run(*[what if rank == victim else "fine" for rank in range(3)])
+    assert time.monotonic() - start < 30
+    for rank, ended in enumerate(ends):
+        if rank != victim:
+            assert ended.code == 1
+            assert len(ended.lines) == 1, ended.lines
+            cause = {"crash": "KeyError: 'late'", "crash at once": "KeyError: 'early'"}.get(what, "killed or crashed")
+            assert re.match(rf"error: rank {victim} on \S+: .*{re.escape(cause)}", ended.lines[0])
+
+
+@pytest.mark.slow
+def test_a_process_that_is_outside_any_collective_is_ended_too():
+    start = time.monotonic()
+    zero, one = run("sleep", "crash")
+    assert time.monotonic() - start < 30
+    assert (zero.code, len(zero.lines)) == (1, 1)
+    assert one.code == 1
+
+
+@pytest.mark.slow
+def test_a_process_that_never_comes_is_named():
+    ended = run_job([[WORKER, "fine"]], [{"WORLD_SIZE": "2"}])[0]
+    assert ended.code == 2
+    assert ended.lines[0] == "waiting for ranks 1 of 2 processes to start"
+    assert ended.lines[-1].startswith("error: rank 1 of 2 did not come within 15 s")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="a host name of one's own takes root")
+@pytest.mark.parametrize("what", ["kill", "stop"])
+def test_the_loss_of_another_machine_is_noticed_within_30_seconds(what):
+    # A stopped process is like a machine without power: its connections stay open, and nothing comes.
+    apart = [
+        "-c",
+        "import os, sys; os.execvp('unshare', ['unshare', '--uts', 'sh', '-c', "
+        '\'hostname far && exec "$0" "$@"\', sys.executable, *sys.argv[1:]])',
+    ]
+    processes = start_job([[WORKER, "fine"], [*apart, WORKER, what]])
+    start = time.monotonic()
+    try:
+        _, complaint = processes[0].communicate(timeout=45)
+    finally:
+        for process in processes:
+            process.kill()
+    assert time.monotonic() - start < 35  # with the start of the processes
+    assert processes[0].returncode == 1
+    assert re.fullmatch(r"error: rank 1 on far: no sign of life for \d+ s\n", complaint)
