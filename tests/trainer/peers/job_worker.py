@@ -1,4 +1,4 @@
-"""One process of a job for test_failing_together.py: python job_worker.py WHAT, where WHAT goes wrong with this process."""
+"""One process of a job for test_failing_together.py. Its word says what goes wrong with it."""
 
 import os
 import signal
