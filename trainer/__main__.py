@@ -30,6 +30,7 @@ from data_shards.io.configuration import (
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command
+from trainer.stop_signals import exit_code, ignore_signals, one_line_for_signals
 
 # Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
 _FIELD = "field "
@@ -47,6 +48,8 @@ class CommandLine:
     """Processes of the whole job that is estimated."""
     print_folder: bool
     """Print the run folder alone on stdout, and the estimate on stderr."""
+    steal_lock: bool
+    """Take the run folder over from a process that works in it."""
 
 
 def read_command_line(words: Sequence[str]) -> CommandLine:
@@ -74,6 +77,7 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         dry_run=arguments.dry_run,
         processes=processes,
         print_folder=arguments.print_folder,
+        steal_lock=arguments.steal_lock,
     )
 
 
@@ -100,6 +104,11 @@ def command_line_parser() -> OneLineParser:
         "--print-folder",
         action="store_true",
         help="with --dry-run: the run folder alone on stdout, the estimate on stderr",
+    )
+    parser.add_argument(
+        "--steal-lock",
+        action="store_true",
+        help="take the run folder over from a process that works in it, which stops",
     )
     _add_fields(parser, Config, "")
     return parser
@@ -146,7 +155,7 @@ def main() -> None:
     if not asked.dry_run:
         from trainer.loop import train
 
-        train(asked.config)
+        train(asked.config, steal_lock=asked.steal_lock)
         return
     from trainer.dry_run import dry_run
 
@@ -157,4 +166,10 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(group_command(main))
+    one_line_for_signals()
+    try:
+        code = group_command(main)
+    except KeyboardInterrupt:  # Ctrl-C; the checkpoint is written
+        code = exit_code("SIGINT")
+    ignore_signals()
+    sys.exit(code)

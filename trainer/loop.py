@@ -7,6 +7,7 @@ sums.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -14,17 +15,20 @@ from data_shards.manifest import Manifest
 from data_shards.stream.stream import Batch, ShardStream
 from trainer.config.config import Config
 from trainer.engines.cpu import keep_freed_memory
-from trainer.preemption import StopRequest
+from trainer.preemption import Interrupted, StopRequest, write_requeue
 from trainer.process_group import Ranks, process_group
-from trainer.run_folder.checkpoint import Checkpoint, RunState, save_checkpoint
+from trainer.run_folder.checkpoint import Checkpoint, RunState
+from trainer.run_folder.farewell import stop_line
+from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.log import Listener
 from trainer.run_folder.restore import open_run_folder
+from trainer.run_folder.saver import CheckpointSaver
 from trainer.updates.learner import Learner
 from trainer.updates.reporter import Meter, Reporter, profiler
 from trainer.updates.stages import Stages
 
 
-def train(config: Config, listener: Listener | None = None) -> Path:
+def train(config: Config, listener: Listener | None = None, *, steal_lock: bool = False) -> Path:
     """Trains the run that `config` describes, or resumes it from its newest checkpoint. Returns the run folder.
 
         from trainer import load_config, train
@@ -32,10 +36,16 @@ def train(config: Config, listener: Listener | None = None) -> Path:
 
     Started by torchrun or srun, every process calls it; an existing process group is joined. The run is complete when
     state.json of the newest checkpoint says that its last stage has ended; if it stopped before, the file `requeue` in
-    the folder says why. listener: called with each event of metrics.jsonl, on every process. Raises InputError where
-    the shards or the run folder do not fit the configuration, and where too many updates or images fail.
+    the folder says why. listener: called with each event of metrics.jsonl, on every process. steal_lock: takes the run
+    folder over from a process that works in it. Raises InputError where the shards or the run folder do not fit the
+    configuration, another process works in the folder, or too many updates or images fail; and KeyboardInterrupt after
+    Ctrl-C, when a checkpoint is written.
     """
-    with process_group(config.device) as ranks:
+    with (
+        StopRequest(config.folder, config.checkpoint.walltime_minutes) as stop_request,
+        process_group(config.device) as ranks,
+        held_by_main(config.folder, ranks, steal=steal_lock) as stop_request.lease,
+    ):
         config.require_device(ranks.device.type)
         if ranks.device.type == "cpu":
             keep_freed_memory()
@@ -48,14 +58,31 @@ def train(config: Config, listener: Listener | None = None) -> Path:
             if ranks.is_main:
                 print(f"{config.folder} is complete: {stages.images:,} images, {stages.state.ended}")
             return config.folder
-        learner = ranks.agree(lambda: Learner(config, opened.manifest.image_shape, ranks, opened.saved))
+        ranks.agree(stop_request.check_folder)
+        between_batches = partial(stop_request.between_batches, ranks)
+        learner = ranks.agree(
+            lambda: Learner(config, opened.manifest.image_shape, ranks, opened.saved, between_batches)
+        )
         with (
             Reporter(config, ranks, stages, opened, listener) as reporter,
-            StopRequest(config.folder, config.checkpoint.walltime_minutes, main=ranks.is_main) as stop_request,
+            CheckpointSaver(
+                config.folder,
+                ranks,
+                keep_last=config.checkpoint.keep_last,
+                may_write=stop_request.check_lease,
+                saved_images=stages.images,
+            ) as saver,
             # The trace is of the main process; the others do the same work.
             profiler(config.folder / "profile.json", config.log.profile_steps if ranks.is_main else 0) as update_done,
         ):
-            Training(config, ranks, opened.manifest, stages, learner, reporter, stop_request, update_done).run()
+            stop_request.begin_training()
+            stopped = Training(
+                config, ranks, opened.manifest, stages, learner, reporter, saver, stop_request, update_done
+            ).run()
+        if stopped and ranks.is_main:
+            print(stop_line(config.folder, stopped, stages.images, ranks), flush=True)
+    if stopped == "SIGINT":
+        raise KeyboardInterrupt
     return config.folder
 
 
@@ -72,13 +99,26 @@ class Training:
     stages: Stages
     learner: Learner
     reporter: Reporter
+    saver: CheckpointSaver
     stop_request: StopRequest
     update_done: Callable[[], None]
 
-    def run(self) -> None:
-        """Algorithm 1. Returns at the end of the last stage, or early where a stop is requested."""
+    def run(self) -> str:
+        """Algorithm 1. Returns "" at the end of the last stage, or early the reason for which a stop was requested."""
+        try:
+            stopped = self._train()
+        except Interrupted:
+            stopped = True
+        return self._stop() if stopped else ""
+
+    def _train(self) -> bool:
+        """Returns whether it was stopped before the end."""
         config, stages, learner = self.config, self.stages, self.learner
         meter = Meter(self.ranks.device)
+        if stages.state.check_due:  # the run was stopped before it, or during it
+            self._check()
+        if stages.complete:
+            return False
         if stages.state.ended:  # the checkpoint is the one at the end of stage 1
             self._enter_stage2()
         for batch in meter.waiting(self._batches()):
@@ -93,16 +133,16 @@ class Training:
                 self.reporter.updates(meter.read(learner.model))
             if check:
                 self._check()
+            if stages.complete:
+                return False
             if stages.state.ended:
-                self._end_stage()
-                if stages.complete:
-                    return
-                self._enter_stage2()
+                if not stop:
+                    self._enter_stage2()
             elif self._crossed(config.checkpoint.every_images, batch):
                 self._save()
             if stop:
-                self._stop()
-                return
+                return True
+        raise AssertionError("the stream of batches has no end")
 
     def _batches(self) -> chain[Batch]:
         """The global batches from the run's position on, epoch after epoch without end."""
@@ -125,11 +165,22 @@ class Training:
         return self.stages.images // every > batch.start // every
 
     def _check(self) -> None:
-        """The condition of Algorithm 1's loops: the held-out ELBO decides whether the stage ends."""
+        """The condition of Algorithm 1's loops: the held-out ELBO decides whether the stage ends; if so, ends it.
+
+        A stop in between leaves a checkpoint of the moment before, from which all of this is done again.
+        """
+        before = self._checkpoint()
         measured, minimum = self.learner.held_out(), self.config.variance.min_variance
         collapsed = self.stages.state.stage == 1 and self.learner.model.dataset_variance < minimum
         self.stages.check(measured.elbo, collapsed=collapsed)
         self.reporter.check(measured)
+        if self.stages.state.ended:
+            before = before.copied()  # the end of a stage changes weights
+            try:
+                self._end_stage()
+            except Interrupted:
+                self.saver.save(before)
+                raise
 
     def _end_stage(self) -> None:
         """Stage 1 ends with sigma_dataset^2 by equation 9 over the training split; either stage with a checkpoint."""
@@ -144,8 +195,8 @@ class Training:
         self.stages.enter_next()
         self.reporter.stage2_start(self.learner.held_out(), floor)
 
-    def _save(self) -> None:
-        """Writes a checkpoint."""
+    def _checkpoint(self) -> Checkpoint:
+        """The run at this moment; the next update may change the tensors."""
         weights, training = self.learner.engine.weights(), self.learner.training_tensors()
         state = RunState(
             images=self.stages.images,
@@ -158,12 +209,19 @@ class Training:
             seed=self.config.seed,
             world_size=self.ranks.world_size,
         )
-        saved = Checkpoint(model=weights, training=training, state=state)
-        save_checkpoint(self.config.folder, saved, self.ranks, keep_last=self.config.checkpoint.keep_last)
+        return Checkpoint(model=weights, training=training, state=state)
 
-    def _stop(self) -> None:
-        """Ends the run early with a checkpoint, and with `requeue`, which says why."""
-        self._save()
-        reason = self.stop_request.reason() or "another process"
+    def _save(self) -> None:
+        """Begins to write a checkpoint."""
+        self.saver.save(self._checkpoint())
+
+    def _stop(self) -> str:
+        """Ends the run early with a checkpoint, and with `requeue`, which says why. Returns the reason."""
+        reason = self.stop_request.agreed_reason(self.ranks)
+        if self.saver.saved_images != self.stages.images:
+            self._save()
+        self.saver.wait()
         self.reporter.stop(reason)
-        self.stop_request.write_requeue(reason)
+        if self.ranks.is_main:
+            write_requeue(self.config.folder, reason)
+        return reason

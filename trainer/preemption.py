@@ -1,63 +1,170 @@
 """Requests to stop: a signal, a file named STOP in the run folder, or the end of the run's time limit.
 
-After a stop the file `requeue` in the run folder holds "yes REASON" where the run should be started again, as a batch
-system does, and "no STOP" where a person stopped it.
+SIGTERM and SIGUSR2 are how batch systems ask, SIGINT is Ctrl-C, SIGHUP a closed terminal. Before the first update of a
+process there is nothing to keep, and a signal ends it at once; from then on the processes stop together with a
+checkpoint, after an update or between two batches of a longer pass. After a stop the file `requeue` in the run folder
+holds "yes REASON" where the run should be started again, as a batch system does, and "no REASON" where a person stopped
+it.
 """
 
+import contextlib
+import os
 import signal
+import socket
+import sys
 import threading
 import time
 from pathlib import Path
 from types import FrameType
 
-from data_shards.io.atomic import write_text
+import torch
 
+from data_shards.io.atomic import write_text
+from data_shards.io.errors import InputError
+from data_shards.io.lease import Lease
+from trainer.process_group import Ranks
+from trainer.stop_signals import SIGNALS, exit_code, handled, place
+
+LEASE = "the run folder was taken over"
+# Of several reasons the first one counts: a person's come before a batch system's.
+_REASONS = (LEASE, "STOP", "SIGINT", "SIGHUP", "SIGTERM", "SIGUSR2", "walltime")
+_TO_REQUEUE = ("SIGTERM", "SIGUSR2", "walltime")
 # Looking for a file on a shared disk costs more than an update of a small model.
 _SECONDS_BETWEEN_LOOKS = 1.0
+# A pass over images that ends this soon after the request is finished first. torchrun kills after 30 s.
+_GRACE_SECONDS = 5.0
+# On a GPU the processes cannot agree without waiting for it, so they do it once in so many batches.
+_BATCHES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 16}
+
+
+class Interrupted(Exception):
+    """A pass over images was left, on every process at the same batch, because a stop was requested."""
 
 
 class StopRequest:
     """Records that this process was asked to stop. The ranks decide together whether all stop.
 
-    run: the run folder. walltime_minutes: the time limit from now; 0 sets none. main: whether this process removes and
-    writes `requeue`.
+    run: the run folder. walltime_minutes: the time limit from now; 0 sets none.
     """
 
-    def __init__(self, run: Path, walltime_minutes: float, *, main: bool) -> None:
-        self.run, self.main = run, main
-        self.deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
+    def __init__(self, run: Path, walltime_minutes: float) -> None:
+        self.run = run
+        self.lease: Lease | None = None
+        """The lease on the run folder, where this process holds it."""
+        self._deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
         self._next_look = 0.0
-        self._reason = ""
-        self._former: dict[int, object] = {}
+        self._reason, self._since = "", 0.0
+        self._passed_batches = 0
+        self._training, self._entering = False, threading.Lock()
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> "StopRequest":
-        if self.main:
-            (self.run / "requeue").unlink(missing_ok=True)
         # Python allows signal handlers in the main thread only; a training in another thread is stopped by the file.
-        if threading.current_thread() is not threading.main_thread():
-            return self
-        for number in (signal.SIGTERM, signal.SIGUSR2):
-            self._former[number] = signal.signal(number, self._on_signal)
+        if threading.current_thread() is threading.main_thread():
+            self._stack.enter_context(handled(self._on_signal))
+            self._stack.enter_context(self._watched())
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, former in self._former.items():
-            signal.signal(number, former)  # type: ignore[arg-type]
+        self._stack.close()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._reason = signal.Signals(number).name
+        self._request(signal.Signals(number).name)
+
+    def _request(self, reason: str) -> None:
+        if not self._reason:
+            self._since = time.monotonic()
+            self._reason = reason
+
+    @contextlib.contextmanager
+    def _watched(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+        """Ends the process from another thread at a signal before training: the main one may wait for other processes.
+
+        Python runs a handler when the main thread is back from C++, but writes the signal's number to a file at once.
+        """
+        ours, systems = socket.socketpair()
+        systems.setblocking(False)
+        former = signal.set_wakeup_fd(systems.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._watch, args=(ours,), name="signals", daemon=True).start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(former)
+            systems.close()  # which ends the thread
+
+    def _watch(self, ours: socket.socket) -> None:
+        with ours:
+            while number := ours.recv(1):
+                if number[0] in SIGNALS:
+                    with self._entering:
+                        if not self._training:
+                            self._end_now(signal.Signals(number[0]))
+
+    def _end_now(self, number: signal.Signals) -> None:
+        """Ends the process before its first update."""
+        code = 128 + number
+        with contextlib.suppress(OSError):
+            if self.lease is not None:
+                write_requeue(self.run, number.name)
+                code = exit_code(number.name)
+                self.lease.release()
+        if place().rank == 0:
+            print(f"stopped by {number.name} before the first update: nothing was lost, start it again", flush=True)
+        sys.stdout.flush()
+        os._exit(code)
+
+    def check_lease(self) -> None:
+        """Raises InputError where another process has taken the run folder over."""
+        if self.lease is not None:
+            self.lease.check()
+
+    def check_folder(self) -> None:
+        """Before training: removes `requeue` of the former start.
+
+        Raises InputError where a file STOP is in the run folder.
+        """
+        if self.lease is None:
+            return
+        stop, requeue = self.run / "STOP", self.run / "requeue"
+        if stop.exists():
+            write_requeue(self.run, "STOP")
+            raise InputError(f"{stop}: this file keeps the run from training; remove it and start again")
+        if requeue.is_file() and requeue.read_bytes().split(b" ")[0] in (b"yes", b"no"):
+            requeue.unlink()
+
+    def begin_training(self) -> None:
+        """From here on there is something to keep, and signals are heeded after an update or between two batches."""
+        with self._entering:
+            self._training = True
 
     def reason(self) -> str:
-        """Why this process should stop: "SIGTERM", "SIGUSR2", "STOP" or "walltime"; empty where it should not."""
+        """Why this process should stop, one of `_REASONS`; empty where it should not."""
         now = time.monotonic()
-        if not self._reason and self.deadline is not None and now >= self.deadline:
-            self._reason = "walltime"
+        if not self._reason and self._deadline is not None and now >= self._deadline:
+            self._request("walltime")
         if not self._reason and now >= self._next_look:
             self._next_look = now + _SECONDS_BETWEEN_LOOKS
-            self._reason = "STOP" if (self.run / "STOP").exists() else ""
+            if self.lease is not None and self.lease.is_lost:
+                self._request(LEASE)
+            elif (self.run / "STOP").exists():
+                self._request("STOP")
         return self._reason
 
-    def write_requeue(self, reason: str) -> None:
-        """Writes `requeue` after a stop."""
-        if self.main:
-            write_text(self.run / "requeue", f"{'no' if reason == 'STOP' else 'yes'} {reason}\n")
+    def agreed_reason(self, ranks: Ranks) -> str:
+        """The first of the reasons of all processes, which call this together; empty where there is none."""
+        own = self.reason()
+        flags = torch.tensor([float(own == reason) for reason in _REASONS], device=ranks.device)
+        return next((reason for reason, flag in zip(_REASONS, ranks.sum_(flags).tolist(), strict=True) if flag), "")
+
+    def between_batches(self, ranks: Ranks) -> None:
+        """Called by every process between two batches. Raises Interrupted, on all, some seconds after a request."""
+        self._passed_batches += 1
+        if self._passed_batches % _BATCHES_BETWEEN_CHECKS[ranks.device.type] == 0:
+            late = bool(self.reason()) and time.monotonic() - self._since >= _GRACE_SECONDS
+            if ranks.any(late):
+                raise Interrupted
+
+
+def write_requeue(run: Path, reason: str) -> None:
+    """Writes `requeue` after a stop."""
+    write_text(run / "requeue", f"{'yes' if reason in _TO_REQUEUE else 'no'} {reason}\n")

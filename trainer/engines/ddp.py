@@ -103,7 +103,7 @@ class DdpEngine:
 
     def weights(self) -> dict[str, Tensor]:
         """The replica's state; all replicas are equal."""
-        return {name: value.detach().cpu() for name, value in self.objective.model.state_dict().items()}
+        return {name: value.detach() for name, value in self.objective.model.state_dict().items()}
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """Adam's moments by parameter name."""

@@ -44,10 +44,10 @@ class Engine(Protocol):
         """Adds the variance head with this floor; keeps or resets the moments as optimiser.at_switch says."""
 
     def weights(self) -> dict[str, Tensor]:
-        """All parameters and buffers by name, whole, on the CPU of every process."""
+        """All parameters and buffers by name, whole, on every process; the next update may change them."""
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """The whole optimiser's state by parameter name, on every process."""
+        """The whole optimiser's state by parameter name, on every process; the next update may change it."""
 
     def load_optimiser_state(self, tensors: dict[str, Tensor]) -> None:
         """Restores what `optimiser_state` returned."""
@@ -123,7 +123,7 @@ def adam_state(adam: torch.optim.Optimizer, objective: Objective) -> dict[str, T
     found = {}
     for name, parameter in named_parameters(objective).items():
         for moment, value in adam.state.get(parameter, {}).items():
-            found[f"{moment}/{name}"] = value.detach().clone()
+            found[f"{moment}/{name}"] = value.detach()
     return found
 
 

@@ -2,13 +2,15 @@
 
 checkpoints/IMAGES/ holds model.safetensors (weights and buffers), training.safetensors (optimiser, averages, running
 sums), state.json (`RunState`) and COMPLETE, which is written last and contains the checksums of the others. Tensors
-have the names of the model's parameters, so any engine and world size can load them.
+have the names of the model's parameters, so any engine and world size can load them. The folder is filled under another
+name and renamed, and none is ever replaced: where one of IMAGES exists, as after damage, the next is IMAGES-2.
 """
 
 import hashlib
 import json
+import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from data_shards.io.atomic import replace_folder, write_bytes, write_json
-from data_shards.io.errors import InputError
-from trainer.process_group import Ranks
+from data_shards.io.atomic import sync_folder, write_bytes, write_json
+from data_shards.io.errors import InputError, machine_fault
 
 _MODEL, _TRAINING, _STATE, _COMPLETE = "model.safetensors", "training.safetensors", "state.json", "COMPLETE"
+_FILES = {_MODEL, _TRAINING, _STATE, _COMPLETE}
+_BEING_WRITTEN = re.compile(r"\.({})\.\d+\.partial".format("|".join(map(re.escape, sorted(_FILES)))))
+_NAME = re.compile(r"(\d{12})(?:-(\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class StageState:
     """Checks in a row whose relative gain was below eps."""
     ended: str = ""
     """Why the stage ended: "cap", "converged" or "collapsed"; empty while it runs."""
+    check_due: bool = False
+    """Whether the held-out ELBO is still to be measured here, because the run was stopped after the update."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,37 +83,90 @@ class Checkpoint:
     """Tensors that only training needs."""
     state: RunState
 
+    def copied(self) -> "Checkpoint":
+        """The same with tensors of its own, on the same devices."""
+
+        def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.detach().clone() for name, value in tensors.items()}
+
+        return replace(self, model=copies(self.model), training=copies(self.training))
+
 
 def checkpoint_folder(run: Path, images: int) -> Path:
-    """checkpoints/IMAGES of a run folder; sorted names are in the order of images."""
+    """checkpoints/IMAGES of a run folder."""
     return run / "checkpoints" / f"{images:012d}"
 
 
+def place_of(folder: Path) -> tuple[int, int] | None:
+    """The images of a checkpoint and its number among those of this place, by its name; None for other folders."""
+    match = _NAME.fullmatch(folder.name)
+    return (int(match[1]), int(match[2] or 1)) if match and not folder.is_symlink() else None
+
+
 def complete_checkpoints(run: Path) -> list[Path]:
-    """The folders of a run's complete checkpoints, oldest first."""
-    return sorted(path.parent for path in (run / "checkpoints").glob(f"[0-9]*/{_COMPLETE}"))
+    """The folders of a run's complete checkpoints, oldest first, without copies, links and folders of others."""
+    found = [(place_of(path.parent), path.parent) for path in (run / "checkpoints").glob(f"*/{_COMPLETE}")]
+    return [folder for place, folder in sorted((place, folder) for place, folder in found if place is not None)]
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder with a checkpoint's name is one: plain files that a checkpoint has and no others."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    for path in folder.iterdir():
+        known = path.name in _FILES or _BEING_WRITTEN.fullmatch(path.name)
+        if not known or path.is_symlink() or not path.is_file():
+            return False
+    place = place_of(folder)
+    try:
+        return place is None or read_state(folder).images == place[0]
+    except InputError:
+        return True  # unfinished or damaged
 
 
 def write(run: Path, checkpoint: Checkpoint) -> Path:
-    """Writes a checkpoint, valid once its COMPLETE exists. Returns its folder."""
-    final = checkpoint_folder(run, checkpoint.state.images)
-    beside = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    """Writes a checkpoint beside those that exist. Returns its folder, which appears when it is complete."""
+    images = checkpoint.state.images
     contents = {
         _MODEL: save({name: value.contiguous() for name, value in checkpoint.model.items()}),
         _TRAINING: save({name: value.contiguous() for name, value in checkpoint.training.items()}),
-        _STATE: json.dumps(asdict(checkpoint.state), indent=1).encode(),
+        _STATE: json.dumps(_to_json(checkpoint.state), indent=1).encode(),
     }
+    beside = _free(checkpoint_folder(run, images).with_name(f".{images:012d}.partial"))
+    beside.mkdir(parents=True)
     try:
         for name, content in contents.items():
             write_bytes(beside / name, content)
-        replace_folder(beside, final)
+        write_json(
+            beside / _COMPLETE, {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        )
+        final = beside.rename(_free(checkpoint_folder(run, images)))
     except OSError:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    write_json(final / _COMPLETE, {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
+    sync_folder(final.parent)
     return final
+
+
+def _free(folder: Path) -> Path:
+    """`folder`, or the first of its numbered names that is free. Removes an unfinished checkpoint that has the name."""
+    stem, ending = folder.name.removesuffix(".partial"), ".partial" if folder.name.endswith(".partial") else ""
+    number = 1
+    while folder.is_symlink() or folder.exists():
+        if (ending or not (folder / _COMPLETE).exists()) and is_ours(folder):
+            shutil.rmtree(folder)
+        else:
+            number += 1
+            folder = folder.with_name(f"{stem}-{number}{ending}")
+    return folder
+
+
+def _to_json(state: RunState) -> dict[str, Any]:
+    """The content of state.json; `check_due` is in it only where it is true."""
+    content = asdict(state)
+    if not state.stages.check_due:
+        del content["stages"]["check_due"]
+    return content
 
 
 def _verified(folder: Path, name: str) -> bytes:
@@ -116,6 +175,8 @@ def _verified(folder: Path, name: str) -> bytes:
         sums = json.loads((folder / _COMPLETE).read_text())
         content = (folder / name).read_bytes()
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and (fault := machine_fault(error, folder / name)):
+            raise fault from error
         raise InputError(f"{folder}: cannot be read ({error}); remove this folder to use an earlier one") from error
     if not isinstance(sums, dict) or sums.get(name) != hashlib.sha256(content).hexdigest():
         raise InputError(f"{folder / name}: does not match its checksum; remove {folder} to use an earlier checkpoint")
@@ -154,46 +215,10 @@ def newest_undamaged(run: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
     return None, tuple(damaged)
 
 
-def _ends_stage(folder: Path) -> bool:
-    try:
-        return bool(read_state(folder).stages.ended)
-    except InputError:
-        return False  # damaged, so useless
-
-
-def save_checkpoint(run: Path, checkpoint: Checkpoint, ranks: Ranks, *, keep_last: int) -> None:
-    """Writes a checkpoint from the main process and removes older ones; every process calls it.
-
-    keep_last: how many of the newest remain beside the ends of stages. Raises RuntimeError where the processes' weights
-    differ, and the OSError of a failed write; all processes end then.
-    """
-    if not ranks.equal(fingerprint(checkpoint.model)):
-        images = checkpoint.state.images
-        raise RuntimeError(f"the processes' weights differ after {images} images; no checkpoint was written")
-
-    def write_and_prune() -> None:
-        if ranks.is_main:
-            write(run, checkpoint)
-            prune(run, keep_last)
-
-    ranks.agree(write_and_prune)
-
-
-def prune(run: Path, keep_last: int) -> None:
-    """Removes all but the newest `keep_last` checkpoints and the ends of stages, and removes incomplete ones."""
-    complete = complete_checkpoints(run)
-    for folder in complete[:-keep_last]:
-        if not _ends_stage(folder):
-            shutil.rmtree(folder)
-    for folder in (run / "checkpoints").iterdir():
-        if folder.is_dir() and not (folder / _COMPLETE).exists():
-            shutil.rmtree(folder)
-
-
 def fingerprint(tensors: dict[str, Tensor]) -> int:
     """A 62-bit digest of names, shapes and exact values, for comparisons."""
     digest = hashlib.blake2b(digest_size=8)
     for name, value in sorted(tensors.items()):
         digest.update(f"{name}{tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return int.from_bytes(digest.digest(), "little") >> 2

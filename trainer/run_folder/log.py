@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +14,64 @@ from data_shards.io.progress import Progress
 # A line of metrics.jsonl: "event", its kind; "images", seen by the run; "stage" where it is in one; and by kind the
 # numbers of an interval of updates (train), of held-out images (valid, stage_start, stage_end), or a message.
 Event = dict[str, Any]
+# What those who read the log rely on; an event without it is not one of ours.
+_FACTS = {
+    "train": ("stage", "elbo", "images_per_second", "seconds", "peak_memory_mib"),
+    "valid": ("stage", "elbo", "elbo_at_closed_form"),
+    "stage_start": ("stage", "elbo"),
+    "stage_end": ("stage", "elbo", "sigma2", "reason"),
+    "warning": ("message",),
+}
+_OTHERS = "metrics.unreadable"
 # Takes the kind of an event, the images seen and its facts; called on every process, in the same order.
 Listener = Callable[[str, int, dict[str, Any]], None]
 
 
 def read_events(run: Path) -> list[Event]:
-    """The lines of metrics.jsonl, oldest first; an incomplete last line, as a crash leaves it, is skipped."""
-    path = run / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    """The lines of metrics.jsonl that can be read, oldest first."""
+    return read_log(run)[0]
+
+
+def read_log(run: Path) -> tuple[list[Event], list[tuple[int, bytes]]]:
+    """The events of metrics.jsonl, and each line that is none with its number: torn, damaged, or of someone else."""
+    path, events, others = run / "metrics.jsonl", list[Event](), list[tuple[int, bytes]]()
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
+        event = _event(line)
+        if event is not None:
+            events.append(event)
+        elif line.strip():
+            others.append((number, line))
+    return events, others
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        event = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str) or type(event.get("images")) is not int:
+        return None
+    return event if all(name in event for name in _FACTS.get(event["event"], ())) else None
 
 
 class RunLog:
     """Writes events to metrics.jsonl and TensorBoard on the main process, and calls the listener on every process.
 
     images: images seen at the start of this process. Lines about later images are dropped, as the run sees those images
-    again. total: images at which the run ends at the latest.
+    again. What is no event goes to metrics.unreadable. total: images at which the run ends at the latest. again: kinds
+    of events that this process writes again at `images`.
     """
 
     def __init__(
-        self, run: Path, *, images: int, total: int, tensorboard: bool, main: bool, listener: Listener | None = None
+        self,
+        run: Path,
+        *,
+        images: int,
+        total: int,
+        tensorboard: bool,
+        main: bool,
+        listener: Listener | None = None,
+        again: Sequence[str] = (),
     ) -> None:
         self.listener = listener
         self.main, self.path = main, run / "metrics.jsonl"
@@ -41,8 +80,13 @@ class RunLog:
         self._bar.__enter__()
         if not main:
             return
-        kept = [event for event in read_events(run) if event["images"] <= images]
+        events, others = read_log(run)
+        kept = [e for e in events if e["images"] < images or (e["images"] == images and e["event"] not in again)]
+        if others:
+            self._set_aside(others)
         write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
+        # Stays open: a process that takes the run over replaces the file, and this one then writes into the former.
+        self._file = self.path.open("a")
         if tensorboard:
             self._board = _board(run / "tensorboard", images)
 
@@ -53,12 +97,24 @@ class RunLog:
         if self.listener is not None:
             self.listener(kind, images, facts)
 
-    def _write(self, kind: str, images: int, facts: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps({"event": kind, "images": images, **facts}) + "\n")
+    def _set_aside(self, others: list[tuple[int, bytes]]) -> None:
+        side = self.path.with_name(_OTHERS)
+        with side.open("ab") as file:
+            file.write(b"".join(line + b"\n" for _, line in others))
             file.flush()
-            if kind != "train":
-                os.fsync(file.fileno())
+            os.fsync(file.fileno())
+        print(
+            f"{self.path}: {len(others)} lines are no events of this trainer (the first is line {others[0][0]}); "
+            f"they are now in {side}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _write(self, kind: str, images: int, facts: dict[str, Any]) -> None:
+        self._file.write(json.dumps({"event": kind, "images": images, **facts}) + "\n")
+        self._file.flush()
+        if kind != "train":
+            os.fsync(self._file.fileno())
         if self._board is not None:
             for name, value in facts.items():
                 if isinstance(value, float):
@@ -72,6 +128,8 @@ class RunLog:
     def close(self) -> None:
         """Ends the bar and flushes TensorBoard."""
         self._bar.__exit__(None, None, None)
+        if self.main:
+            self._file.close()
         if self._board is not None:
             self._board.close()
 

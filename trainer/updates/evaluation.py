@@ -1,7 +1,7 @@
 """Passes over a split between two updates: the held-out ELBO that ends a stage, and equation 9 over all images."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +33,13 @@ class HeldOut:
 
 
 @torch.no_grad()
-def held_out(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> HeldOut:
+def held_out(
+    model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks, between_batches: Callable[[], None] = lambda: None
+) -> HeldOut:
     """Evaluates the first `data.valid_images` images of the held-out split.
 
-    The images and their noise are the same at every call and on any number of processes.
+    The images and their noise are the same at every call and on any number of processes. between_batches: called on
+    every process after each batch; what it raises ends the pass.
     """
     width = model.latent_dim
     # images, log-likelihood, KL, square error; then sums of the means and of their squares
@@ -44,6 +47,7 @@ def held_out(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> Held
     for x, (mean, std), output in _reconstructions(
         model, data, data.valid_split, images=data.valid_images, purpose="held out", seed=seed, ranks=ranks
     ):
+        between_batches()
         values = (
             gaussian.log_likelihood(x, output.mean, output.variance),
             gaussian.kl_to_prior(mean, std),
@@ -70,12 +74,18 @@ def held_out(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> Held
 
 # Equation 9 over the whole training split, with one posterior sample per image.
 @torch.no_grad()
-def exact_variance(model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks) -> float:
-    """sigma*^2 = mean over images, pixels and samples of (g_k(z) - x_k)^2, the same on any number of processes."""
+def exact_variance(
+    model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks, between_batches: Callable[[], None] = lambda: None
+) -> float:
+    """sigma*^2 = mean over images, pixels and samples of (g_k(z) - x_k)^2, the same on any number of processes.
+
+    between_batches: as for `held_out`.
+    """
     sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # square error, pixel values
     for x, _, output in _reconstructions(
         model, data, data.train_split, images=None, purpose="exact variance", seed=seed, ranks=ranks
     ):
+        between_batches()
         sums += torch.stack([(x - output.mean).square().double().sum(), sums.new_tensor(float(x.numel()))])
     square_error, values = ranks.sum_(sums).tolist()
     return square_error / values
@@ -99,16 +109,18 @@ def _reconstructions(
         shuffle=False,
         max_substitutes=data.substitutes,
     )
-    for batch in stream:
-        if images is not None and batch.start >= images:
-            break
-        rows = ranks.partition(batch.count)
-        noise = global_noise(seed, purpose, batch.start, batch.count, model.latent_dim)[rows.start : rows.stop]
-        kept = len(batch.image)
-        if images is not None:  # the last batch is cut
-            kept = max(0, min(kept, images - batch.start - rows.start))
-        x = batch.image[:kept].to(ranks.device).float() / 255
-        posterior = model.encode(x)
-        z = gaussian.reparameterise(posterior.mean, posterior.std, noise[:kept].to(ranks.device))
-        yield x, posterior, model.decode(z)
-    model.train(training)
+    try:
+        for batch in stream:
+            if images is not None and batch.start >= images:
+                break
+            rows = ranks.partition(batch.count)
+            noise = global_noise(seed, purpose, batch.start, batch.count, model.latent_dim)[rows.start : rows.stop]
+            kept = len(batch.image)
+            if images is not None:  # the last batch is cut
+                kept = max(0, min(kept, images - batch.start - rows.start))
+            x = batch.image[:kept].to(ranks.device).float() / 255
+            posterior = model.encode(x)
+            z = gaussian.reparameterise(posterior.mean, posterior.std, noise[:kept].to(ranks.device))
+            yield x, posterior, model.decode(z)
+    finally:
+        model.train(training)

@@ -4,6 +4,7 @@ First the parts of an update beside Adam's step: schedules, sigma^2 without grad
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -108,13 +109,18 @@ _VARIANCE = "variance/state"
 class Learner:
     """The model in its engine, the update of sigma^2, and the average of the weights, new or from a checkpoint.
 
-    Every process of the group calls the same methods in the same order.
+    Every process of the group calls the same methods in the same order. between_batches: see `held_out`.
     """
 
     def __init__(
-        self, config: Config, image_shape: tuple[int, int, int], ranks: Ranks, saved: Checkpoint | None = None
+        self,
+        config: Config,
+        image_shape: tuple[int, int, int],
+        ranks: Ranks,
+        saved: Checkpoint | None = None,
+        between_batches: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.ranks = config, ranks
+        self.config, self.ranks, self.between_batches = config, ranks, between_batches
         self.engine = build_engine(config, image_shape, ranks, saved)
         self.learns_variance = METHODS[config.objective.name].learns_variance
         self.variance = VarianceUpdate(config.variance, ranks.device)
@@ -169,12 +175,12 @@ class Learner:
 
     def held_out(self) -> HeldOut:
         """Evaluates the current weights on held-out images."""
-        return held_out(self.model, self.config.data, self.config.seed, self.ranks)
+        return held_out(self.model, self.config.data, self.config.seed, self.ranks, self.between_batches)
 
     def fix_variance(self) -> None:
         """The end of stage 1: sets sigma_dataset^2 to equation 9 over the training split, where it is learnt."""
         if self.learns_variance:
-            exact = exact_variance(self.model, self.config.data, self.config.seed, self.ranks)
+            exact = exact_variance(self.model, self.config.data, self.config.seed, self.ranks, self.between_batches)
             self.model.freeze_variance(max(exact, self.config.variance.min_variance))
             if self.average is not None:
                 self.average.average["log_variance"].copy_(self.model.log_variance)
@@ -189,11 +195,10 @@ class Learner:
         return floor
 
     def training_tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint holds beside the weights, on the CPU."""
-        tensors = {name: value.cpu() for name, value in self.engine.optimiser_state().items()}
-        tensors[_VARIANCE] = self.variance.state.cpu()
+        """What a checkpoint holds beside the weights; the next update may change it."""
+        tensors = {**self.engine.optimiser_state(), _VARIANCE: self.variance.state}
         if self.average is not None:
-            tensors |= {AVERAGE_PREFIX + name: value.cpu() for name, value in self.average.average.items()}
+            tensors |= {AVERAGE_PREFIX + name: value for name, value in self.average.average.items()}
         return tensors
 
 

@@ -22,6 +22,7 @@ from trainer.engines.engine import StepResult
 from trainer.networks import SigmaVAE
 from trainer.objectives.gaussian import variance_floor_cap
 from trainer.process_group import Ranks
+from trainer.run_folder.checkpoint import RunState
 from trainer.run_folder.log import Listener, RunLog
 from trainer.run_folder.restore import OpenedRun
 from trainer.updates.evaluation import HeldOut
@@ -185,6 +186,7 @@ class Reporter:
             tensorboard=config.log.tensorboard,
             main=ranks.is_main,
             listener=listener,
+            again=_written_again(opened.state),
         )
         for message in opened.damaged:
             self._event("checkpoint_damaged", message=message)
@@ -272,3 +274,12 @@ class Reporter:
     def stop(self, reason: str) -> None:
         """A requested stop before the end."""
         self._event("stop", stage=self.stages.state.stage, reason=reason)
+
+
+def _written_again(state: RunState | None) -> tuple[str, ...]:
+    """The kinds of events that a run writes at the place of the checkpoint from which it goes on."""
+    if state is None:
+        return ()
+    if state.stages.check_due:
+        return ("valid", "stage_end", "warning")
+    return ("stage_start",) if state.stages.ended else ()

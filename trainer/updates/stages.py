@@ -56,7 +56,9 @@ class Stages:
         self.images += images
         self.state = replace(self.state, images=before + images)
         every = self.config.check_images
-        return self.state.images // every > before // every or self.state.images >= self.cap
+        due = self.state.images // every > before // every or self.state.images >= self.cap
+        self.state = replace(self.state, check_due=due)
+        return due
 
     def check(self, elbo: float, *, collapsed: bool = False) -> None:
         """Updates the smoothed ELBO by a held-out one, nats per image, and ends the stage if its condition is met.
@@ -76,7 +78,7 @@ class Stages:
             ended = "cap"
         elif without_gain >= config.patience:
             ended = "converged"
-        self.state = replace(state, smoothed=smoothed, without_gain=without_gain, ended=ended)
+        self.state = replace(state, smoothed=smoothed, without_gain=without_gain, ended=ended, check_due=False)
 
     def enter_next(self) -> None:
         """Begins the next stage, whose counters start at zero."""

@@ -14,8 +14,9 @@ from trainer.run_folder.checkpoint import (
     complete_checkpoints,
     fingerprint,
     read,
-    save_checkpoint,
+    write,
 )
+from trainer.run_folder.saver import CheckpointSaver
 
 # Of {"a": 0 to 5, "b": 1}, computed by an earlier version.
 FINGERPRINT = 3127706906451358404
@@ -50,12 +51,13 @@ def checkpoint(images: int, ended: str = "") -> Checkpoint:
 
 
 def save(run, *args) -> None:
-    save_checkpoint(run, checkpoint(*args), single(), keep_last=1)
+    with CheckpointSaver(run, single(), keep_last=1, may_write=lambda: None) as saver:
+        saver.save(checkpoint(*args))
 
 
 def test_state_json_has_the_bytes_of_earlier_versions(tmp_path):
     state = RunState.from_json(json.loads(STATE))
-    save_checkpoint(tmp_path, Checkpoint(model={}, training={}, state=state), single(), keep_last=1)
+    write(tmp_path, Checkpoint(model={}, training={}, state=state))
     assert (complete_checkpoints(tmp_path)[0] / "state.json").read_text() == STATE
 
 

@@ -14,6 +14,8 @@ import torch
 from support.running import ROOT, run_module
 from support.training import events, train, weights, words
 
+from trainer.__main__ import read_command_line
+from trainer.loop import train as run_training
 from trainer.run_folder.checkpoint import complete_checkpoints
 
 
@@ -129,12 +131,31 @@ def test_a_signal_ends_the_run_with_a_checkpoint_and_requests_a_requeue(digits_s
     assert equal(weights(run), weights(uninterrupted))
 
 
-def test_a_stop_file_ends_the_run_without_a_requeue(digits_shards, tmp_path):
-    (tmp_path / "stopped").mkdir()
-    (tmp_path / "stopped" / "STOP").touch()
-    run = train(digits_shards, tmp_path, "stopped")
+def test_a_stop_file_ends_the_run_without_a_requeue(digits_shards, tmp_path, capfd):
+    def leave_stop_file(kind, images, facts):
+        (tmp_path / "stopped" / "STOP").touch()
+
+    arguments = words(digits_shards, tmp_path, "stopped", stage1__max_epochs=1000)
+    run = run_training(read_command_line(arguments).config, leave_stop_file)
     assert (run / "requeue").read_text() == "no STOP\n"
-    assert events(run, "stop")[0]["images"] < 300
+    (stop,) = events(run, "stop")
+    assert newest(run) == stop["images"]
+    line = capfd.readouterr().out.splitlines()[-1]
+    assert "stopped by STOP" in line
+    assert str(complete_checkpoints(run)[-1]) in line
+    assert line.endswith(f"rm {run}/STOP && python -m trainer --config {run}/config.yaml")
+
+
+def test_a_stop_file_left_behind_keeps_the_run_from_training_and_says_so(digits_shards, tmp_path):
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "STOP").touch()
+    done = run_module("trainer", *words(digits_shards, tmp_path, "left"))
+    assert done.returncode == 2
+    assert (
+        done.stderr.strip()
+        == f"error: {tmp_path}/left/STOP: this file keeps the run from training; remove it and start again"
+    )
+    assert not (tmp_path / "left" / "metrics.jsonl").exists()
 
 
 def test_the_time_limit_ends_the_run_and_requests_a_requeue(digits_shards, tmp_path):

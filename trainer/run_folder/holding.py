@@ -1,0 +1,38 @@
+"""The lease on a run folder, held by the main process of a job."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_shards.io.lease import Lease, lease
+from trainer.process_group import Ranks
+
+
+@contextlib.contextmanager
+def held_by_main(folder: Path, ranks: Ranks, name: str = "", *, steal: bool = False) -> Iterator[Lease | None]:
+    """Holds the lease on `folder`, or on the one thing `name` in it; yields it on the main process, None on the others.
+
+    Every process calls it. A missing folder is made, and removed again where it stays empty. Raises InputError on the
+    main process where another job works there, and ends the others.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold() -> Lease | None:
+            if not ranks.is_main:
+                return None
+            stack.enter_context(_made(folder))
+            return stack.enter_context(lease(folder, name, steal=steal))
+
+        yield ranks.agree(hold)
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for path in missing:
+                path.rmdir()
