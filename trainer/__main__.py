@@ -24,10 +24,10 @@ from data_shards.io.configuration import (
     leaf_fields,
     meanings,
     nearest,
-    parse_yaml,
     shown,
 )
 from data_shards.io.errors import InputError, OneLineParser, at_least
+from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command
 from trainer.stop_signals import exit_code, ignore_signals, one_line_for_signals
@@ -67,13 +67,17 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
     processes = 1 if arguments.processes is None else arguments.processes
     at_least(1, processes=processes)
     known_fields = leaf_fields(Config)
-    overrides = {
-        name.removeprefix(_FIELD): value_of(word, known_fields[name.removeprefix(_FIELD)], name.removeprefix(_FIELD))
-        for name, word in vars(arguments).items()
-        if name.startswith(_FIELD)
-    }
+    given = {name.removeprefix(_FIELD): word for name, word in vars(arguments).items() if name.startswith(_FIELD)}
+    try:
+        config = from_files(
+            arguments.config, {name: value_of(word, known_fields[name], name) for name, word in given.items()}
+        )
+    except InputError as error:
+        if error.parameter not in given:
+            raise
+        raise InputError(error.named(None), parameter=f"--{error.parameter}") from None
     return CommandLine(
-        config=from_files(arguments.config, overrides),
+        config=config,
         dry_run=arguments.dry_run,
         processes=processes,
         print_folder=arguments.print_folder,
@@ -140,7 +144,7 @@ def _placeholder(name: str, info: FieldInfo) -> str:
 
 def value_of(word: str, info: FieldInfo, name: str) -> Any:
     """The value that a word of the command line stands for: a text as it is, anything else as YAML has it."""
-    if info.annotation is str or typing.get_origin(info.annotation) is Literal:
+    if info.annotation is str or typing.get_origin(info.annotation) is Literal or not word.strip():
         return word
     try:
         return parse_yaml(word)

@@ -40,6 +40,11 @@ def resolved_device(device: str, *, processes: int | None = None) -> Literal["cp
     return "cuda" if gpus >= processes and gpus > 0 else "cpu"
 
 
+def planned_device(device: str) -> str:
+    """The kind of device that an estimate is for: what is asked for, also on a machine that has none, or this one's."""
+    return resolved_device(device, processes=1) if device == "auto" else device
+
+
 def _local_processes() -> int:
     word = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return int(word) if word.isdecimal() else 1

@@ -17,7 +17,7 @@ from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved, resolved_model
 from trainer.config.config import Config, differences, load_config
-from trainer.device import resolved_device
+from trainer.device import planned_device
 from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
@@ -72,7 +72,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
     operations = 3.0 * forward_operations(model)  # the backward pass costs two forward ones
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
     measured = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
-    rate = processes * SUSTAINED[resolved_device(config.device, processes=1)]
+    rate = processes * SUSTAINED[planned_device(config.device)]
     computing = config.data.global_batch * operations / rate
     parameters = sum(weight.numel() for weight in model.parameters())
     # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
@@ -121,7 +121,7 @@ def dry_run(config: Config, processes: int) -> None:
         print(f"missing: {line}", file=sys.stderr)
     if lines:
         raise InputError(f"missing: {lines[-1]}")
-    manifest, device = Manifest.load(config.data.shards), resolved_device(config.device, processes=1)
+    manifest, device = Manifest.load(config.data.shards), planned_device(config.device)
     config.require_device(device)
     cost = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)

@@ -14,11 +14,11 @@ from data_shards.io.configuration import (
     PositiveInt,
     build,
     configuration,
-    in_file,
-    read_yaml,
+    nearest,
     shown,
 )
 from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import in_file, read_yaml
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, load_config, to_dict
 
@@ -268,7 +268,8 @@ def _with_base(sweep: SweepConfig, config: Config) -> SweepConfig:
     for section, names in (("space", [dimension.field for dimension in sweep.space]), ("fields", sweep.fields)):
         for name in names:
             if name not in base:
-                what = "the trainer's configuration has no such field; see python -m trainer --help"
+                remedy = f"use {near}" if (near := nearest(name, base)) else "see python -m trainer --help"
+                what = f"the trainer's configuration has no such field; {remedy}"
                 raise InputError(what, parameter=f"{section}.{name}")
     sweep = dataclasses.replace(sweep, fields=fields, runs=str(Path(sweep.runs).resolve()))
     sweep.trainer_config("base", 0, {})  # raises where a value is impossible

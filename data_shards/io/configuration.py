@@ -4,19 +4,18 @@ A class under `@configuration` has fields such as `workers: NonNegativeInt = 0`,
 `read_configuration(ThatClass, path)` reads a file. Whatever is wrong with it is one line:
 `workers: -1 is not a whole number of at least 0; use for instance 0 (in FILE)`.
 
-YAML files are read strictly: numbers as in YAML 1.2, no key twice, no number that is not finite.
+A field that does not exist is answered with the one that was probably meant, in whatever section it is.
 """
 
 import ast
 import collections.abc
+import contextlib
 import dataclasses
 import difflib
 import functools
 import inspect
 import itertools
-import math
 import os
-import re
 import textwrap
 import types
 import typing
@@ -25,19 +24,36 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
 import pydantic
-import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import in_file, parse_yaml, read_yaml
 
 T = TypeVar("T")
 
 
+_MOST = 2**63 - 1  # of 64 bits
+
+
 def _whole(value: Any) -> Any:
-    if isinstance(value, int | float) and not abs(value) < 2**63:
+    if isinstance(value, int | float) and not abs(value) <= _MOST:
         raise ValueError("more than 64 bits")
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _path(value: str) -> str:
+    expanded = os.path.expanduser(value)
+    if expanded.startswith("~"):
+        raise ValueError("no such user")
+    return _encodable(expanded)
+
+
+def _encodable(value: str) -> str:
+    value.encode()  # raises UnicodeError, a ValueError, for bytes of another encoding
+    if not value.isprintable():
+        raise ValueError("control characters")
+    return value
 
 
 Int = Annotated[int, BeforeValidator(_whole)]
@@ -54,12 +70,19 @@ Name = Annotated[
     str,
     Field(
         pattern=r"^[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*$",
-        description="a name of letters, digits, dots, dashes and underscores",
+        max_length=200,
+        description="a name of at most 200 letters, digits, dots, dashes and underscores",
     ),
 ]
 """The name of a folder, or of a row."""
-PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+Text = Annotated[str, AfterValidator(_encodable), Field(min_length=1, description="a text in one line")]
+PathText = Annotated[
+    str, AfterValidator(_path), Field(min_length=1, description="a path or an address (~ is the home folder)")
+]
 """A file, folder or address; ~ is the home folder."""
+
+
+_SETTINGS = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(dataclasses.field, Field))
@@ -69,8 +92,7 @@ def configuration(kind: type[T]) -> type[T]:
     Nothing is converted but a list to a tuple and 1e6 to a whole number. What fields may be together is checked in
     `__post_init__`, which raises InputError(message, parameter=name of the field). Making one raises InputError.
     """
-    settings = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-    made = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=settings)(kind)
+    made = pydantic.dataclasses.dataclass(frozen=True, kw_only=True, config=_SETTINGS)(kind)
     validated = made.__init__
 
     @functools.wraps(validated)
@@ -87,11 +109,13 @@ def configuration(kind: type[T]) -> type[T]:
     return made  # type: ignore[return-value]
 
 
-def build(kind: type[T], content: Any, name: str = "") -> T:
+def build(kind: type[T], content: Any, name: str = "", whole: type | None = None) -> T:
     """A configuration from nested mappings, as YAML has them.
 
-    name: of the section that `content` is, for messages. Raises InputError(parameter=dotted name of the field).
+    name: of the section that `content` is, and whole: what it is a section of, for messages. Raises
+    InputError(parameter=dotted name of the field).
     """
+    whole = whole or kind
     if not isinstance(content, Mapping):
         what = "is empty" if content is None else f"{shown(content)} is not a section"
         some = ", ".join(list(fields_of(kind))[:3])
@@ -101,12 +125,12 @@ def build(kind: type[T], content: Any, name: str = "") -> T:
         info = fields_of(kind).get(field)
         if info is None:
             field = field if isinstance(field, str) else shown(field)
-            raise InputError(_unknown_field(kind, field, prefix), parameter=f"{prefix}{field}")
+            raise InputError(_unknown_field(whole, kind, field, prefix), parameter=f"{prefix}{field}")
         item = _item(info)
         if is_configuration(info.annotation):
-            value = build(typing.cast(type, info.annotation), value, f"{prefix}{field}")
+            value = build(typing.cast(type, info.annotation), value, f"{prefix}{field}", whole)
         elif is_configuration(item) and isinstance(value, list):
-            value = tuple(build(item, one, f"{prefix}{field}[{at}]") for at, one in enumerate(value))
+            value = tuple(build(item, one, f"{prefix}{field}[{at}]", item) for at, one in enumerate(value))
         values[field] = value
     try:
         return kind(**values)
@@ -122,11 +146,6 @@ def read_configuration(kind: type[T], path: str | Path) -> T:
         return build(kind, content)
     except InputError as error:
         raise in_file(error, path) from None
-
-
-def in_file(error: InputError, path: str | Path) -> InputError:
-    """The same error with the name of the file in which the field stands."""
-    return InputError(f"{error.named(None)} (in {path})", parameter=error.parameter)
 
 
 def fields_of(kind: type) -> dict[str, FieldInfo]:
@@ -148,6 +167,7 @@ def leaf_fields(kind: type, prefix: str = "") -> dict[str, FieldInfo]:
     return found
 
 
+@functools.cache
 def meanings(kind: type) -> dict[str, str]:
     """The text below each field of a configuration's source."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
@@ -175,13 +195,27 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant."""
-    known = list(known)
-    last = {one.rpartition(".")[2]: one for one in known}
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    close = close or [last[one] for one in difflib.get_close_matches(name.rpartition(".")[2], last, n=1, cutoff=0.6)]
-    return close[0] if close else None
+_ALIKE = 0.7  # of difflib's ratio; "base" and "betas" have 0.67, as "esp" and "eps" have
+
+
+def nearest(name: str, known: Iterable[str], *, alike: float = _ALIKE) -> str | None:
+    """The known name that was probably meant; of several alike all, joined by "or"."""
+    known = list(dict.fromkeys(known))
+    last = [one.rpartition(".")[2] for one in known]
+    same = [one for one, short in zip(known, last, strict=True) if short == name]
+    close = same or _closest(name, known, known, alike) or _closest(name.rpartition(".")[2], last, known, alike)
+    return " or ".join(close) if close else None
+
+
+def _closest(name: str, texts: list[str], known: list[str], alike: float) -> list[str]:
+    """Those of `known` whose text of `texts` is the most like `name`; empty where none is like it."""
+    matcher = difflib.SequenceMatcher(b=name.lower())
+    ratios = []
+    for text in texts:
+        matcher.set_seq1(text.lower())
+        ratios.append(matcher.ratio())
+    best = max(ratios, default=0.0)
+    return [one for one, ratio in zip(known, ratios, strict=True) if ratio == best] if best >= alike else []
 
 
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
@@ -227,26 +261,59 @@ def _one_error(kind: type, values: Mapping[str, Any], error: pydantic.Validation
     name = str(mistake["loc"][0])
     info = fields_of(kind).get(name)
     if info is None:
-        return InputError(_unknown_field(kind, name, ""), parameter=name)
+        return InputError(_unknown_field(kind, kind, name, ""), parameter=name)
     if name not in values:
         return InputError(f"is missing; use {described(info)}", parameter=name)
-    value, choices = values[name], typing.get_args(info.annotation)
+    value, words = values[name], described(info)
+    if isinstance(value, int | float) and value >= 2**63 and "whole number" in words:
+        words += f" and at most {_MOST}"
+    return InputError(f"{shown(value)} is not {words}{_remedy(info, value)}", parameter=name)
+
+
+def _remedy(info: FieldInfo, value: Any) -> str:
+    """What would be right in place of a value, from "; use" on; empty where the field's description says it all."""
     if typing.get_origin(info.annotation) is Literal and isinstance(value, str):
-        near = nearest(value, map(str, choices))
-        remedy = f"; use {near}" if near else ""
-    else:
-        remedy = "" if info.is_required() or info.default_factory else f"; use for instance {shown(info.default)}"
-    return InputError(f"{shown(value)} is not {described(info)}{remedy}", parameter=name)
+        near = nearest(value, map(str, typing.get_args(info.annotation)))
+        return f"; use {near}" if near else ""
+    checked: Any = pydantic.TypeAdapter(Annotated[info.annotation, "value", *info.metadata], config=_SETTINGS)  # type: ignore[arg-type]
+    for meant in _meant(value):
+        try:
+            checked.validate_python(meant)
+        except pydantic.ValidationError:
+            continue
+        return f"; use {shown(meant)}{', without quotes' if shown(meant) == value else ''}"
+    return "" if info.is_required() or info.default_factory else f"; use for instance {shown(info.default)}"
 
 
-def _unknown_field(kind: type, name: str, prefix: str) -> str:
-    """The message for a field that `kind`, whose own name is `prefix`, does not have."""
+def _meant(value: Any) -> Iterable[Any]:
+    """What may be meant by a value that is not right: a number in quotes, yes, 1_000, a name that is a number."""
+    if isinstance(value, str):
+        for text in (value, value.replace("_", ""), _BOOLEANS.get(value.lower(), value), f"[{value}]"):
+            with contextlib.suppress(InputError):
+                found = parse_yaml(text)
+                yield tuple(found) if isinstance(found, list) else found
+    elif isinstance(value, list):
+        yield tuple(value)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield str(value)
+        yield (value,)
+
+
+_BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false", "none": "null"}
+
+
+def _unknown_field(whole: type, kind: type, name: str, prefix: str) -> str:
+    """The message for a field that `kind` does not have, whose own name within `whole` is `prefix`."""
     known = leaf_fields(kind)
     if name in known:
         section, _, field = name.rpartition(".")
         return f"is not a field here; use {field} below {prefix}{section}"
-    near = nearest(name, [*fields_of(kind), *known])
-    return f"is not a field; use {prefix}{near}" if near else f"is not a field; use one of {', '.join(fields_of(kind))}"
+    near = nearest(name, [*fields_of(kind), *known], alike=0.6 if prefix else _ALIKE)
+    if near:
+        near = " or ".join(prefix + one for one in near.split(" or "))
+    else:  # of another section
+        near = nearest(name, leaf_fields(whole))
+    return f"is not a field; use {near or 'one of ' + ', '.join(fields_of(kind))}"
 
 
 def _item(info: FieldInfo) -> Any:
@@ -261,94 +328,3 @@ def _may_be_tuple(annotation: Any) -> bool:
     if origin is Annotated:
         return _may_be_tuple(arguments[0])
     return origin is tuple or (origin in (typing.Union, types.UnionType) and any(map(_may_be_tuple, arguments)))
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """The scalars of YAML 1.2's core schema: 1e-3 is a number, and neither `on` nor 2026-01-31 is more than a text."""
-
-    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        lines: dict[Any, int] = {}
-        for key_node, _ in node.value:
-            if key_node.tag == _MERGE:
-                continue
-            key, line = self.construct_object(key_node, deep=True), key_node.start_mark.line + 1
-            if not isinstance(key, str | int | float | bool | None):
-                raise InputError(f"line {line}: {key!r} is not a name")
-            if key in lines:
-                raise InputError(f"line {line}: {key!r} stands in line {lines[key]} already; leave one of them")
-            lines[key] = line
-        return super().construct_mapping(node, deep)
-
-    def whole_number(self, node: yaml.ScalarNode) -> int:
-        text = node.value
-        return int(text, 8 if text.startswith("0o") else 16 if text.startswith("0x") else 10)
-
-    def number(self, node: yaml.ScalarNode) -> float:
-        try:
-            value = float(node.value)
-        except ValueError:
-            value = math.inf  # .inf and .nan
-        if not math.isfinite(value):
-            raise InputError(f"line {node.start_mark.line + 1}: {node.value} is not a finite number; use one")
-        return value
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes a text that is more than a text in YAML 1.1 or 1.2."""
-
-
-_MERGE = "tag:yaml.org,2002:merge"
-for _tag, _pattern in (
-    ("null", r"~|null|Null|NULL|"),
-    ("bool", r"true|True|TRUE|false|False|FALSE"),
-    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+"),
-    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"),
-    ("merge", r"<<"),
-):
-    for _kind in (_StrictLoader, _Dumper):
-        _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), None)
-_StrictLoader.add_constructor("tag:yaml.org,2002:int", _StrictLoader.whole_number)
-_StrictLoader.add_constructor("tag:yaml.org,2002:float", _StrictLoader.number)
-
-
-def parse_yaml(text: str) -> Any:
-    """What a YAML text holds. Raises InputError, in one line that begins with `line N`, where it is not valid."""
-    try:
-        loader = _StrictLoader(text)
-        try:
-            return loader.get_single_data()
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise InputError(f"{line}{error.problem or 'not valid YAML'}") from error
-    except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML: {' '.join(str(error).split())}") from error
-    except (RecursionError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError("nested too deeply, or a number is too long; use plain values") from error
-
-
-def read_yaml(path: str | Path) -> dict[Any, Any]:
-    """The mapping in a YAML file. Raises InputError, in one line that begins with `path`, where it is none."""
-    try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not a text file in UTF-8") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if content is None or content == {}:
-        raise InputError(f"{path}: is empty; write fields into it, `name: value` each")
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no fields; write them as `name: value`, one a line")
-    return content
-
-
-def dump_yaml(content: Any) -> str:
-    """The text of plain mappings, lists, texts and numbers, in their order."""
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)

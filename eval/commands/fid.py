@@ -72,13 +72,13 @@ def run(args: argparse.Namespace) -> None:
     from eval.distance.comparison import comparison, estimate_cost
     from eval.distance.parts import make_part, merge_parts, missing_parts
     from eval.run import load_run
-    from trainer.device import resolved_device
+    from trainer.device import planned_device
     from trainer.process_group import process_group
 
     question = question_of(DistanceQuestion, args)
     _check_parts(args)
     if args.dry_run:
-        device = resolved_device(args.device, processes=1)
+        device = planned_device(args.device)
         cost = estimate_cost(load_run(args.run, args.weights), question, device=device, processes=args.processes)
         print("\n".join(cost.lines()))
         cost.require_disk()

@@ -18,7 +18,7 @@ from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_k
 from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs
 from eval.paper.tables import EXHIBITS, exhibits
 from eval.report.printed_results import DATASETS
-from trainer.device import resolved_device
+from trainer.device import planned_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     place = Place(
         runs=runs,
         processes=args.processes or len(os.sched_getaffinity(0)),
-        device=resolved_device(args.device, processes=1),
+        device=planned_device(args.device),
         address=args.address,
         source=args.source,
     )

@@ -18,11 +18,11 @@ from data_shards.io.configuration import (
     PositiveFloat,
     PositiveInt,
     configuration,
-    in_file,
     read_configuration,
 )
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import in_file
 from eval.distance.extractors.inception import WEIGHTS_NAME
 from trainer.config.config import FREE_TO_CHANGE, Config, as_first_written, load_config, to_dict
 from trainer.config.methods import METHODS

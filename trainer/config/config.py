@@ -12,11 +12,9 @@ from data_shards.io.configuration import (
     PathText,
     build,
     configuration,
-    dump_yaml,
-    in_file,
-    read_yaml,
 )
 from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import dump_yaml, in_file, read_yaml
 from trainer.config.methods import METHODS
 from trainer.config.sections import (
     CheckpointConfig,
@@ -72,6 +70,15 @@ class Config:
             raise InputError(
                 "engine deepspeed shards the weights and keeps no average of them; use 0 or engine ddp",
                 parameter="optimiser.ema_images",
+            )
+        if self.data.global_batch == 1 and (self.model.norm == "batch" or METHODS[self.objective.name].penalty):
+            needs = "norm batch takes its" if self.model.norm == "batch" else f"{self.objective.name} takes its"
+            raise InputError(f"{needs} statistics over the images of a batch; use 2 or more", "data.global_batch")
+        if self.engine.grad_accumulation_steps > self.data.global_batch:
+            raise InputError(
+                f"a batch of {self.data.global_batch} images cannot be cut into {self.engine.grad_accumulation_steps} "
+                f"parts; use {self.data.global_batch} or fewer",
+                parameter="engine.grad_accumulation_steps",
             )
         if self.model.norm == "batch" and self.engine.grad_accumulation_steps > 1:
             raise InputError(
@@ -134,8 +141,10 @@ def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Con
     content: dict[str, Any] = {}
     path: str | Path | None = None
     for path in paths:
-        if not Path(path).is_file():
-            raise InputError(f"{path} is not a file; the project's own are in trainer/configs", parameter="config")
+        if not Path(path).exists() or Path(path).is_dir():
+            remedy = "use its config.yaml" if (Path(path) / "config.yaml").exists() else "use a YAML file"
+            what = f"is a folder; {remedy}" if Path(path).is_dir() else "is not there; use a YAML file"
+            raise InputError(f"{str(path) or repr('')} {what}, the project's own are in trainer/configs", "config")
         read = read_yaml(path)
         # A run folder's own file may be of a time when fields had other names.
         _merge(content, as_written_today(read) if Path(path).name == "config.yaml" else read)

@@ -16,6 +16,7 @@ from data_shards.io.configuration import (
     PositiveFloat,
     PositiveFraction,
     PositiveInt,
+    Text,
     configuration,
 )
 from data_shards.io.errors import InputError
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     MethodName = str
 else:
     MethodName = Literal[tuple(METHODS)]
-Channels = Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | Literal["auto"]
+# Above these nobody has trained; a slip of the hand would fill the memory, or start thousands of processes.
+Width = Annotated[PositiveInt, Field(le=100_000)]
+Channels = Annotated[tuple[Width, ...], Field(min_length=1, max_length=20)] | Literal["auto"]
+Variance = Annotated[float, Field(ge=1e-12, le=1e6)]
+"""In squared pixel units of the [0, 1] scale, as float32 can divide by it."""
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -35,15 +40,15 @@ class DataConfig:
 
     shards: PathText = "shards/fashion-mnist"
     """Folder or address of the shard set that `python -m data_shards build` wrote."""
-    train_split: str = "train"
+    train_split: Text = "train"
     """Split that is trained on."""
-    valid_split: str = "valid"
+    valid_split: Text = "valid"
     """Held-out split that decides when a stage ends; never the test split of a result."""
     valid_images: PositiveInt = 2000
     """Images of the held-out split that one check evaluates, from its start."""
     global_batch: PositiveInt = 128
     """Images of one update, summed over all processes."""
-    workers: NonNegativeInt = 0
+    workers: Annotated[NonNegativeInt, Field(le=256)] = 0
     """Reader processes beside each training process; 0 reads ahead in a thread."""
     substitutes: NonNegativeInt = 16
     """Unreadable images that may be replaced by readable ones over the whole run before it stops; 0 allows none."""
@@ -59,7 +64,7 @@ class DataConfig:
 class ModelConfig:
     """The networks. The paper's own are in a supplement that is not public; these values are ours."""
 
-    latent_dim: PositiveInt = 16
+    latent_dim: Width = 16
     """Dimensions D of z."""
     encoder_channels: Channels = (32, 64)
     """Channels after each convolution of stride 2 of the encoder; auto chooses them by the size of the images."""
@@ -67,13 +72,13 @@ class ModelConfig:
     """Channels of the decoder's first feature map, then after each doubling of its size; auto as for the encoder."""
     kernel: Annotated[Int, Field(ge=3, le=7)] = 3
     """Side of the convolutions in pixels."""
-    hidden: NonNegativeInt = 256
+    hidden: Annotated[NonNegativeInt, Field(le=100_000)] = 256
     """Width of the dense layer between features and latents on both sides; 0 leaves it out."""
     norm: Literal["none", "batch", "group"] = "none"
     """Normalisation after each convolution; batch takes its statistics over the global batch."""
     activation: Literal["relu", "silu", "gelu", "leaky_relu"] = "silu"
     """Nonlinearity after each layer but the last."""
-    residual_blocks: NonNegativeInt = 0
+    residual_blocks: Annotated[NonNegativeInt, Field(le=100)] = 0
     """Residual blocks of two 3 x 3 convolutions after each change of size."""
 
     def __post_init__(self) -> None:
@@ -81,8 +86,11 @@ class ModelConfig:
             ("encoder_channels", self.encoder_channels),
             ("decoder_channels", self.decoder_channels),
         ):
-            if self.norm == "group" and channels != "auto" and any(number % 8 for number in channels):
-                raise InputError(f"{list(channels)} does not suit group norm; use multiples of 8", parameter=field)
+            if self.norm == "group" and channels != "auto" and any(n % 8 or n % min(32, n // 8) for n in channels):
+                raise InputError(
+                    f"{list(channels)} does not suit group norm; use multiples of 8 up to 256, of 32 above, or auto",
+                    parameter=field,
+                )
 
 
 @configuration
@@ -91,7 +99,7 @@ class ObjectiveConfig:
 
     name: MethodName = "sigma_vae"
     """sigma_vae learns sigma^2 and has two stages; vae is sigma^2 = 0.5, beta_vae 1, fixed takes `sigma2`."""
-    sigma2: PositiveFloat | None = None
+    sigma2: Variance | None = None
     """Variance of the likelihood for `fixed`, dip_vae and wae_mmd; the last two have 0.5 by default."""
     dip_off_diagonal: NonNegativeFloat = 10.0
     """Weight of the squared off-diagonal covariances of DIP-VAE; the diagonal's is 10 times it (I) or equal (II)."""
@@ -116,15 +124,15 @@ class VarianceConfig:
 
     update: Literal["adam", "closed_form", "epoch"] = "closed_form"
     """adam: gradients on log sigma^2; closed_form: equation 9 on the global batch, smoothed; epoch: over the epoch."""
-    initial: PositiveFloat = 1.0
+    initial: Variance = 1.0
     """sigma^2 before the first update, in squared pixel units of the [0, 1] scale."""
     smoothing: PositiveFraction = 0.01
     """Weight of the newest batch in closed_form's running mean; the first batches weigh more."""
     learning_rate: PositiveFloat = 0.01
     """Learning rate of adam on log sigma^2."""
-    min_variance: PositiveFloat = 1e-6
+    min_variance: Variance = 1e-6
     """sigma^2 below which stage 1 counts as collapsed and stops with a warning."""
-    floor: Literal["half_dataset_variance"] | PositiveFloat = "half_dataset_variance"
+    floor: Literal["half_dataset_variance"] | Variance = "half_dataset_variance"
     """Least per-pixel variance in stage 2: half of sigma_dataset^2 as in Algorithm 1, or a value."""
     beta_nll: Fraction = 0.0
     """Weighs a pixel's term in stage 2 by (variance / sigma_dataset^2)^this; 1 trains means as stage 1 did."""
@@ -134,7 +142,7 @@ class VarianceConfig:
 class StageConfig:
     """When a stage of Algorithm 1 ends: at its cap, or when the held-out ELBO has stopped rising."""
 
-    max_epochs: NonNegativeFloat = 10.0
+    max_epochs: Annotated[NonNegativeFloat, Field(le=1e9)] = 10.0
     """Cap in epochs of the training split, counted within the stage; 0 leaves the stage out (stage 2 only)."""
     min_images: NonNegativeInt = 0
     """Least cap in images, so that a small data set is seen often enough; 0 leaves the cap at max_epochs."""
@@ -184,7 +192,7 @@ class EngineConfig:
 
     name: Literal["ddp", "deepspeed"] = "ddp"
     """ddp: a replica on each process; deepspeed: ZeRO as `deepspeed_config` says."""
-    deepspeed_config: PathText = ""
+    deepspeed_config: PathText | Literal[""] = ""
     """Path of DeepSpeed's own JSON, for engine deepspeed; see trainer/configs/deepspeed."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """bf16 runs the networks under autocast, losses and optimiser in float32; auto is bf16 on GPUs that have it."""
@@ -234,5 +242,5 @@ class LogConfig:
     """Images between two lines of metrics.jsonl; metrics stay on the device in between."""
     tensorboard: bool = True
     """Writes the same numbers for TensorBoard."""
-    profile_steps: NonNegativeInt = 0
+    profile_steps: Annotated[NonNegativeInt, Field(le=10_000)] = 0
     """Updates recorded by the torch profiler into profile.json, after ten of warm-up; 0 records none."""

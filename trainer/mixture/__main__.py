@@ -6,7 +6,7 @@ from pathlib import Path
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import duration
-from trainer.device import DEVICES, resolved_device
+from trainer.device import DEVICES, planned_device
 from trainer.dry_run import SUSTAINED
 from trainer.group_command import group_command
 from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
@@ -85,7 +85,7 @@ def main() -> None:
     only_estimate, processes = args.pop("dry_run"), args.pop("processes")
     fits = [Settings(**args | {"n_components": components}) for components in args.pop("n_components")]
     if only_estimate:
-        device = resolved_device(device, processes=1)
+        device = planned_device(device)
         dry_run(run, [settings.n_components for settings in fits], device, processes)
         return
     with process_group(device, options=options) as ranks:

@@ -19,11 +19,10 @@ from data_shards.io.configuration import (
     described,
     fields_of,
     meanings,
-    parse_yaml,
     read_configuration,
-    read_yaml,
 )
 from data_shards.io.errors import InputError
+from data_shards.io.strict_yaml import parse_yaml, read_yaml
 
 
 @configuration
@@ -90,7 +89,7 @@ def refused(text: str) -> str:
         ("images: '3'", "images: '3' is not a whole number"),
         ("images: null", "images: null is not a whole number"),
         ("images: 1e30", "is not a whole number"),
-        ("name: a/b", "name: 'a/b' is not a name of letters, digits, dots, dashes and underscores"),
+        ("name: a/b", "name: 'a/b' is not a name of at most 200 letters, digits, dots, dashes and underscores"),
         ("name: 5", "name: 5 is not a name"),
         ("name: ..", "name: '..' is not a name"),
         ("network: {widths: [3, 0]}", "network.widths: [3, 0] is not a list, each a whole number of at least 1"),
@@ -162,16 +161,19 @@ def test_fields_have_a_meaning_and_words_for_their_type():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: 1\nb: 2\na: 3", "line 3: 'a' stands in line 1 already; leave one of them"),
-        ("a: {b: 1,\n b: 2}", "line 2: 'b' stands in line 1 already"),
-        ("a:\n  b: .inf", "line 2: .inf is not a finite number"),
-        ("a: .nan", "line 1: .nan is not a finite number"),
-        ("a: 1e999", "line 1: 1e999 is not a finite number"),
+        ("a: 1\nb: 2\na: 3", "a: line 3: stands in line 1 already; leave one of them"),
+        ("a: {b: 1,\n b: 2}", "a.b: line 2: stands in line 1 already"),
+        ("a:\n  b: .inf", "a.b: line 2: .inf is not a finite number"),
+        ("a: .nan", "a: line 1: .nan is not a finite number"),
+        ("a: 1e999", "a: line 1: 1e999 is not a finite number"),
         ("a: [1", "line 1: expected"),
         ("a: !!python/name:os.system", "line 1: could not determine a constructor"),
-        ("a: \x00", "special characters are not allowed"),
+        ("a: 1\nb: \x00", "line 2: holds the character #x0000; remove it"),
         ("[" * 5000, "nested too deeply"),
-        ("? [a]\n: 3", "line 1: ['a'] is not a name"),
+        ("? [a]\n: 3", "line 1: a list or section stands where a name must; use a name"),
+        ("a:\n\tb: 1", "line 2: a tab stands where spaces must; indent with spaces"),
+        ("a: 1\n---\na: 2", "line 2: a second document begins; keep one"),
+        ("a: [1, " + "9" * 5000 + "]", "a[1]: line 1: a number of 5000 digits; use a shorter one"),
     ],
 )
 def test_a_text_that_is_not_plain_yaml_is_refused_with_its_line(text, message):
