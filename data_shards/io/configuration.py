@@ -308,11 +308,11 @@ def _unknown_field(whole: type, kind: type, name: str, prefix: str) -> str:
     if name in known:
         section, _, field = name.rpartition(".")
         return f"is not a field here; use {field} below {prefix}{section}"
-    near = nearest(name, [*fields_of(kind), *known], alike=0.6 if prefix else _ALIKE)
-    if near:
+    elsewhere = [one for one in leaf_fields(whole) if one.rpartition(".")[2] == name]
+    near = nearest(name, elsewhere or [*fields_of(kind), *known], alike=0.6 if prefix else _ALIKE)
+    if near and not elsewhere:
         near = " or ".join(prefix + one for one in near.split(" or "))
-    else:  # of another section
-        near = nearest(name, leaf_fields(whole))
+    near = near or nearest(name, leaf_fields(whole))
     return f"is not a field; use {near or 'one of ' + ', '.join(fields_of(kind))}"
 
 
