@@ -4,6 +4,7 @@ import functools
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,28 +39,43 @@ CONTENTS = {
     "t10k-labels-idx1-ubyte.gz": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
 }
 
+_GZIP = b"\x1f\x8b"
+_TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "short integers", 12: "integers", 13: "floats", 14: "doubles"}
 _KINDS = {"images": 3, "labels": 1}  # kind of file: dimensions of its array
 
 
 def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
-    """The array of unsigned bytes in an idx file, plain or .gz.
+    """The array of unsigned bytes in an idx file, plain or gzipped whatever its name: browsers unpack what they load.
 
     The format: two zero bytes, type 8 (unsigned byte), the number of dimensions, each dimension as a big-endian 32-bit
     integer, the data. Raises InputError where the file is anything else.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = path.read_bytes()
+        while data[: len(_GZIP)] == _GZIP:  # some servers pack what is packed already
+            data = gzip.decompress(data)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path}: damaged ({error}); get the file again") from error
     start = 4 + 4 * dimensions
     if data[:4] != bytes((0, 0, 8, dimensions)) or len(data) < start:
         raise InputError(
-            f"{path}: not an idx file of unsigned bytes in {dimensions} dimensions; give MNIST's own files"
+            f"{path}: {_what_it_is(data)}, not an idx file of unsigned bytes in {dimensions} dimensions; give MNIST's "
+            "own files"
         )
     shape = np.frombuffer(data, ">u4", count=dimensions, offset=4)
     if len(data) - start != int(shape.prod(dtype=np.uint64)):
         raise InputError(f"{path}: {len(data) - start} bytes of data, not {'x'.join(map(str, shape))}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
+
+
+def _what_it_is(data: bytes) -> str:
+    if not data:
+        return "empty"
+    if data[:1] == b"<" or data[:15].lower().startswith((b"\n<!doctype", b"\r\n<!doctype")):
+        return "a web page"  # what a broken link gives
+    if len(data) >= 4 and data[:2] == b"\0\0" and data[2] in _TYPES:
+        return f"an idx file of {_TYPES[data[2]]} in {data[3]} dimensions"
+    return "of another format"
 
 
 class IdxSource:
@@ -127,11 +143,16 @@ def _cached_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _find(folder: Path, part: str, kind: str) -> Path:
-    name = f"{part}-{kind}-idx{_KINDS[kind]}-ubyte"
-    for candidate in (folder / f"{name}.gz", folder / name):
-        if candidate.is_file():
-            return candidate
-    raise InputError(f"{folder}: no {name}.gz there; give the folder of the four idx files", parameter="source")
+    """The file in the folder or up to two below it: torchvision has MNIST/raw/, Kaggle a folder for each file."""
+    name = re.compile(rf"{part}-{kind}[-.]idx{_KINDS[kind]}-ubyte(\.gz)?", re.IGNORECASE)
+    for depth in ("", "*/", "*/*/"):
+        for candidate in sorted(folder.glob(f"{depth}*"), key=lambda path: (path.suffix.lower() != ".gz", path)):
+            if name.fullmatch(candidate.name) and candidate.is_file():
+                return candidate
+    raise InputError(
+        f"{folder}: no {part}-{kind}-idx{_KINDS[kind]}-ubyte.gz there; give the folder of the four idx files",
+        parameter="source",
+    )
 
 
 def find_fashion_mnist() -> Path:

@@ -118,7 +118,7 @@ class Dataset:
             width=side,
             crop=None if crop == "none" else crop,
             resize=resize,
-            fit="pad" if padded else "stretch",
+            fit=fit or ("pad" if padded else "stretch"),
             background=colour(background or WHITE) if self.encoded or padded else None,
             encoding=encoding,
         )
