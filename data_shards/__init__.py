@@ -26,16 +26,19 @@ from data_shards.io.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from data_shards.build.request import build_shards
-    from data_shards.io.errors import InputError
+    from data_shards.io.address import Location
+    from data_shards.io.errors import InputError, MachineFault
     from data_shards.manifest import Manifest
     from data_shards.stream.stream import ShardStream
 
-__all__ = ["InputError", "Manifest", "ShardStream", "build_shards"]
+__all__ = ["InputError", "Location", "MachineFault", "Manifest", "ShardStream", "build_shards"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "InputError": "data_shards.io.errors",
+        "Location": "data_shards.io.address",
+        "MachineFault": "data_shards.io.errors",
         "Manifest": "data_shards.manifest",
         "ShardStream": "data_shards.stream.stream",
         "build_shards": "data_shards.build.request",

@@ -22,8 +22,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from data_shards.decoding.formats import member_extensions
-from data_shards.io.address import Address, Unreachable
+from data_shards.io.address import Address, Damaged, Location, Refused, Unreachable
 from data_shards.io.errors import InputError
+from data_shards.io.patience import Patience
 from data_shards.pixels import Pixels
 
 FILE = "manifest.json"
@@ -102,20 +103,30 @@ class Manifest:
     """Source images that were left out as unusable."""
 
     @classmethod
-    def load(cls, address: str | Path, *, allow_pipe: bool = False) -> "Manifest":
-        """Reads the manifest of the shard folder at `address`, a path or URL, with or without /manifest.json.
+    def load(cls, place: str | Path | Location) -> "Manifest":
+        """Reads the manifest of the shard folder at `place`, with or without /manifest.json.
 
-        allow_pipe lets the address be a shell command. Raises InputError where there is none or it is damaged.
+        A server that fails is waited for as the location says. Raises InputError where there is no manifest or it is
+        damaged, MachineFault where the server did not come back.
         """
-        folder = Address(address, allow_pipe=allow_pipe)
+        folder = Address(place)
+
+        def read(quiet_seconds: float) -> Any:
+            try:
+                return json.loads(folder.read_bytes(FILE, quiet_seconds=quiet_seconds))
+            except InputError:
+                raise
+            except ValueError as error:
+                reason = f"{folder.of(FILE)}: damaged ({error}); build the shards again"
+                raise InputError(reason) if folder.local is not None else Damaged(reason) from error
+
         try:
-            content = json.loads(folder.read_bytes(FILE))
+            patience = Patience(folder.location.patience_seconds)
+            content = patience.wait_out(read, final=(FileNotFoundError, Refused))
         except FileNotFoundError as error:
-            raise InputError(f"{address}: no {FILE} there; make it by `python -m data_shards build`") from error
+            raise InputError(f"{folder.text}: no {FILE} there; make it by `python -m data_shards build`") from error
         except Unreachable as error:
             raise InputError(str(error)) from error
-        except ValueError as error:
-            raise InputError(f"{folder.of(FILE)}: damaged ({error}); build the shards again") from error
         try:
             return cls.from_json(content)
         except InputError:

@@ -3,7 +3,8 @@
 The copy is shared by all processes of a node. Each shard is fetched once, checked against the sha256 of the manifest,
 and renamed into place under a lock of its own, so that ranks that need the same shard wait for one download and ranks
 that need others do not. Where the limit is reached, the shards used longest ago are removed; a process that still reads
-one keeps its open file.
+one keeps its open file. A server or network that fails is waited for (`io/patience.py`); a disk that fails is a
+MachineFault.
 """
 
 import contextlib
@@ -17,16 +18,17 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from data_shards.io import atomic
-from data_shards.io.address import Address, Unreachable
+from data_shards.io.address import Address, Damaged, Unreachable
 from data_shards.io.disk import cache_folder, locked, locked_if_free, sha256_of_file
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault, machine_fault, machine_faults
+from data_shards.io.patience import Patience
 from data_shards.manifest import Manifest, Shard
 
-DEFAULT_CACHE_BYTES = 64 * 10**9
+_OF_THE_FOLDER = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _PREFETCH_THREADS = 2
+_PREFETCH_QUIET_SECONDS = 5.0
 
 
 class ShardFiles(Protocol):
@@ -36,10 +38,10 @@ class ShardFiles(Protocol):
         """Where the shard comes from, for messages."""
 
     def index(self, shard: Shard) -> bytes:
-        """The shard's index. Raises OSError or Unreachable."""
+        """The shard's index. Raises OSError or Unreachable; MachineFault where neither shard nor index is to blame."""
 
     def open(self, shard: Shard) -> int:
-        """A file descriptor of the tar. Raises OSError or Unreachable."""
+        """A file descriptor of the tar. Raises as `index`."""
 
     def discard(self, shard: Shard) -> bool:
         """Called where the tar or index is damaged; True: it is worth opening again."""
@@ -68,62 +70,78 @@ class ShardFolder:
         return False
 
 
-def shard_files(address: Address, manifest: Manifest, *, cache_bytes: int, split: str) -> ShardFiles:
-    """The folder itself where it is local, else a cache of at most `cache_bytes` in the user's cache folder.
+def shard_files(address: Address, manifest: Manifest, *, split: str, patience: Patience | None = None) -> ShardFiles:
+    """The folder itself where it is local, else a cache as the address's location says.
 
-    Raises InputError where the cache cannot hold the shards of one shuffling window.
+    patience: None is that of the location. Raises InputError where the cache cannot hold the shards of one shuffling
+    window, or where its folder is none.
     """
     if address.local is not None:
         return ShardFolder(address.local)
+    location = address.location
     largest = sorted((shard.bytes for shard in manifest.shards_of(split)), reverse=True)
-    if cache_bytes < (least := sum(largest[: manifest.window])):
+    if location.cache_bytes < (least := sum(largest[: manifest.window])):
         raise InputError(
-            f"{cache_bytes} is less than the {least} of one shuffling window; give at least that, or build with a "
-            "smaller window",
+            f"{location.cache_bytes} is less than the {least} of one shuffling window; give at least that "
+            "(data.cache_bytes), or build with a smaller window",
             parameter="cache_bytes",
         )
-    return ShardCache(address, manifest, root=cache_folder("shards"), limit_bytes=cache_bytes)
+    return ShardCache(address, manifest, patience=patience or Patience(location.patience_seconds))
 
 
 class ShardCache:
     """Local files of the shards at a remote address.
 
-    remote        where the shards are
-    manifest      of these shards; its hash names the folder, so that shards of different content never mix
-    root          folder of the cache; other data sets may be cached in the same one
-    limit_bytes   most bytes of shards that `root` holds, over all data sets
+    remote    where the shards are; its location says where the cache lies and how many bytes of shards its folder holds
+              at most, over all data sets
+    manifest  of these shards; its hash names the folder, so that shards of different content never mix
+    patience  with the server and the network
     """
 
-    def __init__(self, remote: Address, manifest: Manifest, *, root: Path, limit_bytes: int) -> None:
-        self._remote, self._root, self._limit = remote, root, limit_bytes
-        self._folder = root / manifest.hash[:16]
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, remote: Address, manifest: Manifest, *, patience: Patience) -> None:
+        self._remote, self._patience, self._limit = remote, patience, remote.location.cache_bytes
+        asked = remote.location.cache_dir
+        try:
+            self._root = Path(asked).expanduser() if asked else cache_folder("shards")
+            self._folder = self._root / manifest.hash[:16]
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise InputError(f"{error.filename} is not a folder; use one (data.cache_dir)", "cache_dir") from error
+        except OSError as error:
+            raise self._explained(error, asked) from error
 
     def address_of(self, shard: Shard) -> str:
         """Where the shard comes from, for messages."""
         return self._remote.of(shard.name)
 
     def index(self, shard: Shard) -> bytes:
-        """The shard's index, whose sha256 the caller checks. Raises Unreachable or FileNotFoundError."""
+        """The shard's index. Raises Unreachable or FileNotFoundError, MachineFault where no one waits any longer."""
         path = self._folder / shard.index_name
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), machine_faults(path):
             if _has_sha256(data := path.read_bytes(), shard.index_sha256):
                 return data
-        data = self._remote.read_bytes(shard.index_name)
-        if _has_sha256(data, shard.index_sha256):
+
+        def read(quiet_seconds: float) -> bytes:
+            data = self._remote.read_bytes(shard.index_name, quiet_seconds=quiet_seconds)
+            if not _has_sha256(data, shard.index_sha256):
+                raise Damaged(f"{self._remote.of(shard.index_name)}: does not have the sha256 of the manifest")
+            return data
+
+        data = self._patience.wait_out(read)
+        with self._writing():
             atomic.write_bytes(path, data)
         return data
 
     def open(self, shard: Shard) -> int:
-        """A file descriptor of the local tar, fetched first where it is missing. Raises Unreachable."""
+        """A file descriptor of the local tar, fetched first where it is missing. Raises as `index`."""
         while True:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError), machine_faults(self._folder / shard.name):
                 return self._open_local(shard)
             self.fetch(shard)  # another process may remove it before the next turn, so look again
 
     def discard(self, shard: Shard) -> bool:
         """Removes a local copy that turned out to be damaged; True: opening it again downloads it."""
-        with locked(self._folder / shard.name):
+        with self._writing(), locked(self._folder / shard.name):
             for name in (shard.name, shard.index_name):
                 (self._folder / name).unlink(missing_ok=True)
         return True
@@ -131,16 +149,20 @@ class ShardCache:
     def fetch(self, shard: Shard) -> None:
         """Downloads the shard unless it is in the cache; waits where another process is downloading it.
 
-        Raises Unreachable after several attempts, InputError where the disk is full.
+        Raises as `index`.
         """
-        with locked(self._folder / shard.name):
-            self._download_if_missing(shard)
+
+        def download(quiet_seconds: float) -> None:
+            with self._locked(shard):
+                self._download_if_missing(shard, quiet_seconds)
+
+        self._patience.wait_out(download)
 
     def fetch_if_free(self, shard: Shard) -> None:
-        """Like `fetch`, but returns at once where another process is downloading the shard."""
-        with locked_if_free(self._folder / shard.name) as mine:
+        """Like `fetch`, but returns at once where another process is downloading the shard, and tries only once."""
+        with self._writing(), locked_if_free(self._folder / shard.name) as mine:
             if mine:
-                self._download_if_missing(shard)
+                self._download_if_missing(shard, _PREFETCH_QUIET_SECONDS)
 
     def _open_local(self, shard: Shard) -> int:
         path = self._folder / shard.name
@@ -149,35 +171,51 @@ class ShardCache:
             os.close(file)
             self.discard(shard)
             raise FileNotFoundError(path)
-        os.utime(file)  # used just now
+        with contextlib.suppress(OSError):  # another user's file
+            os.utime(file)  # used just now
         return file
 
-    @retry(
-        stop=stop_after_attempt(3),
-        wait=wait_exponential(multiplier=0.2),  # 0.2 s, 0.4 s
-        retry=retry_if_exception_type(Unreachable),
-        reraise=True,
-    )
-    def _download_if_missing(self, shard: Shard) -> None:
+    def _download_if_missing(self, shard: Shard, quiet_seconds: float) -> None:
         if (self._folder / shard.name).is_file():
             return
         # The name contains the size, so that other processes can reckon with it before the download is complete.
         beside = self._folder / f".{shard.name}.{shard.bytes}.partial"
         self._make_room(shard.bytes, beside)
         try:
-            self._remote.download(shard.name, beside)
-            if sha256_of_file(beside) != shard.sha256:
-                raise Unreachable(f"{self.address_of(shard)}: does not have the sha256 of the manifest")
+            self._remote.download(shard.name, beside, quiet_seconds=quiet_seconds)
+            if beside.stat().st_size != shard.bytes or sha256_of_file(beside) != shard.sha256:
+                raise Damaged(f"{self.address_of(shard)}: does not have the sha256 of the manifest")
             os.replace(beside, self._folder / shard.name)
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise InputError(
-                f"{self._root}: the disk of the shard cache is full; free some, or lower the limit of "
-                f"{self._limit / 1e9:.1f} GB, or set SIGMA_VAE_CACHE to a folder on another disk"
-            ) from error
         finally:
             beside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _locked(self, shard: Shard) -> Iterator[None]:
+        with self._writing():
+            self._folder.mkdir(parents=True, exist_ok=True)  # someone may have emptied the cache
+            with locked(self._folder / shard.name):
+                yield
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns faults of the cache's disk into a MachineFault that says what can be changed."""
+        try:
+            yield
+        except OSError as error:
+            if machine_fault(error) is None:
+                raise
+            raise self._explained(error) from error
+
+    def _explained(self, error: OSError, folder: str = "") -> OSError:
+        fault = machine_fault(error, folder or self._root)
+        if fault is None:
+            return error
+        if fault.errno not in _OF_THE_FOLDER:
+            return fault
+        return MachineFault(
+            f"{fault}; the shard cache may hold {self._limit / 1e9:.1f} GB (data.cache_bytes) and may lie in another "
+            "folder (data.cache_dir)"
+        )
 
     def _make_room(self, needed: int, beside: Path) -> None:
         """Removes the shards used longest ago until `needed` bytes fit, and reserves them by creating `beside`."""
@@ -248,7 +286,7 @@ class Prefetcher:
                 shard = self._wanted.pop()
             try:
                 self._cache.fetch_if_free(shard)
-            except (Unreachable, InputError, OSError):
+            except (Unreachable, OSError):
                 continue  # not lost: the reader finds the same fault when it opens the shard, and reports it
 
 

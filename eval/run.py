@@ -145,7 +145,7 @@ def load_run(run: str | Path, weights: str = "final", device: str | torch.device
     """
     config = load_config(run)
     model = load_model(run, weights, str(device))
-    manifest = Manifest.load(config.data.shards)
+    manifest = Manifest.load(config.data.location)
     trained_on = read_state(checkpoint_of(run, weights)).manifest
     if trained_on != manifest.hash:
         raise InputError(

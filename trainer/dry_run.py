@@ -94,7 +94,7 @@ def missing(config: Config) -> list[str]:
     found: list[str] = []
     shape: tuple[int, int, int] | None = None
     try:
-        manifest = Manifest.load(config.data.shards)
+        manifest = Manifest.load(config.data.location)
     except InputError as error:
         found.append(f"data.shards: {error}")
     else:
@@ -121,7 +121,7 @@ def dry_run(config: Config, processes: int) -> None:
         print(f"missing: {line}", file=sys.stderr)
     if lines:
         raise InputError(f"missing: {lines[-1]}")
-    manifest, device = Manifest.load(config.data.shards), planned_device(config.device)
+    manifest, device = Manifest.load(config.data.location), planned_device(config.device)
     config.require_device(device)
     cost = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)

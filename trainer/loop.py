@@ -148,7 +148,7 @@ class Training:
         """The global batches from the run's position on, epoch after epoch without end."""
         data = self.config.data
         stream = ShardStream(
-            data.shards,
+            data.location,
             split=data.train_split,
             global_batch=data.global_batch,
             rank=self.ranks.rank,
@@ -157,6 +157,7 @@ class Training:
             seed=self.config.seed,
             position=self.stages.images,
             max_substitutes=data.substitutes,
+            flip=data.flip,
         )
         return chain.from_iterable(repeat(stream))
 

@@ -55,7 +55,7 @@ def _estimate(sweep: SweepConfig, processes: int) -> None:
     if processes < sweep.workers:
         raise InputError(f"a trial needs {sweep.workers} processes, and there are {processes}", parameter="workers")
     config = sweep.trainer_config("base", 0, {})
-    manifest = Manifest.load(config.data.shards)
+    manifest = Manifest.load(config.data.location)
     images = manifest.num_samples(config.data.train_split)
     cost = estimate(config, manifest.image_shape, images, sweep.workers)
     trials, at_once = number_of_search_trials(sweep), processes // sweep.workers

@@ -191,7 +191,7 @@ class SweepConfig:
     def latest_images(self) -> tuple[int, int]:
         """Images at the latest possible switch to stage 2, and at the latest possible end, over the whole space."""
         config = self.trainer_config("base", 0, {})
-        images = Manifest.load(config.data.shards).num_samples(config.data.train_split)
+        images = Manifest.load(config.data.location).num_samples(config.data.train_split)
         first, second = (
             dataclasses.replace(stage, max_epochs=self._largest(f"{name}.max_epochs", stage.max_epochs)).cap(images)
             for name, stage in (("stage1", config.stage1), ("stage2", config.stage2))

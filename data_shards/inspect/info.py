@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_shards.io import atomic
-from data_shards.io.address import Address
+from data_shards.io.address import Address, Location
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.storage import DEFAULT_CACHE_BYTES, shard_files
+from data_shards.storage import shard_files
 from data_shards.stream.order import EpochOrder, shuffle_quality
 from data_shards.stream.reader import BadSample, Reader
 
@@ -34,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the facts and writes the picture."""
-    manifest = Manifest.load(args.shards, allow_pipe=args.allow_pipe)
-    address = Address(args.shards, allow_pipe=args.allow_pipe)
+    address = Address(Location(address=args.shards, allow_pipe=args.allow_pipe))
+    manifest = Manifest.load(address.location)
     pixels = manifest.pixels
     shape = " x ".join(map(str, pixels.shape))
     print(f"{args.shards}: {manifest.name}, {shape}, {pixels.encoding}")
@@ -81,7 +81,7 @@ def _sheet_of(manifest: Manifest, address: Address) -> bytes:
     split = manifest.splits[0]
     count = min(_ROWS * _COLUMNS, manifest.num_samples(split))
     spread = np.linspace(0, manifest.num_samples(split) - 1, count).astype(np.int64)  # (count,)
-    reader = Reader(manifest, split, shard_files(address, manifest, cache_bytes=DEFAULT_CACHE_BYTES, split=split))
+    reader = Reader(manifest, split, shard_files(address, manifest, split=split))
     try:
         images = reader.read(spread)
     except BadSample as error:

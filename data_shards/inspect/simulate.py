@@ -14,12 +14,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.io.address import DEFAULT_CACHE_BYTES
 from data_shards.io.configuration import PositiveInt, configuration
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import TAR_BYTES
-from data_shards.storage import DEFAULT_CACHE_BYTES
 from data_shards.stream.order import Counted, EpochOrder, ShuffleQuality, shuffle_quality
 
 _SPLIT = "train"

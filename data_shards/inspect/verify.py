@@ -13,13 +13,13 @@ import numpy as np
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import member_extensions
-from data_shards.io.address import Address, Unreachable
+from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import sha256_of_file
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.errors import InputError, at_least, machine_fault
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import Pixels, npy_header
-from data_shards.storage import DEFAULT_CACHE_BYTES, ShardFiles, shard_files
+from data_shards.storage import ShardFiles, shard_files
 
 _EXTRAS = {"cls", "json"}  # extensions of members that are no images
 
@@ -41,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints each fault. Raises InputError where there are any."""
     at_least(1, processes=args.processes)
-    manifest = Manifest.load(args.shards, allow_pipe=args.allow_pipe)
-    address = Address(args.shards, allow_pipe=args.allow_pipe)
+    address = Address(Location(address=args.shards, allow_pipe=args.allow_pipe))
+    manifest = Manifest.load(address.location)
     faults = []
     images = 0
     with Progress("verify", sum(shard.count for shard in manifest.shards)) as bar:
@@ -68,7 +68,7 @@ def verify(manifest: Manifest, address: Address, *, processes: int) -> Iterator[
 
 
 def _faults_at(manifest: Manifest, address: Address, shard: Shard) -> list[str]:
-    files = shard_files(address, manifest, cache_bytes=DEFAULT_CACHE_BYTES, split=shard.split)
+    files = shard_files(address, manifest, split=shard.split)
     return list(faults_of(shard, manifest.pixels, files))
 
 
@@ -81,6 +81,8 @@ def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
         yield str(error)
         return
     except OSError as error:
+        if (of_machine := machine_fault(error, files.address_of(shard))) is not None:
+            raise of_machine from error
         yield f"{files.address_of(shard)}: cannot be opened ({error.strerror})"
         return
     with os.fdopen(handle, "rb"):
@@ -125,6 +127,8 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
                 total += image.sum((1, 2))
                 squares += (image * image).sum((1, 2))
     except (tarfile.TarError, OSError, EOFError) as error:
+        if (of_machine := machine_fault(error, shard.name)) is not None:
+            raise of_machine from error
         yield f"not a whole tar: {error}"
     for name in rows:
         yield f"{name} is missing"

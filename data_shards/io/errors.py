@@ -76,7 +76,9 @@ def machine_fault(error: BaseException, file: str | os.PathLike[str] | None = No
     if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
         return None
     named = error.filename if isinstance(error.filename, str | bytes) else file
-    return MachineFault(f"{os.fsdecode(named) if named else 'output'}: {_MACHINE_FAULTS[error.errno]}")
+    fault = MachineFault(f"{os.fsdecode(named) if named else 'output'}: {_MACHINE_FAULTS[error.errno]}")
+    fault.errno = error.errno
+    return fault
 
 
 @contextlib.contextmanager

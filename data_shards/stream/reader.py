@@ -4,12 +4,14 @@ Open shards and their indexes are kept for two windows and then forgotten, so me
 
 A sample that cannot be read - its shard is missing or truncated, its bytes do not have their checksum, it does not
 decode - is replaced by another sample of the split, which depends on the bad one and the manifest alone. Every reader
-of the sample, on any rank, gets the same replacement without communication.
+of the sample, on any rank, gets the same replacement without communication. A lost shard is tried again later. Faults
+of this machine, or a server that stays away, are no fault of the samples: they end the reading.
 """
 
 import hashlib
 import logging
 import os
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -18,12 +20,13 @@ from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.address import Unreachable
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault, machine_fault
 from data_shards.manifest import Checksum, Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import npy_header
 from data_shards.storage import ShardFiles
 
 _MOST_REPLACEMENTS_TRIED = 100
+_LOST_SECONDS = 60.0  # after which a lost shard is tried again; doubles each time
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +54,18 @@ class OpenShard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LostShard:
+    """A shard that could not be opened."""
+
+    reason: str
+    """Why, in one line."""
+    again: float
+    """When it is tried again, in seconds of time.monotonic()."""
+    seconds: float
+    """Until then from when it was tried last."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Images:
     """What was read."""
 
@@ -74,7 +89,7 @@ class Reader:
         self._starts = np.cumsum(counts) - counts  # (shards,), first sample of each shard
         self._files = files
         self._open: OrderedDict[int, OpenShard] = OrderedDict()
-        self._lost: dict[int, str] = {}  # shards that could not be opened, and why
+        self._lost: dict[int, LostShard] = {}
         self._renewed: set[int] = set()  # shards of which a damaged copy was discarded
         self._most_open = 2 * manifest.window + 1
         self._raw = manifest.pixels.encoding == "raw"
@@ -86,7 +101,10 @@ class Reader:
             os.close(self._open.popitem()[1].file)
 
     def read(self, samples: NDArray[np.int64]) -> Images:
-        """The images of `samples`, shape (B,). Raises BadSample where no replacement for one can be found either."""
+        """The images of `samples`, shape (B,).
+
+        Raises BadSample where no replacement for one can be found either, MachineFault where no sample is to blame.
+        """
         shards = np.searchsorted(self._starts, samples, side="right") - 1  # (B,)
         rows = samples - self._starts[shards]  # (B,)
         read = self._read_raw if self._raw else self._read_encoded
@@ -123,7 +141,8 @@ class Reader:
         try:
             return self._checked(self._shard(number), row)
         except BadSample:
-            if number in self._lost or number in self._renewed or not self._files.discard(self._shards[number]):
+            known = number in self._open and number not in self._renewed
+            if not known or not self._files.discard(self._shards[number]):
                 raise
         self._renewed.add(number)
         os.close(self._open.pop(number).file)
@@ -133,6 +152,8 @@ class Reader:
         try:
             data = os.pread(shard.file, shard.sizes[row], shard.offsets[row])
         except OSError as error:
+            if (fault := machine_fault(error, self._files.address_of(shard.shard))) is not None:
+                raise fault from error
             raise self._bad(shard, row, f"cannot be read ({error.strerror})") from error
         if shard.checksum(data) != shard.checksums[row]:
             raise self._bad(shard, row, "the bytes do not have their checksum; build the shards again")
@@ -161,6 +182,8 @@ class Reader:
                 os.preadv(shard.file, [image], shard.offsets[row])
                 if shard.checksum(image) != shard.checksums[row]:
                     bad.append(place)
+            except MachineFault:
+                raise
             except (BadSample, OSError):
                 bad.append(place)
         return pixels.reshape(len(rows), *self._pixels.shape), bad
@@ -182,13 +205,16 @@ class Reader:
         if (known := self._open.get(number)) is not None:
             self._open.move_to_end(number)
             return known
-        if (reason := self._lost.get(number)) is not None:
-            raise BadSample(reason)
+        lost = self._lost.get(number)
+        if lost is not None and time.monotonic() < lost.again:
+            raise BadSample(lost.reason)
         try:
             opened = self._open_shard(self._shards[number])
         except BadSample as error:
-            self._lost[number] = str(error)
+            seconds = _LOST_SECONDS if lost is None else 2 * lost.seconds
+            self._lost[number] = LostShard(reason=str(error), again=time.monotonic() + seconds, seconds=seconds)
             raise
+        self._lost.pop(number, None)
         self._open[number] = opened
         if len(self._open) > self._most_open:
             os.close(self._open.popitem(last=False)[1].file)
@@ -203,6 +229,8 @@ class Reader:
         except (Unreachable, InputError) as error:
             raise BadSample(str(error)) from error
         except OSError as error:
+            if (fault := machine_fault(error, address)) is not None:
+                raise fault from error
             raise BadSample(
                 f"{address}: cannot be opened ({error.strerror or error}); build the shards again"
             ) from error

@@ -73,7 +73,7 @@ def compared_images(run: MeasuredRun, question: DistanceQuestion, device: torch.
             mixture=f"{question.mixture}-{question.covariance}" if density.of_mixture else "",
             mixture_digest=loaded.digest,
         )
-    shards = run.config.data.shards
+    shards = run.config.data.location
     if question.source == "reconstruction":
         _require_images(run, question.split, n)
         images = reconstructed(model, from_shards(shards, question.split, n=n), device=device)
@@ -90,7 +90,7 @@ def half_of(run: MeasuredRun, split: str, half: int, *, seed: int) -> tuple[Imag
     n = run.manifest.num_samples(split) // (2 * BLOCK) * BLOCK
     if n == 0:
         raise InputError(f"{split} has fewer than {2 * BLOCK} images, too few for two halves", parameter="split")
-    return from_shards(run.config.data.shards, split, n=n, shuffle=True, seed=seed, offset=half * n), n
+    return from_shards(run.config.data.location, split, n=n, shuffle=True, seed=seed, offset=half * n), n
 
 
 def _require_images(run: MeasuredRun, split: str, n: int) -> None:
@@ -184,7 +184,7 @@ class Comparison:
         """The statistics of the real images on the other side."""
         split = self.protocol.split
         if self.protocol.source != "half":
-            shards, manifest = self.run.config.data.shards, self.run.manifest
+            shards, manifest = self.run.config.data.location, self.run.manifest
             return reference_statistics(
                 shards, manifest, split, self.extractor, ranks, keep_features=self.keep_features
             )

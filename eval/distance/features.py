@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from data_shards.io.address import Location
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
@@ -86,7 +87,7 @@ def add_over_ranks(statistics: FeatureStatistics, ranks: Ranks) -> FeatureStatis
 
 
 def reference_statistics(
-    shards: str,
+    shards: Location,
     manifest: Manifest,
     split: str,
     extractor: Extractor,
@@ -99,7 +100,9 @@ def reference_statistics(
     They come from the cache where the same were made before. Raises InputError for a split that is not there.
     """
     if split not in manifest.splits:
-        raise InputError(f"{split!r} is not in {shards}; use one of {', '.join(manifest.splits)}", parameter="split")
+        raise InputError(
+            f"{split!r} is not in {shards.address}; use one of {', '.join(manifest.splits)}", parameter="split"
+        )
     protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
     path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
     # The first process alone decides, so that all take the same way even if the file appears meanwhile.

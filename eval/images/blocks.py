@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_shards.io.address import Location
 from data_shards.io.errors import InputError
 from data_shards.io.partition import partition
 from data_shards.manifest import Manifest
@@ -72,7 +73,7 @@ def own_places(count: int, ranks: Ranks) -> range:
 
 
 def subset_blocks(
-    shards: str | Path, split: str, indices: np.ndarray, ranks: Ranks
+    shards: str | Path | Location, split: str, indices: np.ndarray, ranks: Ranks
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """This process's share of the images `indices`, block by block.
 

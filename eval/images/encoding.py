@@ -63,7 +63,7 @@ def _encode(run: MeasuredRun, split: str, ranks: Ranks) -> latents.Latents:
     """This process's share of the codes of a split."""
     n, dim = run.manifest.num_samples(split), run.model.latent_dim
     mine = blocks_of(n, ranks)
-    source = from_shards(run.config.data.shards, split, n=n)
+    source = from_shards(run.config.data.location, split, n=n)
     means, deviations, indices = [torch.zeros(0, dim)], [torch.zeros(0, dim)], [torch.zeros(0, dtype=torch.int64)]
     with Progress(f"encoding {split}, {run.weights} weights", n, show=ranks.is_main) as bar:
         for done, (ids, images) in enumerate(source(mine), start=1):

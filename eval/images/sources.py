@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from data_shards.io.address import Location
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
 from eval.run import MeasuredRun, mixture_digest
@@ -156,7 +158,7 @@ def generated(
 
 
 def from_shards(
-    shards: str, split: str, *, n: int, shuffle: bool = False, seed: int = 0, offset: int = 0
+    shards: str | Path | Location, split: str, *, n: int, shuffle: bool = False, seed: int = 0, offset: int = 0
 ) -> ImageSource:
     """n real images from position `offset`, a multiple of BLOCK, in the order of the source or of a seeded shuffle."""
 

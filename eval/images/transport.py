@@ -152,7 +152,7 @@ def fit_transport(
 
 def _real(run: MeasuredRun, blocks: range, n: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
     """Training images, (m, d) in [0, 1], a code of each, (m, D), and the summed square error of their mean images."""
-    source = from_shards(run.config.data.shards, run.config.data.train_split, n=n)
+    source = from_shards(run.config.data.location, run.config.data.train_split, n=n)
     images, codes, square = [], [], 0.0
     for block, (_, found) in zip(blocks, source(blocks), strict=True):
         x = found.to(ranks.device).float() / 255  # (B, C, H, W)
@@ -182,7 +182,7 @@ def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     """The directions in which training images vary most, (d, P) with orthonormal columns."""
     split = run.config.data.train_split
     n = min(_IMAGES_FOR_BASIS, run.manifest.num_samples(split))
-    source = from_shards(run.config.data.shards, split, n=n, shuffle=True, seed=seed)
+    source = from_shards(run.config.data.location, split, n=n, shuffle=True, seed=seed)
     blocks = range(-(-n // BLOCK))
     x = torch.cat([images.flatten(1).float() / 255 for _, images in source(blocks)])  # (n, d)
     directions = min(MOST_DIRECTIONS, n, x.shape[1])

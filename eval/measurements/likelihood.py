@@ -275,7 +275,7 @@ def _measured(
     mine = own_places(len(indices), ranks)
     with Progress(f"likelihood, {run.weights} weights", len(mine), show=ranks.is_main) as bar:
         bar.update(0)
-        for places, index, images in subset_blocks(run.config.data.shards, question.split, indices, ranks):
+        for places, index, images in subset_blocks(run.config.data.location, question.split, indices, ranks):
             noise = image_noise(question.seed, index.tolist(), question.samples, run.model.latent_dim)
             samples = sample_posterior(run.model, images, noise.to(ranks.device))
             table[places] = image_values(samples, run.model.pixels, densities).cpu()

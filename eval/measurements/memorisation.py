@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from data_shards.io.address import Location
 from data_shards.io.atomic import write_bytes
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
@@ -52,7 +53,7 @@ def _best(candidates: Nearest, k: int) -> Nearest:
     return Nearest(candidates.distance[rows, order], candidates.place[rows, order], candidates.image[rows, order])
 
 
-def nearest_images(queries: Tensor, shards: str | Path, split: str, *, k: int, ranks: Ranks) -> Nearest:
+def nearest_images(queries: Tensor, shards: str | Path | Location, split: str, *, k: int, ranks: Ranks) -> Nearest:
     """Searches a whole split, which is divided among the processes. queries: (Q, C, H, W) float32 in [0, 1].
 
     The result is the same on every process.
@@ -151,7 +152,7 @@ def _measured(
     ranks: Ranks,
 ) -> tuple[MemorisationResult, dict[str, Tensor]]:
     """The comparison, and the pictures that belong to it; the same on every process."""
-    shards, train_split, count = run.config.data.shards, run.config.data.train_split, question.images
+    shards, train_split, count = run.config.data.location, run.config.data.train_split, question.images
     train_codes = run.codes(train_split).mean
     z = mixture.sample(count, seeded_generator(question.seed, "memorisation", 0)).float()  # (N, D)
     transported = question.source == "transported"
@@ -174,7 +175,7 @@ def _held_out(run: MeasuredRun, question: MemorisationQuestion, ranks: Ranks, fi
     indices = subset_indices(run.manifest, question.split, question.images)
     images = torch.zeros(question.images, *run.model.image_shape)
     codes = torch.zeros(question.images, run.model.latent_dim)
-    for places, index, x in subset_blocks(run.config.data.shards, question.split, indices, ranks):
+    for places, index, x in subset_blocks(run.config.data.location, question.split, indices, ranks):
         posterior = run.model.encode(x)
         noise = image_noise(question.seed, index.tolist(), 1, run.model.latent_dim)[0].to(ranks.device)
         z = posterior.mean + posterior.std * noise

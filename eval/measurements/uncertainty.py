@@ -147,7 +147,7 @@ def predictions(run: MeasuredRun, question: UncertaintyQuestion, ranks: Ranks) -
     mine = own_places(len(indices), ranks)
     with Progress(f"uncertainty, {run.weights} weights", len(mine), show=ranks.is_main) as bar:
         bar.update(0)
-        for places, index, x in subset_blocks(run.config.data.shards, question.split, indices, ranks):
+        for places, index, x in subset_blocks(run.config.data.location, question.split, indices, ranks):
             posterior = model.encode(x)
             noise = image_noise(question.seed, index.tolist(), 1, model.latent_dim)[0].to(ranks.device)  # (B, D)
             decoded = model.decode(posterior.mean + posterior.std * noise)

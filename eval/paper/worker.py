@@ -43,7 +43,7 @@ class Worker:
         self.work, self.folder, self.ranks = work, Path(work.run), single(work.device)
         fields = {"runs": str(self.folder.parent), "name": self.folder.name, "device": work.device}
         self.config = load_config(work.config, dict(work.fields) | fields)
-        data = Manifest.load(self.config.data.shards).hash
+        data = Manifest.load(self.config.data.location).hash
         fresh = Record(configuration=configuration_hash(self.config), data=data, commit=commit())
         found = read_record(self.folder)
         same = found is not None and (found.configuration, found.data) == (fresh.configuration, fresh.data)

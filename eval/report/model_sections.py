@@ -41,7 +41,7 @@ def mixture_latents(mixture: MixtureDensity) -> Tensor:
 def evenly_spaced_images(run: MeasuredRun, split: str, ranks: Ranks) -> Tensor:
     """Images of a split, evenly spaced, (N, C, H, W) float32 in [0, 1]; N is WALK_IMAGES where there are as many."""
     indices = subset_indices(run.manifest, split, min(WALK_IMAGES, run.manifest.num_samples(split)))
-    return torch.cat([images for _, _, images in subset_blocks(run.config.data.shards, split, indices, ranks)])
+    return torch.cat([images for _, _, images in subset_blocks(run.config.data.location, split, indices, ranks)])
 
 
 def picture(data: bytes, caption: str, scale: Scale | None = None) -> Picture:

@@ -13,8 +13,9 @@ import pytest
 import torch
 from support.shard_cases import ArraySource, build_arrays
 
+from data_shards.io.address import Location
 from data_shards.io.disk import locked
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 
@@ -105,7 +106,7 @@ def test_the_cache_never_exceeds_its_limit(served, uneven_shards, cache):
     address, requests, _ = served
     shards = Manifest.load(uneven_shards).shards_of("train")
     limit = sum(sorted(shard.bytes for shard in shards)[-3:])  # one window of three
-    stream = ShardStream(address, split="train", global_batch=8, cache_bytes=limit)
+    stream = ShardStream(Location(address=address, cache_bytes=limit), split="train", global_batch=8)
     local = ShardStream(uneven_shards, split="train", global_batch=8)
     for _ in range(2):
         for batch, expected in zip(stream, local, strict=True):
@@ -118,7 +119,7 @@ def test_the_cache_never_exceeds_its_limit(served, uneven_shards, cache):
 
 def test_a_cache_too_small_for_one_window_is_refused(served):
     with pytest.raises(InputError, match="cache_bytes: 1000 is less than"):
-        ShardStream(served[0], split="train", global_batch=8, cache_bytes=1000)
+        ShardStream(Location(address=served[0], cache_bytes=1000), split="train", global_batch=8)
 
 
 def test_a_download_with_a_wrong_checksum_is_tried_again(served, uneven_shards):
@@ -132,7 +133,7 @@ def test_a_shard_that_stays_wrong_stops_the_stream_and_is_named(served, cache):
     address, _, spoiled = served
     spoiled["train-000002.tar"] = 1000
     with pytest.raises(InputError, match=r"train-000002\.tar: does not have the sha256"):
-        epoch(address)
+        epoch(Location(address=address, patience_seconds=1))
     assert not list(cache.glob("*/train-000002.tar"))
 
 
@@ -159,8 +160,8 @@ def test_what_a_killed_process_left_of_a_download_is_removed(served, cache):
 
 
 def test_a_server_that_is_not_there_is_reported(tmp_path):
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/manifest\.json: cannot be read"):
-        Manifest.load("http://127.0.0.1:9")
+    with pytest.raises(MachineFault, match=r"http://127\.0\.0\.1:9/manifest\.json: cannot be read"):
+        Manifest.load(Location(address="http://127.0.0.1:9", patience_seconds=0))
 
 
 def test_a_full_disk_under_the_cache_is_a_clear_stop(served, tmp_path, monkeypatch):
@@ -171,7 +172,7 @@ def test_a_full_disk_under_the_cache_is_a_clear_stop(served, tmp_path, monkeypat
         pytest.skip("a small disk can only be mounted by root")
     monkeypatch.setenv("SIGMA_VAE_CACHE", str(small))
     try:
-        with pytest.raises(InputError, match="the disk of the shard cache is full"):
+        with pytest.raises(MachineFault, match=r"the disk is full.*data\.cache_bytes.*data\.cache_dir"):
             epoch(served[0])
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
@@ -181,12 +182,12 @@ def test_a_shell_command_is_refused_unless_allowed(uneven_shards):
     address = f"pipe:cat {uneven_shards}/{{}}"
     with pytest.raises(InputError, match="runs a shell command"):
         ShardStream(address, split="train", global_batch=32)
-    assert same(epoch(address, allow_pipe=True), epoch(uneven_shards))
+    assert same(epoch(Location(address=address, allow_pipe=True)), epoch(uneven_shards))
 
 
 def test_a_shell_command_without_a_place_for_the_name_is_refused():
     with pytest.raises(InputError, match="where the file name goes"):
-        Manifest.load("pipe:cat shards/manifest.json", allow_pipe=True)
+        Manifest.load(Location(address="pipe:cat shards/manifest.json", allow_pipe=True))
 
 
 def test_s3_gives_the_local_stream(uneven_shards, monkeypatch):
@@ -221,4 +222,4 @@ def test_shards_of_different_content_do_not_mix_in_one_cache(served, tmp_path, u
     build_arrays(other, ArraySource({"train": 40}), shard_images=20, window=3)
     epoch(served[0])
     address = f"pipe:cat {other}/{{}}"
-    assert same(epoch(address, allow_pipe=True), epoch(other))
+    assert same(epoch(Location(address=address, allow_pipe=True)), epoch(other))

@@ -105,11 +105,18 @@ class Config:
 
 
 # These say where and how a run is carried out, not what is learnt: a run may be resumed with other values.
-FREE_TO_CHANGE = ("runs", "device", "data.shards", "data.workers", "data.substitutes", "engine", "checkpoint", "log")
+FREE_TO_CHANGE = (
+    "runs",
+    "device",
+    *(f"data.{name}" for name in ("shards", "workers", "substitutes", "patience_seconds", "cache_bytes", "cache_dir")),
+    "engine",
+    "checkpoint",
+    "log",
+)
 
 # Fields that came later, with the values at which a run is what it was before them. A run folder without the field has
 # this value, and kept measurements know a run with this value by the same hash.
-ADDED_FIELDS: dict[str, Any] = {"stage1.min_images": 0, "stage2.min_images": 0}
+ADDED_FIELDS: dict[str, Any] = {"stage1.min_images": 0, "stage2.min_images": 0, "data.flip": False}
 
 # The names that fields had in the first run folders.
 OLD_NAMES = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from data_shards.io.address import DEFAULT_CACHE_BYTES, DEFAULT_PATIENCE_SECONDS, Location
 from data_shards.io.configuration import (
     Fraction,
     Int,
@@ -52,12 +53,30 @@ class DataConfig:
     """Reader processes beside each training process; 0 reads ahead in a thread."""
     substitutes: NonNegativeInt = 16
     """Unreadable images that may be replaced by readable ones over the whole run before it stops; 0 allows none."""
+    flip: bool = False
+    """Mirrors each training image, left to right, with probability 1/2, drawn anew each epoch by image and seed."""
+    patience_seconds: NonNegativeFloat = DEFAULT_PATIENCE_SECONDS
+    """How long a fault of the server of remote shards is waited out, each time one begins; 0 waits for none."""
+    cache_bytes: PositiveInt = DEFAULT_CACHE_BYTES
+    """Most bytes of the local copies of remote shards, for all processes of a node and all data sets together."""
+    cache_dir: PathText = ""
+    """Folder of these copies; empty: `shards` in the user's cache folder."""
 
     def __post_init__(self) -> None:
         if self.train_split == self.valid_split:
             raise InputError(
                 f"{self.valid_split!r} is the training split too; use a held-out split", parameter="valid_split"
             )
+
+    @property
+    def location(self) -> Location:
+        """Where the shards are and how they are read: what `ShardStream` and `Manifest.load` take."""
+        return Location(
+            address=self.shards,
+            patience_seconds=self.patience_seconds,
+            cache_bytes=self.cache_bytes,
+            cache_dir=self.cache_dir,
+        )
 
 
 @configuration

@@ -106,7 +106,7 @@ class MixtureCost:
 def estimate_cost(run: str | Path, components: Sequence[int]) -> MixtureCost:
     """The cost of one fit for each number of components. Raises InputError where run or shards are missing."""
     config = load_config(run)
-    model, manifest = load_model(run), Manifest.load(config.data.shards)
+    model, manifest = load_model(run), Manifest.load(config.data.location)
     codes = sum(manifest.num_samples(split) for split in ("train", "valid") if split in manifest.splits)
     dim = model.latent_dim
     fits = sum(2.0 * codes * k * dim**2 * _ITERATIONS for k in components)

@@ -58,7 +58,7 @@ def open_run_folder(config: Config, ranks: Ranks) -> OpenedRun:
 
 
 def _checked_manifest(config: Config) -> Manifest:
-    manifest = Manifest.load(config.data.shards)
+    manifest = Manifest.load(config.data.location)
     for field in ("train_split", "valid_split"):
         split = getattr(config.data, field)
         if split not in manifest.splits or manifest.num_samples(split) == 0:

@@ -101,7 +101,7 @@ def _reconstructions(
     training = model.training
     model.eval()
     stream = ShardStream(
-        data.shards,
+        data.location,
         split=split,
         global_batch=data.global_batch,
         rank=ranks.rank,
