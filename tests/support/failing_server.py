@@ -29,12 +29,13 @@ class FailingServer:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._server: http.server.ThreadingHTTPServer | None = None
-        self._listen(0)
+        self.listen(0)
         assert self._server is not None
         self.port = self._server.server_port
         self.address = f"http://127.0.0.1:{self.port}"
 
-    def _listen(self, port: int) -> None:
+    def listen(self, port: int) -> None:
+        """Begins to serve at a port; 0 takes a free one."""
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
@@ -58,7 +59,7 @@ class FailingServer:
         self._server.shutdown()
         self._server.server_close()
         time.sleep(self.seconds)
-        self._listen(self.port)
+        self.listen(self.port)
 
     def close(self) -> None:
         """Ends the server and all it holds."""
@@ -76,9 +77,9 @@ class FailingServer:
         if isinstance(self.behind, Path):
             file = self.behind / path.rpartition("/")[2]
             return (200, {}, file.read_bytes()) if file.is_file() else (404, {}, b"")
-        request = urllib.request.Request(self.behind + path, headers=headers)  # noqa: S310
+        request = urllib.request.Request(self.behind + path, headers=headers)
         try:
-            with urllib.request.urlopen(request) as answer:  # noqa: S310
+            with urllib.request.urlopen(request) as answer:
                 return answer.status, dict(answer.headers), answer.read()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read()
