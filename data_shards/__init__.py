@@ -9,8 +9,8 @@ The rooms, from the top; each imports only what stands below it:
 
     __main__    the list of commands
     inspect     the commands verify, info and simulate
-    stream      `order` decides which sample is where in an epoch, `reader` reads and checks samples, `stream` is what
-                training uses
+    stream      `order` decides which sample is where in an epoch, `reader` reads and checks samples, `loader` loads a
+                rank's part of a batch, here or in `processes`, and `stream` is what training uses
     build       `writer` writes a tar and its index, `builder` does so in parallel and writes the manifest last,
                 `request` is what to build and the table of data sets known by name, `command` its command line
     storage     where the stream reads shards: a local folder, or a bounded cache of remote ones

@@ -270,12 +270,12 @@ class Prefetcher:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Ends the threads after what they are fetching now."""
+        """Ends the threads after what they are fetching now; does not wait where that takes long."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join()
+            thread.join(timeout=0.5)
 
     def _work(self) -> None:
         while True:

@@ -63,9 +63,12 @@ class BatchLoader:
         return min(start - start % size + size, self._num_samples)
 
     def close(self) -> None:
-        """Closes the reader's files, after what is being loaded now."""
-        with self._one_at_a_time:
-            self._reader.close()
+        """Closes the reader's files, after what is being loaded now; leaves them open where that waits for a server."""
+        if self._one_at_a_time.acquire(timeout=1.0):
+            try:
+                self._reader.close()
+            finally:
+                self._one_at_a_time.release()
 
     def load(self, epoch: int, start: int) -> Loaded:
         """This rank's part of the global batch that begins at `start` of `epoch`. Raises MachineFault."""

@@ -132,7 +132,8 @@ class ShardStream:
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = divmod(self.position, self.num_samples)
         order = self._loader.order_of(epoch)
-        ahead, prefetcher = self._start(), self._start_prefetcher()
+        ahead = self._start()
+        prefetcher = self._prefetcher
         waiting: deque[tuple[int, Future[Loaded]]] = deque()
         places = self._loader.starts(start)
         window = -1
@@ -159,10 +160,7 @@ class ShardStream:
         """Ends threads and reader processes, closes files. Iterating again starts them anew."""
         if self._end is not None:
             self._end()
-        self._ahead, self._processes = None, []
-        if self._prefetcher is not None:
-            self._prefetcher.close()
-            self._prefetcher = None
+        self._ahead, self._processes, self._prefetcher = None, [], None
         self._loader.close()
 
     def _start(self) -> Ahead:
@@ -172,14 +170,11 @@ class ShardStream:
                 for _ in range(self._workers)
             ]
             self._ahead = Ahead([reader.load for reader in self._processes] or [self._loader.load])
-            self._end = weakref.finalize(self, _end, self._ahead, self._processes)
+            if isinstance(self._files, ShardCache):
+                shards = self.manifest.shards_of(self._reading.split)
+                self._prefetcher = Prefetcher(self._files, shards, self._location.cache_bytes)
+            self._end = weakref.finalize(self, _end, self._ahead, self._processes, self._prefetcher)
         return self._ahead
-
-    def _start_prefetcher(self) -> Prefetcher | None:
-        if self._prefetcher is None and isinstance(self._files, ShardCache):
-            shards = self.manifest.shards_of(self._reading.split)
-            self._prefetcher = Prefetcher(self._files, shards, self._location.cache_bytes)
-        return self._prefetcher
 
     def _accepted(self, loaded: Loaded, epoch: int, start: int) -> Batch:
         self.substituted += len(loaded.faults)
@@ -196,7 +191,9 @@ class ShardStream:
         )
 
 
-def _end(ahead: Ahead, processes: list[ReaderProcess]) -> None:
+def _end(ahead: Ahead, processes: list[ReaderProcess], prefetcher: Prefetcher | None) -> None:
     ahead.close()
+    if prefetcher is not None:
+        prefetcher.close()
     for reader in processes:
         reader.close()

@@ -193,6 +193,7 @@ def test_a_shell_command_without_a_place_for_the_name_is_refused():
 def test_s3_gives_the_local_stream(uneven_shards, monkeypatch):
     import boto3
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -206,6 +207,7 @@ def test_s3_gives_the_local_stream(uneven_shards, monkeypatch):
             "AWS_DEFAULT_REGION": "us-east-1",
         }.items():
             monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # another test's, of another endpoint
         client = boto3.client("s3", endpoint_url=endpoint)
         client.create_bucket(Bucket="images")
         for path in uneven_shards.iterdir():

@@ -182,6 +182,6 @@ def test_a_reader_imports_no_torch():
 def test_a_defect_in_a_reader_keeps_its_traceback(uneven_shards, monkeypatch):
     stream = ShardStream(uneven_shards, split="train", global_batch=8, workers=1)
     monkeypatch.setattr(stream._loader, "starts", lambda start: iter([10**9]))
-    with pytest.raises(RuntimeError, match=r"in a reader process:\n(.|\n)*positions"):
+    with pytest.raises(RuntimeError, match=r"in a reader process:\nTraceback"):
         list(stream)
     stream.close()
