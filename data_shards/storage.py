@@ -106,7 +106,7 @@ class ShardCache:
             self._folder = self._root / manifest.hash[:16]
             self._folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
-            raise InputError(f"{error.filename} is not a folder; use one (data.cache_dir)", "cache_dir") from error
+            raise InputError(f"{self._root} is not a folder; use one (data.cache_dir)", "cache_dir") from error
         except OSError as error:
             raise self._explained(error, asked) from error
 

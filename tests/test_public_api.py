@@ -8,7 +8,7 @@ import pytest
 from support.running import ROOT
 
 PUBLIC = {
-    "data_shards": ["InputError", "Manifest", "ShardStream", "build_shards"],
+    "data_shards": ["InputError", "Location", "MachineFault", "Manifest", "ShardStream", "build_shards"],
     "trainer": ["Config", "load_config", "train"],
     "trainer.mixture": ["GaussianMixture"],
     "eval": [

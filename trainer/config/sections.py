@@ -59,7 +59,7 @@ class DataConfig:
     """How long a fault of the server of remote shards is waited out, each time one begins; 0 waits for none."""
     cache_bytes: PositiveInt = DEFAULT_CACHE_BYTES
     """Most bytes of the local copies of remote shards, for all processes of a node and all data sets together."""
-    cache_dir: PathText = ""
+    cache_dir: PathText | Literal[""] = ""
     """Folder of these copies; empty: `shards` in the user's cache folder."""
 
     def __post_init__(self) -> None:
