@@ -17,6 +17,7 @@ The rooms, from the top; each imports only what stands below it:
     sources     data sets as their authors distribute them
     manifest, pixels
                 the format of shards
+    decoding    the bytes of one image file to 8-bit pixels: which formats, depth, colour, orientation, transparency
     io          what all packages share: errors, configurations, atomic files, addresses, locks, tables, progress
 """
 

@@ -8,6 +8,7 @@ Everything else is a defect of ours and keeps its traceback.
 import argparse
 import contextlib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -115,6 +116,8 @@ def command(main: Callable[[], None]) -> int:
     a fault of the machine.
     """
     _options.clear()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
     try:
         main()
     except InputError as error:

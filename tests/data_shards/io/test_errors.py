@@ -1,6 +1,7 @@
 """One-line errors of commands."""
 
 import errno
+import io
 import os
 import pickle
 
@@ -104,6 +105,13 @@ def test_a_command_names_its_own_option_for_the_parameter(words, parameter, line
 
     assert command(main) == 2
     assert capsys.readouterr().err == line
+
+
+def test_a_command_prints_file_names_of_any_bytes(monkeypatch):
+    terminal = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(terminal, encoding="utf-8", write_through=True))
+    assert command(lambda: print(os.fsdecode(b"caf\xe9.png"))) == 0
+    assert terminal.getvalue() == b"caf\\udce9.png\n"
 
 
 def test_options_of_a_former_command_are_forgotten(capsys):
