@@ -9,10 +9,12 @@ Several files may be given, the later ones over the earlier ones, and every fiel
 
 import argparse
 import contextlib
+import os
 import sys
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
@@ -69,9 +71,8 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
     known_fields = leaf_fields(Config)
     given = {name.removeprefix(_FIELD): word for name, word in vars(arguments).items() if name.startswith(_FIELD)}
     try:
-        config = from_files(
-            arguments.config, {name: value_of(word, known_fields[name], name) for name, word in given.items()}
-        )
+        asked = {name: value_of(word, known_fields[name], name) for name, word in given.items()}
+        config = from_files(arguments.config, _where_the_run_lies(arguments.config) | asked)
     except InputError as error:
         if error.parameter not in given:
             raise
@@ -83,6 +84,14 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         print_folder=arguments.print_folder,
         steal_lock=arguments.steal_lock,
     )
+
+
+def _where_the_run_lies(files: Sequence[str]) -> dict[str, str]:
+    """Name and place of the run whose own config.yaml was given last: its folder may have been renamed or moved."""
+    folder = Path(os.path.abspath(files[-1])).parent if files else Path()
+    if not files or Path(files[-1]).name != "config.yaml" or not (folder / "checkpoints").is_dir():
+        return {}
+    return {"name": folder.name, "runs": str(folder.parent)}
 
 
 def command_line_parser() -> OneLineParser:

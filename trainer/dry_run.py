@@ -16,7 +16,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved, resolved_model
-from trainer.config.config import Config, differences, load_config
+from trainer.config.config import Config, differences, extended, load_config
 from trainer.device import planned_device
 from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
@@ -104,7 +104,8 @@ def missing(config: Config) -> list[str]:
             if split not in manifest.splits:
                 found.append(f"data.{field}: {config.data.shards} has no split {split!r}; use one of {manifest.splits}")
     new = config if shape is None else resolved(config, shape)
-    if (config.folder / "config.yaml").exists() and (changed := differences(load_config(config.folder), new)):
+    started = (config.folder / "config.yaml").exists()
+    if started and (changed := differences(extended(load_config(config.folder), new), new)):
         found.append(
             f"{config.folder / 'config.yaml'}: the run was started with another configuration ({'; '.join(changed)}); "
             "restore these fields or choose another name"

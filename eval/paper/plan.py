@@ -268,7 +268,7 @@ def configuration_hash(config: Config) -> str:
     """16 hexadecimal digits of everything that decides what is learnt."""
     # Kept measurements know their training by this hash of the fields' first names.
     content = as_first_written(to_dict(config))
-    for name in ("name", *FREE_TO_CHANGE):
+    for name in FREE_TO_CHANGE:
         section, _, field = name.rpartition(".")
         (content[section] if section else content).pop(field, None)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -106,6 +106,7 @@ class Config:
 
 # These say where and how a run is carried out, not what is learnt: a run may be resumed with other values.
 FREE_TO_CHANGE = (
+    "name",
     "runs",
     "device",
     *(f"data.{name}" for name in ("shards", "workers", "substitutes", "patience_seconds", "cache_bytes", "cache_dir")),
@@ -233,6 +234,13 @@ def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, 
 def to_yaml(config: Config) -> str:
     """The text of config.yaml."""
     return dump_yaml(to_dict(config))
+
+
+def extended(old: Config, new: Config) -> Config:
+    """`old` with the longer last stage that `new` may have: a run, finished or not, may go on with it."""
+    last = "stage2" if new.two_stages else "stage1"
+    asked, had = getattr(new, last).max_epochs, getattr(old, last).max_epochs
+    return dataclasses.replace(old, **{last: dataclasses.replace(getattr(old, last), max_epochs=max(asked, had))})
 
 
 def differences(old: Config, new: Config) -> list[str]:

@@ -9,9 +9,10 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
-from trainer.config.config import Config, differences, load_config, to_yaml
+from trainer.config.config import Config, differences, extended, load_config, to_yaml
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
+from trainer.run_folder.agreement import refuse_different_checkpoints, refuse_different_runs, require_shared_folder
 from trainer.run_folder.checkpoint import (
     Checkpoint,
     RunState,
@@ -52,8 +53,12 @@ def open_run_folder(config: Config, ranks: Ranks) -> OpenedRun:
     """
     manifest = ranks.agree(lambda: _checked_manifest(config))
     config = resolved(config, manifest.image_shape)
+    refuse_different_runs(config, manifest, ranks)
+    require_shared_folder(config.folder, ranks)
     started = ranks.agree(lambda: _was_started(config))
-    saved, damaged = ranks.agree(lambda: _resume(config, manifest) if started else _begin(config, ranks))
+    saved, damaged = ranks.agree(lambda: _resume(config, manifest) if started else (None, ()))
+    refuse_different_checkpoints(saved, ranks)
+    ranks.agree(lambda: _write_configuration(config) if ranks.is_main else None)
     return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged)
 
 
@@ -72,7 +77,7 @@ def _was_started(config: Config) -> bool:
     path = config.folder / "config.yaml"
     if not path.exists():
         return False
-    changed = differences(load_config(config.folder), config)
+    changed = differences(extended(load_config(config.folder), config), config)
     if changed:
         raise InputError(
             f"{path}: the run was started with another configuration ({'; '.join(changed)}); "
@@ -81,11 +86,12 @@ def _was_started(config: Config) -> bool:
     return True
 
 
-def _begin(config: Config, ranks: Ranks) -> tuple[None, tuple[str, ...]]:
-    if ranks.is_main:
-        config.folder.mkdir(parents=True, exist_ok=True)
-        write_text(config.folder / "config.yaml", to_yaml(config))
-    return None, ()
+def _write_configuration(config: Config) -> None:
+    """Writes config.yaml of a new run, or of one whose last stage is longer than before."""
+    path = config.folder / "config.yaml"
+    if path.exists() and extended(old := load_config(config.folder), config) == old:
+        return
+    write_text(path, to_yaml(config))
 
 
 def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint | None, tuple[str, ...]]:

@@ -23,6 +23,8 @@ class Stages:
         self.configs, self.train_images = configs, train_images
         self.state = saved.stages if saved is not None else StageState()
         self.images = saved.images if saved is not None else 0
+        if self.is_last and self.state.ended == "cap" and self.state.images < self.cap:
+            self.state = replace(self.state, ended="")  # the cap was raised
 
     @property
     def config(self) -> StageConfig:

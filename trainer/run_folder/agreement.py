@@ -1,0 +1,77 @@
+"""What the processes of a training must have alike before it starts: configuration, shards, run folder.
+
+Machines may have the shards and the run folder under other paths; what lies there must be the same.
+"""
+
+import contextlib
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from data_shards.io.errors import InputError
+from data_shards.manifest import Manifest
+from trainer.config.config import Config, to_dict
+from trainer.process_group import Ranks
+from trainer.run_folder.checkpoint import Checkpoint
+
+# Fields that may suit each machine.
+_OF_A_MACHINE = ("runs", "data.shards", "data.workers", "data.cache_dir", "data.cache_bytes", "data.patience_seconds")
+# A shared file system may show a new file on other machines after some seconds.
+_SECONDS_UNTIL_SHOWN = 10.0
+
+
+def refuse_different_runs(config: Config, manifest: Manifest, ranks: Ranks) -> None:
+    """Raises InputError where the processes have other configurations or shard sets; every process calls it."""
+    facts = {name: str(value) for name, value in _leaves(to_dict(config), "") if name not in _OF_A_MACHINE}
+    facts["shard set"] = manifest.hash[:12]
+    ranks.refuse_differences(facts, "start all processes with the same options, on copies of one shard set")
+
+
+def refuse_different_checkpoints(saved: Checkpoint | None, ranks: Ranks) -> None:
+    """Raises InputError where the processes would go on from different checkpoints; every process calls it."""
+    facts = {"checkpoint": f"{saved.state.images} images" if saved else "none"}
+    ranks.refuse_differences(facts, "wait until all machines see the same files in the run folder, then start again")
+
+
+def require_shared_folder(folder: Path, ranks: Ranks) -> None:
+    """Makes `folder` where it is missing, and raises InputError where a process does not see what the first one writes.
+
+    Every process calls it.
+    """
+    is_new = ranks.is_main and not folder.exists()
+    ranks.agree(lambda: folder.mkdir(parents=True, exist_ok=True) if ranks.is_main else None)
+    if ranks.meeting is None:
+        return
+    token = ranks.meeting.exchange({"token": secrets.token_hex(8)})[0]["token"]
+    sign = folder / f".start-{token}"
+    try:
+        ranks.agree(lambda: sign.touch() if ranks.is_main else None)
+        ranks.agree(lambda: _await_sign(sign))
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                sign.unlink(missing_ok=True)
+                folder.rmdir()
+        raise
+    finally:
+        if ranks.is_main:
+            sign.unlink(missing_ok=True)
+
+
+def _await_sign(sign: Path) -> None:
+    deadline = time.monotonic() + _SECONDS_UNTIL_SHOWN
+    while not sign.exists():
+        if time.monotonic() > deadline:
+            raise InputError(
+                f"{sign.parent} is not the folder that rank 0 writes to; use one on a disk that all machines share",
+                parameter="runs",
+            )
+        time.sleep(0.1)
+
+
+def _leaves(content: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in content.items():
+        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
+    return found
