@@ -1,0 +1,62 @@
+"""MLflow. Its own variables choose where to: MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME; else RUN/mlflow."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+from mlflow.entities import Metric, Param
+from torch import Tensor
+from torchvision.io import encode_png
+
+from trainer.run_folder.trackers.identity import identity
+from trainer.run_folder.trackers.tracker import TrackedRun
+
+_EXPERIMENT = "two-stage-sigma-vae"
+_LONGEST_PARAM = 500
+
+
+class MLflow:
+    """One run of MLflow for one run folder, which each start goes on with."""
+
+    def __init__(self, run: TrackedRun) -> None:
+        local = (run.folder / "mlflow").resolve().as_uri()
+        # MLflow wants to be told that its plain files are meant and no data base.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+        self._client = mlflow.MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", local))
+        self._folder = run.folder
+        self._id = identity(run.folder, "mlflow", lambda: self._new(run.name))
+        self._client.update_run(self._id, status="RUNNING")
+        known = self._client.get_run(self._id).data.params
+        changed = {
+            name: str(value)[:_LONGEST_PARAM] for name, value in run.settings.items() if name not in known
+        }
+        self._client.log_batch(self._id, params=[Param(name, value) for name, value in changed.items()])
+
+    def _new(self, name: str) -> str:
+        wanted = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
+        found = self._client.get_experiment_by_name(wanted)
+        experiment = found.experiment_id if found is not None else self._client.create_experiment(wanted)
+        return str(self._client.create_run(experiment, run_name=name).info.run_id)
+
+    def numbers(self, values: Mapping[str, float], images: int) -> None:
+        """Numbers over images."""
+        now = int(time.time() * 1000)
+        self._client.log_batch(self._id, metrics=[Metric(name, value, now, images) for name, value in values.items()])
+
+    def pictures(self, pictures: Mapping[str, Tensor], images: int) -> None:
+        """PNG files named by images."""
+        for name, picture in pictures.items():
+            path = Path(name)
+            content = bytes(encode_png(picture).numpy())
+            local = self._folder / f".{path.name}-{images:012d}.png"
+            local.write_bytes(content)
+            try:
+                self._client.log_artifact(self._id, str(local), str(path))
+            finally:
+                local.unlink()
+
+    def close(self) -> None:
+        """Ends this start of the run."""
+        self._client.set_terminated(self._id)
