@@ -3,7 +3,6 @@
 Machines may have the shards and the run folder under other paths; what lies there must be the same.
 """
 
-import contextlib
 import secrets
 import time
 from pathlib import Path
@@ -35,12 +34,7 @@ def refuse_different_checkpoints(saved: Checkpoint | None, ranks: Ranks) -> None
 
 
 def require_shared_folder(folder: Path, ranks: Ranks) -> None:
-    """Makes `folder` where it is missing, and raises InputError where a process does not see what the first one writes.
-
-    Every process calls it.
-    """
-    is_new = ranks.is_main and not folder.exists()
-    ranks.agree(lambda: folder.mkdir(parents=True, exist_ok=True) if ranks.is_main else None)
+    """Raises InputError where a process does not see what the first one writes into `folder`; every process calls it."""
     if ranks.meeting is None:
         return
     token = ranks.meeting.exchange({"token": secrets.token_hex(8)})[0]["token"]
@@ -48,12 +42,6 @@ def require_shared_folder(folder: Path, ranks: Ranks) -> None:
     try:
         ranks.agree(lambda: sign.touch() if ranks.is_main else None)
         ranks.agree(lambda: _await_sign(sign))
-    except BaseException:
-        if is_new:
-            with contextlib.suppress(OSError):
-                sign.unlink(missing_ok=True)
-                folder.rmdir()
-        raise
     finally:
         if ranks.is_main:
             sign.unlink(missing_ok=True)

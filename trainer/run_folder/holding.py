@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from data_shards.io.errors import InputError
 from data_shards.io.lease import Lease, lease
 from trainer.process_group import Ranks
 
@@ -29,7 +30,10 @@ def held_by_main(folder: Path, ranks: Ranks, name: str = "", *, steal: bool = Fa
 @contextlib.contextmanager
 def _made(folder: Path) -> Iterator[None]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder} cannot be made, as {error.filename} is a file", parameter="runs") from error
     try:
         yield
     finally:

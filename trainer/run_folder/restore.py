@@ -91,6 +91,7 @@ def _write_configuration(config: Config) -> None:
     path = config.folder / "config.yaml"
     if path.exists() and extended(old := load_config(config.folder), config) == old:
         return
+    config.folder.mkdir(parents=True, exist_ok=True)
     write_text(path, to_yaml(config))
 
 

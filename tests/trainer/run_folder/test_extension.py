@@ -9,7 +9,8 @@ from trainer.__main__ import read_command_line
 from trainer.config.config import load_config
 from trainer.loop import train as run_training
 
-SHORT = {"stage1__max_epochs": 0.5, "stage2__max_epochs": 0.2}
+# A cosine schedule would run to the new end, so that learning rates before the old end were others.
+SHORT = {"stage1__max_epochs": 0.5, "stage2__max_epochs": 0.2, "optimiser__schedule": "constant"}
 LONG = SHORT | {"stage2__max_epochs": 0.4}
 
 

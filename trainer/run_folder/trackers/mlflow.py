@@ -29,9 +29,7 @@ class MLflow:
         self._id = identity(run.folder, "mlflow", lambda: self._new(run.name))
         self._client.update_run(self._id, status="RUNNING")
         known = self._client.get_run(self._id).data.params
-        changed = {
-            name: str(value)[:_LONGEST_PARAM] for name, value in run.settings.items() if name not in known
-        }
+        changed = {name: str(value)[:_LONGEST_PARAM] for name, value in run.settings.items() if name not in known}
         self._client.log_batch(self._id, params=[Param(name, value) for name, value in changed.items()])
 
     def _new(self, name: str) -> str:
