@@ -45,7 +45,7 @@ def digits_run(tmp_path_factory, digits_shards) -> Path:
         "stage2.check_images": 1000,
         "optimiser.learning_rate": 0.005,
         "log.every_images": 250,
-        "log.tensorboard": False,
+        "log.to": [],
     }
     run = train(load_config(None, fields))
     for command in (

@@ -23,6 +23,7 @@ from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.log import Listener
 from trainer.run_folder.restore import open_run_folder
 from trainer.run_folder.saver import CheckpointSaver
+from trainer.run_folder.trackers.tracker import require_trackers
 from trainer.updates.learner import Learner
 from trainer.updates.reporter import Meter, Reporter, profiler
 from trainer.updates.stages import Stages
@@ -49,6 +50,7 @@ def train(config: Config, listener: Listener | None = None, *, steal_lock: bool 
         config.require_device(ranks.device.type)
         if ranks.device.type == "cpu":
             keep_freed_memory()
+        ranks.agree(lambda: require_trackers(config.log.to))
         opened = open_run_folder(config, ranks)
         config = opened.config
         train_images = opened.manifest.num_samples(config.data.train_split)
@@ -129,8 +131,9 @@ class Training:
             self.update_done()
 
             check = stages.advance(batch.count)
+            self.reporter.update_done(meter, learner)
             if check or self._crossed(config.log.every_images, batch) or meter.must_read():
-                self.reporter.updates(meter.read(learner.model))
+                self.reporter.updates(meter.read(learner))
             if check:
                 self._check()
             if stages.complete:
@@ -175,6 +178,8 @@ class Training:
         collapsed = self.stages.state.stage == 1 and self.learner.model.dataset_variance < minimum
         self.stages.check(measured.elbo, collapsed=collapsed)
         self.reporter.check(measured)
+        if self.config.log.to:
+            self.reporter.pictures(self.learner.pictures())
         if self.stages.state.ended:
             before = before.copied()  # the end of a stage changes weights
             try:

@@ -25,7 +25,7 @@ FIELDS: dict[str, Any] = {
     "stage2.check_images": 100000,
     "checkpoint.every_images": 100000,
     "log.every_images": 240,
-    "log.tensorboard": "false",
+    "log.to": "[]",
 }
 
 

@@ -23,7 +23,7 @@ FAST: dict[str, Any] = {
     "stage2.eps": 0,
     "optimiser.learning_rate": 0.005,
     "log.every_images": 300,
-    "log.tensorboard": False,
+    "log.to": [],
     "checkpoint.every_images": 300,
 }
 

@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "stage2.eps": 0,
     "checkpoint.every_images": 300,
     "log.every_images": 300,
-    "log.tensorboard": "false",
+    "log.to": "[]",
 }
 
 # 50 updates of 30 images each fall within the second epoch of 47 updates.

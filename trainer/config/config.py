@@ -194,6 +194,18 @@ def to_dict(config: Config) -> dict[str, Any]:
     return plain(dataclasses.asdict(config))
 
 
+def flattened(config: Config) -> dict[str, Any]:
+    """The values of all fields by dotted name."""
+
+    def leaves(content: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in content.items():
+            found |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return found
+
+    return leaves(to_dict(config), "")
+
+
 def as_first_written(content: Mapping[str, Any]) -> dict[str, Any]:
     """The result of `to_dict` as the first version had it, with OLD_NAMES and without ADDED_FIELDS at their old values.
 
@@ -210,6 +222,7 @@ def as_first_written(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_written_today(content: Mapping[Any, Any]) -> dict[Any, Any]:
     """The content of a run's config.yaml, which may be of any version, with today's names and ADDED_FIELDS."""
+    content = _with_log_targets(content)
     renamed = _renamed(
         content, {f"{new.partition('.')[0]}.{old}": new.partition(".")[2] for new, old in OLD_NAMES.items()}
     )
@@ -219,6 +232,15 @@ def as_written_today(content: Mapping[Any, Any]) -> dict[Any, Any]:
         _merge(found, {section: {field: value}} if section else {field: value})
     _merge(found, renamed)
     return found
+
+
+def _with_log_targets(content: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """`content` with log.to for the log.tensorboard of earlier versions."""
+    log = content.get("log")
+    if not isinstance(log, Mapping) or "tensorboard" not in log:
+        return content
+    kept = {name: value for name, value in log.items() if name != "tensorboard"}
+    return {**content, "log": {"to": ["tensorboard"] if log["tensorboard"] else [], **kept}}
 
 
 def _renamed(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -32,6 +32,7 @@ Width = Annotated[PositiveInt, Field(le=100_000)]
 Channels = Annotated[tuple[Width, ...], Field(min_length=1, max_length=20)] | Literal["auto"]
 Variance = Annotated[float, Field(ge=1e-12, le=1e6)]
 """In squared pixel units of the [0, 1] scale, as float32 can divide by it."""
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -259,7 +260,7 @@ class LogConfig:
 
     every_images: PositiveInt = 10_000
     """Images between two lines of metrics.jsonl; metrics stay on the device in between."""
-    tensorboard: bool = True
-    """Writes the same numbers for TensorBoard."""
+    to: tuple[TrackerName, ...] = ("tensorboard",)
+    """Programs that get the same numbers, and pictures at each check; [] for none."""
     profile_steps: Annotated[NonNegativeInt, Field(le=10_000)] = 0
     """Updates recorded by the torch profiler into profile.json, after ten of warm-up; 0 records none."""

@@ -78,10 +78,14 @@ class DdpEngine:
             self.ranks.sum_(sums)
         else:
             self.host_sum.sum_([p.grad for p in self.parameters if p.grad is not None], sums)
-        return StepResult(sums, self._update(learning_rate, sums[0]))
+        finite, norm = self._update(learning_rate, sums[0])
+        return StepResult(sums, finite, norm)
 
-    def _update(self, learning_rate: float, loss: Tensor) -> Tensor:
-        """Clips the gradients and does Adam's step, unless loss or gradient is not finite. Returns whether they are."""
+    def _update(self, learning_rate: float, loss: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips the gradients and does Adam's step, unless loss or gradient is not finite.
+
+        Returns whether they are, and the norm before clipping.
+        """
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
         finite = torch.isfinite(norm) & torch.isfinite(loss)
@@ -92,7 +96,7 @@ class DdpEngine:
         # The fused kernel changes nothing where found_inf is 1, and the host need not wait to know it.
         self.adam.found_inf = (~finite).float().reshape(())  # type: ignore[attr-defined]
         self.adam.step()
-        return finite
+        return finite, norm
 
     def enter_stage2(self, floor: float) -> None:
         """Adds the variance head; see `Engine`."""

@@ -5,6 +5,7 @@ engine, ZeRO stage or world size, which DeepSpeed's own checkpoints do not allow
 """
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ class DeepSpeedEngine:
         own = terms.sums(self.ranks.world_size)
         sums = torch.cat([own, own.new_tensor(signals)])
         self.ranks.sum_(sums)
-        finite = torch.isfinite(sums[0])
+        finite, norm = torch.isfinite(sums[0]), None
         if bool(finite):
             self.engine.backward(terms.loss * (self.ranks.world_size / batch.rows))
             set_learning_rate(self.optimizer, learning_rate)
@@ -143,7 +144,8 @@ class DeepSpeedEngine:
                     "intact; lower the learning rate or set optimiser.max_grad_norm",
                     parameter="optimiser.learning_rate",
                 )
-        return StepResult(sums, finite)
+        known = sums.new_tensor(math.nan) if norm is None else torch.as_tensor(norm, device=sums.device)
+        return StepResult(sums, finite, known)
 
     def enter_stage2(self, floor: float) -> None:
         """Builds a new DeepSpeed engine on the whole model with the variance head; see `Engine`."""

@@ -24,6 +24,8 @@ class StepResult(NamedTuple):
     """(6,) float64 over the global batch: loss, log-likelihood, KL, square error; then `signals` over processes."""
     finite: Tensor
     """() bool: False where a loss or gradient was not finite, and the update was skipped."""
+    gradient_norm: Tensor
+    """() Euclidean norm of the gradient of all weights before clipping; NaN where the engine does not know it."""
 
 
 class Engine(Protocol):

@@ -6,11 +6,10 @@ Machines may have the shards and the run folder under other paths; what lies the
 import secrets
 import time
 from pathlib import Path
-from typing import Any
 
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from trainer.config.config import Config, to_dict
+from trainer.config.config import Config, flattened
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint
 
@@ -22,7 +21,7 @@ _SECONDS_UNTIL_SHOWN = 10.0
 
 def refuse_different_runs(config: Config, manifest: Manifest, ranks: Ranks) -> None:
     """Raises InputError where the processes have other configurations or shard sets; every process calls it."""
-    facts = {name: str(value) for name, value in _leaves(to_dict(config), "") if name not in _OF_A_MACHINE}
+    facts = {name: str(value) for name, value in flattened(config).items() if name not in _OF_A_MACHINE}
     facts["shard set"] = manifest.hash[:12]
     ranks.refuse_differences(facts, "start all processes with the same options, on copies of one shard set")
 
@@ -34,7 +33,7 @@ def refuse_different_checkpoints(saved: Checkpoint | None, ranks: Ranks) -> None
 
 
 def require_shared_folder(folder: Path, ranks: Ranks) -> None:
-    """Raises InputError where a process does not see what the first one writes into `folder`; every process calls it."""
+    """Raises InputError where a process does not see what the first one writes into `folder`; all call it."""
     if ranks.meeting is None:
         return
     token = ranks.meeting.exchange({"token": secrets.token_hex(8)})[0]["token"]
@@ -56,10 +55,3 @@ def _await_sign(sign: Path) -> None:
                 parameter="runs",
             )
         time.sleep(0.1)
-
-
-def _leaves(content: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in content.items():
-        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else [(prefix + name, value)]
-    return found

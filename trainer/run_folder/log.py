@@ -1,15 +1,19 @@
-"""The log of a run: metrics.jsonl, TensorBoard, and a progress bar on the terminal."""
+"""The log of a run: metrics.jsonl, the programs of `log.to`, and a progress bar on the terminal."""
 
+import datetime
 import json
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from data_shards.io.atomic import write_text
 from data_shards.io.progress import Progress
+from trainer.run_folder.trackers.tracker import Tracker
 
 # A line of metrics.jsonl: "event", its kind; "images", seen by the run; "stage" where it is in one; and by kind the
 # numbers of an interval of updates (train), of held-out images (valid, stage_start, stage_end), or a message.
@@ -55,7 +59,7 @@ def _event(line: bytes) -> Event | None:
 
 
 class RunLog:
-    """Writes events to metrics.jsonl and TensorBoard on the main process, and calls the listener on every process.
+    """Writes events to metrics.jsonl and the trackers on the main process, and calls the listener on every process.
 
     images: images seen at the start of this process. Lines about later images are dropped, as the run sees those images
     again. What is no event goes to metrics.unreadable. total: images at which the run ends at the latest. again: kinds
@@ -68,14 +72,13 @@ class RunLog:
         *,
         images: int,
         total: int,
-        tensorboard: bool,
         main: bool,
         listener: Listener | None = None,
         again: Sequence[str] = (),
     ) -> None:
         self.listener = listener
         self.main, self.path = main, run / "metrics.jsonl"
-        self._board: Any = None
+        self.trackers: list[Tracker] = []
         self._bar = Progress("stage 1", total, show=main)
         self._bar.__enter__()
         if not main:
@@ -87,11 +90,9 @@ class RunLog:
         write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
         # Stays open: a process that takes the run over replaces the file, and this one then writes into the former.
         self._file = self.path.open("a")
-        if tensorboard:
-            self._board = _board(run / "tensorboard", images)
 
     def event(self, kind: str, images: int, **facts: Any) -> None:
-        """Appends a line to metrics.jsonl, and its floats to TensorBoard. What is not finite is written as null."""
+        """Appends a line to metrics.jsonl, and its numbers to the trackers. What is not finite is written as null."""
         if self.main:
             self._write(kind, images, {name: _finite(value) for name, value in facts.items()})
         if self.listener is not None:
@@ -111,14 +112,23 @@ class RunLog:
         )
 
     def _write(self, kind: str, images: int, facts: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"event": kind, "images": images, **facts}) + "\n")
+        stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        self._file.write(json.dumps({"event": kind, "images": images, "time": stamp, **facts}) + "\n")
         self._file.flush()
         if kind != "train":
             os.fsync(self._file.fileno())
-        if self._board is not None:
-            for name, value in facts.items():
-                if isinstance(value, float):
-                    self._board.add_scalar(f"{kind}/{name}", value, images)
+        numbers = {
+            f"{kind}/{name}": float(value)
+            for name, value in facts.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        for tracker in self.trackers:
+            tracker.numbers(numbers, images)
+
+    def pictures(self, pictures: Mapping[str, Tensor], images: int) -> None:
+        """Gives pictures by name, uint8 of shape (C, H, W), to the trackers."""
+        for tracker in self.trackers:
+            tracker.pictures(pictures, images)
 
     def progress(self, images: int, total: int, stage: int, **facts: object) -> None:
         """Moves the bar. total: images at which the run ends at the latest."""
@@ -126,19 +136,12 @@ class RunLog:
         self._bar.update(images, **facts)
 
     def close(self) -> None:
-        """Ends the bar and flushes TensorBoard."""
+        """Ends the bar and the trackers."""
         self._bar.__exit__(None, None, None)
         if self.main:
             self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def _board(folder: Path, images: int) -> Any:
-    # Imported only where it is used: it takes seconds.
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=images + 1 if images else None)
+        for tracker in self.trackers:
+            tracker.close()
 
 
 def _finite(value: Any) -> Any:

@@ -23,6 +23,7 @@ from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint
 from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model
 from trainer.updates.evaluation import HeldOut, exact_variance, held_out
+from trainer.updates.pictures import Pictures
 from trainer.updates.stages import Stages
 
 
@@ -122,6 +123,9 @@ class Learner:
     ) -> None:
         self.config, self.ranks, self.between_batches = config, ranks, between_batches
         self.engine = build_engine(config, image_shape, ranks, saved)
+        self._pictures = Pictures(config.data, config.seed)
+        self.learning_rate = 0.0
+        """Of the last update."""
         self.learns_variance = METHODS[config.objective.name].learns_variance
         self.variance = VarianceUpdate(config.variance, ranks.device)
         self.average = WeightAverage(self.model, config.optimiser.ema_images) if config.optimiser.ema_images else None
@@ -139,15 +143,16 @@ class Learner:
     def update(self, batch: Batch, stages: Stages, *, stop: bool) -> StepResult:
         """One update on a global batch; `stages` does not count its images yet. stop: whether to signal a stop."""
         state = stages.state
+        self.learning_rate = learning_rate(
+            self.config,
+            stage=state.stage,
+            stage_images=state.images,
+            stage_cap=stages.cap,
+            images=batch.start + batch.count,
+        )
         result = self.engine.step(
             self._local(batch),
-            learning_rate=learning_rate(
-                self.config,
-                stage=state.stage,
-                stage_images=state.images,
-                stage_cap=stages.cap,
-                images=batch.start + batch.count,
-            ),
+            learning_rate=self.learning_rate,
             kl_weight=kl_weight(self.config, batch.start),
             signals=(float(stop), float(batch.substituted)),
         )
@@ -176,6 +181,10 @@ class Learner:
     def held_out(self) -> HeldOut:
         """Evaluates the current weights on held-out images."""
         return held_out(self.model, self.config.data, self.config.seed, self.ranks, self.between_batches)
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Grids for people to look at; see `Pictures.draw`."""
+        return self._pictures.draw(self.model, self.ranks.device)
 
     def fix_variance(self) -> None:
         """The end of stage 1: sets sigma_dataset^2 to equation 9 over the training split, where it is learnt."""

@@ -5,6 +5,7 @@ Sums of the results of updates stay on the device and are read at intervals, so 
 
 import contextlib
 import resource
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,18 +18,21 @@ from torch.profiler import ProfilerActivity, profile, schedule
 
 from data_shards.io.errors import InputError
 from data_shards.stream.stream import Batch
-from trainer.config.config import Config
+from trainer.config.config import Config, flattened
 from trainer.engines.engine import StepResult
-from trainer.networks import SigmaVAE
 from trainer.objectives.gaussian import variance_floor_cap
+from trainer.peers.code_version import versions
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import RunState
 from trainer.run_folder.log import Listener, RunLog
 from trainer.run_folder.restore import OpenedRun
+from trainer.run_folder.trackers.tracker import TrackedRun, open_tracker
 from trainer.updates.evaluation import HeldOut
+from trainer.updates.learner import Learner
 from trainer.updates.stages import Stages
 
 _WARM_UP_STEPS = 10
+_SECONDS_BETWEEN_MOVES, _SECONDS_BETWEEN_ESTIMATES = 0.1, 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,11 @@ class Reading:
     """Unreadable images that others replaced."""
     pixels: int
     sigma2: float
+    gradient_norm: float
+    """Mean over good updates, before clipping; NaN where the engine does not know it."""
+    largest_gradient_norm: float
+    learning_rate: float
+    """Of the last update."""
 
     def facts(self) -> dict[str, Any]:
         """The line of metrics.jsonl; means are in nats per image over the updates that were not skipped."""
@@ -65,6 +74,9 @@ class Reading:
             "elbo_at_closed_form": cap - 0.5 * self.pixels - kl,
             "sigma2": self.sigma2,
             "closed_form_sigma2": closed_form,
+            "learning_rate": self.learning_rate,
+            "gradient_norm": self.gradient_norm,
+            "largest_gradient_norm": self.largest_gradient_norm,
             "images_per_second": self.images / max(self.seconds, 1e-9),
             "seconds": self.seconds,
             "data_wait_share": self.seconds_waiting / max(self.seconds, 1e-9),
@@ -91,6 +103,7 @@ class Meter:
 
     def _begin(self) -> None:
         self._sums = torch.zeros(6, dtype=torch.float64, device=self.device)
+        self._norms = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and largest
         self._finite: list[torch.Tensor] = []
         self._batches: list[tuple[int, int]] = []
         self._start, self._waited = time.monotonic(), 0.0
@@ -110,6 +123,9 @@ class Meter:
         """Adds the result of an update."""
         self._sums[:4] += torch.where(result.finite, result.sums[:4], 0.0)
         self._sums[4:] += result.sums[4:]
+        norm = torch.where(result.finite, result.gradient_norm, 0.0)
+        self._norms[0] += norm
+        self._norms[1].clamp_min_(norm)
         self._finite.append(result.finite)
         self._batches.append((batch.start, batch.count))
 
@@ -127,12 +143,19 @@ class Meter:
         """True where the last update was skipped, on a CPU; on a GPU the check would wait for the device."""
         return self.device.type != "cuda" and not bool(self._finite[-1])
 
-    def read(self, model: SigmaVAE) -> Reading:
+    def read(self, learner: Learner) -> Reading:
         """The updates since the last reading; starts a new interval."""
+        reading = self.look(learner)
+        self._begin()
+        return reading
+
+    def look(self, learner: Learner) -> Reading:
+        """The updates since the last reading."""
         flags = torch.stack(self._finite).tolist() if self._finite else []
         counts = [count for (_, count), good in zip(self._batches, flags, strict=True) if good]
         trailing = next((n for n, good in enumerate(reversed(flags)) if good), len(flags))
-        reading = Reading(
+        norm_sum, largest_norm = self._norms.tolist()
+        return Reading(
             images=sum(counts),
             good_steps=len(counts),
             bad_in_a_row=trailing,
@@ -141,11 +164,12 @@ class Meter:
             seconds_waiting=self._waited,
             sums=self._sums[:4].tolist(),
             substituted=round(self._sums[5].item()),
-            pixels=model.pixels,
-            sigma2=model.dataset_variance,
+            pixels=learner.model.pixels,
+            sigma2=learner.model.dataset_variance,
+            gradient_norm=norm_sum / max(len(counts), 1),
+            largest_gradient_norm=largest_norm,
+            learning_rate=learner.learning_rate,
         )
-        self._begin()
-        return reading
 
 
 # The trace can be opened in chrome://tracing or Perfetto.
@@ -183,15 +207,29 @@ class Reporter:
             config.folder,
             images=stages.images,
             total=stages.last_image,
-            tensorboard=config.log.tensorboard,
             main=ranks.is_main,
             listener=listener,
             again=_written_again(opened.state),
         )
+        if ranks.is_main:
+            tracked = TrackedRun(
+                folder=config.folder, name=config.name, settings=flattened(config), images=stages.images
+            )
+            self.log.trackers = [open_tracker(name, tracked) for name in config.log.to]
+        # What the bar shows, and when it changes next.
+        self._estimates: dict[str, str] = {}
+        self._updates, self._next_look, self._next_estimate = 0, 0.0, 0.0
+        self._show_progress()
         for message in opened.damaged:
             self._event("checkpoint_damaged", message=message)
-        if opened.state:
-            self._event("resume", stage=stages.state.stage, world_size=ranks.world_size)
+        self._event(
+            "resume" if opened.state else "start",
+            stage=stages.state.stage,
+            world_size=ranks.world_size,
+            host=socket.gethostname(),
+            **versions(),
+            configuration=flattened(config),
+        )
 
     def __enter__(self) -> "Reporter":
         return self
@@ -200,7 +238,7 @@ class Reporter:
         self.log.close()
 
     def _event(self, kind: str, **facts: Any) -> None:
-        self.log.event(kind, self.stages.images, **facts)
+        self.log.event(kind, self.stages.images, epoch=self.stages.images / self.stages.train_images, **facts)
 
     def updates(self, reading: Reading) -> None:
         """The updates of an interval. Raises InputError where more of them failed than the configuration allows."""
@@ -213,14 +251,32 @@ class Reporter:
             self._event("substituted", stage=stage, now=reading.substituted, total=self.substituted)
         facts = reading.facts()
         self._event("train", stage=stage, **facts)
-        self.log.progress(
-            self.stages.images,
-            self.stages.last_image,
-            stage,
-            ELBO=f"{facts['elbo']:.1f}",
-            sigma2=f"{facts['sigma2']:.5f}",
-        )
+        self._estimate(reading)
+        self._show_progress()
         self._limit_failures()
+
+    def update_done(self, meter: Meter, learner: Learner) -> None:
+        """Moves the bar. Its estimates begin after ten updates and are new every few seconds: they wait for a GPU."""
+        if not self.log.main:
+            return
+        self._updates += 1
+        now = time.monotonic()
+        if self._updates == _WARM_UP_STEPS or (self._updates > _WARM_UP_STEPS and now >= self._next_estimate):
+            self._estimate(meter.look(learner))
+        elif now < self._next_look:
+            return
+        self._next_look = now + _SECONDS_BETWEEN_MOVES
+        self._show_progress()
+
+    def _estimate(self, reading: Reading) -> None:
+        self._next_estimate = time.monotonic() + _SECONDS_BETWEEN_ESTIMATES
+        if reading.good_steps:
+            facts = reading.facts()
+            self._estimates = {"ELBO": f"{facts['elbo']:.1f}", "sigma2": f"{facts['sigma2']:.5f}"}
+
+    def _show_progress(self) -> None:
+        stages = self.stages
+        self.log.progress(stages.images, stages.last_image, stages.state.stage, **self._estimates)
 
     def _limit_failures(self) -> None:
         data, images = self.config.data, self.stages.images
@@ -242,6 +298,10 @@ class Reporter:
         """A check of the held-out ELBO."""
         state = self.stages.state
         self._event("valid", stage=state.stage, smoothed_elbo=state.smoothed, **vars(measured))
+
+    def pictures(self, pictures: dict[str, torch.Tensor]) -> None:
+        """Pictures of a check, uint8 of shape (C, H, W), for the programs of log.to."""
+        self.log.pictures(pictures, self.stages.images)
 
     def stage_end(self, measured: HeldOut, sigma2: float) -> None:
         """The end of a stage with its reason, and a warning where the result may be poor."""

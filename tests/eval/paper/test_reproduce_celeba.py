@@ -19,7 +19,7 @@ def test_the_whole_way_on_a_celeba_shaped_tree(tmp_path):
         "model.latent_dim": 8,
         "model.encoder_channels": [4, 8, 8, 8],
         "model.decoder_channels": [8, 8, 8, 4],
-        "log.tensorboard": False,
+        "log.to": [],
     }
     plan |= {
         "shards": str(tmp_path / "shards"),

@@ -168,7 +168,7 @@ def test_a_baseline_with_one_stage_has_a_report_without_a_second(tmp_path, digit
         "model.encoder_channels": [8],
         "model.decoder_channels": [8, 8],
         "stage1.max_epochs": 0.2,
-        "log.tensorboard": False,
+        "log.to": [],
     }
     run = train(load_config(None, fields))
     assert command_line("uncertainty", "--run", str(run), "--images", "20") == 0

@@ -34,7 +34,7 @@ FIELDS = {
     "stage1.max_epochs": 2,
     "stage2.max_epochs": 1,
     "checkpoint.every_images": 10**6,
-    "log.tensorboard": False,
+    "log.to": [],
 }
 
 

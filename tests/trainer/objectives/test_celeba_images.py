@@ -21,7 +21,7 @@ FIELDS = {
     "stage1.check_images": 240,
     "stage2.max_epochs": 1,
     "log.every_images": 80,
-    "log.tensorboard": False,
+    "log.to": [],
 }
 
 

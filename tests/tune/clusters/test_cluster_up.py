@@ -48,7 +48,7 @@ fields:
   stage2.eps: 0
   stage2.check_images: 2000
   checkpoint.every_images: 1000
-  log.tensorboard: false
+  log.to: []
 space:
   model.latent_dim: {choice: [2, 4]}
 search: grid

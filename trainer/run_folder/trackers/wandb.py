@@ -1,6 +1,7 @@
 """Weights & Biases. Its own variables choose where to: WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE=offline."""
 
 import os
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +18,7 @@ class WeightsAndBiases:
     def __init__(self, run: TrackedRun) -> None:
         self._run: Any = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "two-stage-sigma-vae"),
-            id=identity(run.folder, "wandb", wandb.util.generate_id),
+            id=identity(run.folder, "wandb", lambda: secrets.token_hex(4)),
             name=run.name,
             dir=run.folder,
             config=dict(run.settings),
