@@ -130,5 +130,5 @@ def test_old_run_folders_say_whether_they_wrote_for_tensorboard(tmp_path):
 def test_the_command_line_takes_a_list_of_trackers(digits_shards, tmp_path):
     asked = read_command_line(words(digits_shards, tmp_path, "run", log__to="[mlflow]"))
     assert asked.config.log.to == ("mlflow",)
-    with pytest.raises(InputError, match="log.to"):
+    with pytest.raises(InputError, match=r"log\.to"):
         read_command_line(words(digits_shards, tmp_path, "run", log__to="[neptune]"))
