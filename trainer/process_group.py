@@ -220,7 +220,8 @@ def _met(
         meeting.fail(failure_of(error, place.rank))
         raise
     except (KeyboardInterrupt, SystemExit) as error:
-        if meeting.watch.failure is None and not meeting.watch.ending:
+        ends_well = isinstance(error, SystemExit) and not error.code
+        if meeting.watch.failure is None and not meeting.watch.ending and not ends_well:
             meeting.fail(failure_of(error, place.rank))
         raise
     finally:

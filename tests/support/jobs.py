@@ -36,15 +36,15 @@ def environments(processes: int) -> list[dict[str, str]]:
 
 
 def start_job(
-    commands: Sequence[Sequence[str]], extra: Sequence[Mapping[str, str]] | None = None
+    commands: Sequence[Sequence[str]], launched: Sequence[Mapping[str, str]] | None = None
 ) -> list[subprocess.Popen]:
-    """Starts a process for each command (words after `python`)."""
-    each = environments(len(commands))
+    """Starts a process for each command (words after `python`). launched: what the launcher sets for each."""
+    each = launched or environments(len(commands))
     return [
         subprocess.Popen(
             [sys.executable, *command],
             cwd=ROOT,
-            env={**plain_environment(), **each[rank], **(extra[rank] if extra else {})},
+            env=plain_environment() | dict(each[rank]),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -67,7 +67,7 @@ def wait_for_job(processes: Sequence[subprocess.Popen], timeout: float = 60) -> 
 
 
 def run_job(
-    commands: Sequence[Sequence[str]], extra: Sequence[Mapping[str, str]] | None = None, timeout: float = 60
+    commands: Sequence[Sequence[str]], launched: Sequence[Mapping[str, str]] | None = None, timeout: float = 60
 ) -> list[Ended]:
     """Starts a process for each command, and waits for all."""
-    return wait_for_job(start_job(commands, extra), timeout)
+    return wait_for_job(start_job(commands, launched), timeout)

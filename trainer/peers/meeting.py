@@ -188,7 +188,7 @@ class Meeting:
     def _wait_for(self, what: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         for rank in range(self.world_size):
-            while not self._store.check([f"{what}/{rank}"]):
+            while not any(self._store.check([f"{word}/{rank}"]) for word in {what, "left"}):
                 if time.monotonic() > deadline:
                     return
                 time.sleep(0.02)

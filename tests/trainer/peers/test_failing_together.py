@@ -5,11 +5,14 @@ Each test starts real processes and no launcher, which would end the others too.
 
 import os
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from support.jobs import Ended, run_job, start_job
+from support.jobs import Ended, environments, plain_environment, run_job, start_job
+from support.running import ROOT, free_port
 
 WORKER = str(Path(__file__).with_name("job_worker.py"))
 
@@ -98,7 +101,7 @@ def test_a_process_that_is_outside_any_collective_is_ended_too():
 
 @pytest.mark.slow
 def test_a_process_that_never_comes_is_named():
-    ended = run_job([[WORKER, "fine"]], [{"WORLD_SIZE": "2"}])[0]
+    ended = run_job([[WORKER, "fine"]], environments(2)[:1])[0]
     assert ended.code == 2
     assert ended.lines[0] == "waiting for ranks 1 of 2 processes to start"
     assert ended.lines[-1].startswith("error: rank 1 of 2 did not come within 15 s")
@@ -124,3 +127,25 @@ def test_the_loss_of_another_machine_is_noticed_within_30_seconds(what):
     assert time.monotonic() - start < 35  # with the start of the processes
     assert processes[0].returncode == 1
     assert re.fullmatch(r"error: rank 1 on far: no sign of life for \d+ s\n", complaint)
+
+
+@pytest.mark.slow
+def test_the_variables_of_mpirun_make_a_job_where_an_address_is_set():
+    shared = {"OMPI_COMM_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    ranks = [shared | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank)} for rank in range(2)]
+    assert [ended.out for ended in run_job([[WORKER, "fine"]] * 2, ranks)] == ["done\n"] * 2
+
+
+@pytest.mark.slow
+def test_the_former_launcher_of_torch_works():
+    launcher = ["-m", "torch.distributed.launch", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    done = subprocess.run(
+        [sys.executable, *launcher, WORKER, "fine"],
+        cwd=ROOT,
+        env=plain_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.count("done") == 2, done.stderr
