@@ -20,6 +20,7 @@ from trainer.mixture.fitted import MIXTURE, load_mixture, mixture_folder, read_s
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
+from trainer.run_folder.agreement import require_shared_folder
 from trainer.run_folder.checkpoint import fingerprint, read_state
 from trainer.run_folder.latents import Latents, digest
 from trainer.run_folder.restore import checkpoint_of, load_model
@@ -154,6 +155,14 @@ def load_run(run: str | Path, weights: str = "final", device: str | torch.device
             parameter="run",
         )
     return MeasuredRun(folder=Path(run), weights=weights, config=config, manifest=manifest, model=model)
+
+
+def load_shared_run(run: str | Path, weights: str, ranks: Ranks) -> MeasuredRun:
+    """`load_run` on every process of a job. Raises InputError too where they do not share one run folder."""
+    measured = ranks.agree(lambda: load_run(run, weights, ranks.device))
+    ranks.refuse_differences({"weights": measured.checkpoint}, "use a run folder on a disk that all machines share")
+    require_shared_folder(measured.folder, ranks)
+    return measured
 
 
 def mixture_digest(mixture: MixtureDensity) -> str:

@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes RUN/latents/SPLIT[-stage1]."""
     from eval.images.encoding import encode_split, require_splits
-    from eval.run import load_run
+    from eval.run import load_shared_run
     from trainer.process_group import process_group
 
     with process_group(args.device, options=vars(args)) as ranks:
-        measured = load_run(args.run, args.weights, ranks.device)
+        measured = load_shared_run(args.run, args.weights, ranks)
         require_splits(measured, args.split)
         for split in args.split:
             encoding = encode_split(measured, split, ranks)

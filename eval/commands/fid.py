@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/fid-....json, or one part of it; what is there already is not made again."""
     from eval.distance.comparison import comparison, estimate_cost
     from eval.distance.parts import make_part, merge_parts, missing_parts
-    from eval.run import load_run
+    from eval.run import load_run, load_shared_run
     from trainer.device import planned_device
     from trainer.process_group import process_group
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> None:
         cost.require_disk()
         return
     with process_group(args.device, options=vars(args)) as ranks:
-        compared = comparison(load_run(args.run, args.weights, ranks.device), question, ranks.device)
+        compared = comparison(load_shared_run(args.run, args.weights, ranks), question, ranks.device)
         if args.missing is not None:
             print(",".join(str(part) for part in missing_parts(compared, args.missing)))
         elif args.part is not None:

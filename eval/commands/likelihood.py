@@ -24,12 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/likelihood.json; a result by the same protocol is only printed."""
     from eval.measurements.likelihood import measure_likelihood
-    from eval.run import load_run
+    from eval.run import load_shared_run
     from trainer.process_group import process_group
 
     question = question_of(LikelihoodQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
-        measured = load_run(args.run, args.weights, ranks.device)
+        measured = load_shared_run(args.run, args.weights, ranks)
         result = measure_likelihood(measured, question, ranks)
         if ranks.is_main:
             show(result, measured.result_path("likelihood"))

@@ -31,12 +31,12 @@ def run(args: argparse.Namespace) -> None:
     A result by the same protocol is only printed.
     """
     from eval.measurements.memorisation import measure_memorisation, memorisation_path
-    from eval.run import load_run
+    from eval.run import load_shared_run
     from trainer.process_group import process_group
 
     question = question_of(MemorisationQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
-        measured = load_run(args.run, args.weights, ranks.device)
+        measured = load_shared_run(args.run, args.weights, ranks)
         result = measure_memorisation(measured, question, ranks)
         if ranks.is_main:
             show(result, memorisation_path(measured, question))

@@ -14,7 +14,7 @@ from eval.report.pace import measure_pace
 from eval.report.page import build_page
 from eval.report.sizes import Sizes, chosen_sizes
 from eval.report.steps import make_missing, report_steps
-from eval.run import MeasuredRun, load_run
+from eval.run import MeasuredRun, load_shared_run
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import process_group, single
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes RUN/report.html, and RUN/samples/overview.png where a mixture is fitted."""
     with process_group(args.device, options=vars(args)) as ranks:
-        measured = load_run(args.run, "final", ranks.device)
+        measured = load_shared_run(args.run, "final", ranks)
         sizes = chosen_sizes(measured, args.split, args.mixture, args.covariance)
         if ranks.is_main:
             for remark in sizes.remarks:

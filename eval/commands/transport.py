@@ -16,14 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes RUN/transports/K-COVARIANCE[-stage1], for `python -m eval fid --from transported`."""
     from eval.images.transport import fitted_before, make_transport, transport_folder
-    from eval.run import load_run
+    from eval.run import load_shared_run
     from trainer.process_group import process_group
 
     for name, least in (("mixture", 1), ("seed", 0)):
         if getattr(args, name) < least:
             raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
     with process_group(args.device, options=vars(args)) as ranks:
-        measured = load_run(args.run, args.weights, ranks.device)
+        measured = load_shared_run(args.run, args.weights, ranks)
         folder = transport_folder(measured, args.mixture, args.covariance)
         before = fitted_before(measured, args.mixture, args.covariance, seed=args.seed)
         fitted = make_transport(measured, args.mixture, args.covariance, ranks, seed=args.seed)

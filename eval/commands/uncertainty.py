@@ -20,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/uncertainty.json; a result by the same protocol is only printed."""
     from eval.measurements.uncertainty import measure_uncertainty
-    from eval.run import load_run
+    from eval.run import load_shared_run
     from trainer.process_group import process_group
 
     question = question_of(UncertaintyQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
-        measured = load_run(args.run, args.weights, ranks.device)
+        measured = load_shared_run(args.run, args.weights, ranks)
         result = measure_uncertainty(measured, question, ranks)
         if ranks.is_main:
             show(result, measured.result_path("uncertainty"))

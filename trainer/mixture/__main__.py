@@ -6,12 +6,14 @@ from pathlib import Path
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import duration
+from trainer.config.config import load_config
 from trainer.device import DEVICES, planned_device
 from trainer.dry_run import SUSTAINED
 from trainer.group_command import group_command
 from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
 from trainer.process_group import process_group
+from trainer.run_folder.agreement import require_shared_folder
 from trainer.run_folder.latents import WEIGHTS
 
 
@@ -89,6 +91,8 @@ def main() -> None:
         dry_run(run, [settings.n_components for settings in fits], device, processes)
         return
     with process_group(device, options=options) as ranks:
+        ranks.agree(lambda: load_config(run))
+        require_shared_folder(Path(run), ranks)
         folders = []
         for settings in fits:
             fitted = fit_run_mixture(

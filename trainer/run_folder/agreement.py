@@ -51,7 +51,6 @@ def _await_sign(sign: Path) -> None:
     while not sign.exists():
         if time.monotonic() > deadline:
             raise InputError(
-                f"{sign.parent} is not the folder that rank 0 writes to; use one on a disk that all machines share",
-                parameter="runs",
+                f"{sign.parent} is not the folder that rank 0 writes to; use one on a disk that all machines share"
             )
         time.sleep(0.1)

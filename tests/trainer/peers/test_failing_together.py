@@ -5,6 +5,7 @@ Each test starts real processes and no launcher, which would end the others too.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -149,3 +150,27 @@ def test_the_former_launcher_of_torch_works():
         check=False,
     )
     assert done.stdout.count("done") == 2, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [(["eval", "encode", "--split", "valid"], "split"), (["trainer.mixture", "--components", "3"], "n_components")],
+)
+def test_other_commands_compare_their_options_too(digits_run, tmp_path, command, field):
+    run = tmp_path / "digits"
+    shutil.copytree(digits_run, run)
+    own = ["-m", *command, "--run", str(run)]
+    zero, one = run_job([own, own[:-3] + ["4" if field == "n_components" else "test"] + own[-2:]])
+    for ended in (zero, one):
+        assert ended.code == 2
+        assert re.match(rf"error: {field} differs between processes: ", ended.lines[0])
+        assert len(ended.lines) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_is_missing_is_told_once_by_each_process(tmp_path):
+    for command in (["eval", "encode"], ["trainer.mixture"]):
+        for ended in run_job([["-m", *command, "--run", str(tmp_path)]] * 2):
+            assert ended.code == 2
+            assert [line for line in ended.lines if str(tmp_path) in line] == ended.lines

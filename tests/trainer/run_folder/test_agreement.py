@@ -49,6 +49,7 @@ def test_another_shard_set_of_the_same_size_is_noticed(digits_shards, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_shards_under_another_path_is_the_same_set(digits_shards, tmp_path):
     shutil.copytree(digits_shards, tmp_path / "copy")
     short = {"stage1__max_epochs": 0.1, "stage2__max_epochs": 0}
@@ -60,7 +61,7 @@ def test_a_copy_of_the_shards_under_another_path_is_the_same_set(digits_shards, 
 
 def test_a_run_folder_that_is_not_shared_is_noticed_and_not_begun(digits_shards, tmp_path):
     ends = train_apart(words(digits_shards, tmp_path / "here", "run"), words(digits_shards, tmp_path / "there", "run"))
-    assert_both_say(ends, "runs: .*there/run is not the folder that rank 0 writes to")
+    assert_both_say(ends, "there/run is not the folder that rank 0 writes to")
     assert not (tmp_path / "here" / "run").exists()
     assert not (tmp_path / "there").exists()
 
