@@ -161,7 +161,7 @@ def test_other_commands_compare_their_options_too(digits_run, tmp_path, command,
     run = tmp_path / "digits"
     shutil.copytree(digits_run, run)
     own = ["-m", *command, "--run", str(run)]
-    zero, one = run_job([own, own[:-3] + ["4" if field == "n_components" else "test"] + own[-2:]])
+    zero, one = run_job([own, [*own[:-3], "4" if field == "n_components" else "test", *own[-2:]]])
     for ended in (zero, one):
         assert ended.code == 2
         assert re.match(rf"error: {field} differs between processes: ", ended.lines[0])
