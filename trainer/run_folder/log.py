@@ -122,13 +122,23 @@ class RunLog:
             for name, value in facts.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        for tracker in self.trackers:
-            tracker.numbers(numbers, images)
+        self._track(lambda tracker: tracker.numbers(numbers, images))
 
     def pictures(self, pictures: Mapping[str, Tensor], images: int) -> None:
         """Gives pictures by name, uint8 of shape (C, H, W), to the trackers."""
-        for tracker in self.trackers:
-            tracker.pictures(pictures, images)
+        self._track(lambda tracker: tracker.pictures(pictures, images))
+
+    def _track(self, action: Callable[[Tracker], None]) -> None:
+        """Does `action` with each tracker; the run goes on without one that fails, such as one whose server is gone."""
+        for tracker in list(self.trackers):
+            try:
+                action(tracker)
+            except Exception as error:
+                self.trackers.remove(tracker)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                print(
+                    f"log.to: {type(tracker).__name__} failed ({reason}); the run goes on without it", file=sys.stderr
+                )
 
     def progress(self, images: int, total: int, stage: int, **facts: object) -> None:
         """Moves the bar. total: images at which the run ends at the latest."""
@@ -140,8 +150,7 @@ class RunLog:
         self._bar.__exit__(None, None, None)
         if self.main:
             self._file.close()
-        for tracker in self.trackers:
-            tracker.close()
+        self._track(lambda tracker: tracker.close())
 
 
 def _finite(value: Any) -> Any:

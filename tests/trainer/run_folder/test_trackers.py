@@ -113,6 +113,21 @@ def test_a_restart_leaves_no_doubled_steps(tmp_path):
     assert [step for step, _ in scalars(tmp_path, "train/elbo")] == [300, 600, 900]
 
 
+def test_a_tracker_that_fails_is_left_out_and_named_once(tmp_path, capsys):
+    class Gone:
+        def numbers(self, values, images):
+            raise ConnectionError("no route to\nhost")
+
+    log = RunLog(tmp_path, images=0, total=90, main=True)
+    log.trackers = [Gone()]
+    for images in (30, 60):
+        log.event("valid", images, stage=1, elbo=1.0, elbo_at_closed_form=1.0)
+    log.close()
+    assert len(events(tmp_path, "valid")) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "log.to" in line]
+    assert said == ["log.to: Gone failed (ConnectionError: no route to host); the run goes on without it"]
+
+
 def test_a_tracker_that_is_not_installed_is_named_before_the_start(monkeypatch, digits_shards, tmp_path):
     monkeypatch.setitem(tracker.TRACKERS, "wandb", ("trainer.nowhere:Nothing", "no_such_package"))
     with pytest.raises(InputError, match=r"log.to: wandb is not installed; .*\[wandb\]"):

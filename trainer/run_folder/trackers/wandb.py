@@ -40,4 +40,4 @@ class WeightsAndBiases:
 
     def close(self) -> None:
         """Ends this start of the run."""
-        self._run.finish(quiet=True)
+        self._run.finish()
