@@ -37,7 +37,7 @@ class Pictures:
 
     def _first_held_out(self) -> Tensor:
         stream = ShardStream(
-            self._data.shards,
+            self._data.location,
             split=self._data.valid_split,
             global_batch=_COLUMNS,
             rank=0,
