@@ -37,15 +37,18 @@ class Protocol:
     """Range of the pixel values; a likelihood moves by -d log s when pixels are scaled by s."""
     seed: int = 0
     """Seed of all noise drawn, 0 or more."""
+    precision: str = "highest"
+    """Of matrix products in float32: highest, high or medium, see `torch.set_float32_matmul_precision`."""
 
     def record(self) -> dict[str, Any]:
         """The fields as JSON stores them."""
         content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return content
+        # Earlier records do not have it.
+        return {name: value for name, value in content.items() if (name, value) != ("precision", "highest")}
 
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits that differ between different protocols."""
-        return fingerprint(self.record())
+    def address(self) -> str:
+        """16 hexadecimal digits that differ where anything differs that the number depends on: its content address."""
+        return fingerprint({name: value for name, value in self.record().items() if name != "run"})
 
     def command(self, run: str) -> str:
         """The command that measures the same on what the run folder `run` holds now."""

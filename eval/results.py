@@ -7,9 +7,9 @@ earlier versions included.
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
@@ -36,7 +36,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The content of the result's file."""
-        return dataclasses.asdict(self, dict_factory=_without_unused_interval)
+        return dataclasses.asdict(self, dict_factory=_without_unused)
 
     @classmethod
     def from_json(cls, content: Any) -> Self:
@@ -64,16 +64,28 @@ class Result:
             raise InputError(f"{path}: {error}") from error
 
 
-def _without_unused_interval(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in fields if name != "interval_95" or value is not None}
+def _without_unused(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Fields without those that most results do not use, and earlier ones do not have."""
+    return {name: value for name, value in fields if (name, value) not in _UNUSED}
+
+
+_UNUSED: tuple[tuple[str, Any], ...] = (("interval_95", None), ("versions", {}), ("precision", "highest"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class VarianceResult(Result):
     """A result on images of a split that depends on the likelihood's variance."""
 
+    MEASURE: ClassVar[str]
+    """The measurement with the version of its definition, as its protocols have it."""
+
     protocol: VarianceProtocol
     """What the numbers depend on."""
+
+    @property
+    def is_of_this_version(self) -> bool:
+        """Whether it was measured by the definition that is used now."""
+        return self.protocol.measure.partition(",")[0] == self.MEASURE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +104,8 @@ class DistanceResult(Result):
     """What a reader must know to read the numbers right."""
     protocol: DistanceProtocol
     """What the numbers depend on."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Version of the definition of each measure that gave the values, by name; 1 where it is not there."""
 
     @property
     def value(self) -> float:
@@ -123,6 +137,8 @@ class LatentDivergence:
 @dataclass(frozen=True, kw_only=True)
 class LikelihoodResult(VarianceResult):
     """How likely held-out images are."""
+
+    MEASURE: ClassVar[str] = "likelihood 1"
 
     protocol: LikelihoodProtocol
     """What the numbers depend on."""
@@ -245,6 +261,8 @@ class Calibration:
 class UncertaintyResult(Calibration, VarianceResult):
     """Whether a run's variance sigma_k(z)^2 can be trusted."""
 
+    MEASURE: ClassVar[str] = "uncertainty 1"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Centre:
@@ -272,6 +290,8 @@ class NearestComparison:
 class MemorisationResult(VarianceResult):
     """Whether samples are nearer to training images than new images are."""
 
+    MEASURE: ClassVar[str] = "memorisation 1"
+
     protocol: MemorisationProtocol
     """What the numbers depend on."""
     pixel_distance: NearestComparison
@@ -284,10 +304,46 @@ AnyResult = TypeVar("AnyResult", bound=Result)
 
 
 def measured_before(kind: type[AnyResult], path: Path, protocol: Protocol) -> AnyResult | None:
-    """The result in `path` where it was measured by the same protocol, else None."""
-    if not path.exists() or _read_record(path)["protocol"] != protocol.record():
+    """The result that was measured by the same protocol, else None. path: where it is stored, see `result_path`."""
+    found = stored_at(path)
+    if not found.exists() or "protocol" not in _read_record(found):
         return None
-    return kind.load(path)
+    result = kind.load(found)
+    return result if getattr(result, "protocol").address() == protocol.address() else None  # noqa: B009
+
+
+def result_path(folder: Path, name: str, protocol: Protocol) -> Path:
+    """FOLDER/NAME-ADDRESS.json, or FOLDER/NAME-WEIGHTS-ADDRESS.json where the weights are not the final ones.
+
+    Results by different protocols lie side by side.
+    """
+    stage = "" if protocol.weights == "final" else f"-{protocol.weights}"
+    return folder / f"{name}{stage}-{protocol.address()}.json"
+
+
+def stored_at(path: Path) -> Path:
+    """`path`, or the place at which an earlier version stored a result of this name, without its address."""
+    former = path.with_name(f"{path.stem.rpartition('-')[0]}.json")
+    return former if former.exists() and not path.exists() else path
+
+
+def stored(kind: type[AnyResult], folder: Path, pattern: str) -> list[AnyResult]:
+    """The results in the files of a folder, the newest last. Raises InputError for a damaged one.
+
+    Files of an earlier version without a protocol are left out: nobody knows what they were measured on.
+    """
+    paths = sorted(folder.glob(pattern), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    return [kind.load(path) for path in paths if "protocol" in _read_record(path)]
+
+
+def without_protocol(folder: Path) -> list[Path]:
+    """The files of an earlier version that do not say what was measured."""
+    paths = (path for name in RESULTS for path in sorted(folder.glob(f"{name}*.json")))
+    return [path for path in paths if "protocol" not in _read_record(path)]
+
+
+RESULTS = ("likelihood", "uncertainty", "fid", "memorisation")
+"""The commands that store results, whose files are named after them."""
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -296,6 +352,6 @@ def _read_record(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and measure again") from error
-    if not isinstance(content, dict) or "protocol" not in content:
-        raise InputError(f"{path}: holds no result with a protocol; delete it and measure again")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no result; delete it and measure again")
     return content

@@ -12,7 +12,7 @@ import torch
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from eval.protocol import Protocol, VarianceProtocol
-from eval.results import AnyResult
+from eval.results import AnyResult, result_path
 from trainer.config.config import Config, load_config
 from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
 from trainer.mixture.density import MixtureDensity
@@ -70,14 +70,15 @@ class MeasuredRun:
             image_shape=self.manifest.image_shape,
             pixels=self.manifest.pixels.to_json(),
             seed=seed,
+            precision=torch.get_float32_matmul_precision(),
             **own,
         )
 
-    def result_path(self, name: str) -> Path:
-        """RUN/eval/NAME.json, or RUN/eval/NAME-stage1.json; the folder exists afterwards."""
+    def result_path(self, name: str, protocol: Protocol) -> Path:
+        """RUN/eval/NAME[-stage1]-ADDRESS.json; the folder exists afterwards."""
         folder = self.folder / "eval"
         folder.mkdir(exist_ok=True)
-        return folder / (f"{name}.json" if self.weights == "final" else f"{name}-{self.weights}.json")
+        return result_path(folder, name, protocol)
 
     def mixture(self, components: int, covariance: str, device: torch.device | str = "cpu") -> MixtureDensity:
         """The mixture that was fitted to these weights' codes. Raises InputError where it was not."""

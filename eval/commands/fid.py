@@ -68,9 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/fid-....json, or one part of it; what is there already is not made again."""
+    """Measures and writes RUN/eval/fid-...-ADDRESS.json, or one part of it; what is there already is not made again."""
     from eval.distance.comparison import comparison, estimate_cost
     from eval.distance.parts import make_part, merge_parts, missing_parts
+    from eval.results import stored_at
     from eval.run import load_run, load_shared_run
     from trainer.device import planned_device
     from trainer.process_group import process_group
@@ -108,7 +109,7 @@ def run(args: argparse.Namespace) -> None:
             if ranks.is_main:
                 if earlier is not None:
                     print("measured before:")
-                show(result, compared.path)
+                show(result, stored_at(compared.path))
 
 
 def _check_parts(args: argparse.Namespace) -> None:

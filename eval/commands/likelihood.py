@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/likelihood.json; a result by the same protocol is only printed."""
+    """Measures and writes RUN/eval/likelihood-ADDRESS.json; a result by the same protocol is only printed."""
     from eval.measurements.likelihood import measure_likelihood
+    from eval.results import stored_at
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
         measured = load_shared_run(args.run, args.weights, ranks)
         result = measure_likelihood(measured, question, ranks)
         if ranks.is_main:
-            show(result, measured.result_path("likelihood"))
+            show(result, stored_at(measured.result_path("likelihood", result.protocol)))
 
 
 def show(result: "LikelihoodResult", path: Path) -> None:

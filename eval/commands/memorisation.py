@@ -26,11 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/[transported-]memorisation.json, and the images beside it as .safetensors.
+    """Measures and writes RUN/eval/[transported-]memorisation-ADDRESS.json, and the images beside it as .safetensors.
 
     A result by the same protocol is only printed.
     """
     from eval.measurements.memorisation import measure_memorisation, memorisation_path
+    from eval.results import stored_at
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
         measured = load_shared_run(args.run, args.weights, ranks)
         result = measure_memorisation(measured, question, ranks)
         if ranks.is_main:
-            show(result, memorisation_path(measured, question))
+            show(result, stored_at(memorisation_path(measured, result.protocol)))
 
 
 def show(result: "MemorisationResult", path: Path) -> None:

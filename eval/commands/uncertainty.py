@@ -18,8 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Measures and writes RUN/eval/uncertainty.json; a result by the same protocol is only printed."""
+    """Measures and writes RUN/eval/uncertainty-ADDRESS.json; a result by the same protocol is only printed."""
     from eval.measurements.uncertainty import measure_uncertainty
+    from eval.results import stored_at
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
         measured = load_shared_run(args.run, args.weights, ranks)
         result = measure_uncertainty(measured, question, ranks)
         if ranks.is_main:
-            show(result, measured.result_path("uncertainty"))
+            show(result, stored_at(measured.result_path("uncertainty", result.protocol)))
 
 
 def show(result: "UncertaintyResult", path: Path) -> None:

@@ -12,7 +12,7 @@ from data_shards.io.progress import duration
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.features import extract, reference_statistics
-from eval.distance.measures import FRECHET, FURTHER
+from eval.distance.measures import FRECHET, FURTHER, of_these_versions
 from eval.distance.statistics import FeatureStatistics
 from eval.images.blocks import BLOCK
 from eval.images.densities import DENSITIES, SOURCES
@@ -20,7 +20,7 @@ from eval.images.files import ImageFolder
 from eval.images.sources import ImageSource, from_shards, generated, reconstructed, unchanged
 from eval.protocol import DistanceProtocol
 from eval.questions import DistanceQuestion, sufficient
-from eval.results import DistanceResult, measured_before
+from eval.results import DistanceResult, measured_before, stored_at
 from eval.run import MeasuredRun, main_process_result
 from trainer.dry_run import SUSTAINED, forward_operations
 from trainer.process_group import Ranks
@@ -125,16 +125,21 @@ class Comparison:
 
     @property
     def path(self) -> Path:
-        """RUN/eval/NAME.json, where the answer is stored."""
-        return self.run.result_path(self.name)
+        """RUN/eval/NAME-ADDRESS.json, where the answer is stored."""
+        return self.run.result_path(self.name, self.protocol)
 
     def images_folder(self, file_format: str) -> Path:
-        """Where the compared images are written."""
+        """Where the compared images are written: those of another mixture, or of other weights, lie beside them."""
         return self.run.folder / "samples" / f"{self.path.stem}-{file_format}"
+
+    def stored(self) -> DistanceResult | None:
+        """What was measured before, by measures as they are now."""
+        found = measured_before(DistanceResult, self.path, self.protocol)
+        return None if found is None else of_these_versions(found)
 
     def earlier(self, ranks: Ranks, *, save_images: str | None = None) -> DistanceResult | None:
         """The answer of an earlier measurement, None where there is none or the images are still to be written."""
-        found = measured_before(DistanceResult, self.path, self.protocol)
+        found = self.stored()
         answered = (
             found is not None
             and set(self.question.also) <= set(found.also)
@@ -143,7 +148,7 @@ class Comparison:
         # The first process alone decides, so that all take the same way even if the file appears meanwhile.
         if not ranks.any(ranks.is_main and answered):
             return None
-        return found or DistanceResult.load(self.path)
+        return found or DistanceResult.load(stored_at(self.path))
 
     def measure(self, ranks: Ranks, *, save_images: str | None = None) -> DistanceResult:
         """Measures, and writes the result together with what the same question was answered with before."""
@@ -225,15 +230,20 @@ class Comparison:
             below_protocol=smaller < sufficient(self.protocol.split),
             remarks=tuple(self._remarks(smaller)),
             protocol=self.protocol,
+            versions={measure.name: measure.version for measure in measures},
         )
 
     def _with_earlier(self, result: DistanceResult) -> DistanceResult:
         """`result` with the further measures that the same question was answered with before."""
-        earlier = measured_before(DistanceResult, self.path, self.protocol)
+        earlier = self.stored()
         if earlier is None:
             return result
-        values = {**earlier.values, **result.values}
-        return dataclasses.replace(result, values=values, also=tuple(sorted({*earlier.also, *result.also})))
+        return dataclasses.replace(
+            result,
+            values={**earlier.values, **result.values},
+            also=tuple(sorted({*earlier.also, *result.also})),
+            versions={**earlier.versions, **result.versions},
+        )
 
     def _remarks(self, smaller: int) -> list[str]:
         """What a reader must know to read the numbers right. smaller: number of images on the smaller side."""

@@ -40,6 +40,7 @@ def extract(
 
     title: of the progress bar; protocol: stored with the statistics; keep_features: keep the vectors as well.
     """
+    require_one_extractor(extractor, ranks)
     statistics = FeatureStatistics(extractor.dim, protocol=protocol, keep_features=keep_features)
     mine = blocks_of(n, ranks, part=part, parts=parts)
     waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -60,6 +61,15 @@ def extract(
             bar.update(min(total, done * BLOCK * ranks.world_size))
         add()
     return add_over_ranks(statistics, ranks)
+
+
+def require_one_extractor(extractor: Extractor, ranks: Ranks) -> None:
+    """Raises InputError on every process where they do not have the same extractor."""
+    if not ranks.equal(int(fingerprint(dict(extractor.description)), 16) >> 2):
+        raise InputError(
+            f"{extractor.description['name']} is another extractor on some processes; all must load the same weights",
+            parameter="extractor",
+        )
 
 
 def add_over_ranks(statistics: FeatureStatistics, ranks: Ranks) -> FeatureStatistics:
@@ -103,6 +113,7 @@ def reference_statistics(
         raise InputError(
             f"{split!r} is not in {shards.address}; use one of {', '.join(manifest.splits)}", parameter="split"
         )
+    require_one_extractor(extractor, ranks)
     protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
     path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
     # The first process alone decides, so that all take the same way even if the file appears meanwhile.

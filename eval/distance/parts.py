@@ -48,8 +48,8 @@ def merge_parts(comparison: Comparison, parts: int, ranks: Ranks) -> DistanceRes
 
 
 def part_path(comparison: Comparison, part: int, parts: int) -> Path:
-    """RUN/eval/parts/PROTOCOL/part-00002-of-00008.safetensors; the folder exists afterwards."""
-    folder = comparison.run.folder / "eval" / "parts" / comparison.protocol.fingerprint()
+    """RUN/eval/parts/ADDRESS/part-00002-of-00008.safetensors; the folder exists afterwards."""
+    folder = comparison.run.folder / "eval" / "parts" / comparison.protocol.address()
     folder.mkdir(parents=True, exist_ok=True)
     return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
 

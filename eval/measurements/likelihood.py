@@ -235,8 +235,8 @@ def summary(table: Tensor, densities: Mapping[str, Prior]) -> dict[str, Measured
 def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ranks) -> LikelihoodResult:
     """The answer to a question, the same on every process.
 
-    Written to RUN/eval/likelihood.json (likelihood-stage1.json for the weights at the end of stage 1), and read from
-    there where the same was measured before. Raises InputError where the split is too small, or the mixture missing.
+    Written to RUN/eval/likelihood[-stage1]-ADDRESS.json, and read from there where the same was measured before.
+    Raises InputError where the split is too small, or the mixture missing.
     """
     mixture = run.mixture(question.mixture, question.covariance, ranks.device) if question.mixture else None
     protocol = run.protocol(
@@ -244,12 +244,12 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
         split=question.split,
         n=question.images,
         seed=question.seed,
-        measure="likelihood 1",
+        measure=LikelihoodResult.MEASURE,
         importance_samples=question.samples,
         mixture=f"{question.mixture}-{question.covariance}" if mixture else "",
         mixture_digest=mixture_digest(mixture) if mixture else "",
     )
-    path = run.result_path("likelihood")
+    path = run.result_path("likelihood", protocol)
     found = measured_before(LikelihoodResult, path, protocol)
     if not ranks.any(found is None) and found is not None:
         return found

@@ -112,7 +112,7 @@ def chance_nearer(ours: Tensor, others: Tensor) -> float:
 def measure_memorisation(run: MeasuredRun, question: MemorisationQuestion, ranks: Ranks) -> MemorisationResult:
     """The answer to a question, the same on every process.
 
-    Written to RUN/eval/[transported-]memorisation.json, with the images beside it as .safetensors (`sample`,
+    Written to RUN/eval/[transported-]memorisation-ADDRESS.json, with the images beside it as .safetensors (`sample`,
     (N, C, H, W), and `nearest`, (N, 3, C, H, W), uint8), and read from there where the same was measured before. Raises
     InputError where codes, mixture or transport are missing, or the split is too small.
     """
@@ -122,12 +122,14 @@ def measure_memorisation(run: MeasuredRun, question: MemorisationQuestion, ranks
         split=question.split,
         n=question.images,
         seed=question.seed,
-        measure="memorisation 1" if question.source == "q_hat" else f"memorisation 1, {question.source}",
+        measure=MemorisationResult.MEASURE
+        if question.source == "q_hat"
+        else f"{MemorisationResult.MEASURE}, {question.source}",
         mixture=f"{question.mixture}-{question.covariance}",
         mixture_digest=DENSITIES[question.source].load(run, question.mixture, question.covariance).digest,
         train_split=run.config.data.train_split,
     )
-    path = memorisation_path(run, question)
+    path = memorisation_path(run, protocol)
     found = measured_before(MemorisationResult, path, protocol)
     if not ranks.any(found is None) and found is not None:
         return found
@@ -138,9 +140,11 @@ def measure_memorisation(run: MeasuredRun, question: MemorisationQuestion, ranks
     return result
 
 
-def memorisation_path(run: MeasuredRun, question: MemorisationQuestion) -> Path:
-    """Where the answer is stored."""
-    return run.result_path("memorisation" if question.source == "q_hat" else f"{question.source}-memorisation")
+def memorisation_path(run: MeasuredRun, protocol: MemorisationProtocol) -> Path:
+    """Where an answer is stored; its pictures are beside it, as .safetensors."""
+    return run.result_path(
+        "memorisation" if protocol.source == "q_hat" else f"{protocol.source}-memorisation", protocol
+    )
 
 
 @torch.inference_mode()

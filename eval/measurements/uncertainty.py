@@ -117,13 +117,13 @@ def calibration_verdict(result: UncertaintyResult) -> str:
 def measure_uncertainty(run: MeasuredRun, question: UncertaintyQuestion, ranks: Ranks) -> UncertaintyResult:
     """The answer to a question, the same on every process.
 
-    Written to RUN/eval/uncertainty.json (uncertainty-stage1.json for the weights at the end of stage 1), and read from
-    there where the same was measured before. Raises InputError where the split is too small.
+    Written to RUN/eval/uncertainty[-stage1]-ADDRESS.json, and read from there where the same was measured before.
+    Raises InputError where the split is too small.
     """
     protocol = run.protocol(
-        VarianceProtocol, split=question.split, n=question.images, seed=question.seed, measure="uncertainty 1"
+        VarianceProtocol, split=question.split, n=question.images, seed=question.seed, measure=UncertaintyResult.MEASURE
     )
-    path = run.result_path("uncertainty")
+    path = run.result_path("uncertainty", protocol)
     found = measured_before(UncertaintyResult, path, protocol)
     if not ranks.any(found is None) and found is not None:
         return found

@@ -146,6 +146,15 @@ class Exhibit:
         return [one for one in (*found, self.calibration) if isinstance(one, Wanted)]
 
 
+FEWEST_SEEDS = 3
+"""Trainings with different seeds from which an error is known well enough for a claim."""
+
+
+def too_few(seeds: int) -> str:
+    """What stands in the place of a claim that rests on fewer than FEWEST_SEEDS trainings; else empty."""
+    return {1: "one seed", 2: "two seeds"}.get(seeds, "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Number(Measured):
     """The mean of a value over trainings; its error is over them where there are several, else within the one."""

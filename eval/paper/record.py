@@ -16,9 +16,10 @@ from data_shards.io.configuration import configuration
 from data_shards.io.errors import InputError
 from data_shards.manifest import FILE as MANIFEST
 from data_shards.manifest import Manifest
+from eval.distance.measures import of_these_versions
 from eval.paper.plan import Measurements, Plan, Training, configuration_hash, resolved
 from eval.protocol import fingerprint
-from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, Result, UncertaintyResult
+from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, Result, UncertaintyResult, VarianceResult
 
 FILE = "reproduction.json"
 _ROOT = Path(__file__).parents[2]
@@ -79,8 +80,12 @@ class Record:
         return [question for question in questions if question.key not in self.results]
 
     def measured_as(self, measure: Measurements) -> "Record":
-        """The record without the results that were measured by another protocol than the plan's."""
-        return replace(self, results={key: r for key, r in self.results.items() if _measured_as(key, r, measure)})
+        """The record without results by another protocol than the plan's, or of another training.
+
+        Of another training are those whose weights or fitted density are not those of the newest result.
+        """
+        found = {key: r for key, r in self.results.items() if _measured_as(key, r, measure)}
+        return replace(self, results=_of_one_training(found))
 
     def to_json(self) -> dict[str, Any]:
         """The content of its file."""
@@ -100,8 +105,32 @@ class Record:
         write_json(run / FILE, self.to_json())
 
 
+def _of_one_training(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results whose weights, and fitted density, are those of the results before them.
+
+    results: by `Question.key`, the newest first: only what agrees with it is of the same training.
+    """
+    subjects: dict[tuple[str, ...], str] = {}
+    kept = {}
+    for key, result in results.items():
+        protocol: Any = getattr(result, "protocol", None)
+        own: dict[tuple[str, ...], str] = {}
+        if protocol is not None:
+            own[(protocol.weights,)] = protocol.checkpoint
+        if digest := getattr(protocol, "mixture_digest", ""):
+            kind, *source, label, _ = key.split(" ")
+            # Of transported samples, each kind of result has its own digest.
+            density = (kind, *source) if "transported" in source else source if source == ["flow"] else ()
+            own[(protocol.weights, protocol.mixture, label, *density)] = digest
+        if all(subjects.get(subject, digest) == digest for subject, digest in own.items()):
+            subjects |= own
+            kept[key] = result
+    return kept
+
+
 def _measured_as(key: str, result: Any, measure: Measurements) -> bool:
-    """Whether a result was measured as the plan says now: as many images, by the same extractor, with the same seed."""
+    """Whether a result was measured as the plan and the code say now: as many images, by the same extractor, with the
+    same seed, by measures of these versions."""
     if key.startswith("pythae "):
         found = (result["extractor"]["name"], result["samples"], result["reference"])
         return found == (measure.extractor, measure.distance_images, measure.distance_split)
@@ -109,7 +138,10 @@ def _measured_as(key: str, result: Any, measure: Measurements) -> bool:
         return True
     protocol: Any = result.protocol  # type: ignore[attr-defined]
     same: bool = protocol.seed == measure.seed
+    if isinstance(result, VarianceResult):
+        same &= result.is_of_this_version
     if isinstance(result, DistanceResult):
+        same &= of_these_versions(result) is not None
         same &= (protocol.extractor["name"], protocol.split) == (measure.extractor, measure.distance_split)
         return same and (protocol.source == "half" or protocol.n == measure.distance_images)
     if isinstance(result, LikelihoodResult):
@@ -144,7 +176,10 @@ def known_records(
         wanted = configuration_hash(resolved(plan, training)) if candidates else ""
         same = [one for one in candidates if one.configuration == wanted and data in (None, one.data)]
         if same:
-            results = same[0].results | same[-1].results | (read_peers(runs / name) if runs else {})
+            # The newest first, see `measured_as`: those in the run folder, then those that were kept.
+            results = dict(reversed(same[-1].results.items()))
+            results |= {key: result for key, result in reversed(same[0].results.items()) if key not in results}
+            results |= read_peers(runs / name) if runs else {}
             record = replace(same[-1], results=results).measured_as(plan.measure)
             if record.results:
                 found[name] = record

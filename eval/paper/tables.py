@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from data_shards.io.tables import plus_minus
-from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Number, Row, Wanted
+from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Number, Row, Wanted, too_few
 from eval.paper.plan import (
     LEARNED,
     REFERENCE,
@@ -302,8 +302,8 @@ def effect(difference: Number | None) -> str:
     """Whether a change of the distance helps or harms, by twice its standard error over seeds."""
     if difference is None:
         return "not measured"
-    if difference.standard_error is None:
-        return "one seed: no error is known"
+    if difference.standard_error is None or too_few(difference.seeds):
+        return f"{too_few(difference.seeds)}: no error is known"
     if abs(difference.value) <= 2 * difference.standard_error:
         return "no difference beyond twice its error"
     return "helps" if difference.value < 0 else "harms"

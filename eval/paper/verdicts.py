@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from data_shards.io.tables import Table
-from eval.paper.evidence import Evidence, Number, mean_of
+from eval.paper.evidence import Evidence, Number, mean_of, too_few
 from eval.paper.plan import LEARNED, REFERENCE, variant_trainings
 from eval.paper.tables import component_rows, method_rows, printed_likelihood, reference_row, row, variance_rows, wanted
 from eval.report import printed_results
@@ -27,7 +27,8 @@ class Verdict(NamedTuple):
     """Its numbers; empty for aims of our own."""
     ours: str
     agrees: str
-    """AGREES, DISAGREES, OPEN (within twice the standard error, or something is missing) or CANNOT."""
+    """AGREES, DISAGREES, OPEN (within twice the standard error, or something is missing) or CANNOT; or how many seeds
+    there are where they are too few for a claim."""
     seeds: str
     """Trainings that our numbers are the mean of; the fewest where several numbers are compared."""
 
@@ -41,19 +42,44 @@ def verdict_table(evidence: Evidence) -> Table:
 def _verdict(claim: str, paper: str, ours: str, agrees: str | bool, numbers: Iterable[Number]) -> Verdict:
     if isinstance(agrees, bool):
         agrees = AGREES if agrees else DISAGREES
-    return Verdict(claim, paper, ours, agrees, f"{min(one.seeds for one in numbers)}")
+    seeds = min(one.seeds for one in numbers)
+    # What an algorithm cannot reach does not depend on the seed.
+    agrees = agrees if agrees == CANNOT else too_few(seeds) or agrees
+    return Verdict(claim, paper, ours, agrees, f"{seeds}")
 
 
 def all_below(pairs: Iterable[tuple[Number, Number]], missing: int = 0) -> str:
     """AGREES where the first of every pair is the smaller, DISAGREES where one is the larger, else OPEN.
 
-    A difference within twice its standard error is neither. missing: pairs that were not measured.
+    A difference within twice its standard error is neither, nor one whose error is unknown. missing: pairs that were
+    not measured.
     """
     answers: list[bool | None] = [None] * missing
     for ours, theirs in pairs:
-        error = math.hypot(ours.standard_error or 0.0, theirs.standard_error or 0.0)
-        answers.append(None if abs(ours.value - theirs.value) <= 2 * error else ours.value < theirs.value)
+        if ours.standard_error is None or theirs.standard_error is None:
+            answers.append(None)
+        else:
+            error = math.hypot(ours.standard_error, theirs.standard_error)
+            answers.append(None if abs(ours.value - theirs.value) <= 2 * error else ours.value < theirs.value)
     return DISAGREES if False in answers else OPEN if None in answers else AGREES
+
+
+def reaches(ours: Number, least: float) -> str:
+    """AGREES where a number is above `least`, DISAGREES where it is below, OPEN within twice its standard error.
+
+    Also OPEN where that error is unknown.
+    """
+    return all_below([(Number(value=least, standard_error=0.0, unit=ours.unit), ours)])
+
+
+def _times(error: float | None, factor: float) -> float | None:
+    return None if error is None else factor * error
+
+
+def _any_above_half(chances: Iterable[Number]) -> str:
+    """AGREES where a chance is above 0.5 by more than twice its standard error, OPEN where an error is unknown."""
+    answers = [None if one.standard_error is None else one.value - 2 * one.standard_error > 0.5 for one in chances]
+    return AGREES if True in answers else OPEN if None in answers else DISAGREES
 
 
 def _best_distance(evidence: Evidence) -> Iterator[Verdict]:
@@ -101,7 +127,7 @@ def _divergence_rises(evidence: Evidence) -> Iterator[Verdict]:
 
 
 def _learned(evidence: Evidence) -> Iterator[Verdict]:
-    # A single training's distance has no error; the reference method's seeds show how much another would differ.
+    # The reference method's seeds show how much another training would differ where one has a single seed.
     reference = evidence.number(reference_row(evidence.plan, "stage1").want("q_hat"))
     error = reference and reference.standard_error
     spread = error * math.sqrt(reference.seeds) if reference and error else None
@@ -111,8 +137,7 @@ def _learned(evidence: Evidence) -> Iterator[Verdict]:
     ):
         rows = {variance: one.want(name) for variance, _, one in variance_rows(evidence.plan, "sweep")}
         numbers = {
-            variance: replace(number, value=sign * number.value, standard_error=number.standard_error or spread)
-            for variance, number in evidence.numbers(rows).items()
+            variance: replace(number, value=sign * number.value) for variance, number in evidence.numbers(rows).items()
         }
         ours = numbers.pop(LEARNED, None)
         if ours is not None and numbers:
@@ -130,10 +155,12 @@ def _gains(evidence: Evidence) -> Iterator[Verdict]:
         if len(known) == 2:
             prior, q_hat = (printed_likelihood(evidence.plan, one, density) for density in ("prior", "q_hat"))
             paper = f"{q_hat - prior:+g} nats" if prior is not None and q_hat is not None else ""
-            gain = known["iwae_q_hat"].value - known["iwae_prior"].value
-            agrees = OPEN if abs(gain) < _SMALLEST_GAIN else gain > 0
+            gain = evidence.difference(one.want("iwae_q_hat"), one.want("iwae_prior"))
+            if gain is None:
+                continue
+            agrees = OPEN if abs(gain.value) < _SMALLEST_GAIN else reaches(gain, 0.0)
             claim = f"Table 3: q̂ in place of the prior raises the likelihood: {one.title}"
-            yield _verdict(claim, paper, f"{gain:+.1f} nats", agrees, known.values())
+            yield _verdict(claim, paper, f"{gain.value:+.1f} nats", agrees, [gain])
 
 
 def _likelihoods(evidence: Evidence) -> Iterator[Verdict]:
@@ -146,7 +173,7 @@ def _likelihoods(evidence: Evidence) -> Iterator[Verdict]:
         (first, *_) = evidence.answers(one.want("cap")).values()
         pixels = math.prod(first.protocol.image_shape)
         claim, paper = f"Table 3: likelihood of {one.method} (within 2%)", f"{theirs:,.0f} nats"
-        agrees: str | bool = ours.value >= theirs
+        agrees: str | bool = reaches(ours, theirs)
         if one.method != REFERENCE:
             away = abs(ours.value - theirs) / abs(theirs)
             said, agrees = f"{ours.plain(1)} ({away:.1%} away)", away <= 0.02
@@ -170,8 +197,6 @@ def _components(evidence: Evidence) -> Iterator[Verdict]:
     if len(points) > 1:
         first, last = points[min(points)], points[max(points)]
         falls = all_below([(last, first)])
-        if None in (first.standard_error, last.standard_error):
-            falls = OPEN if last.value < first.value else DISAGREES
         printed = printed_results.FID_OF_COMPONENTS.items()
         yield _verdict(
             "Table 4: the distance falls with the number of components",
@@ -190,7 +215,7 @@ def _components(evidence: Evidence) -> Iterator[Verdict]:
             "suspected",
             f"codes {code.plain(2)}, images {image.plain(2)}; nats of codes {train.plain(2)} in training, "
             f"{held_out.plain(2)} held out",
-            any(number.value - 2 * (number.standard_error or 0.0) > 0.5 for number in (code, image)),
+            _any_above_half([code, image]),
             known.values(),
         )
     if evidence.plan.dataset == "celeba" and points:
@@ -205,7 +230,7 @@ def aims(evidence: Evidence) -> Iterator[Verdict]:
     least, nats = plan.aims.one_variance_nats, evidence.number(reference_row(plan, "stage1").want("iwae_q_hat"))
     if least is not None and nats is not None:
         claim = f"Our aim: one variance reaches {least:g} nats"
-        yield _verdict(claim, "", nats.plain(1), nats.value >= least, [nats])
+        yield _verdict(claim, "", nats.plain(1), reaches(nats, least), [nats])
     for model, most in plan.aims.distance_of_peers.items():
         theirs, of_which = _best_peer(evidence, model, "frechet_distance")
         # The field has the name under which it was first written.
@@ -221,7 +246,10 @@ def aims(evidence: Evidence) -> Iterator[Verdict]:
                 numbers.append(peer_transported)
             name = model.replace("_", "-")
             claim = f"Our aim: {title}, at most {most:g} times the distance of pythae's {name} with its mixture"
-            yield _verdict(claim, "", said, ours.value <= most * theirs.value, numbers)
+            most_allowed = replace(
+                theirs, value=most * theirs.value, standard_error=_times(theirs.standard_error, most)
+            )
+            yield _verdict(claim, "", said, all_below([(ours, most_allowed)]), numbers)
 
 
 def _best_peer(evidence: Evidence, model: str, field: str) -> tuple[Number | None, str]:

@@ -30,7 +30,6 @@ from trainer.loop import train
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
-from trainer.run_folder import latents
 from trainer.run_folder.checkpoint import read_state
 from trainer.run_folder.log import read_events
 from trainer.run_folder.restore import checkpoint_of
@@ -52,6 +51,7 @@ class Worker:
     def run(self) -> None:
         """Trains, measures and draws whatever is missing. Raises InputError where a question has no answer."""
         self.train()
+        self.forget_other_weights()
         failures = []
         for question in self.record.missing(self.work.questions):
             print(f"measuring {question.key}", flush=True)
@@ -81,6 +81,17 @@ class Worker:
         stages = read_state(checkpoint_of(self.folder)).stages
         if not stages.ended or stages.stage != (2 if self.config.two_stages else 1):
             raise InputError(f"{self.folder}: training was stopped before its end; start the same command again")
+
+    def forget_other_weights(self) -> None:
+        """Leaves only results of the weights that the run folder holds."""
+        protocols = [result.protocol for result in self.record.results.values() if hasattr(result, "protocol")]
+        digests = {w: load_run(self.folder, w).checkpoint for w in {protocol.weights for protocol in protocols}}
+
+        def is_own(result: Any) -> bool:
+            protocol = getattr(result, "protocol", None)
+            return protocol is None or protocol.checkpoint == digests[protocol.weights]
+
+        self.record.results = {key: result for key, result in self.record.results.items() if is_own(result)}
 
     def answer(self, question: Question) -> Any:
         """The result of a question's measurement, or the summary of its mixture's fit."""
@@ -143,8 +154,7 @@ class Worker:
 
     def fit(self, form: MixtureForm, weights: str) -> dict[str, Any]:
         """Makes the mixture of that size in the run folder the one that is asked for; returns its summary."""
-        if not latents.exists(self.folder, "train", weights=weights):
-            self.encode(weights)
+        self.encode(weights)
         settings = Settings(n_components=form.components)
         fitted = fit_run_mixture(self.folder, settings, weights=weights, form=form.encodings, ranks=self.ranks)
         return dict(fitted.summary)

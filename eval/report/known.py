@@ -5,25 +5,33 @@ folder now. A page shows current results only, and names the command that renews
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TypeVar
 
 from data_shards.io.errors import InputError
+from eval.distance.measures import of_these_versions
 from eval.images.densities import DENSITIES
 from eval.protocol import DistanceProtocol, MemorisationProtocol, Protocol
-from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult
+from eval.results import (
+    DistanceResult,
+    LikelihoodResult,
+    MemorisationResult,
+    UncertaintyResult,
+    stored,
+    without_protocol,
+)
 from eval.run import MeasuredRun, load_run
 
 AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
-AnyKind = DistanceResult | LikelihoodResult | MemorisationResult | UncertaintyResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
     """A result of what the run was before."""
 
-    result: AnyKind
+    command: str
+    """What measures the same of what the run is now."""
     reason: str
     """What has changed since."""
 
@@ -38,6 +46,29 @@ class RunResults:
     memorisations: list[MemorisationResult] = field(default_factory=list)
     earlier: list[Earlier] = field(default_factory=list)
     """Results that are not current."""
+
+    def shown(self, split: str, mixture: str) -> "RunResults":
+        """One likelihood, calibration and comparison with training images for each set of weights, and all distances.
+
+        Of several, the one that is of this split and mixture, COMPONENTS-COVARIANCE, and of most images.
+        """
+
+        def best(results: list[AnyMeasured]) -> list[AnyMeasured]:
+            def fit(result: AnyMeasured) -> tuple[bool, bool, int]:
+                protocol = result.protocol
+                return getattr(protocol, "mixture", mixture) == mixture, protocol.split == split, protocol.n
+
+            by_weights: dict[str, AnyMeasured] = {}
+            for result in sorted(results, key=fit):
+                by_weights[result.protocol.weights] = result
+            return sorted(by_weights.values(), key=lambda one: one.protocol.weights != "stage1")
+
+        return replace(
+            self,
+            likelihoods=best(self.likelihoods),
+            uncertainties=best(self.uncertainties),
+            memorisations=best([result for result in self.memorisations if result.protocol.source == "q_hat"]),
+        )
 
 
 def final(results: list[AnyMeasured]) -> AnyMeasured | None:
@@ -54,34 +85,50 @@ class Subject:
 
     def results(self) -> RunResults:
         """Every result there is. Raises InputError for a damaged file."""
-        digest = cache(self._digest)
-        earlier: list[Earlier] = []
+        digest, run = cache(self._digest), self._run.folder
+        earlier = [
+            Earlier(
+                command=f"python -m eval {path.stem.partition('-')[0]} --run {run}",
+                reason=f"{path.name} does not say what was measured",
+            )
+            for path in without_protocol(run / "eval")
+        ]
 
         def current(kind: type[AnyMeasured], pattern: str) -> list[AnyMeasured]:
-            found = [kind.load(path) for path in sorted((self._run.folder / "eval").glob(pattern))]
+            found = stored(kind, run / "eval", pattern)
             kept = []
             for result in sorted(found, key=lambda one: one.protocol.weights != "stage1"):
-                if reason := self._changed(result.protocol, digest):
-                    earlier.append(Earlier(result=result, reason=reason))
+                if reason := self._changed(result, digest):
+                    earlier.append(Earlier(command=result.protocol.command(str(run)), reason=reason))
                 else:
                     kept.append(result)
             return kept
 
-        return RunResults(
+        distances = (of_these_versions(result) for result in current(DistanceResult, "fid-*.json"))
+        results = RunResults(
             likelihoods=current(LikelihoodResult, "likelihood*.json"),
             uncertainties=current(UncertaintyResult, "uncertainty*.json"),
-            distances=current(DistanceResult, "fid-*.json"),
-            memorisations=current(MemorisationResult, "memorisation*.json"),
-            earlier=earlier,
+            distances=[result for result in distances if result is not None],
+            memorisations=current(MemorisationResult, "*memorisation*.json"),
         )
+        kinds = (results.likelihoods, results.uncertainties, results.distances, results.memorisations)
+        answered = {result.protocol.command(str(run)) for kind in kinds for result in kind}
+        return replace(results, earlier=[one for one in earlier if one.command not in answered])
 
-    def _changed(self, protocol: Protocol, digest: Callable[[str, str, str], str]) -> str:
-        """What has changed since something was measured by this protocol; empty where nothing has."""
+    def _changed(self, result: AnyMeasured, digest: Callable[[str, str, str], str]) -> str:
+        """What has changed since a result was measured; empty where nothing has."""
+        protocol = result.protocol
         run = self._weights(protocol.weights)
         if run is None or run.checkpoint != protocol.checkpoint:
             return "the weights have changed since"
         if run.manifest.hash != protocol.data:
             return "the shards have changed since"
+        if isinstance(result, DistanceResult):
+            current = of_these_versions(result) is not None
+        else:
+            current = result.is_of_this_version
+        if not current:
+            return "the definition of the measure has changed since"
         measured = getattr(protocol, "mixture_digest", "")
         if measured and digest(protocol.weights, _density(protocol), getattr(protocol, "mixture", "")) != measured:
             return "what samples are drawn from has changed since"

@@ -39,7 +39,7 @@ from eval.report.tables import (
     weights_title,
     with_error,
 )
-from eval.results import DistanceResult, VarianceResult
+from eval.results import DistanceResult, VarianceResult, result_path, stored_at
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 from trainer.run_folder.log import Event, read_events
@@ -54,7 +54,8 @@ _ENDS = {
 def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks) -> Page:
     """Everything that is known of a run as it is now."""
     split, components = sizes.split, sizes.components
-    results, events = Subject(run).results(), read_events(run.folder)
+    results = Subject(run).results().shown(split, f"{components}-{covariance}")
+    events = read_events(run.folder)
     config, manifest = run.config, run.manifest
     dataset = printed_results.dataset_of(f"{manifest.name} {Path(config.data.shards).name}")
     folder, objective = str(run.folder), config.objective.name
@@ -82,7 +83,7 @@ def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks)
             uncertainty_section(results, folder),
             memorisation_section(results, run.folder),
             latent_space,
-            *earlier_section(results, folder),
+            *earlier_section(results),
         ],
     )
 
@@ -311,7 +312,9 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
     """Samples above their nearest training images, and whether they are nearer than new images are."""
     title = "Does it repeat its training images?"
     measured = final(results.memorisations)
-    images = run / "eval" / "memorisation.safetensors"
+    if measured is not None:
+        path = result_path(run / "eval", "memorisation", measured.protocol)
+        images = stored_at(path).with_suffix(".safetensors")
     if measured is None or not images.exists():
         command = f"python -m eval memorisation --run {run}"
         missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
@@ -342,9 +345,9 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
     )
 
 
-def earlier_section(results: RunResults, run: str) -> list[Section]:
+def earlier_section(results: RunResults) -> list[Section]:
     """Results of what the run was before: named, not shown. Empty where there are none."""
-    commands = {one.result.protocol.command(run): one.reason for one in results.earlier}
+    commands = {one.command: one.reason for one in results.earlier}
     if not commands:
         return []
     missing = [Missing(what=f"{reason.capitalize()}:", command=command) for command, reason in commands.items()]

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from data_shards.io.errors import InputError
-from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult, measured_before
+from eval.results import (
+    DistanceResult,
+    LikelihoodResult,
+    MemorisationResult,
+    UncertaintyResult,
+    measured_before,
+    result_path,
+)
 
 FILES = Path(__file__).parent / "results_of_earlier_code"
 KINDS = {
@@ -35,13 +42,16 @@ def test_a_missing_field_is_named_with_the_file(path, tmp_path):
         KINDS[path.stem].load(tmp_path / "damaged.json")
 
 
-def test_a_result_counts_as_measured_before_only_under_the_same_protocol(path):
+def test_a_result_counts_as_measured_before_only_under_the_same_protocol(path, tmp_path):
     kind = KINDS[path.stem]
     result = kind.load(path)
-    assert measured_before(kind, path, result.protocol) == result
+    copied = tmp_path / path.name
+    copied.write_bytes(path.read_bytes())
+    now = result_path(tmp_path, path.stem, result.protocol)
+    assert measured_before(kind, now, result.protocol) == result
     other = kind.from_json(result.to_json() | {"protocol": result.protocol.record() | {"seed": 1}})
-    assert measured_before(kind, path, other.protocol) is None
-    assert measured_before(kind, path.with_name("nothing.json"), result.protocol) is None
+    assert measured_before(kind, result_path(tmp_path, path.stem, other.protocol), other.protocol) is None
+    assert measured_before(kind, result_path(tmp_path, "nothing", result.protocol), result.protocol) is None
 
 
 def test_a_distance_has_the_frechet_distance_as_its_value():

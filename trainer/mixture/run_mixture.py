@@ -155,6 +155,8 @@ def fit_run_mixture(
         "start_from": start_from,
         "codes": {split: latents.encoded_from(run, split, weights=weights) for split in ("train", "valid")},
     }
+    if len({record["checkpoint"] for record in wanted["codes"].values() if record}) > 1:
+        raise InputError(f"{run}: the codes of splits train and valid are of different weights; encode both again")
     found = read_summary(folder)
     # A summary of an earlier version does not say which codes it was fitted to.
     before = None if found is None else {"codes": wanted["codes"], **found}

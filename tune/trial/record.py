@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from safetensors import safe_open
 
-from eval.results import DistanceResult, LikelihoodResult
+from eval.results import DistanceResult, LikelihoodResult, stored
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import Event, read_events
 from tune.search.trials import Phase
@@ -125,8 +125,8 @@ def trial_record(folder: Path) -> TrialRecord:
         fd_stage1=_distance(folder, "stage1", ("q_hat", "prior")),
         fd_final=_distance(folder, "final", ("q_hat", "prior")),
         fd_reconstruction=_distance(folder, "final", ("reconstruction",)),
-        iwae_stage1=_likelihood(folder / "eval" / "likelihood-stage1.json"),
-        iwae_final=_likelihood(folder / "eval" / "likelihood.json"),
+        iwae_stage1=_likelihood(folder, "stage1"),
+        iwae_final=_likelihood(folder, "final"),
     )
 
 
@@ -163,18 +163,17 @@ def _parameters(folder: Path) -> int | None:
 
 
 def _distance(folder: Path, weights: str, sources: tuple[str, ...]) -> float | None:
-    for path in sorted((folder / "eval").glob("fid-*.json")):
-        result = DistanceResult.load(path)
-        if result.protocol.weights == weights and result.protocol.source in sources:
-            return result.value
-    return None
+    """The newest distance of the first of `sources` of which there is one."""
+    results = [one for one in stored(DistanceResult, folder / "eval", "fid-*.json") if one.protocol.weights == weights]
+    found = [one for source in sources for one in reversed(results) if one.protocol.source == source]
+    return found[0].value if found else None
 
 
-def _likelihood(path: Path) -> float | None:
-    if not path.exists():
-        return None
-    values = LikelihoodResult.load(path).values
-    return values["iwae_q_hat" if "iwae_q_hat" in values else "iwae_prior"].value
+def _likelihood(folder: Path, weights: str) -> float | None:
+    """The newest likelihood."""
+    results = stored(LikelihoodResult, folder / "eval", "likelihood*.json")
+    found = [one.values for one in results if one.protocol.weights == weights]
+    return found[-1]["iwae_q_hat" if "iwae_q_hat" in found[-1] else "iwae_prior"].value if found else None
 
 
 def reported_metrics(folder: Path) -> dict[str, float]:

@@ -2,18 +2,21 @@
 
 import hashlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError
 from eval.distance.extractors.efficientnet import efficientnet_lite0
 from eval.distance.extractors.extractor import Extractor, resize_clean
 from eval.distance.extractors.inception import inception
+from eval.distance.extractors.probe import probe, probe_images, require_eval_mode
+from trainer.run_folder.checkpoint import fingerprint
 
 _LITE_SIZE, _CUSTOM_SIZE = 64, 224
 
@@ -58,13 +61,15 @@ def torchscript(device: torch.device, path: Path, *, size: int) -> Extractor:
         raise InputError(
             f"{path} is no TorchScript file ({error}); give one made by torch.jit.save", parameter="extractor"
         ) from error
-    return _extractor(network, device, size=size, name=path.name, digest=sha256_of_file(path))
+    return _extractor(network, None, device, size=size, name=path.name, files={"weights_sha256": sha256_of_file(path)})
 
 
 def function(device: torch.device, target: str, *, size: int) -> Extractor:
     """The network that MODULE:FUNCTION returns when called with the device, see `Network`.
 
-    The protocol records the digest of the module's source, since a function may change under the same name.
+    It is made twice, to see that it is the same each time. The protocol records what it does, see `probe`, and the
+    digests of its parameters and of the module's source. Raises InputError where it cannot be imported, is in train
+    mode, or has other weights each time.
     """
     module_name, _, name = target.partition(":")
     try:
@@ -76,27 +81,39 @@ def function(device: torch.device, target: str, *, size: int) -> Extractor:
     if not callable(getattr(module, name, None)):
         raise InputError(f"module {module_name} has no function {name!r}; give MODULE:FUNCTION", parameter="extractor")
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
-    network = getattr(module, name)(device)
-    return _extractor(network, device, size=size, name=target, digest=hashlib.sha256(source).hexdigest())
+    network, again = getattr(module, name)(device), getattr(module, name)(device)
+    require_eval_mode(network, target)
+    files = {"source_sha256": hashlib.sha256(source).hexdigest()}
+    if isinstance(network, nn.Module):
+        files["parameters"] = f"{fingerprint(network.state_dict()):016x}"
+    return _extractor(network, again, device, size=size, name=target, files=files)
 
 
-def _extractor(network: Network, device: torch.device, *, size: int, name: str, digest: str) -> Extractor:
-    features = partial(_pooled, network, name)
-    with torch.inference_mode():
-        dim = features(torch.zeros(2, 3, size, size, device=device)).shape[1]
-    return Extractor(
-        label=f"FD ({name}, {size} px)",
-        dim=dim,
-        resize=partial(resize_clean, size=size),
-        network=features,
-        device=device,
-        description={
-            "name": name,
-            "size": size,
-            "resizer": "clean-fid (Pillow bicubic per channel, float32, not rounded)",
-            "weights_sha256": digest,
-        },
-    )
+def _extractor(
+    network: Network, again: Network | None, device: torch.device, *, size: int, name: str, files: Mapping[str, str]
+) -> Extractor:
+    """The extractor of a network of the user's. again: the network made a second time; files: digests of its files."""
+
+    def extractor(network: Network) -> Extractor:
+        return Extractor(
+            label=f"FD ({name}, {size} px)",
+            dim=0,
+            resize=partial(resize_clean, size=size),
+            network=partial(_pooled, network, name),
+            device=device,
+            description={},
+        )
+
+    made = extractor(network)
+    found = probe(made, name, again=None if again is None else extractor(again))
+    description: dict[str, str | int] = {
+        "name": name,
+        "size": size,
+        "resizer": "clean-fid (Pillow bicubic per channel, float32, not rounded)",
+        **files,
+        "probe": found,
+    }
+    return replace(made, dim=made(probe_images()).shape[1], description=description)
 
 
 def _pooled(network: Network, name: str, images: Tensor) -> Tensor:

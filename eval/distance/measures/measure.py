@@ -47,6 +47,8 @@ class Measure:
     """The statistics of the compared set and of the reference, and a seed, to one estimate for each of `numbers`."""
     needs_features: bool = True
     """True where it needs feature vectors and not only their sums."""
+    version: int = 1
+    """Of the definition; a number by another one is not current."""
 
     def __call__(self, compared: FeatureStatistics, reference: FeatureStatistics, seed: int) -> Mapping[str, Measured]:
         """The measured numbers by name."""

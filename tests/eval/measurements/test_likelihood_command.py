@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from support.results import result_file, result_files
 from support.running import run_module
 
 from data_shards.io.errors import command
@@ -39,7 +40,7 @@ def measure(run, name, *options, processes=0):
         assert done.returncode == 0, done.stderr
     else:
         assert command_line(*words) == 0
-    return json.loads((run / "eval" / f"{name}.json").read_text())
+    return json.loads(result_file(run, name).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def one_process(run):
 
 
 def test_a_result_by_the_same_protocol_is_not_measured_again(run, one_process):
-    path = run / "eval" / "likelihood.json"
+    path = result_file(run, "likelihood")
     before = path.stat().st_mtime_ns
     options = ("--mixture", "4", "--images", "130", "--samples", "3")
     assert measure(run, "likelihood", *options) == one_process
@@ -64,14 +65,16 @@ def test_another_seed_is_another_protocol_and_is_measured(run, one_process):
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_writes_the_same_numbers_to_the_last_bit(run, one_process, processes):
-    (run / "eval" / "likelihood.json").unlink()
+    for path in result_files(run, "likelihood"):
+        path.unlink()
     options = ("--mixture", "4", "--images", "130", "--samples", "3")
     assert measure(run, "likelihood", *options, processes=processes) == one_process
 
 
 def test_calibration_is_the_same_on_one_process_and_two(run):
     alone = measure(run, "uncertainty", "--images", "70")
-    (run / "eval" / "uncertainty.json").unlink()
+    for path in result_files(run, "uncertainty"):
+        path.unlink()
     assert measure(run, "uncertainty", "--images", "70", processes=2) == alone
     assert len(alone["coverage"]) == 6
 
@@ -115,7 +118,7 @@ def test_the_cap_is_that_of_the_floor_at_half_the_variance_of_the_data_set(one_p
 def test_the_end_of_stage_1_has_one_variance_and_its_own_file(run):
     options = ("--weights", "stage1", "--mixture", "0", "--images", "60")
     assert command_line("likelihood", "--run", str(run), *options) == 0
-    written = json.loads((run / "eval" / "likelihood-stage1.json").read_text())
+    written = json.loads(result_file(run, "likelihood-stage1").read_text())
     assert written["protocol"]["variance"] == "one"
     assert written["protocol"]["variance_floor"] == written["dataset_variance"]
     assert "iwae_q_hat" not in written["values"]
@@ -168,6 +171,7 @@ def test_a_folder_that_holds_no_run_is_reported_in_one_line(tmp_path):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_gpu_gives_the_numbers_of_the_cpu_up_to_rounding(run, one_process):
     options = ("--mixture", "4", "--images", "130", "--samples", "3", "--device", "cuda")
-    (run / "eval" / "likelihood.json").unlink()
+    for path in result_files(run, "likelihood"):
+        path.unlink()
     for name, number in measure(run, "likelihood", *options)["values"].items():
         assert number["value"] == pytest.approx(one_process["values"][name]["value"], rel=1e-3), name

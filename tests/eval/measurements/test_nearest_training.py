@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from scipy import stats
 from sklearn.neighbors import NearestNeighbors
+from support.results import result_file
 from support.running import run_module
 
 from data_shards.io.errors import command
@@ -66,9 +67,11 @@ def test_two_processes_find_what_one_finds(tmp_path, digits_run, monkeypatch):
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(sys, "argv", ["eval", *options, str(tmp_path / "one")])
     assert command(main) == 0
-    two, one = ((tmp_path / name / "eval" / "memorisation.json").read_text() for name in ("two", "one"))
+    two, one = (result_file(tmp_path / name, "memorisation").read_text() for name in ("two", "one"))
     assert two == one
     assert 0 < json.loads(one)["pixel_distance"]["chance_nearer"]["value"] < 1
-    pictures = [load_file(tmp_path / name / "eval" / "memorisation.safetensors") for name in ("two", "one")]
+    pictures = [
+        load_file(result_file(tmp_path / name, "memorisation").with_suffix(".safetensors")) for name in ("two", "one")
+    ]
     assert pictures[0]["nearest"].shape == (120, 3, 1, 28, 28)
     assert all(torch.equal(pictures[0][key], pictures[1][key]) for key in ("sample", "nearest"))

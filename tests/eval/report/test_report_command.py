@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from support.results import result_file
 
 from data_shards.io.errors import command
 from eval.__main__ import main
@@ -106,7 +107,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(bare, words):
 
 def test_the_measured_numbers_stand_in_the_page_with_their_protocol(measured):
     text = page(measured).text
-    written = json.loads((measured / "eval" / "likelihood.json").read_text())
+    written = json.loads(result_file(measured, "likelihood").read_text())
     number = written["values"]["iwae_q_hat"]
     assert f"{number['value']:,.1f} ± {number['standard_error']:.1f}" in text
     assert f"{written['cap']:,.1f}" in text
@@ -138,7 +139,7 @@ def test_a_name_that_looks_like_markup_is_shown_as_text(tmp_path, digits_run):
     shutil.copytree(digits_run, run)
     (run / "eval").mkdir(exist_ok=True)
     assert command_line("uncertainty", "--run", str(run), "--images", "5") == 0
-    path = run / "eval" / "uncertainty.json"
+    path = result_file(run, "uncertainty")
     content = json.loads(path.read_text())
     content["protocol"]["run"] = "<script>alert(1)</script>"
     path.write_text(json.dumps(content))

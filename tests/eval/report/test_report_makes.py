@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 from support.changed_run import change_weights
+from support.results import result_file
 from support.running import run_module
 
 from data_shards import build_shards
@@ -158,7 +159,7 @@ def test_all_parts_of_weights_that_were_trained_further_are_made_again(reported,
 
 def test_the_page_shows_no_number_of_earlier_weights_and_names_what_renews_it(reported, tmp_path):
     run = shutil.copytree(reported[0], tmp_path / "photos")
-    old = json.loads((run / "eval" / "likelihood.json").read_text())["values"]["iwae_q_hat"]["value"]
+    old = json.loads(result_file(run, "likelihood").read_text())["values"]["iwae_q_hat"]["value"]
     assert f"{old:,.1f}" in (run / "report.html").read_text()
     change_weights(run)
     assert report(run, "--make-nothing") == 0

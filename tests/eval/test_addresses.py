@@ -1,0 +1,260 @@
+"""A number knows what it was measured on: where any one input changes, it is renewed or refused, never taken over.
+
+Results lie side by side, so that what was measured of an earlier state is still there when that state comes back.
+"""
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.datasets import load_digits
+from support.changed_run import change_weights
+from support.running import run_module, write_idx
+
+from data_shards import build_shards
+from data_shards.io.errors import InputError
+from eval.distance.comparison import measure_distance
+from eval.distance.extractors.by_name import extractor_by_name
+from eval.images.encoding import encode_split
+from eval.images.transport import make_transport
+from eval.measurements.likelihood import measure_likelihood
+from eval.measurements.memorisation import measure_memorisation
+from eval.measurements.uncertainty import measure_uncertainty
+from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
+from eval.run import load_run
+from trainer.flow import FlowSettings, fit_run_flow
+from trainer.mixture.run_mixture import fit_run_mixture
+from trainer.mixture.settings import Settings
+from trainer.process_group import single
+
+ALONE = single()
+EXTRACTOR = """
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+def make(device):
+    convolution = nn.Conv2d(3, 12, 8, stride=8)
+    convolution.load_state_dict(torch.load(Path(__file__).with_name("weights.pt"), weights_only=True))
+    gain = float(os.environ.get("GAIN", "1"))
+    return lambda images: gain * torch.relu(convolution(images))
+"""
+DISTANCE = {"n": 64, "mixture": 4, "extractor": "probed_extractor:make", "extractor_size": 32}
+
+
+def write_weights(folder: Path, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    state = {"weight": torch.randn(12, 3, 8, 8, generator=generator), "bias": torch.zeros(12)}
+    torch.save({name: 0.1 * value for name, value in state.items()}, folder / "weights.pt")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Reference statistics go into a temporary cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def place(tmp_path, digits_run, digits_shards, monkeypatch):
+    """A folder with a run, its shards and the user's extractor, all of which a test may change."""
+    shutil.copytree(digits_run, tmp_path / "run")
+    shutil.copytree(digits_shards, tmp_path / "shards")
+    config = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["data"]["shards"] = str(tmp_path / "shards")
+    config.write_text(yaml.safe_dump(content))
+    (tmp_path / "probed_extractor.py").write_text(EXTRACTOR)
+    write_weights(tmp_path, seed=0)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    make_transport(load_run(tmp_path / "run"), 4, "full", ALONE)
+    fit_run_flow(tmp_path / "run", FlowSettings(epochs=1))
+    return tmp_path
+
+
+def measure(place: Path, kind: str, **other):
+    """Measures as a new process would."""
+    sys.modules.pop("probed_extractor", None)
+    importlib.invalidate_caches()
+    run, few = load_run(place / "run"), {"images": 10, **other}
+    if kind == "likelihood":
+        return measure_likelihood(run, LikelihoodQuestion(samples=2, mixture=4, **few), ALONE)
+    if kind == "uncertainty":
+        return measure_uncertainty(run, UncertaintyQuestion(**few), ALONE)
+    if kind.endswith("memorisation"):
+        source = "transported" if kind.startswith("transported") else "q_hat"
+        return measure_memorisation(run, MemorisationQuestion(source=source, mixture=4, **few), ALONE)
+    return measure_distance(run, DistanceQuestion(source=kind, **DISTANCE | other), ALONE)
+
+
+DISTANCES = ("q_hat", "transported", "flow", "prior")
+KINDS = (*DISTANCES, "likelihood", "uncertainty", "memorisation", "transported memorisation")
+OF_MIXTURE = {"q_hat", "transported", "likelihood", "memorisation", "transported memorisation"}
+
+
+def other_mixture(place):
+    fit_run_mixture(place / "run", Settings(n_components=4, random_state=3, kmeans_iter=1, max_iter=1), ranks=ALONE)
+
+
+def other_images(place):
+    shutil.rmtree(place / "shards")
+    images = 255 - np.round(load_digits().images * (255 / 16)).astype(np.uint8).repeat(3, 1).repeat(3, 2)
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    for name, part in (("train", slice(0, 1597)), ("t10k", slice(1597, None))):
+        write_idx(place / "idx" / f"{name}-images-idx3-ubyte.gz", images[part])
+        write_idx(place / "idx" / f"{name}-labels-idx1-ubyte.gz", load_digits().target[part])
+    build_shards("mnist", place / "shards", source=place / "idx", num_valid=200)
+
+
+def more_training(place):
+    change_weights(place / "run")
+
+
+def more_training_and_new_codes(place):
+    change_weights(place / "run")
+    for split in ("train", "valid"):
+        encode_split(load_run(place / "run"), split, ALONE)
+
+
+CHANGES: dict[str, tuple[Callable[[Path], object], set[str]]] = {
+    "weights": (more_training, set(KINDS)),
+    "weights and codes": (more_training_and_new_codes, set(KINDS)),
+    "mixture": (other_mixture, OF_MIXTURE),
+    "transport": (
+        lambda place: make_transport(load_run(place / "run"), 4, "full", ALONE, seed=1),
+        {"transported", "transported memorisation"},
+    ),
+    "flow": (lambda place: fit_run_flow(place / "run", FlowSettings(epochs=1, seed=1)), {"flow"}),
+    "images of the same names": (other_images, set(KINDS)),
+    "weight file of the extractor": (lambda place: write_weights(place, seed=1), set(DISTANCES)),
+    "source of the extractor": (
+        lambda place: (place / "probed_extractor.py").write_text(EXTRACTOR.replace("relu", "tanh")),
+        set(DISTANCES),
+    ),
+}
+"""By name: what is changed, and what depends on it."""
+
+
+def addresses(place, **other):
+    """The address of each kind's result, or the line that refuses it."""
+    found = {}
+    for kind in KINDS:
+        try:
+            found[kind] = measure(place, kind, **other).protocol.address()
+        except InputError as error:
+            found[kind] = f"refused: {error}"
+    return found
+
+
+def files(place):
+    return {path: path.stat().st_mtime_ns for path in (place / "run" / "eval").glob("*.json")}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_depends_on_a_changed_input_is_renewed_or_refused_and_nothing_else_is(place, change):
+    before, kept = addresses(place), files(place)
+    assert not any(address.startswith("refused") for address in before.values())
+    make, depends = CHANGES[change]
+    make(place)
+    after = addresses(place)
+    assert {kind for kind in KINDS if before[kind] != after[kind]} == depends
+    # What was there before lies beside what is new, untouched.
+    assert {path: time for path, time in files(place).items() if path in kept} == kept
+
+
+def test_what_was_measured_counts_again_when_what_it_was_measured_on_comes_back(place):
+    before, kept = addresses(place), files(place)
+    write_weights(place, seed=1)
+    assert addresses(place) != before
+    write_weights(place, seed=0)
+    assert addresses(place) == before
+    assert {path: time for path, time in files(place).items() if path in kept} == kept
+
+
+def test_another_environment_that_changes_features_or_precision_is_another_address(place, monkeypatch):
+    before = addresses(place)
+    monkeypatch.setenv("GAIN", "1.01")
+    assert {kind for kind, address in addresses(place).items() if address != before[kind]} == set(DISTANCES)
+    monkeypatch.delenv("GAIN")
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert all(address != before[kind] for kind, address in addresses(place).items())
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_seed_number_of_images_split_and_mode_are_of_the_address(place):
+    kinds = ("q_hat", "likelihood", "memorisation", "uncertainty")
+    for kind in kinds:
+        number = "n" if kind == "q_hat" else "images"
+        settings = [{}, {"seed": 1}, {"split": "valid"}, {number: 20}]
+        settings += [{"extractor_size": 40}] if kind == "q_hat" else []
+        found = [measure(place, kind, **other).protocol.address() for other in settings]
+        assert len(set(found)) == len(settings)
+
+
+def test_images_saved_after_a_new_mixture_are_those_of_the_new_mixture(place):
+    def save(where):
+        run = load_run(where / "run")
+        measure_distance(run, DistanceQuestion(source="q_hat", **DISTANCE), ALONE, save_images="png")
+
+    save(place)
+    (first,) = (place / "run" / "samples").glob("fid-*-png")
+    content = (first / "00000000.png").read_bytes()
+    other_mixture(place)
+    save(place)
+    (second,) = set((place / "run" / "samples").glob("fid-*-png")) - {first}
+    assert (first / "00000000.png").read_bytes() == content
+    assert (second / "00000000.png").read_bytes() != content
+
+
+def module_with(place, body):
+    head = "import os\nimport torch\nfrom torch import nn\n\n\ndef make(device):\n"
+    (place / "probed_extractor.py").write_text(f"{head}{body}\n")
+    sys.modules.pop("probed_extractor", None)
+    importlib.invalidate_caches()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("    return nn.Conv2d(3, 4, 8, stride=8).eval()", "other features each time it is made"),
+        (
+            "    torch.manual_seed(0)\n    return nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4))",
+            "is in train mode; return network.eval()",
+        ),
+        (
+            "    network = nn.BatchNorm2d(3)\n    return lambda x: network(x[:, :, ::8, ::8])",
+            "other features in another batch",
+        ),
+        ("    return lambda x: torch.full((len(x), 4), torch.nan)", "not finite"),
+    ],
+)
+def test_an_extractor_that_does_not_know_what_it_is_is_refused_in_one_line(tmp_path, monkeypatch, body, message):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module_with(tmp_path, body)
+    with pytest.raises(InputError, match=message) as refused:
+        extractor_by_name("probed_extractor:make", torch.device("cpu"), size=32)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.slow
+def test_an_extractor_that_differs_between_processes_is_refused(place):
+    body = (
+        "    gain = 1.0 + float(os.environ.get('RANK', '0'))\n    return lambda x: gain * x[:, :, ::8, ::8].flatten(1)"
+    )
+    module_with(place, body)
+    words = ("--from", "prior", "--n", "128", "--extractor", "probed_extractor:make", "--extractor-size", "32")
+    done = run_module("eval", "fid", "--run", str(place / "run"), *words, processes=2, env={"PYTHONPATH": f"{place}:."})
+    assert done.returncode != 0
+    assert "another extractor on some processes" in done.stderr
