@@ -96,9 +96,9 @@ class DistanceProtocol(Protocol):
 
     def _command(self) -> tuple[str, dict[str, Any]]:
         network = {"extractor": self.extractor["name"]}
-        if network["extractor"] == "inception":
+        if "mode" in self.extractor:
             network["extractor-mode"] = self.extractor["mode"]
-        elif network["extractor"] not in _DEFAULTS.values():
+        elif (self.extractor["name"], self.extractor["size"]) != (_DEFAULTS["extractor"], 64):
             network["extractor-size"] = self.extractor["size"]
         return "fid", {"from": self.source, "n": self.n, **_mixture_options(self.mixture), **network}
 

@@ -104,7 +104,9 @@ class Subject:
                     kept.append(result)
             return kept
 
-        distances = (of_these_versions(result) for result in current(DistanceResult, "fid-*.json"))
+        # A command names an extractor: of two extractors that had one name, the newest counts.
+        newest = {result.protocol.command(str(run)): result for result in current(DistanceResult, "fid-*.json")}
+        distances = (of_these_versions(result) for result in newest.values())
         results = RunResults(
             likelihoods=current(LikelihoodResult, "likelihood*.json"),
             uncertainties=current(UncertaintyResult, "uncertainty*.json"),

@@ -110,6 +110,7 @@ def other_images(place):
     shutil.rmtree(place / "shards")
     images = 255 - np.round(load_digits().images * (255 / 16)).astype(np.uint8).repeat(3, 1).repeat(3, 2)
     images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    (place / "idx").mkdir()
     for name, part in (("train", slice(0, 1597)), ("t10k", slice(1597, None))):
         write_idx(place / "idx" / f"{name}-images-idx3-ubyte.gz", images[part])
         write_idx(place / "idx" / f"{name}-labels-idx1-ubyte.gz", load_digits().target[part])

@@ -82,7 +82,7 @@ def likelihood(q_hat: float, prior: float, *, cap: float, error: float = 0.01, k
         protocol=LikelihoodProtocol(
             **RUN,
             n=500,
-            measure="likelihood",
+            measure="likelihood 1",
             variance="one",
             variance_floor=error,
             importance_samples=20,

@@ -75,6 +75,25 @@ def test_a_record_of_another_configuration_does_not_count(tmp_path, vae):
     assert known_records(changed, [again.training], tmp_path, {"vae-seed0": known}) == {}
 
 
+def of_weights(result, checkpoint):
+    return dataclasses.replace(result, protocol=dataclasses.replace(result.protocol, checkpoint=checkpoint))
+
+
+def test_numbers_of_two_trainings_do_not_stand_on_one_page(tmp_path, vae):
+    made, job, known = vae
+    kept = dataclasses.replace(known, results=known.results | {KEYS["distance"]: distance(500.0)})
+    newer = of_weights(known.results[KEYS["likelihood"]], "of a later training")
+    record(made, job, {KEYS["likelihood"]: newer}).save(tmp_path / "vae-seed0")
+    found = known_records(made, [job.training], tmp_path, {"vae-seed0": kept})["vae-seed0"]
+    assert found.results == {KEYS["likelihood"]: newer}
+
+
+def test_a_result_by_another_definition_of_its_measure_is_measured_again(tmp_path, vae, monkeypatch):
+    made, job, known = vae
+    monkeypatch.setattr("eval.results.LikelihoodResult.MEASURE", "likelihood 2")
+    assert known_records(made, [job.training], tmp_path, {"vae-seed0": known}) == {}
+
+
 def test_a_result_of_another_protocol_is_measured_again(tmp_path, vae):
     made, job, known = vae
     more = dataclasses.replace(made, measure=dataclasses.replace(MEASURE, importance_samples=50))
