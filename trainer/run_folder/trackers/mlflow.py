@@ -7,8 +7,8 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Metric, Param
+from PIL import Image
 from torch import Tensor
-from torchvision.io import encode_png
 
 from trainer.run_folder.trackers.identity import identity
 from trainer.run_folder.trackers.tracker import TrackedRun
@@ -47,13 +47,12 @@ class MLflow:
         """PNG files named by images."""
         for name, picture in pictures.items():
             path = Path(name)
-            content = bytes(encode_png(picture).numpy())
             local = self._folder / f".{path.name}-{images:012d}.png"
-            local.write_bytes(content)
             try:
+                Image.fromarray(picture.expand(3, -1, -1).permute(1, 2, 0).numpy()).save(local)
                 self._client.log_artifact(self._id, str(local), str(path))
             finally:
-                local.unlink()
+                local.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Ends this start of the run."""
