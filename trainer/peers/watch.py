@@ -19,11 +19,12 @@ from trainer.peers.failure import Failure, print_failures
 from trainer.peers.store import STORE_ERRORS, Store
 
 # A process on another machine is lost after this many heartbeats that did not come; on this machine its end is seen.
-_SECONDS_BETWEEN_BEATS, _MISSED_BEATS = 1.0, 15
+_SECONDS_BETWEEN_BEATS, _MISSED_BEATS = 1.0, 18
+_SECONDS_BETWEEN_LOOKS = 0.2
 # Where the store does not answer for so long, its machine is lost.
-_STORE_SECONDS = 15.0
+_STORE_SECONDS = 18.0
 # How long a process that another one's failure ends may take to end by an error of its own.
-_GRACE_SECONDS = 8.0
+_GRACE_SECONDS = 6.0
 # Processes that fail for the same reason do so at nearly the same time, and need not be told of each other.
 _SETTLING_SECONDS = 1.0
 
@@ -114,9 +115,12 @@ class Watch:
         return f"no sign of life for {missed * _SECONDS_BETWEEN_BEATS:.0f} s" if missed >= _MISSED_BEATS else ""
 
     def _guard(self) -> None:
-        heard = None
-        while not self._stopped.wait(0.2):
-            now = time.monotonic()
+        heard, looked = None, time.monotonic()
+        while not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
+            now, before = time.monotonic(), looked
+            looked = now
+            if now - before > 10 * _SECONDS_BETWEEN_LOOKS:
+                self._last_round = now  # this process itself was held up, so its other thread was too
             if self.failure is None and now - self._last_round > _STORE_SECONDS:
                 self.hear(self.lost_store(f"for {_STORE_SECONDS:.0f} s"))
             if self.failure is None or self.ending:
