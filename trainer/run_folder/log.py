@@ -79,12 +79,14 @@ class RunLog:
         self.listener = listener
         self.main, self.path = main, run / "metrics.jsonl"
         self.trackers: list[Tracker] = []
+        self._begin, self._tracked = images, set[str]()
         self._bar = Progress("stage 1", total, show=main)
         self._bar.__enter__()
         if not main:
             return
         events, others = read_log(run)
         kept = [e for e in events if e["images"] < images or (e["images"] == images and e["event"] not in again)]
+        self._tracked = {e["event"] for e in events if e["images"] == images and e["event"] in again}
         if others:
             self._set_aside(others)
         write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
@@ -122,7 +124,11 @@ class RunLog:
             for name, value in facts.items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         }
-        self._track(lambda tracker: tracker.numbers(numbers, images))
+        # What is written again here is the same, and the trackers have it.
+        if images == self._begin and kind in self._tracked:
+            self._tracked.remove(kind)
+        else:
+            self._track(lambda tracker: tracker.numbers(numbers, images))
 
     def pictures(self, pictures: Mapping[str, Tensor], images: int) -> None:
         """Gives pictures by name, uint8 of shape (C, H, W), to the trackers."""

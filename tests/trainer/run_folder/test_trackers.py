@@ -113,6 +113,19 @@ def test_a_restart_leaves_no_doubled_steps(tmp_path):
     assert [step for step, _ in scalars(tmp_path, "train/elbo")] == [300, 600, 900]
 
 
+def test_an_event_that_is_written_again_at_a_checkpoint_is_tracked_once(tmp_path):
+    facts = {"stage": 2, "elbo": 1.0, "elbo_at_closed_form": 1.0}
+    for again in ((), ("stage_start",)):
+        log = RunLog(tmp_path, images=300, total=900, main=True, again=again)
+        log.trackers = [open_tracker("tensorboard", TrackedRun(folder=tmp_path, name="x", settings={}, images=300))]
+        log.event("stage_start", 300, **facts)
+        log.event("valid", 600, **facts)
+        log.close()
+    assert [line["images"] for line in events(tmp_path, "stage_start")] == [300]
+    assert scalars(tmp_path, "stage_start/elbo") == [(300, 1.0)]
+    assert scalars(tmp_path, "valid/elbo") == [(600, 1.0)]
+
+
 def test_a_tracker_that_fails_is_left_out_and_named_once(tmp_path, capsys):
     class Gone:
         def numbers(self, values, images):
