@@ -140,7 +140,7 @@ def process_group(
     if place.world_size == 1:
         yield _ranks(place, _device(device, place), None)
         return
-    with _met(place, device, options or {}, timeout_seconds, start_seconds) as ranks:
+    with _met(place, device, options or {}, start_seconds) as ranks:
         if dist.is_initialized():
             yield ranks
         else:
@@ -192,9 +192,7 @@ def _join(place: Place, start_seconds: float) -> Meeting:
 
 
 @contextlib.contextmanager
-def _met(
-    place: Place, device: str, options: Mapping[str, Any], timeout_seconds: float, start_seconds: float
-) -> Iterator[Ranks]:
+def _met(place: Place, device: str, options: Mapping[str, Any], start_seconds: float) -> Iterator[Ranks]:
     """The block in which all processes of the job know of each other."""
     global _meeting
     meeting = _join(place, start_seconds)

@@ -131,6 +131,15 @@ def test_the_loss_of_another_machine_is_noticed_within_30_seconds(what):
 
 
 @pytest.mark.slow
+def test_a_process_to_which_rank_0_does_not_come_says_so():
+    ended = run_job([[WORKER, "fine"]], environments(2)[1:])[0]
+    assert ended.code == 2
+    assert re.match(r"rank 1 of 2 waits for rank 0 at 127.0.0.1:\d+$", ended.lines[0])
+    assert re.match(r"error: MASTER_ADDR: nobody answers at 127.0.0.1:\d+ ", ended.lines[-1])
+    assert len(ended.lines) == 2, ended.lines
+
+
+@pytest.mark.slow
 def test_the_variables_of_mpirun_make_a_job_where_an_address_is_set():
     shared = {"OMPI_COMM_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     ranks = [shared | {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_LOCAL_RANK": str(rank)} for rank in range(2)]
