@@ -24,8 +24,10 @@ def main() -> None:
 
     from trainer.process_group import process_group
 
+    start_seconds = float(os.environ.get("START_SECONDS", "120"))
     options = {"n": 5 if what == "other options" else 4}
-    with process_group("cuda" if what == "no gpu" else "cpu", options=options, start_seconds=15) as ranks:
+    with process_group("cuda" if what == "no gpu" else "cpu", options=options, start_seconds=start_seconds) as ranks:
+        print("met", flush=True)
         ranks.agree(lambda: fail("file.bin is damaged") if what == "bad file" else None)
         if what == "input":
             fail("found later")
