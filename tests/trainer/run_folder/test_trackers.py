@@ -82,7 +82,7 @@ def test_tensorboard_has_hyper_parameters_and_pictures_of_each_check(tracked):
 def test_mlflow_has_parameters_numbers_and_pictures(tracked):
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri=(tracked / "mlflow").resolve().as_uri())
+    client = mlflow.MlflowClient(tracking_uri=(tracked.parent / "mlruns").as_uri())
     run = client.get_run(json.loads((tracked / "tracking.json").read_text())["mlflow"])
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "tracked"
@@ -98,6 +98,20 @@ def test_weights_and_biases_has_an_offline_run_that_a_restart_goes_on_with(track
     identity = json.loads((tracked / "tracking.json").read_text())["wandb"]
     assert [folder.name.endswith(identity) for folder in (tracked / "wandb").glob("offline-run-*")] == [True]
     assert list((tracked / "wandb").glob(f"offline-run-*/run-{identity}.wandb"))
+
+
+def test_mlflow_goes_on_with_its_run_or_begins_one_where_the_folder_has_moved(tmp_path):
+    def identity(runs) -> str:
+        (runs / "run").mkdir(parents=True, exist_ok=True)
+        open_tracker("mlflow", TrackedRun(folder=runs / "run", name="run", settings={}, images=0)).close()
+        return json.loads((runs / "run" / "tracking.json").read_text())["mlflow"]
+
+    first = identity(tmp_path / "here")
+    assert identity(tmp_path / "here") == first
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here" / "run").rename(tmp_path / "there" / "run")
+    assert identity(tmp_path / "there") != first
+    assert not (tmp_path / "here" / "run").exists()
 
 
 def test_a_restart_leaves_no_doubled_steps(tmp_path):

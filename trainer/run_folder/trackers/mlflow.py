@@ -1,4 +1,4 @@
-"""MLflow. Its own variables choose where to: MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME; else RUN/mlflow."""
+"""MLflow. Its own variables choose where to: MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME; else RUNS/mlruns."""
 
 import os
 import time
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from PIL import Image
 from torch import Tensor
 
@@ -21,16 +22,24 @@ class MLflow:
     """One run of MLflow for one run folder, which each start goes on with."""
 
     def __init__(self, run: TrackedRun) -> None:
-        local = (run.folder / "mlflow").resolve().as_uri()
+        # MLflow notes where files lie by their whole path, so they are not in the run folder, which may be moved.
+        local = (run.folder.absolute().parent / "mlruns").as_uri()
         # MLflow wants to be told that its plain files are meant and no data base.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = mlflow.MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", local))
         self._folder = run.folder
-        self._id = identity(run.folder, "mlflow", lambda: self._new(run.name))
+        self._id = identity(run.folder, "mlflow", lambda: self._new(run.name), self._is_known)
         self._client.update_run(self._id, status="RUNNING")
         known = self._client.get_run(self._id).data.params
         changed = {name: str(value)[:_LONGEST_PARAM] for name, value in run.settings.items() if name not in known}
         self._client.log_batch(self._id, params=[Param(name, value) for name, value in changed.items()])
+
+    def _is_known(self, run: str) -> bool:
+        try:
+            self._client.get_run(run)
+        except MlflowException:
+            return False  # it is in another store
+        return True
 
     def _new(self, name: str) -> str:
         wanted = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
