@@ -2,7 +2,7 @@
 
 import argparse
 
-from eval.commands.options import add_run_options
+from eval.commands.options import add_lock_option, add_run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", nargs="+", default=["train", "valid"], help="splits to encode; those already done are left alone"
     )
+    add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
         measured = load_shared_run(args.run, args.weights, ranks)
         require_splits(measured, args.split)
         for split in args.split:
-            encoding = encode_split(measured, split, ranks)
+            encoding = encode_split(measured, split, ranks, steal=args.steal_lock)
             if ranks.is_main:
                 done = "were encoded before with these weights" if encoding.encoded_before else "encoded"
                 print(f"{encoding.folder}: {encoding.images:,} images {done}")

@@ -1,11 +1,12 @@
 """`python -m eval fid`: the distance of samples, reconstructions or real images from the real images of a split."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_mixture_options, add_run_options, chosen_part, question_of
+from eval.commands.options import add_lock_option, add_mixture_options, add_run_options, chosen_part, question_of
 from eval.distance.measures import FURTHER
 from eval.images.densities import SOURCES
 from eval.questions import IMAGE_FORMATS, INCEPTION_MODES, DistanceQuestion
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{explained}. They keep feature vectors, not only sums",
     )
     parser.add_argument("--save-images", choices=IMAGE_FORMATS, help="also write the images compared, to RUN/samples")
+    add_lock_option(parser)
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--part", metavar="I/N", help="make only part I of N, I from 0 to N - 1, as one job of an array")
     parts.add_argument("--merge", type=int, metavar="N", help="answer from N finished parts")
@@ -85,7 +87,9 @@ def run(args: argparse.Namespace) -> None:
         cost.require_disk()
         return
     with process_group(args.device, options=vars(args)) as ranks:
-        compared = comparison(load_shared_run(args.run, args.weights, ranks), question, ranks.device)
+        compared = replace(
+            comparison(load_shared_run(args.run, args.weights, ranks), question, ranks.device), steal=args.steal_lock
+        )
         if args.missing is not None:
             print(",".join(str(part) for part in missing_parts(compared, args.missing)))
         elif args.part is not None:

@@ -29,6 +29,13 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_lock_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --steal-lock."""
+    parser.add_argument(
+        "--steal-lock", action="store_true", help="take over what another job, which is known to be gone, was making"
+    )
+
+
 def add_mixture_options(parser: argparse.ArgumentParser, mixture_help: str) -> None:
     """Adds --mixture and --covariance."""
     parser.add_argument("--mixture", type=int, default=32, help=mixture_help)

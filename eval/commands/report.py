@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from data_shards.io.atomic import write_bytes, write_text
-from eval.commands.options import add_device_option
+from eval.commands.options import add_device_option, add_lock_option
 from eval.questions import DistanceQuestion
 from eval.report.gallery import SIDE, overview
 from eval.report.model_sections import fitted_mixture, fitted_transport, mixture_latents
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
     parser.add_argument("--split", help="split of new images (default: test, or the held-out split where none is)")
     parser.add_argument("--make-nothing", action="store_true", help="only show what has been made and measured before")
+    add_lock_option(parser)
     add_device_option(parser)
 
 
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
                 print(remark, flush=True)
         if not args.make_nothing:
             pace = partial(measure_pace, measured, DistanceQuestion.extractor, ranks)
-            make_missing(report_steps(measured, sizes, args.covariance, ranks), pace, ranks)
+            make_missing(report_steps(measured, sizes, args.covariance, ranks, steal=args.steal_lock), pace, ranks)
         if ranks.is_main:
             _write(measured, sizes, args.covariance, ranks.device)
 

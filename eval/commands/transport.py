@@ -3,7 +3,7 @@
 import argparse
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_mixture_options, add_run_options
+from eval.commands.options import add_lock_option, add_mixture_options, add_run_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -11,6 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_options(parser, weights_help="whose mean images are transported")
     add_mixture_options(parser, "components of the fitted mixture; each gets a map")
     parser.add_argument("--seed", type=int, default=0, help="seed of the latents")
+    add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> None:
         measured = load_shared_run(args.run, args.weights, ranks)
         folder = transport_folder(measured, args.mixture, args.covariance)
         before = fitted_before(measured, args.mixture, args.covariance, seed=args.seed)
-        fitted = make_transport(measured, args.mixture, args.covariance, ranks, seed=args.seed)
+        fitted = make_transport(measured, args.mixture, args.covariance, ranks, seed=args.seed, steal=args.steal_lock)
         if not ranks.is_main:
             return
         if before is not None:

@@ -24,6 +24,7 @@ from eval.results import DistanceResult, measured_before, stored_at
 from eval.run import MeasuredRun, main_process_result
 from trainer.dry_run import SUSTAINED, forward_operations
 from trainer.process_group import Ranks
+from trainer.run_folder.holding import held_by_main
 
 # One image through Inception at 299 x 299, the most expensive extractor.
 EXTRACTOR_OPERATIONS = 11.4e9
@@ -113,6 +114,8 @@ class Comparison:
     """How images become features."""
     protocol: DistanceProtocol
     """Everything the answer depends on."""
+    steal: bool = False
+    """Whether the folder of the compared images is taken from another job that writes it."""
 
     @property
     def name(self) -> str:
@@ -163,20 +166,25 @@ class Comparison:
         folder, file_format: where and how the images are written on the way; nowhere without.
         """
         title = f"features of {self.protocol.source}, {self.run.weights} weights"
-        written = ImageFolder(folder, file_format, ranks) if folder and file_format else None
-        images = self.compared.images if written is None else written.saving(self.compared.images)
-        found = extract(
-            images,
-            self.extractor,
-            ranks,
-            n=self.compared.n,
-            title=title if parts == 1 else f"{title}, part {part}/{parts}",
-            protocol=self.protocol.record(),
-            keep_features=self.keep_features,
-            part=part,
-            parts=parts,
-        )
-        if written is not None:
+
+        def extracted(images: ImageSource) -> FeatureStatistics:
+            return extract(
+                images,
+                self.extractor,
+                ranks,
+                n=self.compared.n,
+                title=title if parts == 1 else f"{title}, part {part}/{parts}",
+                protocol=self.protocol.record(),
+                keep_features=self.keep_features,
+                part=part,
+                parts=parts,
+            )
+
+        if folder is None or file_format is None:
+            return extracted(self.compared.images)
+        with held_by_main(folder.parent, ranks, folder.name, steal=self.steal):
+            written = ImageFolder(folder, file_format, ranks)
+            found = extracted(written.saving(self.compared.images))
             written.finish()
         return found
 

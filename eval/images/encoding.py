@@ -1,7 +1,7 @@
 """The posterior q(z|x) of every image of a split, encoded once for each set of weights."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from eval.images.sources import from_shards
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
+from trainer.run_folder.holding import held_by_main
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,26 +37,33 @@ def require_splits(run: MeasuredRun, splits: list[str]) -> None:
             raise InputError(f"{split!r} is not in {run.config.data.shards}; use one of {known}", parameter="split")
 
 
-def encode_split(run: MeasuredRun, split: str, ranks: Ranks) -> Encoding:
+def encode_split(run: MeasuredRun, split: str, ranks: Ranks, *, steal: bool = False) -> Encoding:
     """Encodes a split unless the same weights have done so already. All processes take part.
 
-    Writes one part-....safetensors a process, and encoding.json after the last.
+    Writes one part-....safetensors a process, and encoding.json after the last. steal: takes the folder from another
+    job that encodes into it. Raises InputError where there is one.
     """
     folder = latents.latents_folder(run.folder, split, weights=run.weights)
     n = run.manifest.num_samples(split)
+    before = Encoding(folder=folder, images=n, encoded_before=True)
     if ranks.any(ranks.is_main and is_encoded(run, split)):
-        return Encoding(folder=folder, images=n, encoded_before=True)
-    if ranks.is_main:
-        (folder / latents.RECORD).unlink(missing_ok=True)
-        for stale in folder.glob("part-*.safetensors"):
-            stale.unlink()
-    ranks.barrier()
-    codes = _encode(run, split, ranks)
-    latents.write(run.folder, split, codes, weights=run.weights, part=ranks.rank, parts=ranks.world_size)
-    ranks.barrier()
-    if ranks.is_main:
-        write_json(folder / latents.RECORD, _record(run, split) | {"parts": ranks.world_size})
-    return Encoding(folder=folder, images=n, encoded_before=False)
+        return before
+    with held_by_main(folder, ranks, steal=steal) as lease:
+        # Another job may have encoded it meanwhile.
+        if ranks.any(ranks.is_main and is_encoded(run, split)):
+            return before
+        if ranks.is_main:
+            (folder / latents.RECORD).unlink(missing_ok=True)
+            for stale in folder.glob("part-*.safetensors"):
+                stale.unlink()
+        ranks.barrier()
+        codes = _encode(run, split, ranks)
+        latents.write(run.folder, split, codes, weights=run.weights, part=ranks.rank, parts=ranks.world_size)
+        ranks.barrier()
+        if lease is not None:
+            lease.check()
+            write_json(folder / latents.RECORD, _record(run, split) | {"parts": ranks.world_size})
+    return replace(before, encoded_before=False)
 
 
 @torch.inference_mode()

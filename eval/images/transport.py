@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from data_shards.io.lease import Lease
 from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
 from eval.images.sources import LoadedDensity, from_shards, mixture_sampler
@@ -33,6 +34,7 @@ from trainer.mixture.fitted import mixture_folder
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import fingerprint
+from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.tensor_folder import TensorFolder
 
 MOST_DIRECTIONS = 1024
@@ -300,16 +302,25 @@ def fitted_before(
 
 
 def make_transport(
-    run: MeasuredRun, components: int, covariance: str, ranks: Ranks, *, seed: int = 0
+    run: MeasuredRun, components: int, covariance: str, ranks: Ranks, *, seed: int = 0, steal: bool = False
 ) -> TransportSummary:
     """Fits a transport and writes it to `transport_folder`, unless the same was fitted before.
 
-    All processes take part. Raises InputError where the mixture is missing.
+    All processes take part. steal: takes the folder from another job that fits one there. Raises InputError where there
+    is one, or the mixture is missing.
     """
     found = fitted_before(run, components, covariance, seed=seed)
     if not ranks.any(found is None) and found is not None:
         return found
-    mixture = run.mixture(components, covariance)
+    folder = transport_folder(run, components, covariance)
+    with held_by_main(folder.parent, ranks, folder.name, steal=steal) as lease:
+        return _fit_and_write(run, run.mixture(components, covariance), folder, ranks, seed, lease)
+
+
+def _fit_and_write(
+    run: MeasuredRun, mixture: MixtureDensity, folder: Path, ranks: Ranks, seed: int, lease: Lease | None
+) -> TransportSummary:
+    """lease: on the folder, on the first process."""
     n = run.manifest.num_samples(run.config.data.train_split)
     with Progress(f"transport, {run.weights} weights", n, show=ranks.is_main) as bar:
         fitted = fit_transport(run, mixture, ranks, seed=seed, progress=bar.update)
@@ -322,9 +333,9 @@ def make_transport(
         shared=fitted.shared,
         images=fitted.images,
     )
-    if ranks.is_main:
+    if lease is not None:
+        lease.check()
         tensors = {name: getattr(transport, name) for name in ("source", "target", "maps", "group", "basis")}
-        folder = transport_folder(run, components, covariance)
         _FILES.write(folder, {name: t for name, t in tensors.items() if t is not None}, dataclasses.asdict(summary))
     ranks.barrier()
     return summary

@@ -81,11 +81,16 @@ def _is_missing(step: Step, ranks: Ranks) -> bool:
     return ranks.any(ranks.is_main and not step.is_done())
 
 
-def report_steps(final: MeasuredRun, sizes: Sizes, covariance: CovarianceType, ranks: Ranks) -> list[Step]:
-    """The steps of a run's report: of the end of stage 1, where it has one of its own, and of its final weights."""
+def report_steps(
+    final: MeasuredRun, sizes: Sizes, covariance: CovarianceType, ranks: Ranks, *, steal: bool = False
+) -> list[Step]:
+    """The steps of a run's report: of the end of stage 1, where it has one of its own, and of its final weights.
+
+    steal: takes over what another job makes.
+    """
     measured = [*end_of_stage1(final, ranks), final]
     subject = Subject(final)
-    per_weights = [_Parts(run, subject, sizes, covariance, ranks) for run in measured]
+    per_weights = [_Parts(run, subject, sizes, covariance, ranks, steal=steal) for run in measured]
     densities = (step for parts in per_weights for step in parts.densities())
     numbers = (step for parts in per_weights for step in parts.numbers())
     return [*densities, *numbers, *per_weights[-1].numbers_once()]
@@ -105,9 +110,17 @@ class _Parts:
     """The steps of one set of weights."""
 
     def __init__(
-        self, run: MeasuredRun, subject: Subject, sizes: Sizes, covariance: CovarianceType, ranks: Ranks
+        self,
+        run: MeasuredRun,
+        subject: Subject,
+        sizes: Sizes,
+        covariance: CovarianceType,
+        ranks: Ranks,
+        *,
+        steal: bool,
     ) -> None:
         self.run, self.subject, self.sizes, self.covariance, self.ranks = run, subject, sizes, covariance, ranks
+        self.steal = steal
         self.name = "final weights" if run.weights == "final" else "end of stage 1"
         data = run.config.data
         self.mixture = f"{sizes.components}-{covariance}"
@@ -134,7 +147,7 @@ class _Parts:
         yield self.step(
             "the transport of samples to the distribution of real images",
             lambda: run.has_mixture(components, covariance) and fitted_before(run, components, covariance) is not None,
-            lambda: make_transport(run, components, covariance, self.ranks),
+            lambda: make_transport(run, components, covariance, self.ranks, steal=self.steal),
             lambda pace: (
                 images * (pace.encode + 2 * pace.decode)
                 + sums / (pace.processes * 0.5 * SUSTAINED["cpu"])
@@ -148,7 +161,7 @@ class _Parts:
         return self.step(
             f"codes of split {split}",
             lambda: is_encoded(run, split),
-            lambda: encode_split(run, split, self.ranks),
+            lambda: encode_split(run, split, self.ranks, steal=self.steal),
             lambda pace: images * pace.encode,
         )
 

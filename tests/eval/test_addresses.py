@@ -19,6 +19,7 @@ from support.running import run_module, write_idx
 
 from data_shards import build_shards
 from data_shards.io.errors import InputError
+from data_shards.io.lease import lease
 from eval.distance.comparison import measure_distance
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.images.encoding import encode_split
@@ -259,3 +260,11 @@ def test_an_extractor_that_differs_between_processes_is_refused(place):
     done = run_module("eval", "fid", "--run", str(place / "run"), *words, processes=2, env={"PYTHONPATH": f"{place}:."})
     assert done.returncode != 0
     assert "another extractor on some processes" in done.stderr
+
+
+def test_what_another_job_is_making_is_not_touched(place):
+    change_weights(place / "run")
+    run = load_run(place / "run")
+    with lease(place / "run" / "latents" / "train"), pytest.raises(InputError, match="in use by"):
+        encode_split(run, "train", ALONE)
+    assert not encode_split(run, "train", ALONE).encoded_before
