@@ -147,9 +147,11 @@ class Subject:
     def _digest(self, weights: str, density: str, mixture: str) -> str:
         """The digest of a density as it is now."""
         run = self._weights(weights)
+        if run is None or density not in DENSITIES:
+            return ""
         components, _, covariance = (mixture or "1-full").partition("-")
         try:
-            return DENSITIES[density].load(run, int(components), covariance).digest if run else ""
+            return DENSITIES[density].load(run, int(components), covariance).digest
         except InputError:  # it is not fitted, or was fitted to other weights
             return ""
 
