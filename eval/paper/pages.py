@@ -178,8 +178,8 @@ def write_results(path: Path, chapters: Sequence[Chapter], command: str, commit:
         lead=[
             f"Written by `{command}` at commit `{commit or 'unknown'}` from measurements of real runs; do not edit. "
             "Each number stands beside the paper's (Lin, Roberts, Trigoni and Clark 2019, arXiv 1909.03765) with its "
-            "protocol. The verdicts follow from the numbers by rules in `eval/paper/verdicts.py`; a claim that fewer than "
-            "three seeds stand behind is not decided."
+            "protocol. The verdicts follow from the numbers by rules in `eval/paper/verdicts.py`; a claim with fewer "
+            "than three seeds behind it is not decided."
         ],
     )
     parts = [head.to_markdown()]
