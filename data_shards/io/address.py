@@ -33,6 +33,8 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 QUIET_SECONDS = 60.0
 DEFAULT_PATIENCE_SECONDS = 600.0
 DEFAULT_CACHE_BYTES = 64 * 10**9
+_SHOW_BYTES = {"http", "https", "gs", "gcs"}  # protocols that tell of each piece of a file, beside S3
+_UNSEEN_SECONDS = 300.0  # for the others a whole file may arrive at once
 _OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PASSING_CLIENT_ERRORS = {408, 425, 429}  # timeout, too early, too many requests
 _SETTINGS_AT_FAULT = {"NoCredentialsError", "InvalidURL", "InvalidUrlClientError", "ParamValidationError"}
@@ -127,15 +129,22 @@ class Address:
             fresh = to.with_name(f"{to.name}.new")
             fresh.touch()
             os.replace(fresh, to)
+            arrived = fsspec.callbacks.Callback()
             if self._pipe:
                 call: Future[Any] = _in_thread(lambda: _save_pipe(self.of(name), to))
             else:
                 system, path = _file_system(self.of(name))
+                options: dict[str, Any] = {"callback": arrived}
+                protocols = {system.protocol} if isinstance(system.protocol, str) else set(system.protocol)
+                if "s3" in protocols:
+                    options["max_concurrency"] = 1  # else large parts arrive unseen
+                elif not _SHOW_BYTES & protocols:
+                    quiet_seconds = max(quiet_seconds, _UNSEEN_SECONDS)
                 if isinstance(system, fsspec.asyn.AsyncFileSystem):
-                    call = _in_loop(system, system._get_file(path, os.fspath(to)))
+                    call = _in_loop(system, system._get_file(path, os.fspath(to), **options))
                 else:
-                    call = _in_thread(lambda: system.get_file(path, os.fspath(to)))
-            _watched(call, lambda: _size(to), quiet_seconds)
+                    call = _in_thread(lambda: system.get_file(path, os.fspath(to), **options))
+            _watched(call, lambda: arrived.value + _size(to), quiet_seconds)
 
 
 def _file_system(url: str) -> tuple[Any, str]:

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import pytest
 import torch
 from s3fs import S3FileSystem
@@ -139,6 +140,18 @@ def test_a_call_that_brings_nothing_is_ended_by_its_own_timeout(uneven_shards, t
     ):
         Address(server.address).download("train-000000.tar", tmp_path / "a.tar", quiet_seconds=1)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("protocol", ["http", "s3"])
+def test_a_file_that_arrives_slowly_is_not_given_up(bucket, uneven_shards, tmp_path, monkeypatch, protocol):
+    monkeypatch.setitem(fsspec.config.conf, "s3", {"default_block_size": 4096})  # S3's large files in parts
+    with failing(bucket if protocol == "s3" else uneven_shards, "trickle") as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+        S3FileSystem.clear_instance_cache()
+        address = server.address if protocol == "http" else "s3://images/uneven"
+        Address(address).download("train-000000.tar", tmp_path / "a.tar", quiet_seconds=1)
+    S3FileSystem.clear_instance_cache()
+    assert (tmp_path / "a.tar").read_bytes() == (uneven_shards / "train-000000.tar").read_bytes()
 
 
 def test_a_lost_shard_is_tried_again_later(uneven_shards, tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 HOW = ("503", "500", "429", "404", "reset", "refused", "hang", "slow", "truncated", "short", "page", "half index")
 """hang: accepts and never answers; slow: answers after the outage; truncated: fewer bytes than promised; short: half of
-the bytes, which it calls all; page: a proxy's own page instead of the file."""
+the bytes, which it calls all; page: a proxy's own page instead of the file. Beside these, "trickle" never fails, but
+takes 2.4 seconds for each body."""
 
 
 class FailingServer:
@@ -125,7 +126,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command != "HEAD":
+        if self.command != "HEAD" and self.owner.how == "trickle" and body:
+            for start in range(0, len(body), step := -(-len(body) // 6)):
+                self.owner.wait(0.4)
+                self.wfile.write(body[start : start + step])
+        elif self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if part else body)
         if part:
             self.wfile.flush()
