@@ -76,8 +76,8 @@ class ReaderProcess:
                 if self._stopped:
                     raise
         raise MachineFault(
-            f"{self._address}: a reader process {ended}, {_STARTS_FOR_ONE_BATCH} times in a row at the same batch; free "
-            "some memory, or use fewer (data.workers)"
+            f"{self._address}: a reader process {ended}, {_STARTS_FOR_ONE_BATCH} times in a row at the same batch; "
+            "free some memory, or use fewer (data.workers)"
         )
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ def whole(digits_shards, tmp_path_factory):
     return weights(train(digits_shards, tmp_path_factory.mktemp("whole"), "whole"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
 def test_a_stop_sent_to_the_whole_process_group_keeps_the_work(digits_shards, tmp_path, whole, number):
     command = [sys.executable, "-m", "trainer", *words(digits_shards, tmp_path, "run", data__workers=2)]
     process = subprocess.Popen(
