@@ -26,7 +26,7 @@ EXIF_UNREADABLE = "EXIF unreadable, taken to be upright"
 FIRST_FRAME = "first of several frames or pages taken"
 MADE_GREY = "colours made grey"
 MADE_RGB = "grey stored as RGB"
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_VARYING = re.compile(r" at 0x[0-9a-fA-F]+| \([^()]*\d[^()]*\)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,9 @@ def _fault(error: Exception) -> BadImage | MachineFault:
         return fault
     if isinstance(error, UnidentifiedImageError):
         return BadImage("does not decode: not an image that Pillow reads")
-    # Without addresses of objects: the reason is recorded, and is to be the same in every build.
-    reason = _ADDRESS.sub("", " ".join(str(error).split()))
+    # Without addresses of objects: the reason is recorded, and is to be the same in every build. And without numbers of
+    # bytes in brackets, so that the reasons of all truncated files are one.
+    reason = _VARYING.sub("", " ".join(str(error).split()))
     return BadImage(f"does not decode: {reason or type(error).__name__}")
 
 

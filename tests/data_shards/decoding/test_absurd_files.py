@@ -79,3 +79,13 @@ def test_a_value_beyond_every_range_is_black():
 def test_shards_of_earlier_versions_are_decoded_as_they_were():
     picture = Image.new("RGBA", (2, 2), (10, 20, 30, 0))
     assert (decode_stored(saved(picture, "PNG"), channels=3) == (10, 20, 30)).all()
+
+
+def test_files_cut_short_anywhere_have_one_reason():
+    data = saved(PHOTO.resize((300, 200)), "JPEG")
+    reasons = set()
+    for length in (2000, 3000, 4001):
+        with pytest.raises(BadImage) as raised:
+            seen(data[:length])
+        reasons.add(str(raised.value))
+    assert reasons == {"does not decode: image file is truncated"}
