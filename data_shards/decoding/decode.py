@@ -3,6 +3,7 @@
 The first frame, turned upright, with at most 8 bits a channel, in sRGB, on a background where it is transparent.
 """
 
+import contextlib
 import io
 import re
 import warnings
@@ -44,11 +45,12 @@ def decode(data: bytes, *, channels: int, background: str) -> Decoded:
 
     background: "#rrggbb", seen where the image is transparent
     """
-    if _is_plain_jpeg(data):
-        try:
-            return _decode_plain_jpeg(data, channels)
-        except ValueError:
-            pass  # of four colours, or damaged: Pillow converts the one, and says what is wrong with the other
+    if (shape := _plain_jpeg(data)) is not None:
+        width, height, colours = shape
+        _refuse_giant(width, height)
+        with contextlib.suppress(ValueError):  # damaged or unusual: Pillow reads it, or says what is wrong
+            image = simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels))
+            return Decoded(image=image, conversions=_channels(colours == 1, channels))
     return _decode_by_pillow(data, channels, background)
 
 
@@ -58,10 +60,8 @@ def decode_stored(data: bytes, *, channels: int) -> NDArray[np.uint8]:
     For the PNG and JPEG members that a build has encoded, and for all members of shards of earlier versions.
     """
     if data[:3] == b"\xff\xd8\xff":
-        try:
+        with contextlib.suppress(ValueError):  # as above
             return simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels))
-        except ValueError:
-            pass  # damaged, or of a kind that only Pillow reads
     with warnings.catch_warnings(action="ignore"):
         try:
             with Image.open(io.BytesIO(data), formats=formats()) as picture:
@@ -71,35 +71,32 @@ def decode_stored(data: bytes, *, channels: int) -> NDArray[np.uint8]:
     return image.reshape(*image.shape[:2], channels)
 
 
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether this is a JPEG without segments that may hold an orientation, a profile or further pictures."""
+def _plain_jpeg(data: bytes) -> tuple[int, int, int] | None:
+    """Width, height and colours of a JPEG of 1 or 3 colours whose header has no segment that may hold an orientation, a
+    profile or further pictures; else None.
+    """
     if data[:3] != b"\xff\xd8\xff":
-        return False
-    place = 2
-    while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
+        return None
+    place, shape = 2, None
+    while data[place : place + 1] == b"\xff" and place + 10 <= len(data):
         marker = data[place + 1]
         if marker == 0xDA:  # start of scan: what follows is the image
-            return True
+            return shape
         if marker in (0xE1, 0xE2):  # APP1: EXIF or XMP; APP2: ICC profile or several pictures
-            return False
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            colours = data[place + 9]
+            if colours not in (1, 3):
+                return None
+            height, width = data[place + 5] << 8 | data[place + 6], data[place + 7] << 8 | data[place + 8]
+            shape = width, height, colours
         # Any number of 0xff may stand before a marker.
-        place += 1 if marker == 0xFF else 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return False
+        place += 1 if marker == 0xFF else 2 + (data[place + 2] << 8 | data[place + 3])
+    return None
 
 
 def _jpeg_colours(channels: int) -> str:
     return "GRAY" if channels == 1 else "RGB"
-
-
-def _decode_plain_jpeg(data: bytes, channels: int) -> Decoded:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    _refuse_giant(width, height)
-    if colours in ("CMYK", "YCCK"):
-        raise ValueError(colours)
-    grey = colours.lower() == "gray"
-    return Decoded(
-        image=simplejpeg.decode_jpeg(data, colorspace=_jpeg_colours(channels)), conversions=_channels(grey, channels)
-    )
 
 
 def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:

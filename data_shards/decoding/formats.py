@@ -1,8 +1,8 @@
 """Which files are images: the formats that the installed Pillow decodes, and those of its plugins."""
 
+import contextlib
 import functools
 import importlib
-import importlib.util
 import logging
 import os
 
@@ -33,7 +33,7 @@ def formats() -> tuple[str, ...]:
     # What is wrong with a file is in the error that is raised; Pillow's log would repeat it on the terminal.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     for module in _PLUGIN_MODULES.values():
-        if importlib.util.find_spec(module) is not None:
+        with contextlib.suppress(ImportError):  # not installed, or not for this version of Pillow
             plugin = importlib.import_module(module)
             getattr(plugin, "register_heif_opener", lambda: None)()
     Image.init()

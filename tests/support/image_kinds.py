@@ -114,6 +114,10 @@ def _turned() -> list[Kind]:
             upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
             said = {decode.TURNED} if orientation > 1 else set()
             kinds.append(Kind(name=f"EXIF {orientation}, {form}", data=data, seen=rgb(upright), said=said))
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    data = saved(PHOTO, "JPEG", xmp=xmp)
+    seen = rgb(Image.open(io.BytesIO(data)).transpose(Image.Transpose.ROTATE_270))
+    kinds.append(Kind(name="XMP 6, JPEG", data=data, seen=seen, said={decode.TURNED}))
     return kinds
 
 
