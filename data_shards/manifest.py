@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ FORMAT = 2
 DEFAULT_WINDOW = 32
 
 _SHARD_NAME = re.compile(r"[A-Za-z0-9_-]+\.tar")
+_OPTIONAL = ("converted", "left_out", "build")  # entries that manifests of earlier versions do not have
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -101,6 +102,12 @@ class Manifest:
     """Shards in one shuffling window; see `order.py`."""
     skipped: tuple[Skipped, ...] = ()
     """Source images that were left out as unusable."""
+    converted: Mapping[str, int] = field(default_factory=dict)
+    """How many images were changed on their way to pixels, by what was done, in words."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """How many files of the source were not taken for images, by reason."""
+    build: Mapping[str, Any] = field(default_factory=dict)
+    """`source`: digest of the keys and bytes of the source's images; `division`: what decides the split of an image."""
 
     @classmethod
     def load(cls, place: str | Path | Location) -> "Manifest":
@@ -155,6 +162,7 @@ class Manifest:
             ),
             window=record["window"],
             skipped=tuple(Skipped(**entry) for entry in record["skipped"]),
+            **{name: record[name] for name in _OPTIONAL if name in record},
         )
         if record["hash"] != manifest.hash:
             raise InputError(f"{FILE}: its hash does not fit its content; build the shards again")
@@ -170,6 +178,7 @@ class Manifest:
             "splits": list(self.splits),
             "window": self.window,
             "skipped": [asdict(entry) for entry in self.skipped],
+            **{name: getattr(self, name) for name in _OPTIONAL if getattr(self, name)},
             "shards": [asdict(shard) for shard in self.shards],
         }
 

@@ -1,33 +1,45 @@
 """Builds a folder of shards: in parallel, resumable, with the same bytes for any number of processes.
 
-A shard is a fixed range of the source, so that no process depends on another. It is done when its JSON is there and
-its tar has the sha256 named in it. The manifest is written when all are done.
+Which images go into a shard depends on the listing of the source alone (`layout.py`), so that no process depends on
+another. A shard is done when its tar has the sha256 in its index and its record (`record.py`) says that it was made
+from the images that the source holds now. The manifest is written when all are done.
+
+So the same command continues an interrupted build and writes damaged shards again. Where the source has changed since
+the manifest was written, it asks for an update, which writes the shards that change and removes those that are left.
 """
 
 import functools
-import json
-import multiprocessing
-import multiprocessing.connection
-import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
 from data_shards import manifest
-from data_shards.build.writer import ShardRange, Written, ensure_shard, is_done
+from data_shards.build import leftovers
+from data_shards.build.check import Checked, check_shard, ensure_shard
+from data_shards.build.layout import ShardPlan, key_hash, shard_plans, task_of
+from data_shards.build.recipe import FILE as RECIPE_FILE
+from data_shards.build.recipe import agree_on_recipe, was_finished, write_recipe
+from data_shards.build.record import read_record, recorded_shards
+from data_shards.build.workers import for_each
+from data_shards.build.writer import Written
 from data_shards.io import atomic
 from data_shards.io.configuration import NonNegativeInt, PositiveInt, configuration
+from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError
+from data_shards.io.lease import Lease, lease
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels
 from data_shards.sources.source import Source
 
-RECIPE_FILE = "recipe.json"
 DEFAULT_SHARD_IMAGES = 1000
 _BAD_IMAGES_BEFORE_GIVING_UP = 1000  # beyond those allowed: the source is wrong, not a few of its images
 _NAMED_IN_MESSAGE = 3
@@ -37,10 +49,12 @@ _NAMED_IN_MESSAGE = 3
 class BuildOptions:
     """How a source is cut into shards, and by how many processes."""
 
-    num_valid: NonNegativeInt | None = None
-    """Training images that the source moves into the split valid; None where it has its own."""
+    valid: NonNegativeInt | str | None = None
+    """What was asked for as the split valid, to be recorded; None where the source has its own."""
+    test: NonNegativeInt | str | None = None
+    """As `valid`."""
     shard_images: PositiveInt = DEFAULT_SHARD_IMAGES
-    """Images a shard; the last of a split has the rest."""
+    """Images a shard; see `shard_plans`."""
     window: PositiveInt = manifest.DEFAULT_WINDOW
     """Shards in one shuffling window."""
     skip_bad: NonNegativeInt = 0
@@ -51,199 +65,248 @@ class BuildOptions:
     """Which part of the work this job does, 0..parts-1; shard s belongs to part s modulo parts."""
     parts: PositiveInt = 1
     """Jobs that share the work."""
+    update: bool = False
+    """Whether finished shards are brought up to date where their source has changed."""
+    check_content: bool = False
+    """Whether all images are compared by content, not only those whose size or time has changed."""
+    steal_lock: bool = False
+    """Whether the folder is taken over from a build that holds it."""
 
     def __post_init__(self) -> None:
         if self.part >= self.parts:
             raise InputError(f"{self.part} of {self.parts} is not possible; parts count from 0", parameter="part")
 
 
-def shard_ranges(source: Source, shard_images: int) -> list[ShardRange]:
-    """Cuts each split into ranges of `shard_images`, in source order."""
-    return [
-        ShardRange(
-            name=f"{split}-{number:06d}.tar", split=split, start=start, stop=min(start + shard_images, len(keys))
-        )
-        for split, keys in source.keys.items()
-        for number, start in enumerate(range(0, len(keys), shard_images))
-    ]
-
-
-def build(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> Manifest | None:
+def build(
+    source: Source, pixels: Pixels, out: Path, options: BuildOptions, *, folder: Path | None = None
+) -> Manifest | None:
     """Writes the shards of `source` into `out`, and the manifest where this job does all the work.
 
-    Continues an interrupted build. Raises InputError where `out` holds shards of another source or other options,
-    where too many images are unusable, or where the disk is too small.
+    folder: where the source lies, to be recorded. Raises InputError where `out` holds shards of another source or with
+    other options, where too many images are unusable, or where the disk is too small.
     """
+    work = _Work(source, pixels, out, options, folder)
+    kept = agree_on_recipe(out, recipe(source.name, pixels, options), work.planned_files())
+    finished = kept is not None and was_finished(out, kept)
+    done: dict[str, Written] = {}
+    changed = False
+    if finished:
+        checked = work.check(work.mine)
+        done = {name: one.written for name, one in checked.items() if one.written is not None}
+        changed = any(one.is_changed for one in checked.values()) or bool(work.leftover_shards())
+        if changed and not options.update:
+            raise InputError(work.change(kept or {}), parameter="out")
+        former = leftovers.readable_manifest(out)
+        if len(done) == len(work.mine) and not changed and former is not None:
+            _refuse_bad(done, options.skip_bad)
+            return former if options.parts == 1 else None
     out.mkdir(parents=True, exist_ok=True)
-    _agree_on_recipe(out, recipe(source.name, pixels, options) | {"source": source.fingerprint()})
-    ranges = shard_ranges(source, options.shard_images)
-    mine = [piece for number, piece in enumerate(ranges) if number % options.parts == options.part]
-    done = _write_all(source, pixels, out, options, mine)
-    _refuse_bad(done, mine, options.skip_bad)
-    return _write_manifest(source, pixels, out, options, ranges, done) if options.parts == 1 else None
+    with lease(out, f"part-{options.part}-of-{options.parts}" if options.parts > 1 else "", steal=options.steal_lock) as held:
+        write_recipe(out, work.recipe() | ({"finished": True} if finished else {}))
+        if changed:
+            (out / manifest.FILE).unlink(missing_ok=True)  # until all shards are those of one source again
+        done |= work.write([plan for plan in work.mine if plan.name not in done], held)
+        _refuse_bad(done, options.skip_bad)
+        return work.write_manifest(done, held) if options.parts == 1 else None
 
 
-def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions) -> Manifest:
+def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions, *, folder: Path | None = None) -> Manifest:
     """Checks the shards of all parts and writes the manifest over them.
 
     Raises InputError for the first shard that is not done, and where too many images of all parts are unusable.
     """
-    if not (out / RECIPE_FILE).is_file():
+    work = _Work(source, pixels, out, options, folder)
+    if agree_on_recipe(out, recipe(source.name, pixels, options), work.planned_files()) is None:
         raise InputError(f"{out}: no part of a build is there; run the parts first")
-    _agree_on_recipe(out, recipe(source.name, pixels, options) | {"source": source.fingerprint()})
-    ranges = shard_ranges(source, options.shard_images)
-    with ThreadPoolExecutor(options.processes) as pool:
-        checked = dict(zip(ranges, pool.map(functools.partial(is_done, out), ranges), strict=True))
-    if missing := [piece.name for piece, written in checked.items() if written is None]:
+    checked = work.check(work.plans)
+    if missing := [name for name, one in checked.items() if one.written is None]:
         raise InputError(
-            f"{out / missing[0]}: not done, with {len(missing) - 1} more of {len(ranges)}; run the parts of the build "
-            "again, which continues where they stopped, then merge"
+            f"{out / missing[0]}: not done, with {len(missing) - 1} more of {len(work.plans)}; run the parts of the "
+            "build again, which continues where they stopped, then merge"
         )
-    done = {piece.name: written for piece, written in checked.items() if written is not None}
-    _refuse_bad(done, ranges, options.skip_bad)
-    return _write_manifest(source, pixels, out, options, ranges, done)
-
-
-def _write_manifest(
-    source: Source, pixels: Pixels, out: Path, options: BuildOptions, ranges: list[ShardRange], done: dict[str, Written]
-) -> Manifest:
-    shards = tuple(shard for piece in ranges if (shard := done[piece.name].shard) is not None)
-    filled = {shard.split for shard in shards}
-    if not shards:
-        raise InputError(f"{out}: no usable image at all; check the source")
-    made = Manifest(
-        name=source.name,
-        pixels=pixels,
-        splits=tuple(split for split in source.keys if split in filled),
-        shards=shards,
-        window=options.window,
-        skipped=tuple(entry for piece in ranges for entry in done[piece.name].skipped),
-    )
-    atomic.write_json(out / manifest.FILE, made.to_json())
-    for partial in out.glob(".*.partial"):  # left by processes that were killed
-        partial.unlink(missing_ok=True)
-    return made
+    done = {name: one.written for name, one in checked.items() if one.written is not None}
+    _refuse_bad(done, options.skip_bad)
+    with lease(out, steal=options.steal_lock) as held:
+        return work.write_manifest(done, held)
 
 
 def recipe(name: str, pixels: Pixels, options: BuildOptions) -> dict[str, Any]:
-    """The options that must be equal for two runs to give the same shards."""
+    """The options that must be equal for two runs to give the same shards of the same source."""
+    asked = {"valid": options.valid} | ({} if options.test is None else {"test": options.test})
     return {
         "name": name,
         "pixels": pixels.to_json(),
-        "valid": options.num_valid,
+        **asked,
         "shard_images": options.shard_images,
         "window": options.window,
     }
 
 
-def finished(out: Path, wanted: dict[str, Any]) -> Manifest | None:
-    """The manifest in `out`, if a build with this recipe was finished there and no shard is missing; else None."""
-    if not (out / manifest.FILE).is_file() or not (out / RECIPE_FILE).is_file():
-        return None
-    kept = json.loads((out / RECIPE_FILE).read_text())
-    if any(kept.get(field) != value for field, value in wanted.items()):
+def finished_without_source(out: Path, options: Mapping[str, Any], processes: int) -> Manifest | None:
+    """The manifest in `out`, if shards with these options were finished there and all are whole; else None."""
+    if not (out / manifest.FILE).is_file() or agree_on_recipe(out, options, ()) is None:
         return None
     made = Manifest.load(out)
-    whole = all(
-        (out / shard.name).is_file() and (out / shard.name).stat().st_size == shard.bytes for shard in made.shards
-    )
-    return made if whole else None
+
+    def is_whole(shard: manifest.Shard) -> bool:
+        files = ((shard.name, shard.sha256), (shard.index_name, shard.index_sha256))
+        return all((out / name).is_file() and sha256_of_file(out / name) == digest for name, digest in files)
+
+    with ThreadPoolExecutor(processes) as pool:
+        return made if all(pool.map(is_whole, made.shards)) else None
 
 
-def _agree_on_recipe(out: Path, wanted: dict[str, Any]) -> None:
-    path = out / RECIPE_FILE
-    if not path.is_file():
-        atomic.write_json(path, wanted)
-        return
-    kept = json.loads(path.read_text())
-    differing = [field for field, value in wanted.items() if kept.get(field) != json.loads(json.dumps(value))]
-    if differing:
-        raise InputError(
-            f"{out} holds shards built with another {' and '.join(differing)}; choose another folder or remove it",
-            parameter="out",
+class _Work:
+    """One build of a source as it is now."""
+
+    def __init__(self, source: Source, pixels: Pixels, out: Path, options: BuildOptions, folder: Path | None) -> None:
+        self._source, self._pixels, self._out, self._options, self._folder = source, pixels, out, options, folder
+        self._stamps = {split: source.stamps(split) for split in source.keys}
+        self.plans = shard_plans(source, options.shard_images)
+        """All shards."""
+        self.mine = [plan for number, plan in enumerate(self.plans) if number % options.parts == options.part]
+        """Those of this part."""
+
+    def planned_files(self) -> list[str]:
+        """Names of the files of all shards."""
+        return [name for plan in self.plans for name in leftovers.files_of(plan.name)]
+
+    def recipe(self) -> dict[str, Any]:
+        """What is written beside the shards."""
+        options = recipe(self._source.name, self._pixels, self._options)
+        folder = None if self._folder is None else str(self._folder.resolve())
+        return {**options, "folder": folder, "division": dict(self._source.division())}
+
+    def leftover_shards(self) -> list[str]:
+        """Tars of former builds that are not among today's."""
+        return leftovers.shards_beside(self._out, {plan.name for plan in self.plans})
+
+    def check(self, plans: list[ShardPlan]) -> dict[str, Checked]:
+        """What is on the disk, by shard."""
+
+        def check(plan: ShardPlan) -> Checked:
+            task = task_of(self._source, plan, self._stamps[plan.split])
+            return check_shard(self._out, task, check_content=self._options.check_content)
+
+        checked: dict[str, Checked] = {}
+        with ThreadPoolExecutor(self._options.processes) as pool, self._progress("check", plans) as bar:
+            images = 0
+            for plan, one in zip(plans, pool.map(check, plans), strict=True):
+                checked[plan.name] = one
+                images += len(plan.rows)
+                bar.update(images)
+        return checked
+
+    def write(self, plans: list[ShardPlan], held: Lease) -> dict[str, Written]:
+        """Makes sure of these shards; the result of each."""
+        self._refuse_small_disk(plans)
+        ensure = functools.partial(
+            ensure_shard, self._out, pixels=self._pixels, check_content=self._options.check_content
         )
+        tasks = (task_of(self._source, plan, self._stamps[plan.split]) for plan in plans)
+        done: dict[str, Written] = {}
+        images = bad = 0
+        files = [name for plan in plans for name in leftovers.files_of(plan.name)]
+        leftovers.remove_partial_files(self._out, files)
+        try:
+            with (
+                self._progress("shards", plans) as bar,
+                closing(for_each(ensure, tasks, len(plans), self._options.processes)) as results,
+            ):
+                for task, written in results:
+                    done[task.name] = written
+                    images += len(task.keys)
+                    bad += len(written.skipped)
+                    bar.update(images, bad=bad) if bad else bar.update(images)
+                    if bad > self._options.skip_bad + _BAD_IMAGES_BEFORE_GIVING_UP:
+                        break
+                    if held.is_lost:
+                        held.check()
+        finally:
+            leftovers.remove_partial_files(self._out, files)
+        return done
 
+    def _progress(self, title: str, plans: list[ShardPlan]) -> Progress:
+        return Progress(f"{title} of {self._source.name}", sum(len(plan.rows) for plan in plans))
 
-def _write_all(
-    source: Source, pixels: Pixels, out: Path, options: BuildOptions, ranges: list[ShardRange]
-) -> dict[str, Written]:
-    done: dict[str, Written] = {}
-    total = sum(piece.stop - piece.start for piece in ranges)
-    images = bad = 0
-    with Progress(f"shards of {source.name}", total) as bar:
-        for piece, written in _outcomes(source, pixels, out, options.processes, ranges):
-            done[piece.name] = written
-            images += piece.stop - piece.start
-            bad += len(written.skipped)
-            bar.update(images, bad=bad) if bad else bar.update(images)
-            if bad > options.skip_bad + _BAD_IMAGES_BEFORE_GIVING_UP:
-                break
-    return done
+    def _refuse_small_disk(self, plans: list[ShardPlan]) -> None:
+        if self._pixels.encoding != "raw":
+            return  # how well the images compress is not known before
+        new = [plan for plan in plans if not (self._out / leftovers.files_of(plan.name)[1]).is_file()]
+        needed = sum(len(plan.rows) for plan in new) * self._pixels.member_bytes
+        free = shutil.disk_usage(self._out).free
+        if needed > free:
+            raise InputError(
+                f"{needed / 1e9:.1f} GB are needed in {self._out}, {free / 1e9:.1f} GB are free; choose another folder",
+                parameter="out",
+            )
 
-
-def _outcomes(
-    source: Source, pixels: Pixels, out: Path, processes: int, ranges: list[ShardRange]
-) -> Iterator[tuple[ShardRange, Written]]:
-    """Finished ranges as they come."""
-    new = [piece for piece in ranges if not (out / piece.index_name).is_file()]
-    _refuse_small_disk(out, pixels, sum(piece.stop - piece.start for piece in new))
-    write = functools.partial(ensure_shard, out, source, pixels)
-    if processes == 1 or len(ranges) < 2:
-        for piece in ranges:
-            yield piece, write(piece)
-        return
-    pool = ProcessPoolExecutor(min(processes, len(ranges)), multiprocessing.get_context("spawn"), _begin, (write,))
-    try:
-        futures = {pool.submit(_write, piece): piece for piece in ranges}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise InputError(
-            "a process of the build was killed, perhaps for memory; use fewer", parameter="processes"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_write_in_this_process: Callable[[ShardRange], Written]  # set once a worker, as the listing of the source is large
-
-
-def _write(piece: ShardRange) -> Written:
-    return _write_in_this_process(piece)
-
-
-def _begin(write: Callable[[ShardRange], Written]) -> None:
-    global _write_in_this_process
-    _write_in_this_process = write
-    _die_with_parent()
-
-
-def _die_with_parent() -> None:
-    """Ends a worker whose parent was killed: it waits on a pipe that it holds open itself, so it would never end."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _refuse_small_disk(out: Path, pixels: Pixels, images: int) -> None:
-    if pixels.encoding != "raw":
-        return  # how well the images compress is not known before
-    needed = images * pixels.member_bytes
-    free = shutil.disk_usage(out).free
-    if needed > free:
-        raise InputError(
-            f"{needed / 1e9:.1f} GB are needed in {out}, {free / 1e9:.1f} GB are free; choose another folder",
-            parameter="out",
+    def write_manifest(self, done: Mapping[str, Written], held: Lease) -> Manifest:
+        """Writes the manifest of all shards, and removes those of former builds that are not among them."""
+        results = [done[plan.name] for plan in self.plans]
+        shards = tuple(written.shard for written in results if written.shard is not None)
+        if not shards:
+            raise InputError(f"{self._out}: no usable image at all; check the source")
+        filled = {shard.split for shard in shards}
+        converted: Counter[str] = Counter()
+        for written in results:
+            converted.update(written.converted)
+        made = Manifest(
+            name=self._source.name,
+            pixels=self._pixels,
+            splits=tuple(split for split in self._source.keys if split in filled),
+            shards=shards,
+            window=self._options.window,
+            skipped=tuple(entry for written in results for entry in written.skipped),
+            converted=dict(sorted(converted.items())),
+            left_out=dict(self._source.left_out()),
+            build={"source": self._content_digest(), "division": dict(self._source.division())},
         )
+        held.check()
+        atomic.write_json(self._out / manifest.FILE, made.to_json())
+        write_recipe(self._out, self.recipe())
+        leftovers.remove_shards(self._out, self.leftover_shards())
+        leftovers.remove_partial_files(self._out, [*self.planned_files(), manifest.FILE, RECIPE_FILE])
+        return made
+
+    def _content_digest(self) -> str:
+        """128 bits of the keys and contents of all images of the source."""
+        digest = xxhash.xxh3_128()
+        for plan in self.plans:
+            record = read_record(self._out, plan.name)
+            assert record is not None
+            digest.update(record.keys.tobytes())
+            digest.update(record.contents.tobytes())
+        return digest.hexdigest()
+
+    def change(self, kept: Mapping[str, Any]) -> str:
+        """What has changed in the source since the shards were written, and what to do."""
+        former = [record for name in recorded_shards(self._out) if (record := read_record(self._out, name))]
+        remedy = "--update brings the shards up to date, or choose another folder"
+        if not former:
+            return f"{self._out}: what its shards were made from is not recorded, as earlier versions left them; {remedy}"
+        keys = np.concatenate([record.keys for record in former])
+        stamps = np.concatenate([record.stamps for record in former])
+        now, now_stamps = self._listing()
+        common, before, after = np.intersect1d(keys, now, return_indices=True)
+        counts = {
+            "added": len(now) - len(common),
+            "removed": len(keys) - len(common),
+            "replaced": int((stamps[before] != now_stamps[after]).sum()),
+        }
+        said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) or "images divided otherwise"
+        other = kept.get("folder") not in (None, self.recipe()["folder"])
+        source = f"another source, {kept.get('folder')}, was built here" if other else "the source has changed since"
+        return f"{self._out}: {source} ({said} of {len(now):,} images); {remedy}"
+
+    def _listing(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """`key_hash` and stamp of all images of the source."""
+        keys = [key_hash(split, key) for split, names in self._source.keys.items() for key in names]
+        return np.array(keys, np.uint64), np.concatenate([self._stamps[split] for split in self._source.keys])
 
 
-def _refuse_bad(done: dict[str, Written], ranges: list[ShardRange], allowed: int) -> None:
-    bad = [entry for piece in ranges if piece.name in done for entry in done[piece.name].skipped]
+def _refuse_bad(done: Mapping[str, Written], allowed: int) -> None:
+    bad = [entry for _, written in sorted(done.items()) for entry in written.skipped]
     if len(bad) <= allowed:
         return
     named = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:_NAMED_IN_MESSAGE])

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 from typing import cast, get_args
@@ -13,6 +14,8 @@ from data_shards.io.progress import duration
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
 from data_shards.pixels import Encoding, Fit
 from data_shards.sources.source import Crop
+
+_REASONS_SHOWN = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,17 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--valid",
-        dest="num_valid",
-        type=int,
-        metavar="N",
-        help="the last N training images become the split valid (default: 5000 for idx files, 0 for folder)",
+        metavar="N|P%",
+        help="training images that become the split valid: a number or a percentage; by a hash of each file's name "
+        "for folder, the last ones of idx files (default: 5%% where there is no folder with such a name; idx: 5000)",
+    )
+    parser.add_argument(
+        "--test", metavar="N|P%", help="the same for the split test, for folder (default: 5%% where there is none)"
     )
     parser.add_argument(
         "--shard-images",
         type=int,
         default=DEFAULT_SHARD_IMAGES,
         metavar="N",
-        help=f"images a shard (default: {DEFAULT_SHARD_IMAGES})",
+        help=f"images a shard, on average for folder (default: {DEFAULT_SHARD_IMAGES})",
     )
     parser.add_argument(
         "--window",
@@ -90,6 +95,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do the I-th of N parts of the work, I = 0..N-1, as an array job",
     )
     parser.add_argument("--merge", action="store_true", help="after all parts: check them and write the manifest")
+    parser.add_argument(
+        "--update",
+        action="store_true",
+        help="bring finished shards up to date: images were added, removed or replaced since",
+    )
+    parser.add_argument(
+        "--check-content",
+        action="store_true",
+        help="compare every image with what the shards were made from, not only those of another size or time",
+    )
+    parser.add_argument(
+        "--steal-lock", action="store_true", help="take the folder over from a build that is still at work in it"
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="check the source and estimate time and disk; write nothing"
     )
@@ -123,13 +141,24 @@ def run(args: argparse.Namespace) -> None:
         _print_estimate(request.estimate(), request)
     elif args.merge:
         _print_manifest(request.merge(), args.out)
-    elif (manifest := request.build()) is not None:
+    elif (manifest := request.build(_say)) is not None:
         _print_manifest(manifest, args.out)
     else:
         print(f"{args.out}: part {part} of {parts} is done; `--merge` writes {FILE} when all are")
 
 
+def _say(line: str) -> None:
+    print(line.encode(errors="backslashreplace").decode(), flush=True)  # names of files may be no UTF-8
+
+
 def _print_manifest(manifest: Manifest, out: Path) -> None:
+    for what, images in manifest.converted.items():
+        _say(f"{out}: {images:,} images {what}")
+    reasons = Counter(entry.reason for entry in manifest.skipped)
+    for reason, images in reasons.most_common(_REASONS_SHOWN):
+        _say(f"{out}: {images:,} unusable images left out: {reason}")
+    if len(reasons) > _REASONS_SHOWN:
+        _say(f"{out}: {len(reasons) - _REASONS_SHOWN} more reasons; `python -m data_shards info {out}` lists all")
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
     skipped = f", {len(manifest.skipped)} unusable left out" if manifest.skipped else ""
     print(f"{out}: {manifest.name}, {counts}{skipped}, {len(manifest.shards)} shards, hash {manifest.hash[:16]}")

@@ -1,14 +1,25 @@
 """Shards of a data set that is known by name: what to build, and an estimate of what it takes."""
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
-from data_shards.build.builder import DEFAULT_SHARD_IMAGES, BuildOptions, build, finished, merge, recipe, shard_ranges
+from data_shards.build.builder import (
+    DEFAULT_SHARD_IMAGES,
+    BuildOptions,
+    build,
+    finished_without_source,
+    merge,
+    recipe,
+)
+from data_shards.build.layout import shard_plans
+from data_shards.build.recipe import division_kept, read_recipe
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import Encoding, Fit, Pixels
+from data_shards.sources.portion import HeldOut, Portion
 from data_shards.sources.source import Crop, Dataset, Source
 
 SOURCES: dict[str, Dataset] = {
@@ -37,18 +48,21 @@ def build_shards(
     background: str | None = None,
     channels: int | None = None,
     encoding: Encoding = "raw",
-    num_valid: int | None = None,
+    valid: int | str | None = None,
+    test: int | str | None = None,
     shard_images: int = DEFAULT_SHARD_IMAGES,
     window: int = DEFAULT_WINDOW,
     skip_bad: int = 0,
     processes: int = 1,
+    update: bool = False,
+    check_content: bool = False,
 ) -> Manifest:
     """Builds tar shards of a data set in the folder `out` and returns their manifest.
 
     manifest = build_shards("folder", "shards/mine", source="IMAGES", size=64)
     for batch in ShardStream("shards/mine", split="train", global_batch=256): ...
 
-    The same call again continues an interrupted build, and returns at once where it is finished.
+    The same call again continues an interrupted build, writes damaged shards again, and returns where all is there.
 
     dataset       a name in `SOURCES`: celeba, mnist, fashion-mnist or folder
     out           folder for the shards; made where it is missing
@@ -62,12 +76,18 @@ def build_shards(
     channels      1 (grey) or 3 (RGB, the default); for folder only
     encoding      raw (uint8 .npy, the fastest to read), png, jpeg, or original (the bytes of the source, which are
                   cropped and resized when they are read)
-    num_valid     how many of the last training images become the split valid; default 5000 for mnist and
-                  fashion-mnist, 0 for folder; celeba has official splits
-    shard_images  images in a shard
+    valid         how many training images become the split valid, or a percentage such as "5%". Of mnist and
+                  fashion-mnist these are the last, by default 5000. Of a folder a hash of each file's name decides, so
+                  that no image moves to another split when others are added; by default it is 5% where there is no
+                  folder with such a name. celeba has official splits
+    test          the same for the split test of a folder
+    shard_images  images in a shard; of a folder on average
     window        shards in which samples are shuffled together
     skip_bad      how many unusable source images are left out before the build is refused
     processes     processes that write shards; the bytes do not depend on it
+    update        brings finished shards up to date where images were added, removed or replaced since; only the shards
+                  that change are written
+    check_content compares all images with what the shards were made from, not only those of another size or time
 
     Raises InputError where an argument is wrong, the source is missing or damaged, more than `skip_bad` images are
     unusable, `out` holds shards of another source or with other options, or the disk is too small.
@@ -82,15 +102,27 @@ def build_shards(
         background=background,
         channels=channels,
         encoding=encoding,
-        num_valid=num_valid,
+        valid=valid,
+        test=test,
         shard_images=shard_images,
         window=window,
         skip_bad=skip_bad,
         processes=processes,
+        update=update,
+        check_content=check_content,
     )
     manifest = request.build()
     assert manifest is not None  # there is one part
     return manifest
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def _recorded(portion: Portion | None) -> int | str | None:
+    """A portion as the recipe has it."""
+    return None if portion is None else portion.images if portion.images is not None else str(portion)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,30 +138,44 @@ class BuildRequest:
     background: str | None = None
     channels: int | None = None
     encoding: Encoding = "raw"
-    num_valid: int | None = None
+    valid: int | str | None = None
+    test: int | str | None = None
     shard_images: int = DEFAULT_SHARD_IMAGES
     window: int = DEFAULT_WINDOW
     skip_bad: int = 0
     processes: int = 1
     part: int = 0
     parts: int = 1
+    update: bool = False
+    check_content: bool = False
+    steal_lock: bool = False
     pixels: Pixels = field(init=False)
     """How the images are made."""
     options: BuildOptions = field(init=False)
     """How they are cut into shards."""
+    held_out: HeldOut = field(init=False)
+    """What becomes valid and test, where that was chosen."""
 
     def __post_init__(self) -> None:
         if self.dataset not in SOURCES:
             raise InputError(f"{self.dataset!r} is unknown; use one of {', '.join(SOURCES)}", parameter="dataset")
         known = SOURCES[self.dataset]
+        held_out = HeldOut(
+            valid=known.checked_portion("valid", self.valid),
+            test=known.checked_portion("test", self.test),
+        )
         options = BuildOptions(
-            num_valid=known.checked_num_valid(self.num_valid),
+            valid=_recorded(held_out.valid or known.valid),
+            test=_recorded(held_out.test or known.test),
             shard_images=self.shard_images,
             window=self.window,
             skip_bad=self.skip_bad,
             processes=self.processes,
             part=self.part,
             parts=self.parts,
+            update=self.update,
+            check_content=self.check_content,
+            steal_lock=self.steal_lock,
         )
         pixels = known.pixels(
             size=self.size,
@@ -140,22 +186,52 @@ class BuildRequest:
             encoding=self.encoding,
         )
         object.__setattr__(self, "options", options)
+        object.__setattr__(self, "held_out", held_out)
         object.__setattr__(self, "pixels", pixels)
 
     def open_source(self) -> Source:
         """The source, found or downloaded where no folder is given. Raises InputError."""
-        return SOURCES[self.dataset].open_source(self.source, self.options.num_valid)
+        known = SOURCES[self.dataset]
+        if known.takes_every_image and self.source is not None:
+            place, out = self.source.resolve(), self.out.resolve()
+            if place == out or place in out.parents:
+                raise InputError(f"{self.out} lies in the source {self.source}; choose a folder elsewhere", "out")
+        return known.open_source(self.source, replace(self.held_out, kept=division_kept(self.out)))
 
-    def build(self) -> Manifest | None:
-        """Writes the shards of this part; the manifest, where this part is all the work, or the build is finished."""
-        return self._finished() or build(self.open_source(), self.pixels, self.out, self.options)
+    def build(self, say: Callable[[str], None] = _say_nothing) -> Manifest | None:
+        """Writes the shards of this part; the manifest, where this part is all the work.
+
+        say: is given a line before the work for each thing that was found in the source, or decided about it
+        """
+        source = self._source_or_nothing()
+        if source is None:
+            say(f"{self.out}: finished and whole; the source is no longer there to be compared")
+            return Manifest.load(self.out)
+        for line in source.notes():
+            say(line)
+        return build(source, self.pixels, self.out, self.options, folder=self.source)
 
     def merge(self) -> Manifest:
         """Checks the shards of all parts and writes the manifest. Raises InputError where one is missing."""
-        return self._finished() or merge(self.open_source(), self.pixels, self.out, self.options)
+        source = self._source_or_nothing()
+        if source is None:
+            return Manifest.load(self.out)
+        return merge(source, self.pixels, self.out, self.options, folder=self.source)
 
-    def _finished(self) -> Manifest | None:
-        return finished(self.out, recipe(self.dataset, self.pixels, self.options))
+    def _source_or_nothing(self) -> Source | None:
+        """The source; None where it is gone since its shards were finished, and these are whole."""
+        try:
+            return self.open_source()
+        except InputError:
+            if self.source is not None and self.source.exists():
+                raise
+            kept = read_recipe(self.out)
+            if kept is None or (self.source is not None and kept.get("folder") != str(self.source.resolve())):
+                raise
+            options = recipe(self.dataset, self.pixels, self.options)
+            if self.update or finished_without_source(self.out, options, self.processes) is None:
+                raise
+            return None
 
     def estimate(self) -> "BuildEstimate":
         """What the build takes. Reads the listing of the source and writes nothing."""
@@ -164,7 +240,7 @@ class BuildRequest:
         total = sum(images.values())
         return BuildEstimate(
             images=images,
-            shards=len(shard_ranges(source, self.shard_images)),
+            shards=len(shard_plans(source, self.shard_images)),
             seconds=total / (self.processes * _IMAGES_PER_CORE_SECOND),
             bytes=total * self.pixels.member_bytes,
             exact=self.encoding == "raw",

@@ -6,41 +6,24 @@ The same samples give the same bytes on any machine and at any time.
 import hashlib
 import json
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from data_shards.build.layout import ShardTask
+from data_shards.build.record import Record
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io import atomic
-from data_shards.io.disk import sha256_of_file
 from data_shards.manifest import FORMAT, Shard, ShardIndex, Skipped, xxh3
 from data_shards.pixels import Pixels, npy_header
-from data_shards.sources.source import Sample, Source
+from data_shards.sources.source import Sample, content_of, content_of_bad
 
 _TAR_BLOCK = 512
 _TAR_END = bytes(2 * _TAR_BLOCK)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShardRange:
-    """The samples of the source that go into one shard."""
-
-    name: str
-    """File name of the tar."""
-    split: str
-    """Split of the source."""
-    start: int
-    """First sample, counted within the split."""
-    stop: int
-    """One past the last sample."""
-
-    @property
-    def index_name(self) -> str:
-        """File name of the index."""
-        return self.name.removesuffix(".tar") + ".json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +34,8 @@ class Written:
     """None where no sample of the range was usable."""
     skipped: tuple[Skipped, ...]
     """Unusable samples."""
+    converted: Mapping[str, int]
+    """How many images were changed in which way on their way to pixels, in the words of the decoder."""
 
 
 class _Tar:
@@ -107,23 +92,27 @@ class _Columns:
         return len(self._rows)
 
 
-def ensure_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange) -> Written:
-    """Writes the shard unless a former run has written it whole."""
-    return is_done(folder, piece) or write_shard(folder, source, pixels, piece)
-
-
-def write_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange) -> Written:
-    """Writes the tar and then the index of one shard into `folder`."""
+def write_shard(folder: Path, task: ShardTask, pixels: Pixels) -> Written:
+    """Writes the tar, then the index, and then the record of one shard into `folder`."""
     skipped: list[Skipped] = []
+    converted: Counter[str] = Counter()
+    contents: list[int] = []
     columns = _Columns(pixels)
-    with atomic.replacing(folder / piece.name) as file:
+    with atomic.replacing(folder / task.name) as file:
         tar = _Tar(file)
-        for key, sample, outcome in _encoded(piece, source, pixels):
-            if isinstance(outcome, BadImage) or sample is None:
-                skipped.append(Skipped(key=key, split=piece.split, reason=str(outcome)))
+        for place, key in enumerate(task.keys):
+            try:
+                sample = task.read(place)
+                contents.append(content_of(sample))
+                member = _member(sample, pixels)
+            except BadImage as error:
+                if len(contents) == place:
+                    contents.append(content_of_bad(error))
+                skipped.append(Skipped(key=key, split=task.split, reason=str(error)))
                 continue
-            image, extension, data = outcome
-            columns.add(key, extension, tar.add(f"{key}.{extension}", data), data, image)
+            converted.update(member.conversions)
+            offset = tar.add(f"{key}.{member.extension}", member.data)
+            columns.add(key, member.extension, offset, member.data, member.image)
             for name, content in sample.extras.items():
                 tar.add(f"{key}.{name}", content)
         tar.finish()
@@ -133,6 +122,8 @@ def write_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange)
         "tar": None,
         "members": None,
     }
+    if converted:
+        record["converted"] = dict(sorted(converted.items()))
     if len(columns):
         record["tar"] = {
             "count": len(columns),
@@ -142,62 +133,63 @@ def write_shard(folder: Path, source: Source, pixels: Pixels, piece: ShardRange)
             "pixel_square_sum": columns.pixel_square_sum.tolist(),
         }
         record |= columns.index().to_json()
-    atomic.write_bytes(folder / piece.index_name, json.dumps(record).encode())
-    written = read_written(folder, piece)
+    index = json.dumps(record).encode()
+    atomic.write_bytes(folder / task.index_name, index)
+    Record(
+        index_sha256=hashlib.sha256(index).hexdigest(),
+        keys=task.key_hashes,
+        stamps=task.stamps,
+        contents=np.array(contents, np.uint64),
+    ).write(folder, task.name)
+    written = written_by(index, task)
     assert written is not None
     return written
 
 
-def _encoded(
-    piece: ShardRange, source: Source, pixels: Pixels
-) -> Iterator[tuple[str, Sample | None, BadImage | tuple[np.ndarray, str, bytes]]]:
-    """Key, sample, and either what is wrong with it or (image C x H x W, extension, bytes of the member)."""
-    for place in range(piece.start, piece.stop):
-        key = source.keys[piece.split][place]
-        try:
-            sample = source.read(piece.split, place)
-            image = pixels.prepare(sample.image).image
-            if pixels.encoding == "original" and isinstance(sample.image, bytes):
-                yield key, sample, (image, sample.extension, sample.image)
-            else:
-                yield key, sample, (image, *pixels.encode_member(image))
-        except BadImage as error:
-            yield key, None, error
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """The image member of a sample."""
+
+    extension: str
+    data: bytes
+    image: np.ndarray
+    """What the stream will give, C x H x W."""
+    conversions: tuple[str, ...]
 
 
-def read_written(folder: Path, piece: ShardRange) -> Written | None:
-    """The result of a former run, or None where the index is missing or damaged. The tar is not read."""
-    try:
-        data = (folder / piece.index_name).read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        record = json.loads(data)
-        skipped = tuple(Skipped(**entry) for entry in record["skipped"])
-    except (ValueError, KeyError, TypeError):
-        return None  # damaged since; the shard is written again
-    if record["tar"] is None:
-        return Written(shard=None, skipped=skipped)
-    tar = record["tar"]
-    shard = Shard(
-        name=piece.name,
-        split=piece.split,
-        count=tar["count"],
-        bytes=tar["bytes"],
-        sha256=tar["sha256"],
-        index_sha256=hashlib.sha256(data).hexdigest(),
-        pixel_sum=tuple(tar["pixel_sum"]),
-        pixel_square_sum=tuple(tar["pixel_square_sum"]),
+def _member(sample: Sample, pixels: Pixels) -> _Member:
+    prepared = pixels.prepare(sample.image)
+    if pixels.encoding == "original" and isinstance(sample.image, bytes):
+        extension, data = sample.extension, sample.image
+    else:
+        extension, data = pixels.encode_member(prepared.image)
+    lossy = pixels.encoding == "jpeg"
+    return _Member(
+        extension=extension,
+        data=data,
+        image=pixels.decode_member(data) if lossy else prepared.image,
+        conversions=prepared.conversions,
     )
-    return Written(shard=shard, skipped=skipped)
 
 
-def is_done(folder: Path, piece: ShardRange) -> Written | None:
-    """The result of a former run, if the tar is there too and has its sha256; else None."""
-    written = read_written(folder, piece)
-    if written is None or written.shard is None:
-        return written
-    tar = folder / piece.name
-    if not tar.is_file() or tar.stat().st_size != written.shard.bytes:
+def written_by(index: bytes, task: ShardTask) -> Written | None:
+    """The result in the bytes of an index; None where they are damaged."""
+    try:
+        record = json.loads(index)
+        skipped = tuple(Skipped(**entry) for entry in record["skipped"])
+        converted = record.get("converted", {})
+        if (tar := record["tar"]) is None:
+            return Written(shard=None, skipped=skipped, converted=converted)
+        shard = Shard(
+            name=task.name,
+            split=task.split,
+            count=tar["count"],
+            bytes=tar["bytes"],
+            sha256=tar["sha256"],
+            index_sha256=hashlib.sha256(index).hexdigest(),
+            pixel_sum=tuple(tar["pixel_sum"]),
+            pixel_square_sum=tuple(tar["pixel_square_sum"]),
+        )
+    except (ValueError, KeyError, TypeError):
         return None
-    return written if sha256_of_file(tar) == written.shard.sha256 else None
+    return Written(shard=shard, skipped=skipped, converted=converted)

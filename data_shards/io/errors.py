@@ -113,7 +113,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def command(main: Callable[[], None]) -> int:
     """Runs `main` and returns the exit code of the process: 0, or with one line on stderr 2 for an `InputError`, 1 for
-    a fault of the machine.
+    a fault of the machine, 130 where a person interrupted it (Ctrl-C).
     """
     _options.clear()
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -124,6 +124,9 @@ def command(main: Callable[[], None]) -> int:
         name = _options.get(error.parameter, error.parameter) if error.parameter else None
         print(f"error: {' '.join(error.named(name).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     except OSError as error:
         if (fault := machine_fault(error)) is None:
             raise

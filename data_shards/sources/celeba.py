@@ -14,16 +14,20 @@ import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError
-from data_shards.sources.source import Dataset, Sample, encoded_sample, fingerprint_of_keys, read_file
+from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sample, read_file, stamp_of_file
 
 SPLITS = ("train", "valid", "test")  # 0, 1, 2 in the partition file
 IMAGES, ARCHIVE = "img_align_celeba", "img_align_celeba.zip"
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
 
 
-class CelebASource:
+class CelebASource(Source):
     """The images of `folder` in the official splits, with their attributes as JSON where the file is there.
 
     Raises InputError where a file is missing or a line of it is wrong.
@@ -54,23 +58,40 @@ class CelebASource:
 
     def read(self, split: str, index: int) -> Sample:
         """The JPEG file and, as member json, {"Smiling": true, ...}."""
-        file = self._files[split][index]
-        if self._images.suffix == ".zip":
-            data = _read_archived(self._images, file)
-        else:
-            data = read_file(self._images / file)
-        extras = {}
-        if self._attributes is not None:
-            names, values = read_attributes(self._attributes)
-            if file not in values:
-                raise BadImage(f"not in {ATTRIBUTES}")
-            row = dict(zip(names, (word == "1" for word in values[file].split()), strict=True))
-            extras["json"] = json.dumps(row, separators=(",", ":")).encode()
-        return encoded_sample(data, "jpg", extras)
+        return _read(self._images, self._attributes, [self._files[split][index]], 0)
 
-    def fingerprint(self) -> str:
-        """Of the files and splits, and of whether there are attributes."""
-        return fingerprint_of_keys({**self.keys, "attributes": [str(self._attributes is not None)]})
+    def reader(self, split: str, rows: NDArray[np.int64]) -> Read:
+        """With the names of these files alone."""
+        return functools.partial(_read, self._images, self._attributes, [self._files[split][row] for row in rows])
+
+    def stamps(self, split: str) -> NDArray[np.uint64]:
+        """Of each file's size and time, or size and CRC in the archive, and of its attributes."""
+        values = read_attributes(self._attributes)[1] if self._attributes is not None else {}
+        files = self._files[split]
+        stamps = (xxhash.xxh3_64_intdigest(f"{self._stamp(file)} {values.get(file)}") for file in files)
+        return np.fromiter(stamps, np.uint64, len(files))
+
+    def _stamp(self, file: str) -> int:
+        if self._images.suffix != ".zip":
+            return stamp_of_file(self._images / file)
+        archive, names = _archive(self._images)
+        if file not in names:
+            return 0
+        member = archive.getinfo(names[file])
+        return xxhash.xxh3_64_intdigest(b"%d %d" % (member.file_size, member.CRC))
+
+
+def _read(images: Path, attributes: Path | None, files: Sequence[str], place: int) -> Sample:
+    file = files[place]
+    data = _read_archived(images, file) if images.suffix == ".zip" else read_file(images / file)
+    extras = {}
+    if attributes is not None:
+        names, values = read_attributes(attributes)
+        if file not in values:
+            raise BadImage(f"not in {ATTRIBUTES}")
+        row = dict(zip(names, (word == "1" for word in values[file].split()), strict=True))
+        extras["json"] = json.dumps(row, separators=(",", ":")).encode()
+    return encoded_sample(data, "jpg", extras)
 
 
 DATASETS = (
@@ -81,7 +102,6 @@ DATASETS = (
         "list_attr_celeba.txt",
         channels=3,
         crop=140,
-        num_valid=None,
     ),
 )
 

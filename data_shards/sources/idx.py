@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
-from data_shards.sources.source import Dataset, Sample, fingerprint_of_keys
+from data_shards.sources.portion import HeldOut, Portion
+from data_shards.sources.source import Dataset, Read, Sample, Source, content_of
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -78,13 +79,13 @@ def _what_it_is(data: bytes) -> str:
     return "of another format"
 
 
-class IdxSource:
-    """The four idx files in `folder`; the last `num_valid` training images become the split valid.
+class IdxSource(Source):
+    """The four idx files in `folder`; the last training images, as many as `valid` says, become the split valid.
 
     Raises InputError where a file is missing or damaged or images and labels differ in number.
     """
 
-    def __init__(self, folder: Path, *, name: str, num_valid: int) -> None:
+    def __init__(self, folder: Path, *, name: str, valid: Portion) -> None:
         self.name = name
         self._paths = {(part, kind): _find(folder, part, kind) for part in ("train", "t10k") for kind in _KINDS}
         num_train = len(self._array("train", "images"))
@@ -94,10 +95,9 @@ class IdxSource:
                 raise InputError(
                     f"{self._paths[part, 'labels']}: {labels} labels for {count} images; get the files again"
                 )
-        if not 0 <= num_valid < num_train:
-            raise InputError(
-                f"{num_valid} does not leave a training image of {num_train}; use less", parameter="num_valid"
-            )
+        num_valid = valid.of(num_train)
+        if not num_valid < num_train:
+            raise InputError(f"{valid} does not leave a training image of {num_train}; use less", parameter="valid")
         self._train_of_valid = num_train - num_valid
         names = [f"train-{index:05d}" for index in range(num_train)]
         keys = {"train": names[: self._train_of_valid], "valid": names[self._train_of_valid :]}
@@ -107,32 +107,47 @@ class IdxSource:
     def _array(self, part: str, kind: str) -> NDArray[np.uint8]:
         return _cached_idx(self._paths[part, kind], _KINDS[kind])
 
+    def _place(self, split: str) -> tuple[str, int]:
+        """The files of a split, and the row of its first image in them."""
+        return ("t10k", 0) if split == "test" else ("train", self._train_of_valid if split == "valid" else 0)
+
     def read(self, split: str, index: int) -> Sample:
         """The image as H x W x 1 with its class as text."""
-        part = "t10k" if split == "test" else "train"
-        row = index + (self._train_of_valid if split == "valid" else 0)
-        label = int(self._array(part, "labels")[row])
-        return Sample(image=self._array(part, "images")[row, :, :, None], extras={"cls": str(label).encode()})
+        return self.reader(split, np.array([index]))(0)
 
-    def fingerprint(self) -> str:
-        """Of keys and pixels."""
-        digest = hashlib.sha256(fingerprint_of_keys(self.keys).encode())
-        for part in ("train", "t10k"):
-            digest.update(self._array(part, "images").tobytes())
-        return digest.hexdigest()
+    def reader(self, split: str, rows: NDArray[np.int64]) -> Read:
+        """With the paths of the files."""
+        part, first = self._place(split)
+        return functools.partial(_read_row, self._paths[part, "images"], self._paths[part, "labels"], rows + first)
+
+    def stamps(self, split: str) -> NDArray[np.uint64]:
+        """Of the content."""
+        count = len(self.keys[split])
+        read = self.reader(split, np.arange(count))
+        return np.fromiter((content_of(read(place)) for place in range(count)), np.uint64, count)
+
+
+def _read_row(images: Path, labels: Path, rows: NDArray[np.int64], place: int) -> Sample:
+    image = _cached_idx(images, _KINDS["images"])[rows[place], :, :, None]
+    return Sample(image=image, extras={"cls": str(int(_cached_idx(labels, _KINDS["labels"])[rows[place]])).encode()})
 
 
 def _dataset(name: str, *, find: Callable[[], Path] | None = None) -> Dataset:
     """A data set of MNIST's form: 28 x 28 grey pixels, the last 5000 training images held out."""
+    held_out = Portion(images=5000)
+
+    def opened(folder: Path, chosen: HeldOut) -> IdxSource:
+        return IdxSource(folder, name=name, valid=chosen.valid or held_out)
+
     return Dataset(
         name=name,
-        open=lambda folder, num_valid: IdxSource(folder, name=name, num_valid=num_valid),
+        open=opened,
         files="folder of the four idx files" + (", which are found or downloaded without it" if find else ""),
         find=find,
         channels=1,
         size=28,
         resize=False,
-        num_valid=5000,
+        valid=held_out,
         encoded=False,
     )
 

@@ -1,17 +1,21 @@
 """What a source of images is: keys per split, the samples behind them, and what is done to its images by default."""
 
-import hashlib
+import functools
+import os
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError, at_least, machine_fault
 from data_shards.pixels import Encoding, Fit, Pixels, colour
+from data_shards.sources.portion import HeldOut, Portion, portion
 
 WHITE = "#ffffff"
 Crop = int | Literal["square", "none"]
@@ -30,18 +34,51 @@ class Sample:
     """Other members of the sample by extension: a class as "cls", attributes as "json"."""
 
 
+Read = Callable[[int], Sample]
+"""Reads one of some images by its place among them. Raises BadImage, saying why, where it is missing or unreadable."""
+
+
 class Source(Protocol):
-    """A data set as its authors distribute it. Sent to worker processes, so it opens its files when first read."""
+    """A data set as its authors distribute it. What has a default here is inherited by naming it as the base class."""
 
     name: str
     keys: Mapping[str, Sequence[str]]
     """WebDataset keys of each split, in source order."""
 
+    @abstractmethod
     def read(self, split: str, index: int) -> Sample:
-        """The sample `index` of a split. Raises pixels.BadImage, saying why, where it is missing or unreadable."""
+        """The sample `index` of a split. Raises BadImage, saying why, where it is missing or unreadable."""
 
-    def fingerprint(self) -> str:
-        """A hash of the listing, by which a build finds that the source has changed since it was interrupted."""
+    @abstractmethod
+    def stamps(self, split: str) -> NDArray[np.uint64]:
+        """64 bits for each image of a split, which are others when the image is replaced: of the file's size and time,
+        as `stamp_of_file` makes them, or of the content. Images whose stamps are as before are not read again.
+        """
+
+    def reader(self, split: str, rows: NDArray[np.int64]) -> Read:
+        """Reads the images `rows` of a split. It is sent to a worker process, so a large source sends less than itself."""
+        return functools.partial(_read_row, self, split, rows)
+
+    def hashes(self, split: str) -> NDArray[np.uint64] | None:
+        """64 bits for each image of a split, of its name alone, by which the images are spread over the shards, so that
+        few shards change when images are added or removed. None keeps the order of the source instead."""
+        return None
+
+    def division(self) -> Mapping[str, Any]:
+        """What decides the split of an image, as JSON; empty where the splits are those of the authors."""
+        return {}
+
+    def left_out(self) -> Mapping[str, int]:
+        """How many files of the source are not taken for images, by reason."""
+        return {}
+
+    def notes(self) -> Sequence[str]:
+        """What was found and decided, a line each, for the person who builds."""
+        return ()
+
+
+def _read_row(source: Source, split: str, rows: NDArray[np.int64], place: int) -> Sample:
+    return source.read(split, int(rows[place]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +86,8 @@ class Dataset:
     """An entry of `SOURCES`: how a kind of source is opened, and the defaults for its images."""
 
     name: str
-    open: Callable[[Path, int], Source]
-    """Opens the folder of its files; the number is how many training images become the split valid."""
+    open: Callable[[Path, HeldOut], Source]
+    """Opens the folder of its files, with what is to be held out of the training images."""
     files: str
     """What the folder holds, for the help."""
     find: Callable[[], Path] | None = None
@@ -63,12 +100,16 @@ class Dataset:
     """Whether the images are resized to that side; otherwise they have it."""
     crop: Crop = "none"
     """What is cut out first unless the user chooses otherwise."""
-    num_valid: int | None = 0
-    """How many training images become the split valid unless the user chooses; None: the splits are official."""
+    valid: Portion | None = None
+    """What becomes the split valid unless the user chooses; None: the source has its own splits, and no other."""
+    test: Portion | None = None
+    """What becomes the split test, in the same way."""
+    takes_every_image: bool = False
+    """Whether every image below the folder belongs to the source, so that no shards may be written there."""
     encoded: bool = True
     """Whether the source holds encoded files, whose bytes shards of encoding `original` keep."""
 
-    def open_source(self, folder: Path | None, num_valid: int | None) -> Source:
+    def open_source(self, folder: Path | None, held_out: HeldOut) -> Source:
         """The source in `folder`, which may be None where it can be found. Raises InputError."""
         if folder is None and self.find is not None:
             folder = self.find()
@@ -76,16 +117,17 @@ class Dataset:
             raise InputError(f"needed for {self.name}; give the folder of its files", parameter="source")
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; give the folder of the files of {self.name}", parameter="source")
-        return self.open(folder, num_valid or 0)
+        return self.open(folder, held_out)
 
-    def checked_num_valid(self, num_valid: int | None) -> int | None:
-        """The chosen number of validation images, or the default for None. Raises InputError."""
-        if num_valid is None:
-            return self.num_valid
-        if self.num_valid is None:
-            raise InputError(f"{self.name} has its official splits; leave the option out", parameter="num_valid")
-        at_least(0, num_valid=num_valid)
-        return num_valid
+    def checked_portion(self, name: str, chosen: str | int | None) -> Portion | None:
+        """What is to be held out as the split `name`, valid or test; None: the default. Raises InputError where the
+        source has its own splits, so that nothing can be chosen.
+        """
+        if chosen is None:
+            return None
+        if getattr(self, name) is None:
+            raise InputError(f"{self.name} has its own splits; leave the option out", parameter=name)
+        return portion(chosen, name)
 
     def pixels(
         self,
@@ -135,14 +177,35 @@ class Dataset:
         return crop
 
 
-def fingerprint_of_keys(keys: Mapping[str, Sequence[str]]) -> str:
-    """sha256 over the names of the splits and their keys."""
-    digest = hashlib.sha256()
-    for split, names in keys.items():
-        digest.update(f"{split} {len(names)}\n".encode())
-        for name in names:
-            digest.update(name.encode(errors="surrogateescape") + b"\n")  # paths may hold any bytes
-    return digest.hexdigest()
+def stamp_of_file(path: str | Path) -> int:
+    """64 bits of a file's size and time; 0 where it cannot be found."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    return xxhash.xxh3_64_intdigest(b"%d %d" % (status.st_size, status.st_mtime_ns))
+
+
+def content_stamp(read: Read, place: int) -> int:
+    """64 bits of what `read` gives for an image."""
+    try:
+        return content_of(read(place))
+    except BadImage as error:
+        return content_of_bad(error)
+
+
+def content_of(sample: Sample) -> int:
+    """64 bits of the bytes of an image and of what else is known about it."""
+    digest = xxhash.xxh3_64(sample.image if isinstance(sample.image, bytes) else np.ascontiguousarray(sample.image).data)
+    for name, content in sample.extras.items():
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.intdigest()
+
+
+def content_of_bad(error: BadImage) -> int:
+    """64 bits of what is wrong with an image that cannot be read."""
+    return xxhash.xxh3_64_intdigest(f"bad: {error}".encode(errors="surrogateescape"))
 
 
 def read_file(path: Path) -> bytes:

@@ -1,0 +1,90 @@
+"""Worker processes for shards: they get one shard's part of the source at a time, and end with their parent."""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from data_shards.io.errors import InputError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+_TASKS_AHEAD = 2  # for each process, so that none waits for its next task
+
+
+def for_each(
+    work: Callable[[Task], Result], tasks: Iterator[Task], count: int, processes: int
+) -> Iterator[tuple[Task, Result]]:
+    """Each of `count` tasks with its result, in the order in which they are finished.
+
+    Tasks are made as they are needed. When the iterator is closed early, or this process is interrupted, the workers
+    end at once. Raises InputError where a worker was killed.
+    """
+    if processes == 1 or count < 2:
+        for task in tasks:
+            yield task, work(task)
+        return
+    processes = min(processes, count)
+    ended, end = multiprocessing.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (work, ended))
+    running: dict[Future[Any], Task] = {}
+    try:
+        for task in tasks:
+            running[_submit(pool, task)] = task
+            if len(running) >= processes * _TASKS_AHEAD:
+                yield from _finished(running)
+        while running:
+            yield from _finished(running)
+    except BrokenProcessPool as error:
+        raise InputError(
+            "a process of the build was killed, perhaps for memory; use fewer", parameter="processes"
+        ) from error
+    except BaseException:
+        end.close()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+        end.close()
+        ended.close()
+
+
+def _finished(running: dict[Future[Any], Task]) -> Iterator[tuple[Task, Any]]:
+    for future in wait(running, return_when=FIRST_COMPLETED).done:
+        yield running.pop(future), future.result()
+
+
+def _submit(pool: ProcessPoolExecutor, task: Any) -> Future[Any]:
+    # A worker inherits that Ctrl-C is blocked: a terminal sends it to all processes, and the parent ends the others.
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.submit(_work, task)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+_work_in_this_process: Callable[[Any], Any]  # set once a worker
+
+
+def _work(task: Any) -> Any:
+    return _work_in_this_process(task)
+
+
+def _begin(work: Callable[[Any], Any], ended: Connection) -> None:
+    global _work_in_this_process
+    _work_in_this_process = work
+    # A worker waits on a pipe that it holds open itself, so it would not end by itself when its parent is killed.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    watched = [parent.sentinel, ended]
+
+    def watch() -> None:
+        multiprocessing.connection.wait(watched)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
