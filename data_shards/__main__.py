@@ -1,17 +1,20 @@
 """The commands on shards.
 
 python -m data_shards build {celeba,mnist,fashion-mnist,folder} --source PATH --out SHARDS
+python -m data_shards split SHARDS --valid 5%
 python -m data_shards {verify,info,simulate} SHARDS
 """
 
 import sys
 
 from data_shards.build import command as build_command
+from data_shards.build import split
 from data_shards.inspect import info, simulate, verify
 from data_shards.io.errors import OneLineParser, command
 
 _COMMANDS = {
     "build": (build_command, "make shards from a data set"),
+    "split": (split, "take valid or test images out of the training images of finished shards"),
     "verify": (verify, "check shards thoroughly"),
     "info": (info, "print what shards hold and draw a contact sheet"),
     "simulate": (simulate, "walk the order of a data set without images"),

@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -200,6 +201,14 @@ class Manifest:
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.pixels.shape
+
+    def lacks(self, split: str, address: str | Path) -> str:
+        """The line for a user whose shards at `address` have no images of `split`, with the command that makes them."""
+        line = f"{address} has no split {split!r}; it has {', '.join(self.splits)}"
+        if split in ("valid", "test") and "train" in self.splits:
+            command = shlex.join(["python", "-m", "data_shards", "split", str(address), f"--{split}", "5%"])
+            line += f"; `{command}` makes it, without building again"
+        return line
 
     def shards_of(self, split: str) -> tuple[Shard, ...]:
         """The shards of one split, in source order. Raises InputError, naming the known ones, for another split."""

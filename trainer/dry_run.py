@@ -102,7 +102,7 @@ def missing(config: Config) -> list[str]:
         for field in ("train_split", "valid_split"):
             split = getattr(config.data, field)
             if split not in manifest.splits:
-                found.append(f"data.{field}: {config.data.shards} has no split {split!r}; use one of {manifest.splits}")
+                found.append(f"data.{field}: {manifest.lacks(split, config.data.shards)}")
     new = config if shape is None else resolved(config, shape)
     started = (config.folder / "config.yaml").exists()
     if started and (changed := differences(extended(load_config(config.folder), new), new)):

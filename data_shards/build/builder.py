@@ -98,15 +98,16 @@ def build(
             raise InputError(work.change(kept or {}), parameter="out")
         former = leftovers.readable_manifest(out)
         if len(done) == len(work.mine) and not changed and former is not None:
-            _refuse_bad(done, options.skip_bad)
+            work.refuse_bad(done)
             return former if options.parts == 1 else None
     out.mkdir(parents=True, exist_ok=True)
-    with lease(out, f"part-{options.part}-of-{options.parts}" if options.parts > 1 else "", steal=options.steal_lock) as held:
+    name = f"part-{options.part}-of-{options.parts}" if options.parts > 1 else ""
+    with lease(out, name, steal=options.steal_lock) as held:
         write_recipe(out, work.recipe() | ({"finished": True} if finished else {}))
         if changed:
             (out / manifest.FILE).unlink(missing_ok=True)  # until all shards are those of one source again
         done |= work.write([plan for plan in work.mine if plan.name not in done], held)
-        _refuse_bad(done, options.skip_bad)
+        work.refuse_bad(done)
         return work.write_manifest(done, held) if options.parts == 1 else None
 
 
@@ -125,7 +126,7 @@ def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions, *, f
             "build again, which continues where they stopped, then merge"
         )
     done = {name: one.written for name, one in checked.items() if one.written is not None}
-    _refuse_bad(done, options.skip_bad)
+    work.refuse_bad(done)
     with lease(out, steal=options.steal_lock) as held:
         return work.write_manifest(done, held)
 
@@ -241,6 +242,20 @@ class _Work:
                 parameter="out",
             )
 
+    def refuse_bad(self, done: Mapping[str, Written]) -> None:
+        """Raises InputError where more images are unusable than may be left out."""
+        allowed = self._options.skip_bad
+        bad = [entry for plan in self.plans if plan.name in done for entry in done[plan.name].skipped]
+        if len(bad) <= allowed:
+            return
+        named = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:_NAMED_IN_MESSAGE])
+        more = f"; and {len(bad) - _NAMED_IN_MESSAGE} more" if len(bad) > _NAMED_IN_MESSAGE else ""
+        raise InputError(
+            f"{len(bad)} unusable images where {allowed} are allowed ({named}{more}); "
+            f"fix the source, or leave out up to {len(bad)}",
+            parameter="skip_bad",
+        )
+
     def write_manifest(self, done: Mapping[str, Written], held: Lease) -> Manifest:
         """Writes the manifest of all shards, and removes those of former builds that are not among them."""
         results = [done[plan.name] for plan in self.plans]
@@ -284,7 +299,9 @@ class _Work:
         former = [record for name in recorded_shards(self._out) if (record := read_record(self._out, name))]
         remedy = "--update brings the shards up to date, or choose another folder"
         if not former:
-            return f"{self._out}: what its shards were made from is not recorded, as earlier versions left them; {remedy}"
+            return (
+                f"{self._out}: what its shards were made from is not recorded, as earlier versions left them; {remedy}"
+            )
         keys = np.concatenate([record.keys for record in former])
         stamps = np.concatenate([record.stamps for record in former])
         now, now_stamps = self._listing()
@@ -303,16 +320,3 @@ class _Work:
         """`key_hash` and stamp of all images of the source."""
         keys = [key_hash(split, key) for split, names in self._source.keys.items() for key in names]
         return np.array(keys, np.uint64), np.concatenate([self._stamps[split] for split in self._source.keys])
-
-
-def _refuse_bad(done: Mapping[str, Written], allowed: int) -> None:
-    bad = [entry for _, written in sorted(done.items()) for entry in written.skipped]
-    if len(bad) <= allowed:
-        return
-    named = "; ".join(f"{entry.key}: {entry.reason}" for entry in bad[:_NAMED_IN_MESSAGE])
-    more = f"; and {len(bad) - _NAMED_IN_MESSAGE} more" if len(bad) > _NAMED_IN_MESSAGE else ""
-    raise InputError(
-        f"{len(bad)} unusable images where {allowed} are allowed ({named}{more}); "
-        f"fix the source, or leave out up to {len(bad)}",
-        parameter="skip_bad",
-    )

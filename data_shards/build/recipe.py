@@ -53,6 +53,8 @@ def agree_on_recipe(out: Path, options: Mapping[str, Any], planned: Iterable[str
             if (out / name).exists():
                 raise InputError(f"{out / name} is there already, and is of no build; choose another folder", "out")
         return None
+    if kept.get("divided"):
+        raise InputError(f"{out} holds shards that `split` has divided since; choose another folder", parameter="out")
     if not was_finished(out, kept) and not any(recorded_shards(out)):
         return None
     if differing := list(differences(kept, options)):

@@ -34,7 +34,10 @@ class Record:
         """Into the record of the tar `shard` in `folder`."""
         path = path_of(folder, shard)
         path.parent.mkdir(exist_ok=True)
-        content = {"index_sha256": self.index_sha256, **{name: getattr(self, name).tobytes().hex() for name in _COLUMNS}}
+        content = {
+            "index_sha256": self.index_sha256,
+            **{name: getattr(self, name).tobytes().hex() for name in _COLUMNS},
+        }
         atomic.write_bytes(path, json.dumps(content).encode())
 
 

@@ -5,7 +5,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection
@@ -20,7 +20,7 @@ _TASKS_AHEAD = 2  # for each process, so that none waits for its next task
 
 def for_each(
     work: Callable[[Task], Result], tasks: Iterator[Task], count: int, processes: int
-) -> Iterator[tuple[Task, Result]]:
+) -> Generator[tuple[Task, Result], None, None]:
     """Each of `count` tasks with its result, in the order in which they are finished.
 
     Tasks are made as they are needed. When the iterator is closed early, or this process is interrupted, the workers
@@ -68,6 +68,7 @@ def _submit(pool: ProcessPoolExecutor, task: Any) -> Future[Any]:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
+_kept_open: list[Connection] = []
 _work_in_this_process: Callable[[Any], Any]  # set once a worker
 
 
@@ -78,10 +79,11 @@ def _work(task: Any) -> Any:
 def _begin(work: Callable[[Any], Any], ended: Connection) -> None:
     global _work_in_this_process
     _work_in_this_process = work
+    _kept_open.append(ended)
     # A worker waits on a pipe that it holds open itself, so it would not end by itself when its parent is killed.
     parent = multiprocessing.parent_process()
     assert parent is not None
-    watched = [parent.sentinel, ended]
+    watched = [parent.sentinel, ended.fileno()]
 
     def watch() -> None:
         multiprocessing.connection.wait(watched)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from data_shards.build.layout import ShardTask
 from data_shards.build.record import Record
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io import atomic
+from data_shards.io.errors import machine_faults
 from data_shards.manifest import FORMAT, Shard, ShardIndex, Skipped, xxh3
 from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.source import Sample, content_of, content_of_bad
@@ -92,19 +93,50 @@ class _Columns:
         return len(self._rows)
 
 
-def write_shard(folder: Path, task: ShardTask, pixels: Pixels) -> Written:
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """The image member of a sample."""
+
+    extension: str
+    """Of its file, without the dot."""
+    data: bytes
+    """Content of the file."""
+    image: np.ndarray
+    """What the stream will give, C x H x W."""
+    conversions: tuple[str, ...] = ()
+    """What was done to the image of the source, in the words of the decoder."""
+
+
+def encoded_member(sample: Sample, pixels: Pixels) -> Member:
+    """The member for an image of a source. Raises BadImage."""
+    prepared = pixels.prepare(sample.image)
+    if pixels.encoding == "original" and isinstance(sample.image, bytes):
+        extension, data = sample.extension, sample.image
+    else:
+        extension, data = pixels.encode_member(prepared.image)
+    # After a lossy encoding other pixels are streamed than were encoded.
+    image = pixels.decode_member(data) if pixels.encoding == "jpeg" else prepared.image
+    return Member(extension=extension, data=data, image=image, conversions=prepared.conversions)
+
+
+def write_shard(
+    folder: Path,
+    task: ShardTask,
+    pixels: Pixels,
+    member_of: Callable[[Sample, Pixels], Member] = encoded_member,
+) -> Written:
     """Writes the tar, then the index, and then the record of one shard into `folder`."""
     skipped: list[Skipped] = []
     converted: Counter[str] = Counter()
     contents: list[int] = []
     columns = _Columns(pixels)
-    with atomic.replacing(folder / task.name) as file:
+    with machine_faults(folder / task.name), atomic.replacing(folder / task.name) as file:
         tar = _Tar(file)
         for place, key in enumerate(task.keys):
             try:
                 sample = task.read(place)
                 contents.append(content_of(sample))
-                member = _member(sample, pixels)
+                member = member_of(sample, pixels)
             except BadImage as error:
                 if len(contents) == place:
                     contents.append(content_of_bad(error))
@@ -144,32 +176,6 @@ def write_shard(folder: Path, task: ShardTask, pixels: Pixels) -> Written:
     written = written_by(index, task)
     assert written is not None
     return written
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Member:
-    """The image member of a sample."""
-
-    extension: str
-    data: bytes
-    image: np.ndarray
-    """What the stream will give, C x H x W."""
-    conversions: tuple[str, ...]
-
-
-def _member(sample: Sample, pixels: Pixels) -> _Member:
-    prepared = pixels.prepare(sample.image)
-    if pixels.encoding == "original" and isinstance(sample.image, bytes):
-        extension, data = sample.extension, sample.image
-    else:
-        extension, data = pixels.encode_member(prepared.image)
-    lossy = pixels.encoding == "jpeg"
-    return _Member(
-        extension=extension,
-        data=data,
-        image=pixels.decode_member(data) if lossy else prepared.image,
-        conversions=prepared.conversions,
-    )
 
 
 def written_by(index: bytes, task: ShardTask) -> Written | None:

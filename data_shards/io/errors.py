@@ -1,8 +1,8 @@
 """Mistakes of the user and faults of the machine, reported in one line.
 
 A command ends with exit code 2 and one line on stderr where the input is wrong: the parameter or file, what is wrong
-with it, what would be right. It ends with exit code 1 and one line where the machine fails: the file and the fault.
-Everything else is a defect of ours and keeps its traceback.
+with it, what would be right. It ends with exit code 1 and one line where the machine fails: the file and the fault. It
+ends with exit code 130 and one line after Ctrl-C. Everything else is a defect of ours and keeps its traceback.
 """
 
 import argparse

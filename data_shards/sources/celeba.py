@@ -68,7 +68,7 @@ class CelebASource(Source):
         """Of each file's size and time, or size and CRC in the archive, and of its attributes."""
         values = read_attributes(self._attributes)[1] if self._attributes is not None else {}
         files = self._files[split]
-        stamps = (xxhash.xxh3_64_intdigest(f"{self._stamp(file)} {values.get(file)}") for file in files)
+        stamps = (xxhash.xxh3_64_intdigest(f"{self._stamp(file)} {values.get(file)}".encode()) for file in files)
         return np.fromiter(stamps, np.uint64, len(files))
 
     def _stamp(self, file: str) -> int:
@@ -132,9 +132,13 @@ def read_partition(path: Path) -> dict[str, list[str]]:
     return {split: names for split, names in files.items() if names}
 
 
-@functools.lru_cache(maxsize=1)
 def read_attributes(path: Path) -> tuple[list[str], dict[str, str]]:
     """Names of the attributes, and the values "-1 1 ..." of each file."""
+    return _parsed_attributes(path, stamp_of_file(path))
+
+
+@functools.lru_cache(maxsize=1)
+def _parsed_attributes(path: Path, stamp: int) -> tuple[list[str], dict[str, str]]:
     lines = path.read_text().splitlines()
     names = lines[1].split() if len(lines) > 1 else []
     values = {}
@@ -149,8 +153,12 @@ def read_attributes(path: Path) -> tuple[list[str], dict[str, str]]:
     return names, values
 
 
-@functools.lru_cache(maxsize=1)
 def _archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, str]]:
+    return _opened_archive(path, stamp_of_file(path))
+
+
+@functools.lru_cache(maxsize=1)
+def _opened_archive(path: Path, stamp: int) -> tuple[zipfile.ZipFile, dict[str, str]]:
     try:
         archive = zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:

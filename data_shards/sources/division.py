@@ -1,10 +1,10 @@
 """Divides the images of a folder into splits such that no image moves when others are added.
 
-Where all images lie in folders named like splits, and some in one for training, these folders are the splits. Otherwise
-a 64-bit hash of each image's path decides, which depends on no other image: test is a range of hashes from 0 on, valid
-the range after it, train the rest. A range is 5% of all hashes where 5% are asked for. Where 500 images are asked for it
-ends at the 500th smallest hash at the first build, and stays there when the build is updated, so that the split then
-grows and shrinks with its source.
+Where all images lie in folders named like splits, and some in one for training, these folders are the splits.
+Otherwise, and for a split that has no folder, a 64-bit hash of each image's path decides, which depends on no other
+image: test is a range of hashes from 0 on, valid the range after it, train the rest. A range is 5% of all hashes where
+5% are asked for. Where 500 images are asked for it ends at the 500th smallest hash at the first build, and stays there
+when the build is updated, so that the split then grows and shrinks with its source.
 """
 
 from collections.abc import Mapping, Sequence
@@ -100,7 +100,9 @@ def divide(
         )
     by_folders = kept.by == "folders" if kept is not None else not outside and "train" in own
     if by_folders:
-        split_of = np.array([SPLITS.index(_SPLIT_OF_FOLDER[folder.lower()]) for folder in folders if folder is not None])
+        split_of = np.array(
+            [SPLITS.index(_SPLIT_OF_FOLDER[folder.lower()]) for folder in folders if folder is not None]
+        )
         found = f"divided by its folders {', '.join(spellings)}"
         for name, wanted in (("valid", valid), ("test", test)):
             if name in own and wanted is not None and not wanted.is_none:
@@ -116,7 +118,7 @@ def divide(
     missing = [name for name in ("test", "valid") if not (by_folders and name in own)]
     if kept is None:
         asked = {"valid": valid or default, "test": test or default}
-        ranges = _ranges(hashes[pool], {name: asked[name] for name in missing})
+        ranges = hash_ranges(hashes[pool], {name: asked[name] for name in missing})
     else:
         ranges = dict(kept.ranges)
     for split, (first, stop) in ranges.items():
@@ -137,7 +139,7 @@ def _why_not_folders(folders: Sequence[str | None], spellings: Sequence[str], ou
     return f" ({inside}, {'not all' if outside else 'none in a folder for training'}, so these are no splits)"
 
 
-def _ranges(hashes: NDArray[np.uint64], wanted: Mapping[str, Portion]) -> dict[str, Range]:
+def hash_ranges(hashes: NDArray[np.uint64], wanted: Mapping[str, Portion]) -> dict[str, Range]:
     """The range of hashes of each wanted split, one after the other from 0 on."""
     ordered = np.sort(hashes)
     if sum(one.percent or 0 for one in wanted.values()) >= 100:

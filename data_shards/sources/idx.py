@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from data_shards.sources.portion import HeldOut, Portion
-from data_shards.sources.source import Dataset, Read, Sample, Source, content_of
+from data_shards.sources.source import Dataset, Read, Sample, Source, content_of, stamp_of_file
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
@@ -152,8 +152,12 @@ def _dataset(name: str, *, find: Callable[[], Path] | None = None) -> Dataset:
     )
 
 
-@functools.lru_cache(maxsize=4)
 def _cached_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
+    return _idx_of(path, dimensions, stamp_of_file(path))
+
+
+@functools.lru_cache(maxsize=4)
+def _idx_of(path: Path, dimensions: int, stamp: int) -> NDArray[np.uint8]:
     return read_idx(path, dimensions=dimensions)
 
 

@@ -56,7 +56,7 @@ class Source(Protocol):
         """
 
     def reader(self, split: str, rows: NDArray[np.int64]) -> Read:
-        """Reads the images `rows` of a split. It is sent to a worker process, so a large source sends less than itself."""
+        """Reads the images `rows` of a split. It is sent to a worker, so a large source sends less than itself."""
         return functools.partial(_read_row, self, split, rows)
 
     def hashes(self, split: str) -> NDArray[np.uint64] | None:
@@ -196,7 +196,9 @@ def content_stamp(read: Read, place: int) -> int:
 
 def content_of(sample: Sample) -> int:
     """64 bits of the bytes of an image and of what else is known about it."""
-    digest = xxhash.xxh3_64(sample.image if isinstance(sample.image, bytes) else np.ascontiguousarray(sample.image).data)
+    digest = xxhash.xxh3_64(
+        sample.image if isinstance(sample.image, bytes) else np.ascontiguousarray(sample.image).data
+    )
     for name, content in sample.extras.items():
         digest.update(f"{name} {len(content)}\n".encode())
         digest.update(content)

@@ -80,7 +80,7 @@ def ensure_shards(plan: Plan, source: str | None) -> None:
             )
         if source is None and plan.dataset == "mnist":
             source, valid = str(write_mnist(out.with_name(f"{out.name}-idx"))), _HELD_OUT
-        build_shards(plan.dataset, out, source=source, num_valid=valid)
+        build_shards(plan.dataset, out, source=source, valid=valid)
 
 
 def write_mnist(folder: Path) -> Path:

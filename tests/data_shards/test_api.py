@@ -31,8 +31,8 @@ def test_build_shards_writes_the_bytes_of_the_command_and_returns_the_manifest(c
     words = ["--size", "32", "--shard-images", "100", "--encoding", "jpeg", "--workers", "2"]
     done = run_module("data_shards", "build", "celeba", "--source", str(celeba), "--out", str(tmp_path / "cli"), *words)
     assert done.returncode == 0, done.stderr
-    assert {path.name: path.read_bytes() for path in (tmp_path / "api").iterdir()} == {
-        path.name: path.read_bytes() for path in (tmp_path / "cli").iterdir()
+    assert {path.name: path.read_bytes() for path in (tmp_path / "api").glob("[!.]*")} == {
+        path.name: path.read_bytes() for path in (tmp_path / "cli").glob("[!.]*")
     }
     assert manifest == Manifest.load(tmp_path / "api")
     assert manifest.image_shape == (3, 32, 32)
@@ -41,6 +41,8 @@ def test_build_shards_writes_the_bytes_of_the_command_and_returns_the_manifest(c
 def test_build_shards_returns_a_finished_build_even_without_its_source(celeba, tmp_path):
     manifest = build_shards("celeba", tmp_path, source=celeba, size=16)
     assert build_shards("celeba", tmp_path, size=16) == manifest
+    with pytest.raises(InputError, match="no folder nowhere"):
+        build_shards("celeba", tmp_path, source="nowhere", size=16)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +51,7 @@ def test_build_shards_returns_a_finished_build_even_without_its_source(celeba, t
         ({"dataset": "cifar"}, "dataset: 'cifar' is unknown; use one of celeba, mnist, fashion-mnist, folder"),
         ({"source": None}, "source: needed for celeba"),
         ({"source": "nowhere"}, "source: no folder nowhere"),
-        ({"num_valid": 5}, "num_valid: celeba has its official splits"),
+        ({"valid": 5}, "valid: celeba has its own splits"),
         ({"channels": 3}, "channels: celeba is RGB"),
         ({"dataset": "folder", "channels": 2}, "channels: 2 is not one of 1, 3"),
         ({"encoding": "webp"}, "encoding: 'webp' is not one of raw, png, jpeg, original"),
@@ -68,7 +70,7 @@ def test_a_wrong_argument_is_named_and_nothing_is_written(celeba, tmp_path, argu
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["--valid", "5"], "error: --valid: celeba has its official splits; leave the option out\n"),
+        (["--valid", "5"], "error: --valid: celeba has its own splits; leave the option out\n"),
         (["--workers", "0"], "error: --workers: 0 is not a whole number of at least 1; use for instance 1\n"),
     ],
 )

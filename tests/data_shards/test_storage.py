@@ -210,7 +210,7 @@ def test_s3_gives_the_local_stream(uneven_shards, monkeypatch):
         S3FileSystem.clear_instance_cache()  # another test's, of another endpoint
         client = boto3.client("s3", endpoint_url=endpoint)
         client.create_bucket(Bucket="images")
-        for path in uneven_shards.iterdir():
+        for path in uneven_shards.glob("[!.]*"):
             client.upload_file(str(path), "images", f"uneven/{path.name}")
         assert same(epoch("s3://images/uneven"), epoch(uneven_shards))
         with pytest.raises(InputError, match=r"no manifest\.json there"):

@@ -8,10 +8,10 @@ from data_shards.build.builder import BuildOptions, build
 from data_shards.decoding.bad_image import BadImage
 from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels
-from data_shards.sources.source import Sample
+from data_shards.sources.source import Sample, Source, content_stamp
 
 
-class ArraySource:
+class ArraySource(Source):
     """Random images in memory; those in `bad` cannot be read, which makes shards uneven."""
 
     name = "arrays"
@@ -27,8 +27,10 @@ class ArraySource:
             raise BadImage("made to fail")
         return Sample(image=self.images[split][index], extras={"cls": str(index % 10).encode()})
 
-    def fingerprint(self) -> str:
-        return "arrays"
+    def stamps(self, split: str) -> np.ndarray:
+        """Of the content."""
+        rows = np.arange(len(self.keys[split]))
+        return np.array([content_stamp(self.reader(split, rows), int(row)) for row in rows], np.uint64)
 
     def good(self, split: str) -> np.ndarray:
         """The readable images, N x H x W x C."""

@@ -67,8 +67,7 @@ def _checked_manifest(config: Config) -> Manifest:
     for field in ("train_split", "valid_split"):
         split = getattr(config.data, field)
         if split not in manifest.splits or manifest.num_samples(split) == 0:
-            known = ", ".join(manifest.splits)
-            raise InputError(f"{config.data.shards} has no split {split!r}; it has {known}", parameter=f"data.{field}")
+            raise InputError(manifest.lacks(split, config.data.shards), parameter=f"data.{field}")
     return manifest
 
 

@@ -1,6 +1,7 @@
 """idx files, image folders, and where Fashion-MNIST is found."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from data_shards.pixels import Pixels
 from data_shards.sources import idx as idx_source
 from data_shards.sources.folder import FolderSource
 from data_shards.sources.idx import IdxSource, read_idx
+from data_shards.sources.portion import HeldOut, Portion
 from data_shards.stream.stream import ShardStream
 
 
@@ -35,7 +37,7 @@ def idx_folder(tmp_path):
 
 def test_the_last_training_images_become_the_split_valid(idx_folder, tmp_path):
     build(
-        IdxSource(idx_folder, name="mnist", num_valid=8),
+        IdxSource(idx_folder, name="mnist", valid=Portion(images=8)),
         Pixels(channels=1, height=28, width=28),
         tmp_path,
         BuildOptions(),
@@ -48,7 +50,7 @@ def test_the_last_training_images_become_the_split_valid(idx_folder, tmp_path):
 
 
 def test_a_label_is_a_member_of_its_own(idx_folder):
-    source = IdxSource(idx_folder, name="mnist", num_valid=8)
+    source = IdxSource(idx_folder, name="mnist", valid=Portion(images=8))
     labels = read_idx(idx_folder / "train-labels-idx1-ubyte", dimensions=1)
     assert source.read("valid", 3).extras == {"cls": str(labels[45]).encode()}
 
@@ -71,23 +73,23 @@ def test_a_truncated_gz_file_is_reported(idx_folder):
     path = idx_folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(InputError, match=r"train-images-idx3-ubyte\.gz: damaged"):
-        IdxSource(idx_folder, name="mnist", num_valid=8)
+        IdxSource(idx_folder, name="mnist", valid=Portion(images=8))
 
 
 def test_labels_that_do_not_match_the_images_are_reported(idx_folder):
     (idx_folder / "t10k-labels-idx1-ubyte").write_bytes(idx(np.zeros(9, np.uint8)))
     with pytest.raises(InputError, match="9 labels for 10 images"):
-        IdxSource(idx_folder, name="mnist", num_valid=8)
+        IdxSource(idx_folder, name="mnist", valid=Portion(images=8))
 
 
 def test_a_missing_idx_file_is_reported(tmp_path):
     with pytest.raises(InputError, match=r"no train-images-idx3-ubyte\.gz there"):
-        IdxSource(tmp_path, name="mnist", num_valid=8)
+        IdxSource(tmp_path, name="mnist", valid=Portion(images=8))
 
 
 def test_more_valid_images_than_there_are_is_reported(idx_folder):
-    with pytest.raises(InputError, match="num_valid: 50 does not leave a training image of 50"):
-        IdxSource(idx_folder, name="mnist", num_valid=50)
+    with pytest.raises(InputError, match="valid: 50 does not leave a training image of 50"):
+        IdxSource(idx_folder, name="mnist", valid=Portion(images=50))
 
 
 @pytest.fixture
@@ -102,36 +104,39 @@ def pictures(tmp_path):
     return folder
 
 
+def held_out(valid: int) -> HeldOut:
+    return HeldOut(valid=Portion(images=valid), test=Portion(images=0))
+
+
 def test_any_folder_of_images_is_read_in_the_order_of_paths(pictures):
-    source = FolderSource(pictures, num_valid=0)
-    assert source.keys == {"train": ["a/Z", "a/x_y", "a/z", "b/a_1", "b/a_1_2"]}
+    source = FolderSource(pictures, held_out(0))
+    keys = [re.sub("-[0-9a-f]{16}$", "-HASH", key) for key in source.keys["train"]]
+    assert keys == ["a/Z", "a/x_y-HASH", "a/z", "b/a_1-HASH", "b/a_1-HASH"]
 
 
-def test_the_last_images_of_a_folder_can_become_valid(pictures):
-    source = FolderSource(pictures, num_valid=2)
+def test_some_images_of_a_folder_can_become_valid(pictures):
+    source = FolderSource(pictures, held_out(2))
     assert {split: len(keys) for split, keys in source.keys.items()} == {"train": 3, "valid": 2}
 
 
 def test_folders_named_after_splits_are_the_splits(pictures):
     (pictures / "a").rename(pictures / "train")
     (pictures / "b").rename(pictures / "test")
-    assert {split: len(keys) for split, keys in FolderSource(pictures, num_valid=0).keys.items()} == {
-        "train": 3,
-        "test": 2,
-    }
+    source = FolderSource(pictures, HeldOut(valid=Portion(images=0)))
+    assert {split: len(keys) for split, keys in source.keys.items()} == {"train": 3, "test": 2}
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pictures_of_any_kind_and_size_become_one_size(pictures, tmp_path, channels):
     pixels = Pixels(channels=channels, height=16, width=16, resize=True)
-    build(FolderSource(pictures, num_valid=0), pixels, tmp_path / "out", BuildOptions(shard_images=2))
+    build(FolderSource(pictures, held_out(0)), pixels, tmp_path / "out", BuildOptions(shard_images=2))
     (batch,) = ShardStream(tmp_path / "out", split="train", global_batch=9, shuffle=False)
     assert batch.image.shape == (5, channels, 16, 16)
 
 
 def test_a_folder_without_images_is_reported(tmp_path):
     with pytest.raises(InputError, match="no images"):
-        FolderSource(tmp_path, num_valid=0)
+        FolderSource(tmp_path, held_out(0))
 
 
 def test_fashion_mnist_is_taken_from_the_cache_before_it_is_fetched(tmp_path, monkeypatch):
@@ -158,7 +163,7 @@ def test_without_network_and_package_the_three_ways_are_reported(tmp_path, monke
 
 @pytest.mark.skipif(not idx_source.DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_debians_files_are_fashion_mnist():
-    source = IdxSource(idx_source.DEBIAN_FOLDER, name="fashion-mnist", num_valid=0)
+    source = IdxSource(idx_source.DEBIAN_FOLDER, name="fashion-mnist", valid=Portion(images=0))
     images = np.stack([source.read("train", index).image for index in range(60_000)]) / 255
     # Mean and deviation as published with the data set and used for normalising it ever since.
     assert (images.mean(), images.std()) == pytest.approx((0.2860, 0.3530), abs=5e-5)

@@ -1,0 +1,117 @@
+"""Finished shards are divided without their source."""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.running import ROOT, run_module
+from support.shard_cases import ArraySource, build_arrays
+
+from data_shards import InputError, Manifest, ShardStream, build_shards
+from data_shards.build.split import split_shards
+from data_shards.sources.portion import Portion
+
+OLD_SHARDS = ROOT / "tests/old_format/shards"
+
+
+def images_by_key(folder: Path, split: str) -> dict[str, bytes]:
+    """The streamed pixels of each sample."""
+    manifest = Manifest.load(folder)
+    keys = []
+    for shard in manifest.shards_of(split):
+        keys += json.loads((folder / shard.index_name).read_text())["members"]["keys"]
+    batches = ShardStream(folder, split=split, global_batch=64, shuffle=False)
+    pixels = np.concatenate([batch.image.numpy() for batch in batches])
+    return {key: image.tobytes() for key, image in zip(keys, pixels, strict=True)}
+
+
+@pytest.fixture
+def shards(tmp_path):
+    build_arrays(tmp_path / "shards", ArraySource({"train": 200, "extra": 12}), shard_images=30, window=3)
+    return tmp_path / "shards"
+
+
+def test_each_image_is_in_one_split_with_its_pixels_and_its_class(shards):
+    before = images_by_key(shards, "train")
+    split_shards(shards, {"test": Portion(images=9), "valid": Portion(percent=20.0)})
+    manifest = Manifest.load(shards)
+    assert manifest.splits == ("train", "valid", "test", "extra")
+    parts = [images_by_key(shards, split) for split in ("train", "valid", "test")]
+    assert len(parts[2]) == 9
+    assert len(parts[1]) == pytest.approx(40, abs=20)
+    assert sum(map(len, parts)) == 200
+    assert {**parts[0], **parts[1], **parts[2]} == before
+    with tarfile.open(shards / manifest.shards_of("valid")[0].name) as tar:
+        names = tar.getnames()
+    assert names[1] == names[0].replace(".npy", ".cls")
+
+
+def test_divided_shards_are_verified_and_nothing_of_the_undivided_ones_is_left(shards):
+    done = run_module("data_shards", "split", str(shards), "--valid", "10%", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert run_module("data_shards", "verify", str(shards), "--workers", "1").returncode == 0
+    named = {name for shard in Manifest.load(shards).shards for name in (shard.name, shard.index_name)}
+    assert {path.name for path in shards.glob("[!.]*")} == named | {"manifest.json", "recipe.json"}
+
+
+def test_a_split_that_is_there_is_not_made_again(shards):
+    split_shards(shards, {"valid": Portion(images=20)})
+    with pytest.raises(InputError, match="has a split valid of 20 images already"):
+        split_shards(shards, {"valid": Portion(images=20)})
+    split_shards(shards, {"test": Portion(images=20)})
+    assert Manifest.load(shards).num_samples("train") == 160
+
+
+def test_shards_of_earlier_versions_are_divided(tmp_path):
+    folder = Path(shutil.copytree(OLD_SHARDS, tmp_path / "shards"))
+    content = Manifest.load(folder)
+    missing = next(split for split in ("test", "valid", "other") if split not in content.splits)
+    before = images_by_key(folder, "train")
+    split_shards(folder, {missing: Portion(images=20)})
+    assert {**images_by_key(folder, "train"), **images_by_key(folder, missing)} == before
+    assert run_module("data_shards", "verify", str(folder), "--workers", "1").returncode == 0
+
+
+def test_a_build_into_divided_shards_is_refused(tmp_path):
+    from test_update import write_image
+
+    for number in range(30):
+        write_image(tmp_path / "source" / f"{number}.png", number)
+    arguments = {"source": tmp_path / "source", "size": 8, "valid": 0, "test": 0}
+    build_shards("folder", tmp_path / "out", **arguments)
+    split_shards(tmp_path / "out", {"valid": Portion(images=5)})
+    with pytest.raises(InputError, match="holds shards that `split` has divided since"):
+        build_shards("folder", tmp_path / "out", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "error: --valid: nothing is to be taken out; give a number or a percentage, such as 5%\n"),
+        (["--valid", "200"], "error: --valid: 200 does not leave a training image of 200; use less\n"),
+        (["--test", "half"], "error: --test: 'half' is not a number of images, such as 500, or a percentage"),
+    ],
+)
+def test_a_wrong_portion_is_refused_and_nothing_changes(shards, words, line):
+    before = Manifest.load(shards)
+    done = run_module("data_shards", "split", str(shards), *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith(line)
+    assert Manifest.load(shards) == before
+
+
+def test_the_trainer_names_the_command_for_a_held_out_split_that_is_missing(shards, tmp_path):
+    words = ["--data.shards", str(shards), "--runs", str(tmp_path), "--name", "x"]
+    for more in ([], ["--dry-run"]):
+        done = run_module("trainer", *words, *more)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+        assert f"has no split 'valid'; it has train, extra; `python -m data_shards split {shards} --valid 5%`" in (
+            done.stderr
+        )
+    command = done.stderr.split("`")[1].split()
+    assert run_module(*command[2:]).returncode == 0
+    assert run_module("trainer", *words, "--dry-run").returncode == 0
