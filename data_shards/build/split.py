@@ -93,8 +93,7 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
                 done[task.name] = written.shard
                 images += len(task.keys)
                 bar.update(images)
-        order = [split for split in (_TRAIN, "valid", "test") if split in former.splits or split in ranges]
-        order += [split for split in former.splits if split not in order]
+        order = list(dict.fromkeys((_TRAIN, *sorted(ranges, reverse=True), *former.splits)))  # valid before test
         kept = [shard for shard in former.shards if shard.split != _TRAIN]
         shards = [*(done[task.name] for task in tasks), *kept]
         made = replace(
