@@ -54,6 +54,10 @@ def run(args: argparse.Namespace) -> None:
             print(f"    channel {channel}: mean {mean:.6f}, variance {variance:.6f} (pixels in [0, 1])")
         order = EpochOrder(manifest, split=split, seed=0, epoch=0)
         print(f"    shuffle in windows of {manifest.window} shards: {shuffle_quality(order)}")
+    for what, images in manifest.converted.items():
+        print(f"  {images:,} images {what}")
+    for reason, files in manifest.left_out.items():
+        print(f"  {files:,} files of the source are no images of it: {reason}")
     if manifest.skipped:
         print(f"  {len(manifest.skipped)} unusable source images were left out:")
         for entry in manifest.skipped:
