@@ -49,7 +49,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self.show and self._line:
+        elif self.show and self._line and kind is None:  # an error has a line of its own
             print(self._line, file=sys.stderr, flush=True)
 
     def update(self, done: int, **facts: object) -> None:

@@ -1,0 +1,78 @@
+"""Ctrl-C, and large sources."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from test_update import build, digests, write_image
+
+from data_shards.build.layout import linear_hash, shard_plans, task_of
+from data_shards.sources.folder import FolderSource
+
+
+def test_ctrl_c_ends_all_processes_with_one_line_and_the_same_command_goes_on(tmp_path):
+    source, out = tmp_path / "source", tmp_path / "out"
+    for number in range(300):
+        write_image(source / f"{number}.png", number)
+    words = [sys.executable, "-m", "data_shards", "build", "folder", "--source", str(source), "--out", str(out)]
+    words += ["--size", "600", "--encoding", "png", "--shard-images", "10", "--workers", "2"]
+    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    while not list(out.glob("*.json")) or not list((out / ".build").glob("*.json")):
+        time.sleep(0.02)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    began = time.monotonic()
+    _, errors = process.communicate(timeout=20)
+    assert time.monotonic() - began < 5
+    assert (process.returncode, errors) == (130, "interrupted; the same command goes on from here\n")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    names = {path.name for path in out.rglob("*")}
+    assert not [name for name in names if name.endswith(".partial") or "lease" in name]
+    assert "manifest.json" not in names
+    options = {"size": 600, "encoding": "png", "shard_images": 10, "processes": 2}
+    build(source, out, **options)
+    build(source, tmp_path / "clean", **options)
+    assert digests(out) == digests(tmp_path / "clean")
+
+
+def test_linear_hashing_divides_one_shard_for_each_new_one():
+    hashes = np.random.default_rng(0).integers(0, 2**64, 100_000, dtype=np.uint64)
+    for shards in (1, 2, 3, 7, 8, 33):
+        before, after = linear_hash(hashes, shards), linear_hash(hashes, shards + 1)
+        assert set(before) == set(range(shards))
+        moved = before != after
+        assert len(set(before[moved])) == 1
+        assert set(after[moved]) == {shards}
+        sizes = np.bincount(before) / (len(hashes) / shards)
+        assert 0.45 < sizes.min() <= sizes.max() < 2.1
+
+
+def test_a_worker_is_sent_the_names_of_its_own_shard_alone(tmp_path):
+    for number in range(2000):
+        (tmp_path / f"{number:04d}.png").touch()
+    source = FolderSource(tmp_path)
+    plan = shard_plans(source, 20)[0]
+    task = task_of(source, plan, source.stamps("train"))
+    assert len(pickle.dumps(task)) < 200 * len(plan.rows) + 1000
+
+
+@pytest.mark.slow
+def test_two_hundred_thousand_files_are_listed_in_seconds(tmp_path):
+    for folder in range(20):
+        (tmp_path / f"class-{folder}").mkdir()
+        for number in range(10_000):
+            (tmp_path / f"class-{folder}" / f"{number:05d}.png").touch()
+    began = time.monotonic()
+    source = FolderSource(tmp_path)
+    stamps = {split: source.stamps(split) for split in source.keys}
+    plans = shard_plans(source, 1000)
+    seconds = time.monotonic() - began
+    assert sum(map(len, stamps.values())) == sum(len(plan.rows) for plan in plans) == 200_000
+    print(f"{seconds:.1f} s")
+    assert seconds < 20
