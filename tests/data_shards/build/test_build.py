@@ -1,6 +1,5 @@
 """Builds: parallel, resumable, reproducible, and clear about what is wrong."""
 
-import hashlib
 import json
 import os
 import random
@@ -10,10 +9,10 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 
 import pytest
 from support.celeba_tree import write_celeba
+from support.folder_builds import digests
 
 from data_shards import __main__ as command_line
 from data_shards.io.errors import InputError
@@ -31,13 +30,6 @@ def build(*words):
 
 def celeba_words(source, out, *more):
     return ("celeba", "--source", source, "--out", out, "--shard-images", 50, "--workers", 1, *more)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """sha256 of every file but what the build keeps of its source: of all that a reader of shards may read."""
-    own = {".build", "recipe.json"}
-    paths = [path for path in folder.iterdir() if path.name not in own]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from test_update import build, digests, write_image
+from support.folder_builds import build, digests, write_image
 
 from data_shards.build.layout import linear_hash, shard_plans, task_of
 from data_shards.sources.folder import FolderSource

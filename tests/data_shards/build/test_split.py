@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.folder_builds import write_image
 from support.running import ROOT, run_module
 from support.shard_cases import ArraySource, build_arrays
 
@@ -76,8 +77,6 @@ def test_shards_of_earlier_versions_are_divided(tmp_path):
 
 
 def test_a_build_into_divided_shards_is_refused(tmp_path):
-    from test_update import write_image
-
     for number in range(30):
         write_image(tmp_path / "source" / f"{number}.png", number)
     arguments = {"source": tmp_path / "source", "size": 8, "valid": 0, "test": 0}

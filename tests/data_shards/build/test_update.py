@@ -1,6 +1,5 @@
 """A build is what its source says now: every change ends in the shards of a clean build, or in one line."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -10,16 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.celeba_tree import write_celeba
+from support.folder_builds import build, digests, write_image
 from support.running import run_module
 
 from data_shards import InputError, Manifest, ShardStream, build_shards
-
-OPTIONS = {"size": 8, "shard_images": 10}
-
-
-def write_image(path: Path, number: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(path)
 
 
 @pytest.fixture
@@ -28,16 +21,6 @@ def source(tmp_path):
     for number in range(95):
         write_image(tmp_path / "source" / "ab"[number % 2] / f"{number:03d}.png", number)
     return tmp_path / "source"
-
-
-def build(source, out, **more) -> Manifest:
-    return build_shards("folder", out, source=source, **{**OPTIONS, **more})
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """sha256 of all that a reader of shards may read."""
-    paths = [path for path in folder.iterdir() if path.name not in (".build", "recipe.json")]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
 def written_since(folder: Path, before: dict[Path, int]) -> set[str]:
