@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> None:
     names = {field.name for field in fields(BuildRequest) if field.init} - arguments.keys()
     request = BuildRequest(**arguments, **{name: getattr(args, name) for name in names})
     if args.dry_run:
-        _print_estimate(request.estimate(), request)
+        _print_estimate(request.estimate(_say), request)
     elif args.merge:
         _print_manifest(request.merge(), args.out)
     elif (manifest := request.build(_say)) is not None:
@@ -154,7 +155,7 @@ def _say(line: str) -> None:
 def _print_manifest(manifest: Manifest, out: Path) -> None:
     for what, images in manifest.converted.items():
         _say(f"{out}: {images:,} images {what}")
-    reasons = Counter(entry.reason for entry in manifest.skipped)
+    reasons = Counter(re.sub(r"\d+", "N", entry.reason) for entry in manifest.skipped)  # of one kind whatever the size
     for reason, images in reasons.most_common(_REASONS_SHOWN):
         _say(f"{out}: {images:,} unusable images left out: {reason}")
     if len(reasons) > _REASONS_SHOWN:

@@ -233,9 +233,11 @@ class BuildRequest:
                 raise
             return None
 
-    def estimate(self) -> "BuildEstimate":
-        """What the build takes. Reads the listing of the source and writes nothing."""
+    def estimate(self, say: Callable[[str], None] = _say_nothing) -> "BuildEstimate":
+        """What the build takes. Reads the listing of the source and writes nothing. say: as in `build`"""
         source = self.open_source()
+        for line in source.notes():
+            say(line)
         images = {split: len(keys) for split, keys in source.keys.items()}
         total = sum(images.values())
         return BuildEstimate(
