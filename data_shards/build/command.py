@@ -149,7 +149,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _say(line: str) -> None:
-    print(line.encode(errors="backslashreplace").decode(), flush=True)  # names of files may be no UTF-8
+    print(line, flush=True)
 
 
 def _print_manifest(manifest: Manifest, out: Path) -> None:
