@@ -16,7 +16,7 @@ from trainer.run_folder.checkpoint import Checkpoint
 # Fields that may suit each machine.
 _OF_A_MACHINE = ("runs", "data.shards", "data.workers", "data.cache_dir", "data.cache_bytes", "data.patience_seconds")
 # A shared file system may show a new file on other machines after some seconds.
-_SECONDS_UNTIL_SHOWN = 10.0
+_SECONDS_UNTIL_SHOWN = 5.0
 
 
 def refuse_different_runs(config: Config, manifest: Manifest, ranks: Ranks) -> None:

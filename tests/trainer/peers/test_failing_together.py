@@ -30,7 +30,12 @@ def test_nothing_is_printed_where_nothing_goes_wrong():
     ("what", "own", "told"),
     [
         ("wrong command", "error: field: is wrong", "field: is wrong"),
-        ("bad file", "error: field: file.bin is damaged", "field: file.bin is damaged"),
+        pytest.param(
+            "bad file",
+            "error: field: file.bin is damaged",
+            "field: file.bin is damaged",
+            marks=pytest.mark.slow,
+        ),
         pytest.param("no gpu", "error: device: cuda", "device: cuda is requested", marks=pytest.mark.slow),
         pytest.param("input", "error: field: found later", "field: found later", marks=pytest.mark.slow),
     ],
@@ -53,13 +58,15 @@ def test_wrong_input_of_the_process_that_the_others_connect_to_is_told_to_all():
         assert other.lines[0].startswith("error: rank 0 on ")
 
 
-@pytest.mark.parametrize("what", ["wrong command", pytest.param("bad file", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["wrong command", "bad file"])
 def test_a_mistake_that_all_processes_find_is_printed_once(what):
     zero, one = run(what, what)
     assert (zero.code, len(zero.lines)) == (2, 1)
     assert (one.code, one.lines) == (2, [])
 
 
+@pytest.mark.slow
 def test_processes_with_different_options_all_say_which():
     zero, one = run("fine", "other options")
     assert zero.code == one.code == 2
@@ -70,9 +77,9 @@ def test_processes_with_different_options_all_say_which():
 @pytest.mark.parametrize(
     ("what", "victim"),
     [
-        ("crash", 1),
         ("kill", 0),
         pytest.param("kill", 1, marks=pytest.mark.slow),
+        pytest.param("crash", 1, marks=pytest.mark.slow),
         pytest.param("crash", 0, marks=pytest.mark.slow),
         pytest.param("exit", 1, marks=pytest.mark.slow),
         pytest.param("crash at once", 1, marks=pytest.mark.slow),

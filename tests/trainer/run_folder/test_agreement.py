@@ -35,6 +35,7 @@ def test_other_fields_are_named_one_a_line(digits_shards, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_another_shard_set_of_the_same_size_is_noticed(digits_shards, tmp_path):
     # The same images in another order.
     images = tmp_path / "source" / "train-images-idx3-ubyte.gz"
