@@ -28,6 +28,7 @@ ROOMS = {
         {"updates"},
         {"engines"},
         {"run_folder"},
+        {"trial_batch"},
         {"objectives"},
         {"networks"},
         {"config"},

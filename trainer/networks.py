@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from data_shards.io.errors import InputError
 from trainer.config.sections import ModelConfig
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -74,6 +75,12 @@ def encoder_features(image_shape: tuple[int, int, int], config: ModelConfig) -> 
         layers += [norm_layer(config.norm, wider), activation(config)]
         layers += [ResidualBlock(wider, config) for _ in range(config.residual_blocks)]
         height, width = (_halved(side, config.kernel) for side in (height, width))
+        if min(height, width) < 1:
+            raise InputError(
+                f"{len(config.encoder_channels)} convolutions with kernel {config.kernel} leave nothing of images of "
+                f"{image_shape[1]} x {image_shape[2]} pixels; use fewer, auto, or a kernel of 3 or 5",
+                parameter="encoder_channels",
+            )
         channels = wider
     layers.append(nn.Flatten())
     features = channels * height * width
