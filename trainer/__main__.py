@@ -50,6 +50,8 @@ class CommandLine:
     """Processes of the whole job that is estimated."""
     print_folder: bool
     """Print the run folder alone on stdout, and the estimate on stderr."""
+    allow_change: bool
+    """Go on with a trained run under other values of fields that do not alter what was learnt."""
     steal_lock: bool
     """Take the run folder over from a process that works in it."""
 
@@ -82,6 +84,7 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         dry_run=arguments.dry_run,
         processes=processes,
         print_folder=arguments.print_folder,
+        allow_change=arguments.allow_change,
         steal_lock=arguments.steal_lock,
     )
 
@@ -117,6 +120,11 @@ def command_line_parser() -> OneLineParser:
         "--print-folder",
         action="store_true",
         help="with --dry-run: the run folder alone on stdout, the estimate on stderr",
+    )
+    parser.add_argument(
+        "--allow-change",
+        action="store_true",
+        help="go on with a trained run under another learning rate, clipping, schedule or end of a stage",
     )
     parser.add_argument(
         "--steal-lock",
@@ -168,12 +176,12 @@ def main() -> None:
     if not asked.dry_run:
         from trainer.loop import train
 
-        train(asked.config, steal_lock=asked.steal_lock)
+        train(asked.config, steal_lock=asked.steal_lock, allow_change=asked.allow_change)
         return
     from trainer.dry_run import dry_run
 
     with contextlib.redirect_stdout(sys.stderr if asked.print_folder else sys.stdout):
-        dry_run(asked.config, asked.processes)
+        dry_run(asked.config, asked.processes, allow_change=asked.allow_change)
     if asked.print_folder:
         print(asked.config.folder)
 

@@ -16,11 +16,13 @@ from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved, resolved_model
-from trainer.config.config import Config, differences, extended, load_config
+from trainer.config.config import Config
 from trainer.device import planned_device
 from trainer.networks import SigmaVAE
+from trainer.run_folder.changes import accepted_changes
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
+from trainer.trial_batch import require_trainable
 
 # Floating-point operations a second of one process. cpu: what one core of 2021 does with both configurations of CelebA;
 # cuda: a cautious guess, for small convolutions leave most of a GPU idle. A run that has begun is timed instead.
@@ -89,7 +91,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
     )
 
 
-def missing(config: Config) -> list[str]:
+def missing(config: Config, *, allow_change: bool = False) -> list[str]:
     """One line for everything that would stop the run before its first update."""
     found: list[str] = []
     shape: tuple[int, int, int] | None = None
@@ -103,21 +105,21 @@ def missing(config: Config) -> list[str]:
             split = getattr(config.data, field)
             if split not in manifest.splits:
                 found.append(f"data.{field}: {manifest.lacks(split, config.data.shards)}")
-    new = config if shape is None else resolved(config, shape)
-    started = (config.folder / "config.yaml").exists()
-    if started and (changed := differences(extended(load_config(config.folder), new), new)):
-        found.append(
-            f"{config.folder / 'config.yaml'}: the run was started with another configuration ({'; '.join(changed)}); "
-            "restore these fields or choose another name"
-        )
+    try:
+        if shape is not None:
+            config = resolved(config, shape)
+            require_trainable(config, shape)
+        accepted_changes(config, allow_change=allow_change)
+    except InputError as error:
+        found.append(str(error))
     if not os.access(existing_parent(config.folder), os.W_OK):
         found.append(f"runs: {existing_parent(config.folder)} cannot be written; choose another folder")
     return found
 
 
-def dry_run(config: Config, processes: int) -> None:
+def dry_run(config: Config, processes: int, *, allow_change: bool = False) -> None:
     """Prints what the run of `config` costs on that many processes. Raises InputError where something is missing."""
-    lines = missing(config)
+    lines = missing(config, allow_change=allow_change)
     for line in lines[:-1]:
         print(f"missing: {line}", file=sys.stderr)
     if lines:

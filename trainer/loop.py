@@ -29,7 +29,9 @@ from trainer.updates.reporter import Meter, Reporter, profiler
 from trainer.updates.stages import Stages
 
 
-def train(config: Config, listener: Listener | None = None, *, steal_lock: bool = False) -> Path:
+def train(
+    config: Config, listener: Listener | None = None, *, steal_lock: bool = False, allow_change: bool = False
+) -> Path:
     """Trains the run that `config` describes, or resumes it from its newest checkpoint. Returns the run folder.
 
         from trainer import load_config, train
@@ -38,7 +40,8 @@ def train(config: Config, listener: Listener | None = None, *, steal_lock: bool 
     Started by torchrun or srun, every process calls it; an existing process group is joined. The run is complete when
     state.json of the newest checkpoint says that its last stage has ended; if it stopped before, the file `requeue` in
     the folder says why. listener: called with each event of metrics.jsonl, on every process. steal_lock: takes the run
-    folder over from a process that works in it. Raises InputError where the shards or the run folder do not fit the
+    folder over from a process that works in it. allow_change: goes on with a trained run although `config` differs in
+    fields that do not alter what was learnt so far. Raises InputError where the shards or the run folder do not fit the
     configuration, another process works in the folder, or too many updates or images fail; and KeyboardInterrupt after
     Ctrl-C, when a checkpoint is written.
     """
@@ -51,7 +54,7 @@ def train(config: Config, listener: Listener | None = None, *, steal_lock: bool 
         if ranks.device.type == "cpu":
             keep_freed_memory()
         ranks.agree(lambda: require_trackers(config.log.to))
-        opened = open_run_folder(config, ranks)
+        opened = open_run_folder(config, ranks, allow_change=allow_change)
         config = opened.config
         train_images = opened.manifest.num_samples(config.data.train_split)
         configs = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)

@@ -115,6 +115,21 @@ FREE_TO_CHANGE = (
     "log",
 )
 
+# What was learnt so far stays what it was under other values of these: how fast and how long a run goes on. With
+# --allow-change a trained run is continued with them.
+CHANGEABLE = (
+    "stage1",
+    "stage2",
+    "data.valid_images",
+    "variance.learning_rate",
+    "optimiser.learning_rate",
+    "optimiser.schedule",
+    "optimiser.final_fraction",
+    "optimiser.stage2_fraction",
+    "optimiser.warmup_images",
+    "optimiser.max_grad_norm",
+)
+
 # Fields that came later, with the values at which a run is what it was before them. A run folder without the field has
 # this value, and kept measurements know a run with this value by the same hash.
 ADDED_FIELDS: dict[str, Any] = {"stage1.min_images": 0, "stage2.min_images": 0, "data.flip": False}
@@ -265,19 +280,24 @@ def extended(old: Config, new: Config) -> Config:
     return dataclasses.replace(old, **{last: dataclasses.replace(getattr(old, last), max_epochs=max(asked, had))})
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """The fields, as `field: old -> new`, that decide what is learnt and are not equal."""
-    return _differences(to_dict(old), to_dict(new), "")
+def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The old and the new value of each field, by dotted name, that decides what is learnt and is not equal."""
+    return _changed_fields(to_dict(old), to_dict(new), "")
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str) -> list[str]:
-    found: list[str] = []
+def _changed_fields(old: dict[str, Any], new: dict[str, Any], prefix: str) -> dict[str, tuple[Any, Any]]:
+    found: dict[str, tuple[Any, Any]] = {}
     for key in old:
         name = prefix + key
         if name in FREE_TO_CHANGE or old[key] == new[key]:
             continue
         if isinstance(old[key], dict):
-            found += _differences(old[key], new[key], f"{name}.")
+            found |= _changed_fields(old[key], new[key], f"{name}.")
         else:
-            found.append(f"{name}: {old[key]} -> {new[key]}")
+            found[name] = (old[key], new[key])
     return found
+
+
+def is_changeable(name: str) -> bool:
+    """Whether CHANGEABLE has the field, or the section that it is in."""
+    return name in CHANGEABLE or name.partition(".")[0] in CHANGEABLE

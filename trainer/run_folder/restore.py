@@ -9,10 +9,11 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
-from trainer.config.config import Config, differences, extended, load_config, to_yaml
+from trainer.config.config import Config, to_yaml
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.agreement import refuse_different_checkpoints, refuse_different_runs, require_shared_folder
+from trainer.run_folder.changes import accepted_changes, record_changes
 from trainer.run_folder.checkpoint import (
     Checkpoint,
     RunState,
@@ -22,6 +23,7 @@ from trainer.run_folder.checkpoint import (
     read_state,
     read_training,
 )
+from trainer.trial_batch import require_trainable
 
 # Tensors of the weight average carry this prefix among a checkpoint's training tensors.
 AVERAGE_PREFIX = "average/"
@@ -38,6 +40,8 @@ class OpenedRun:
     """The checkpoint to resume from; None at the start of a run."""
     damaged: tuple[str, ...]
     """A line for each newer checkpoint that is damaged and was skipped."""
+    changes: tuple[str, ...] = ()
+    """The fields, as `field: old -> new`, with which the run goes on from here."""
 
     @property
     def state(self) -> RunState | None:
@@ -45,21 +49,27 @@ class OpenedRun:
         return self.saved.state if self.saved is not None else None
 
 
-def open_run_folder(config: Config, ranks: Ranks) -> OpenedRun:
+def open_run_folder(config: Config, ranks: Ranks, *, allow_change: bool = False) -> OpenedRun:
     """Checks the shards and the run folder, and writes config.yaml into a new one; every process calls it.
 
-    Raises InputError where a split is missing, the run was started with another configuration or shard set, or all
-    checkpoints are damaged. An error on one process ends all of them, or the others would wait for it.
+    allow_change: see `accepted_changes`. Raises InputError where a split is missing, the networks do not suit the
+    images, the run was trained with another configuration or shard set, or all checkpoints are damaged. An error on one
+    process ends all of them, or the others would wait for it.
     """
     manifest = ranks.agree(lambda: _checked_manifest(config))
     config = resolved(config, manifest.image_shape)
     refuse_different_runs(config, manifest, ranks)
     require_shared_folder(config.folder, ranks)
-    started = ranks.agree(lambda: _was_started(config))
-    saved, damaged = ranks.agree(lambda: _resume(config, manifest) if started else (None, ()))
+    ranks.agree(lambda: require_trainable(config, manifest.image_shape, ranks.device))
+    changes = ranks.agree(lambda: accepted_changes(config, allow_change=allow_change))
+    if changes is None:
+        ranks.agree(lambda: _begin(config, ranks))
+        return OpenedRun(config=config, manifest=manifest, saved=None, damaged=())
+    saved, damaged = ranks.agree(lambda: _resume(config, manifest))
     refuse_different_checkpoints(saved, ranks)
-    ranks.agree(lambda: _write_configuration(config) if ranks.is_main else None)
-    return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged)
+    if changes:
+        ranks.agree(lambda: record_changes(config, saved.state.images) if ranks.is_main else None)
+    return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged, changes=changes)
 
 
 def _checked_manifest(config: Config) -> Manifest:
@@ -71,35 +81,23 @@ def _checked_manifest(config: Config) -> Manifest:
     return manifest
 
 
-def _was_started(config: Config) -> bool:
-    """Whether the run folder exists. Raises InputError where its configuration is another one."""
-    path = config.folder / "config.yaml"
-    if not path.exists():
-        return False
-    changed = differences(extended(load_config(config.folder), config), config)
-    if changed:
-        raise InputError(
-            f"{path}: the run was started with another configuration ({'; '.join(changed)}); "
-            "restore these fields or choose another name"
-        )
-    return True
+def _begin(config: Config, ranks: Ranks) -> None:
+    if ranks.is_main:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        write_text(config.folder / "config.yaml", to_yaml(config))
 
 
-def _write_configuration(config: Config) -> None:
-    """Writes config.yaml of a new run, or of one whose last stage is longer than before."""
-    path = config.folder / "config.yaml"
-    if path.exists() and extended(old := load_config(config.folder), config) == old:
-        return
-    config.folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, to_yaml(config))
-
-
-def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint | None, tuple[str, ...]]:
-    """The newest undamaged checkpoint, None if the run ended before its first one, and the damaged ones' messages."""
+def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, ...]]:
+    """The newest undamaged checkpoint, and the damaged ones' messages."""
     saved, damaged = newest_undamaged(config.folder)
-    if saved is None and damaged:
+    if saved is None:
         raise InputError(f"{damaged[0]}; all checkpoints are damaged")
-    if saved is not None and saved.state.manifest != manifest.hash:
+    if saved.state.stages.stage == 2 and not config.two_stages:
+        raise InputError(
+            f"{config.stage2.max_epochs} leaves out the stage that {config.folder} is in; use a number above 0",
+            parameter="stage2.max_epochs",
+        )
+    if saved.state.manifest != manifest.hash:
         raise InputError(
             f"{config.data.shards} is not the shard set that {config.folder} was trained on (its hash was "
             f"{saved.state.manifest[:12]}, here {manifest.hash[:12]}); choose another name",

@@ -220,6 +220,8 @@ class Reporter:
         self._estimates: dict[str, str] = {}
         self._updates, self._next_look, self._next_estimate = 0, 0.0, 0.0
         self._show_progress()
+        if opened.changes:
+            self._event("configuration", stage=stages.state.stage, changes=list(opened.changes))
         for message in opened.damaged:
             self._event("checkpoint_damaged", message=message)
         self._event(

@@ -14,7 +14,7 @@ from data_shards.io.configuration import fields_of, is_configuration, leaf_field
 from data_shards.io.errors import InputError
 from trainer.__main__ import read_command_line
 from trainer.config import sections
-from trainer.config.config import Config, differences, load_config, to_yaml
+from trainer.config.config import Config, changed_fields, load_config, to_yaml
 
 SECTIONS = [value for value in vars(sections).values() if is_configuration(value)]
 
@@ -213,4 +213,4 @@ def test_fields_that_decide_the_result_are_compared_and_the_others_are_not():
         engine=dataclasses.replace(old.engine, compile=True),
         log=dataclasses.replace(old.log, every_images=1),
     )
-    assert differences(old, new) == ["seed: 0 -> 1"]
+    assert changed_fields(old, new) == {"seed": (0, 1)}
