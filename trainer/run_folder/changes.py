@@ -14,8 +14,8 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
     """The fields, as `field: old -> new`, in which `config` differs from the configuration of its run folder.
 
     None where nothing was trained there, so that any configuration may begin. A longer last stage is always accepted,
-    and with allow_change other values of fields that do not alter what was learnt so far. Raises InputError for changes that are not accepted, and where the
-    configuration of a trained run is missing or damaged.
+    and with allow_change other values of fields that do not alter what was learnt so far. Raises InputError for
+    changes that are not accepted, and where the configuration of a trained run is missing or damaged.
     """
     path = config.folder / _FILE
     if not complete_checkpoints(config.folder):

@@ -9,7 +9,7 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
-from trainer.config.config import Config, to_yaml
+from trainer.config.config import Config, load_config, to_yaml
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.agreement import refuse_different_checkpoints, refuse_different_runs, require_shared_folder
@@ -62,14 +62,10 @@ def open_run_folder(config: Config, ranks: Ranks, *, allow_change: bool = False)
     require_shared_folder(config.folder, ranks)
     ranks.agree(lambda: require_trainable(config, manifest.image_shape, ranks.device))
     changes = ranks.agree(lambda: accepted_changes(config, allow_change=allow_change))
-    if changes is None:
-        ranks.agree(lambda: _begin(config, ranks))
-        return OpenedRun(config=config, manifest=manifest, saved=None, damaged=())
-    saved, damaged = ranks.agree(lambda: _resume(config, manifest))
+    saved, damaged = ranks.agree(lambda: (None, ()) if changes is None else _resume(config, manifest))
     refuse_different_checkpoints(saved, ranks)
-    if changes:
-        ranks.agree(lambda: record_changes(config, saved.state.images) if ranks.is_main else None)
-    return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged, changes=changes)
+    ranks.agree(lambda: _write_configuration(config, changes, saved) if ranks.is_main else None)
+    return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged, changes=changes or ())
 
 
 def _checked_manifest(config: Config) -> Manifest:
@@ -81,10 +77,13 @@ def _checked_manifest(config: Config) -> Manifest:
     return manifest
 
 
-def _begin(config: Config, ranks: Ranks) -> None:
-    if ranks.is_main:
+def _write_configuration(config: Config, changes: tuple[str, ...] | None, saved: Checkpoint | None) -> None:
+    """Writes config.yaml of a run in which nothing was trained, and of one that goes on with changes."""
+    if saved is None:
         config.folder.mkdir(parents=True, exist_ok=True)
         write_text(config.folder / "config.yaml", to_yaml(config))
+    elif changes:
+        record_changes(config, saved.state.images)
 
 
 def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, ...]]:
