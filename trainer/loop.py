@@ -24,7 +24,7 @@ from trainer.run_folder.log import Listener
 from trainer.run_folder.restore import open_run_folder
 from trainer.run_folder.saver import CheckpointSaver
 from trainer.run_folder.trackers.tracker import require_trackers
-from trainer.updates.learner import Learner
+from trainer.updates.learner import Learner, require_engine
 from trainer.updates.reporter import Meter, Reporter, profiler
 from trainer.updates.stages import Stages
 
@@ -54,6 +54,7 @@ def train(
         if ranks.device.type == "cpu":
             keep_freed_memory()
         ranks.agree(lambda: require_trackers(config.log.to))
+        ranks.agree(lambda: require_engine(config))
         opened = open_run_folder(config, ranks, allow_change=allow_change)
         config = opened.config
         train_images = opened.manifest.num_samples(config.data.train_split)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from support.running import ROOT, run_module
 from support.sweep_cases import write_sweep
 
@@ -91,6 +92,24 @@ def test_no_rung_lies_before_the_latest_possible_switch_of_any_trial_and_its_gra
 def test_a_mistake_in_the_file_is_one_line_with_what_would_be_right(tmp_path, digits_shards, changed, message):
     with pytest.raises(InputError, match=message):
         read_sweep(write_sweep(tmp_path, digits_shards, **changed))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("workers: 1\nworkers: 2\n", r"workers: line \d+: stands in line \d+ already"),
+        ("asha: {reduction_factor: .inf}\n", r"asha\.reduction_factor: line \d+: \.inf is not a finite number"),
+        ("measure: {images: null}\n", r"measure\.images: null is not a whole number of at least 0"),
+        ("measure: {grace_images: 3}\n", r"measure\.grace_images: is not a field; use asha\.grace_images"),
+        ("measure:\n", "measure: is empty; use fields below it"),
+    ],
+)
+def test_a_sweep_is_read_as_strictly_as_a_training(tmp_path, digits_shards, text, message):
+    path = write_sweep(tmp_path, digits_shards)
+    kept = {name: value for name, value in yaml.safe_load(path.read_text()).items() if f"{name}:" not in text}
+    path.write_text(yaml.safe_dump(kept) + text)
+    with pytest.raises(InputError, match=message + rf".* \(in {path}\)$"):
+        read_sweep(path)
 
 
 def test_the_command_ends_with_code_2_and_one_line_before_ray_is_started(tmp_path, digits_shards):

@@ -1,7 +1,8 @@
 """The configuration of a run: a YAML file, changed field by field, checked whole before the start."""
 
+import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
@@ -162,7 +163,7 @@ def load_config(source: str | Path | None, overrides: Mapping[str, Any] | None =
 def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Config:
     """The configuration in YAML files, the later ones over the earlier ones, and `overrides` over all of them."""
     content: dict[str, Any] = {}
-    path: str | Path | None = None
+    files: list[tuple[str | Path, dict[Any, Any]]] = []
     for path in paths:
         if not Path(path).exists() or Path(path).is_dir():
             remedy = "use its config.yaml" if (Path(path) / "config.yaml").exists() else "use a YAML file"
@@ -170,11 +171,15 @@ def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Con
             raise InputError(f"{str(path) or repr('')} {what}, the project's own are in trainer/configs", "config")
         read = read_yaml(path)
         # A run folder's own file may be of a time when fields had other names.
-        _merge(content, as_written_today(read) if Path(path).name == "config.yaml" else read)
-    return _built(path, content, overrides)
+        read = as_written_today(read) if Path(path).name == "config.yaml" else read
+        files.append((path, read))
+        _merge(content, copy.deepcopy(read))
+    return _built(files, content, overrides)
 
 
-def _built(path: str | Path | None, content: dict[str, Any], overrides: Mapping[str, Any]) -> Config:
+def _built(
+    files: Sequence[tuple[str | Path, Mapping[Any, Any]]], content: dict[str, Any], overrides: Mapping[str, Any]
+) -> Config:
     for name, value in overrides.items():
         *sections, last = name.split(".")
         nested: dict[str, Any] = {last: value}
@@ -184,9 +189,20 @@ def _built(path: str | Path | None, content: dict[str, Any], overrides: Mapping[
     try:
         return build(Config, content)
     except InputError as error:
-        if path is None or error.parameter in overrides:
+        if not files or error.parameter in overrides:
             raise
-        raise in_file(error, path) from None
+        holding = [path for path, read in files if _has(read, error.parameter or "")]
+        raise in_file(error, holding[-1] if holding else files[-1][0]) from None
+
+
+def _has(content: Mapping[Any, Any], name: str) -> bool:
+    """Whether a file's content sets the field, or the section, of that dotted name."""
+    here: Any = content
+    for key in name.split("."):
+        if not isinstance(here, Mapping) or key not in here:
+            return False
+        here = here[key]
+    return True
 
 
 def _merge(content: dict[Any, Any], newer: Mapping[Any, Any]) -> None:

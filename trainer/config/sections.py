@@ -219,7 +219,7 @@ class EngineConfig:
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Layout of images and weights; auto is channels_last for ddp, the faster one, and contiguous for deepspeed."""
     compile: bool | Literal["auto"] = False
-    """Compiles the networks with torch.compile; auto does on GPUs, for it pays there and not on CPUs."""
+    """Compiles the networks with torch.compile; auto does on GPUs under engine ddp."""
     grad_accumulation_steps: PositiveInt = 1
     """Parts into which each process cuts its rows of a batch to save memory; their gradients are added."""
 
@@ -234,6 +234,8 @@ class EngineConfig:
             raise InputError(
                 "engine deepspeed flattens weights and needs them contiguous; use auto", parameter="memory_format"
             )
+        if self.name == "deepspeed" and self.compile is True:
+            raise InputError("engine deepspeed compiles nothing here; use auto or false", parameter="compile")
         if self.name == "deepspeed" and self.grad_accumulation_steps != 1:
             raise InputError(
                 "engine deepspeed takes a process's rows all at once; use 1", parameter="grad_accumulation_steps"

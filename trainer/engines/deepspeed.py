@@ -4,10 +4,8 @@ Checkpoints hold whole weights and whole Adam moments by name, gathered here. So
 engine, ZeRO stage or world size, which DeepSpeed's own checkpoints do not allow.
 """
 
-import json
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +24,12 @@ from deepspeed.utils import (
 
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
+from trainer.engines.deepspeed_json import read_json
 from trainer.engines.engine import (
     StepResult,
     adam_state,
-    autocast,
     load_adam_state,
+    lower_precision,
     named_parameters,
     parameter_groups,
     set_learning_rate,
@@ -40,41 +39,34 @@ from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 from trainer.run_folder.restore import build_model
 
-# Fields of DeepSpeed's JSON that follow from the trainer's own configuration.
-_OURS = (
-    "optimizer",
-    "scheduler",
-    "train_batch_size",
-    "train_micro_batch_size_per_gpu",
-    "gradient_accumulation_steps",
-    "gradient_clipping",
-    "fp16",
-    "bf16",
-)
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """DeepSpeed's JSON. Raises InputError where it is missing, broken, or sets what the trainer's own fields set."""
+def require_json(config: Config) -> None:
+    """Raises InputError where the JSON that engine.deepspeed_config names is wrong."""
+    read_json(config.engine.deepspeed_config)
 
-    def refuse(reason: str) -> InputError:
-        return InputError(f"{path} {reason}", parameter="engine.deepspeed_config")
 
-    if not Path(path).is_file():
-        raise refuse("is not a file; see trainer/configs/deepspeed")
-    try:
-        content = json.loads(Path(path).read_text())
-    except ValueError as error:
-        raise refuse(f"is not JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise refuse("is not a JSON object")
-    taken = [name for name in _OURS if name in content]
-    if taken:
-        raise refuse(
-            f"sets {', '.join(taken)}, which follow from the trainer's own fields (data.global_batch, optimiser, "
-            "engine.precision); remove it"
-        )
-    return content
+def settings_of(config: Config, ranks: Ranks) -> dict[str, Any]:
+    """The part of DeepSpeed's settings that follows from the trainer's configuration."""
+    settings: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": max(1, config.data.global_batch // ranks.world_size),
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": config.optimiser.max_grad_norm,
+        # The client's Adam is torch's own, which ZeRO shards like its own ones.
+        "zero_allow_untested_optimizer": True,
+    }
+    if (precision := lower_precision(config, ranks.device)) is not None:
+        # DeepSpeed turns an autocast around its forward pass off, and has this one in its place.
+        settings["torch_autocast"] = {"enabled": True, "dtype": str(precision).removeprefix("torch.")}
+    return settings
+
+
+def _start_group_of_one() -> None:
+    """A process group of this process alone: without one DeepSpeed asks MPI, for which it needs mpi4py."""
+    store = torch.distributed.HashStore()  # type: ignore[attr-defined]
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
 class DeepSpeedEngine:
@@ -91,19 +83,14 @@ class DeepSpeedEngine:
         adam = torch.optim.Adam(
             parameter_groups(self.objective, self.config), lr=optimiser.learning_rate, betas=optimiser.betas
         )
+        if not torch.distributed.is_initialized():
+            _start_group_of_one()
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=self.objective,
             optimizer=adam,
             model_parameters=list(named_parameters(self.objective).values()),
-            dist_init_required=not torch.distributed.is_initialized(),
-            config={
-                **self.settings,
-                "train_micro_batch_size_per_gpu": max(1, self.config.data.global_batch // self.ranks.world_size),
-                "gradient_accumulation_steps": 1,
-                "gradient_clipping": optimiser.max_grad_norm,
-                # The client's Adam is torch's own, which ZeRO shards like its own ones.
-                "zero_allow_untested_optimizer": True,
-            },
+            dist_init_required=False,
+            config=self.settings | settings_of(self.config, self.ranks),
         )
         self.adam = self.optimizer if self.zero_stage == 0 else self.optimizer.optimizer
         if self.zero_stage > 0:
@@ -127,8 +114,7 @@ class DeepSpeedEngine:
     ) -> StepResult:
         """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
         whole = whole_batch_rows(self.objective, [batch], self.ranks)
-        with autocast(self.config, self.ranks.device):
-            terms = self.engine(batch, kl_weight, whole)
+        terms = self.engine(batch, kl_weight, whole)
         own = terms.sums(self.ranks.world_size)
         sums = torch.cat([own, own.new_tensor(signals)])
         self.ranks.sum_(sums)

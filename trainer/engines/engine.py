@@ -79,12 +79,16 @@ def micro_batches(batch: LocalBatch, count: int) -> list[LocalBatch]:
 
 def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager:
     """The precision that the networks run in."""
+    precision = lower_precision(config, device)
+    return contextlib.nullcontext() if precision is None else torch.autocast(device.type, dtype=precision)
+
+
+def lower_precision(config: Config, device: torch.device) -> torch.dtype | None:
+    """The number format that the networks run in beside float32, by engine.precision; None where there is none."""
     precision = config.engine.precision
     if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         precision = "bf16"
-    if precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()
+    return torch.bfloat16 if precision == "bf16" else None
 
 
 def named_parameters(objective: Objective) -> dict[str, torch.nn.Parameter]:

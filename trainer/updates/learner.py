@@ -217,6 +217,15 @@ def memory_format(config: Config) -> torch.memory_format:
     return torch.contiguous_format if contiguous else torch.channels_last
 
 
+def require_engine(config: Config) -> None:
+    """Raises InputError where the settings of the engine are wrong, before anything is written."""
+    if config.engine.name == "deepspeed":
+        # Imported only where it is used: it takes seconds, and searches for a compiler.
+        from trainer.engines.deepspeed import require_json
+
+        require_json(config)
+
+
 def build_engine(
     config: Config, image_shape: tuple[int, int, int], ranks: Ranks, saved: Checkpoint | None = None
 ) -> Engine:

@@ -14,7 +14,16 @@ from data_shards.io.configuration import fields_of, is_configuration, leaf_field
 from data_shards.io.errors import InputError
 from trainer.__main__ import read_command_line
 from trainer.config import sections
-from trainer.config.config import Config, changed_fields, load_config, to_yaml
+from trainer.config.config import (
+    ADDED_FIELDS,
+    FREE_TO_CHANGE,
+    Config,
+    as_first_written,
+    changed_fields,
+    load_config,
+    to_dict,
+    to_yaml,
+)
 
 SECTIONS = [value for value in vars(sections).values() if is_configuration(value)]
 
@@ -148,6 +157,14 @@ def test_of_several_files_the_later_ones_go_over_the_earlier_ones(tmp_path):
     assert (config.seed, config.data.global_batch, config.data.workers) == (3, 64, 1)
 
 
+def test_of_several_files_the_one_with_the_mistake_is_named(tmp_path):
+    base, mine = tmp_path / "base.yaml", tmp_path / "mine.yaml"
+    base.write_text("data: {global_batch: 0}\n")
+    mine.write_text("data: {workers: 1}\n")
+    with pytest.raises(InputError, match=rf"data\.global_batch: 0 is not .* \(in {base}\)"):
+        parsed(["--config", str(base), "--config", str(mine)])
+
+
 def test_a_folder_that_holds_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path} holds no config.yaml"):
         load_config(tmp_path)
@@ -214,3 +231,24 @@ def test_fields_that_decide_the_result_are_compared_and_the_others_are_not():
         log=dataclasses.replace(old.log, every_images=1),
     )
     assert changed_fields(old, new) == {"seed": (0, 1)}
+
+
+def test_fields_that_came_later_are_declared_with_the_value_of_before():
+    """Else kept measurements would not know their trainings, and old runs would go on under new defaults."""
+    first = flat(yaml.safe_load((ROOT / "tests/old_format/run/config.yaml").read_text()))
+    today = flat(as_first_written(to_dict(load_config(None, ADDED_FIELDS))))
+    decides = [name for name in today if name not in FREE_TO_CHANGE and name.partition(".")[0] not in FREE_TO_CHANGE]
+    assert [name for name in decides if name not in first] == []
+
+
+def test_a_run_folder_without_a_field_that_came_later_has_its_old_value(tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 3\n")
+    stored = flat(to_dict(load_config(tmp_path)))
+    assert {name: stored[name] for name in ADDED_FIELDS} == ADDED_FIELDS
+
+
+def flat(content, prefix=""):
+    found = {}
+    for name, value in content.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return found

@@ -2,11 +2,14 @@
 
 import pytest
 from safetensors.torch import load_file
-from support.running import ROOT
-from support.training import FIFTY_UPDATES, events, largest_relative_difference, train, train_many, weights
+from support.running import ROOT, run_module
+from support.training import FIFTY_UPDATES, events, largest_relative_difference, train, train_many, weights, words
 
 from data_shards.io.errors import InputError
-from trainer.engines.deepspeed import read_json
+from trainer.config.config import load_config
+from trainer.engines.deepspeed import settings_of
+from trainer.engines.deepspeed_json import read_json
+from trainer.process_group import single
 from trainer.run_folder.checkpoint import complete_checkpoints
 
 # The first run on a machine compiles a small library of DeepSpeed, for a minute or more.
@@ -82,18 +85,69 @@ def test_a_run_of_zero_3_resumes_under_ddp_on_one_process(digits_shards, runs):
 
 
 @pytest.mark.parametrize(
-    ("content", "names"),
+    ("content", "message"),
     [
         ("{", "is not JSON"),
         ("[]", "is not a JSON object"),
-        ('{"train_batch_size": 4}', "train_batch_size"),
-        ('{"optimizer": {"type": "Adam"}}', "optimizer"),
+        ("\xff", "is not JSON"),
+        ('{"steps_per_print": NaN}', "NaN is not a finite number; use one"),
+        ('{"steps_per_print": 1, "steps_per_print": 2}', "steps_per_print stands there twice; leave one of them"),
+        ('{"train_batch_size": 4}', "train_batch_size follows from the trainer's own data.global_batch; remove it"),
+        ('{"optimizer": {"type": "Adam"}}', "optimizer follows from the trainer's own optimiser; remove it"),
+        ('{"bf16": {"enabled": true}}', "bf16 follows from the trainer's own engine.precision; remove it"),
+        ('{"zero_optimisation": {"stage": 2}}', "zero_optimisation is not a section that acts here; use zero_optim"),
+        ('{"zero_optimization": 2}', "zero_optimization: 2 is not a section; use a section"),
+        ('{"zero_optimization": {"stage": 4}}', "zero_optimization.stage: 4 is not a stage of ZeRO; use 0, 1, 2 or 3"),
+        ('{"zero_optimization": {"stage": "2"}}', "zero_optimization.stage: '2' is not a stage of ZeRO"),
+        ('{"zero_optimization": {"stages": 2}}', "zero_optimization.stages: is not a field; use stage"),
+        (
+            '{"zero_optimization": {"reduce_bucket_size": "many"}}',
+            "zero_optimization.reduce_bucket_size: 'many' is",
+        ),
+        ('{"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}', "zero_optimization.offload_optimizer: "),
+        ('{"wall_clock_breakdown": "no"}', "wall_clock_breakdown: 'no' is not true or false"),
+        ('{"pipeline": {"stages": 2}}', "pipeline is not a section that acts here; use one of zero_optimization, "),
     ],
 )
-def test_a_wrong_json_gives_one_line(tmp_path, content, names):
+def test_a_wrong_json_gives_one_line_with_file_and_field(tmp_path, content, message):
     path = tmp_path / "zero.json"
-    path.write_text(content)
-    with pytest.raises(InputError, match=names) as caught:
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(InputError) as caught:
         read_json(str(path))
-    assert str(caught.value).startswith("engine.deepspeed_config")
+    assert str(caught.value).startswith(f"engine.deepspeed_config: {path}: {message}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted(ZERO.glob("*.json")), ids=lambda path: path.stem)
+def test_every_shipped_json_is_right(path):
+    assert read_json(str(path))["zero_optimization"]["stage"] == int(path.stem[-1])
+
+
+def test_one_process_without_a_launcher_trains_to_the_weights_of_ddp(digits_shards, tmp_path):
+    ddp = train(digits_shards, tmp_path, "alone-ddp", **BOTH_STAGES)
+    done = run_module("trainer", *words(digits_shards, tmp_path, "alone", **BOTH_STAGES, **zero(1)))
+    assert done.returncode == 0, done.stderr
+    assert largest_relative_difference(weights(ddp), weights(tmp_path / "alone")) < 1e-3
+
+
+def test_a_wrong_json_is_refused_before_anything_is_written(digits_shards, tmp_path):
+    path = tmp_path / "zero.json"
+    path.write_text('{"zero_optimisation": {"stage": 2}}')
+    fields = {"engine__name": "deepspeed", "engine__deepspeed_config": str(path)}
+    done = run_module("trainer", *words(digits_shards, tmp_path / "runs", "none", **fields))
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith(f"error: engine.deepspeed_config: {path}: zero_optimisation")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bf16_is_deepspeeds_own_autocast():
+    config = load_config(None, {"engine.precision": "bf16", "device": "cuda"})
+    assert settings_of(config, single("cuda"))["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
+    assert "torch_autocast" not in settings_of(load_config(None), single("cpu"))
+
+
+def test_what_deepspeed_does_not_do_is_refused():
+    for name, value in (("compile", True), ("memory_format", "channels_last"), ("grad_accumulation_steps", 2)):
+        fields = {"engine.name": "deepspeed", "engine.deepspeed_config": "zero.json", f"engine.{name}": value}
+        with pytest.raises(InputError, match=rf"^engine\.{name}: "):
+            load_config(None, fields)
