@@ -64,6 +64,7 @@ def settings_of(config: Config, ranks: Ranks) -> dict[str, Any]:
 
 def _start_group_of_one() -> None:
     """A process group of this process alone: without one DeepSpeed asks MPI, for which it needs mpi4py."""
+    os.environ.setdefault("LOCAL_RANK", "0")  # as a launcher sets it
     store = torch.distributed.HashStore()  # type: ignore[attr-defined]
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
