@@ -23,6 +23,7 @@ from trainer.run_folder.changes import accepted_changes
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
 from trainer.trial_batch import require_trainable
+from trainer.updates.learner import require_engine
 
 # Floating-point operations a second of one process. cpu: what one core of 2021 does with both configurations of CelebA;
 # cuda: a cautious guess, for small convolutions leave most of a GPU idle. A run that has begun is timed instead.
@@ -109,6 +110,7 @@ def missing(config: Config, *, allow_change: bool = False) -> list[str]:
         if shape is not None:
             config = resolved(config, shape)
             require_trainable(config, shape)
+        require_engine(config)
         accepted_changes(config, allow_change=allow_change)
     except InputError as error:
         found.append(str(error))

@@ -12,6 +12,7 @@ from data_shards.io.configuration import (
     NonNegativeInt,
     PathText,
     PositiveInt,
+    Text,
     build,
     configuration,
     nearest,
@@ -99,7 +100,7 @@ class MeasureConfig:
 
     images: NonNegativeInt = 2000
     """Images of a Frechet distance, the same seeds in every trial; at least 2, or 0 for no distance."""
-    split: str = "valid"
+    split: Text = "valid"
     """Split of the real images; held out, and not the test split of a result."""
     mixture: NonNegativeInt = 32
     """Components of the mixture that samples come from; 0 samples from the prior."""

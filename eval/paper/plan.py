@@ -12,11 +12,13 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from data_shards.io.configuration import (
+    Int,
     Name,
     NonNegativeInt,
     PathText,
     PositiveFloat,
     PositiveInt,
+    Text,
     configuration,
     read_configuration,
 )
@@ -107,9 +109,9 @@ class Measurements:
 
     mixture: MixtureForm = field(default_factory=MixtureForm)
     """q_hat, wherever nothing else is said."""
-    distance_images: Annotated[int, Field(ge=2)] = 10_000
+    distance_images: Annotated[Int, Field(ge=2)] = 10_000
     """Generated images of each distance."""
-    distance_split: str = "test"
+    distance_split: Text = "test"
     """Split of real images that they are compared with."""
     extractor: Literal["auto", "inception", "efficientnet-lite0"] = "auto"
     """What images are compared by; auto is inception where its weights are at hand, else efficientnet-lite0."""
@@ -119,7 +121,7 @@ class Measurements:
     """Images of each likelihood and calibration."""
     importance_samples: PositiveInt = 20
     """Samples of q(z|x) for each of them."""
-    memorisation_images: Annotated[int, Field(ge=2)] = 200
+    memorisation_images: Annotated[Int, Field(ge=2)] = 200
     """Samples whose nearest training images are looked for."""
     seed: NonNegativeInt = 0
     """Seed of samples and noise."""

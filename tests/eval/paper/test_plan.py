@@ -51,6 +51,27 @@ def test_a_mistake_gets_one_line_with_the_file(tmp_path, changes, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seeds: [0]\nseeds: [1]\n", "stands in line"),
+        ("budget: {stage1_epochs: .inf}\n", "budget.stage1_epochs: line"),
+        ("measure: {distance_images: null}\n", "measure.distance_images: null is not a whole number of at least 2"),
+        ("measure: {stage1_epochs: 3}\n", "measure.stage1_epochs: is not a field; use budget.stage1_epochs"),
+        ("measure:\n", "measure: is empty"),
+    ],
+)
+def test_a_plan_is_read_as_strictly_as_a_training(tmp_path, text, said):
+    path = tmp_path / "plan.yaml"
+    content = yaml.safe_load((ROOT / "tests/eval/paper/tiny_plan.yaml").read_text())
+    kept = {name: value for name, value in content.items() if not text.startswith(f"{name}:")}
+    path.write_text(yaml.safe_dump(kept) + text)
+    with pytest.raises(InputError) as caught:
+        read_plan("mnist", str(path))
+    assert said in str(caught.value)
+    assert str(caught.value).endswith(f"(in {path})")
+
+
 def test_a_plan_for_another_data_set_is_refused(tmp_path):
     with pytest.raises(InputError, match="dataset: mnist is another data set than celeba"):
         read_plan("celeba", written(tmp_path))
