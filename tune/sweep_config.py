@@ -264,8 +264,9 @@ def read_sweep(path: str | Path) -> SweepConfig:
 def _with_base(sweep: SweepConfig, config: Config) -> SweepConfig:
     base = flat(to_dict(config))
     fields = {name: value for name, value in base.items() if name not in SET_BY_THE_SWEEP} | sweep.fields
-    shards = str(fields["data.shards"])
-    fields["data.shards"] = shards if "://" in shards else str(Path(shards).resolve())
+    for name in ("data.shards", "data.cache_dir"):  # trials run in folders of their own
+        if (place := str(fields[name])) and "://" not in place:
+            fields[name] = str(Path(place).resolve())
     for section, names in (("space", [dimension.field for dimension in sweep.space]), ("fields", sweep.fields)):
         for name in names:
             if name not in base:

@@ -37,11 +37,12 @@ def test_the_projects_own_sweeps_cover_architecture_and_thresholds_with_configur
 
 
 def test_a_trial_has_the_bases_fields_then_the_sweeps_then_what_was_drawn(tmp_path, digits_shards):
-    path = write_sweep(tmp_path, digits_shards, fields={"model.hidden": 24})
+    path = write_sweep(tmp_path, digits_shards, fields={"model.hidden": 24, "data.cache_dir": "copies"})
     (tmp_path / "base.yaml").write_text("name: base\nmodel: {hidden: 32, kernel: 5}\ndata: {shards: elsewhere}\n")
     made = read_sweep(path).trainer_config("one", 0, {"model.latent_dim": 4})
     assert (made.model.kernel, made.model.hidden, made.model.latent_dim) == (5, 24, 4)
     assert Path(made.data.shards) == digits_shards.resolve()
+    assert Path(made.data.cache_dir) == Path("copies").resolve()
 
 
 def test_a_base_survives_the_way_through_the_sweep_with_every_field(tmp_path, digits_shards):
