@@ -6,7 +6,7 @@ folder now. A page shows current results only, and names the command that renews
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 from data_shards.io.errors import InputError
@@ -82,10 +82,12 @@ class Subject:
     def __init__(self, run: MeasuredRun) -> None:
         self._run = run
         self._weights = cache(self._load_weights)
+        self._digest = cache(self._load_digest)
 
     def results(self) -> RunResults:
         """Every result there is. Raises InputError for a damaged file."""
-        digest, run = cache(self._digest), self._run.folder
+        run = self._run.folder
+        digest = partial(self._digest, self._fitted())
         earlier = [
             Earlier(
                 command=f"python -m eval {path.stem.partition('-')[0]} --run {run}",
@@ -144,8 +146,14 @@ class Subject:
         except InputError:  # no such checkpoint is kept
             return None
 
-    def _digest(self, weights: str, density: str, mixture: str) -> str:
-        """The digest of a density as it is now."""
+    def _fitted(self) -> tuple[tuple[str, int], ...]:
+        """Names and times of the records of all fitted densities: while these stay, so do the digests."""
+        folders = ("mixtures", "transports", "flows")
+        records = (path for folder in folders for path in sorted((self._run.folder / folder).glob("*/*.json")))
+        return tuple((str(path), path.stat().st_mtime_ns) for path in records)
+
+    def _load_digest(self, fitted: tuple[tuple[str, int], ...], weights: str, density: str, mixture: str) -> str:
+        """The digest of a density as it is now. fitted: see `_fitted`."""
         run = self._weights(weights)
         if run is None or density not in DENSITIES:
             return ""

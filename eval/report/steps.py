@@ -53,15 +53,15 @@ def make_missing(steps: Sequence[Step], pace: Callable[[], Pace], ranks: Ranks) 
 
     Raises InputError where a step cannot be made; what was made before it stays.
     """
-    missing = sum(_is_missing(step, ranks) for step in steps)
+    missing = [step for step in steps if _is_missing(step, ranks)]
     say = print if ranks.is_main else _say_nothing
     if not missing:
         say(f"all {len(steps)} parts of the report were made before", flush=True)
         return
     speed = pace()
-    total = sum(step.seconds(speed) for step in steps if _is_missing(step, ranks))
-    there = f"; {len(steps) - missing} were made before" if missing < len(steps) else ""
-    say(f"{missing} of the report's {len(steps)} parts are to be made, in about {duration(total)}{there}", flush=True)
+    total = duration(sum(step.seconds(speed) for step in missing))
+    there = f"; {len(steps) - len(missing)} were made before" if len(missing) < len(steps) else ""
+    say(f"{len(missing)} of the report's {len(steps)} parts are to be made, in about {total}{there}", flush=True)
     for number, step in enumerate(steps, start=1):
         # Asked again: a part made now, such as new codes, may make a later one out of date.
         if not _is_missing(step, ranks):
