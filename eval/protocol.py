@@ -20,7 +20,7 @@ class Protocol:
     run: str
     """Name of the run, as in its configuration."""
     weights: str
-    """"final", or "stage1" for the end of stage 1."""
+    """"final", "stage1" for the end of stage 1, or "best" for the largest held-out ELBO of the newest stage."""
     checkpoint: str
     """Digest of the measured weights, so that a run trained further is not mistaken for this one."""
     data: str

@@ -35,7 +35,7 @@ class MeasuredRun:
     folder: Path
     """The run folder."""
     weights: str
-    """"final" or "stage1"."""
+    """"final", "stage1" or "best"."""
     config: Config
     """The configuration it was trained with."""
     manifest: Manifest
@@ -75,7 +75,7 @@ class MeasuredRun:
         )
 
     def result_path(self, name: str, protocol: Protocol) -> Path:
-        """RUN/eval/NAME[-stage1]-ADDRESS.json; the folder exists afterwards."""
+        """RUN/eval/NAME[-WEIGHTS]-ADDRESS.json; the folder exists afterwards."""
         folder = self.folder / "eval"
         folder.mkdir(exist_ok=True)
         return result_path(folder, name, protocol)
@@ -141,7 +141,7 @@ class MeasuredRun:
 
 
 def load_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:
-    """Loads a run. weights: "final" or "stage1".
+    """Loads a run. weights: "final", "stage1" or "best".
 
     Raises InputError where run, checkpoint or shards are missing, or the shards are not those that were trained on.
     """

@@ -199,9 +199,9 @@ def open_run(
 ) -> TrainedRun:
     """Loads a run folder.
 
-    weights: "final" (the newest checkpoint) or "stage1" (the end of stage 1); mixture: components of the fitted mixture
-    to sample from, needed only where several are fitted; covariance: its type. Raises InputError where run, checkpoint
-    or shards are missing.
+    weights: "final" (the newest checkpoint), "stage1" (the end of stage 1) or "best" (the largest held-out ELBO of the
+    newest stage); mixture: components of the fitted mixture to sample from, needed only where several are fitted;
+    covariance: its type. Raises InputError where run, checkpoint or shards are missing.
     """
     measured = load_run(run, weights, device)
     return TrainedRun(measured=measured, device=torch.device(device), components=mixture, covariance=covariance)

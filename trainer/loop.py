@@ -11,21 +11,24 @@ from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
+from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import Batch, ShardStream
 from trainer.config.config import Config
 from trainer.engines.cpu import keep_freed_memory
 from trainer.preemption import Interrupted, StopRequest, write_requeue
 from trainer.process_group import Ranks, process_group
-from trainer.run_folder.checkpoint import Checkpoint, RunState
+from trainer.run_folder.checkpoint import Checkpoint, RunState, newest_of, read
 from trainer.run_folder.farewell import stop_line
+from trainer.run_folder.finite import first_not_finite
 from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.log import Listener
 from trainer.run_folder.restore import open_run_folder
 from trainer.run_folder.saver import CheckpointSaver
 from trainer.run_folder.trackers.tracker import require_trackers
+from trainer.updates.evaluation import HeldOut, compared, unsound_number
 from trainer.updates.learner import Learner, require_engine
-from trainer.updates.reporter import Meter, Reporter, profiler
+from trainer.updates.reporter import Meter, Reporter, completed, profiler
 from trainer.updates.stages import Stages
 
 
@@ -59,15 +62,16 @@ def train(
         config = opened.config
         train_images = opened.manifest.num_samples(config.data.train_split)
         configs = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
-        stages = Stages(configs, train_images, opened.state)
+        held_out_images = min(config.data.valid_images, opened.manifest.num_samples(config.data.valid_split))
+        stages = Stages(configs, train_images, held_out_images, opened.state)
         if stages.complete:
             if ranks.is_main:
-                print(f"{config.folder} is complete: {stages.images:,} images, {stages.state.ended}")
+                print(completed(config, stages))
             return config.folder
         ranks.agree(stop_request.check_folder)
         between_batches = partial(stop_request.between_batches, ranks)
         learner = ranks.agree(
-            lambda: Learner(config, opened.manifest.image_shape, ranks, opened.saved, between_batches)
+            lambda: Learner(config, opened.manifest.image_shape, train_images, ranks, opened.saved, between_batches)
         )
         with (
             Reporter(config, ranks, stages, opened, listener) as reporter,
@@ -85,8 +89,9 @@ def train(
             stopped = Training(
                 config, ranks, opened.manifest, stages, learner, reporter, saver, stop_request, update_done
             ).run()
-        if stopped and ranks.is_main:
-            print(stop_line(config.folder, stopped, stages.images, ranks), flush=True)
+        if ranks.is_main:
+            stop = stop_line(config.folder, stopped, stages.images, ranks) if stopped else completed(config, stages)
+            print(stop, flush=True)
     if stopped == "SIGINT":
         raise KeyboardInterrupt
     return config.folder
@@ -121,8 +126,8 @@ class Training:
         """Returns whether it was stopped before the end."""
         config, stages, learner = self.config, self.stages, self.learner
         meter = Meter(self.ranks.device)
-        if stages.state.check_due:  # the run was stopped before it, or during it
-            self._check()
+        if stages.state.look_due or stages.state.check_due:  # the run was stopped before it, or during it
+            self._look()
         if stages.complete:
             return False
         if stages.state.ended:  # the checkpoint is the one at the end of stage 1
@@ -134,19 +139,18 @@ class Training:
             stop = meter.stop_requested(result)
             self.update_done()
 
-            check = stages.advance(batch.count)
+            look = stages.advance(batch.count)
             self.reporter.update_done(meter, learner)
-            if check or self._crossed(config.log.every_images, batch) or meter.must_read():
+            if look or self._crossed(config.log.every_images, batch) or meter.must_read():
                 self.reporter.updates(meter.read(learner))
-            if check:
-                self._check()
+            best = look and self._look()
             if stages.complete:
                 return False
             if stages.state.ended:
                 if not stop:
                     self._enter_stage2()
-            elif self._crossed(config.checkpoint.every_images, batch):
-                self._save()
+            elif best or self._crossed(config.checkpoint.every_images, batch):
+                self._save(self._checkpoint())
             if stop:
                 return True
         raise AssertionError("the stream of batches has no end")
@@ -172,38 +176,74 @@ class Training:
         """Whether the run has passed a multiple of `every` images with this batch."""
         return self.stages.images // every > batch.start // every
 
-    def _check(self) -> None:
-        """The condition of Algorithm 1's loops: the held-out ELBO decides whether the stage ends; if so, ends it.
+    def _look(self) -> bool:
+        """Measures held-out images. Returns whether the weights are the best of the stage so far, and are to be kept.
 
-        A stop in between leaves a checkpoint of the moment before, from which all of this is done again.
+        Where a check is due this is the condition of Algorithm 1's loops: the held-out ELBO decides whether the stage
+        ends; if so, ends it. A stop in between leaves a checkpoint of the moment before, from which all of this is done
+        again.
         """
-        before = self._checkpoint()
-        measured, minimum = self.learner.held_out(), self.config.variance.min_variance
-        collapsed = self.stages.state.stage == 1 and self.learner.model.dataset_variance < minimum
-        self.stages.check(measured.elbo, collapsed=collapsed)
-        self.reporter.check(measured)
-        if self.config.log.to:
+        check = self.stages.state.check_due
+        before = self._checkpoint() if check else None
+        measured, minimum = self._measured(), self.config.variance.min_variance
+        best = self.stages.look(self._score(measured))
+        if check:
+            collapsed = self.stages.state.stage == 1 and self.learner.model.dataset_variance < minimum
+            self.stages.check(self._score(measured), collapsed=collapsed)
+        self.reporter.look(measured)
+        if check and self.config.log.to:
             self.reporter.pictures(self.learner.pictures())
-        if self.stages.state.ended:
+        if self.stages.state.ended and before is not None:
             before = before.copied()  # the end of a stage changes weights
             try:
                 self._end_stage()
             except Interrupted:
-                self.saver.save(before)
+                self._save(before)
                 raise
+        return best
+
+    def _measured(self) -> HeldOut:
+        measured = self.learner.held_out()
+        if (name := unsound_number(measured)) is not None:
+            self.reporter.not_finite(f"held-out {name}")
+        return measured
+
+    def _score(self, measured: HeldOut) -> float:
+        return compared(measured, self.config.objective.name).elbo
 
     def _end_stage(self) -> None:
-        """Stage 1 ends with sigma_dataset^2 by equation 9 over the training split; either stage with a checkpoint."""
-        if self.stages.state.stage == 1:
-            self.learner.fix_variance()
-        self.reporter.stage_end(self.learner.held_out(), self.learner.model.dataset_variance)
-        self._save()
+        """A stage ends with its best weights and a checkpoint; stage 1 with equation 9 for them, over all images."""
+        best = self._best()
+        self.learner.end_stage(self.stages.state.stage, best)
+        measured = self._measured()
+        self.reporter.stage_end(measured, self.learner.model.dataset_variance, restored=best is not None)
+        self.stages.keep(self._score(measured), restored=best is not None)
+        self._save(self._checkpoint())
+
+    def _best(self) -> Checkpoint | None:
+        """The best checkpoint of the stage that ends; None where its last weights are the best or are to be kept."""
+        images = self.stages.state.best_images
+        if not self.stages.config.restore_best or images is None or images == self.stages.images:
+            return None
+        self.saver.wait()
+        found, message = None, "it is gone"
+        try:
+            folder = newest_of(self.config.folder, images)
+            found = read(folder) if folder is not None else None
+        except InputError as error:
+            message = str(error)
+        if self.ranks.any(found is None):
+            self.reporter.warn(f"the stage ends with its last weights, its best cannot be restored: {message}")
+            return None
+        return found
 
     def _enter_stage2(self) -> None:
         """Per-pixel variances begin, above the floor that the fixed sigma_dataset^2 sets."""
         floor = self.learner.enter_stage2()
         self.stages.enter_next()
-        self.reporter.stage2_start(self.learner.held_out(), floor)
+        measured = self._measured()
+        self.stages.look(self._score(measured))
+        self.reporter.stage2_start(measured, floor)
 
     def _checkpoint(self) -> Checkpoint:
         """The run at this moment; the next update may change the tensors."""
@@ -221,15 +261,18 @@ class Training:
         )
         return Checkpoint(model=weights, training=training, state=state)
 
-    def _save(self) -> None:
-        """Begins to write a checkpoint."""
-        self.saver.save(self._checkpoint())
+    def _save(self, checkpoint: Checkpoint) -> None:
+        """Begins to write a checkpoint of weights that are finite; others end the run."""
+        name = first_not_finite(checkpoint.model) or first_not_finite(checkpoint.training)
+        if name is not None:
+            self.reporter.not_finite(name)
+        self.saver.save(checkpoint)
 
     def _stop(self) -> str:
         """Ends the run early with a checkpoint, and with `requeue`, which says why. Returns the reason."""
         reason = self.stop_request.agreed_reason(self.ranks)
         if self.saver.saved_images != self.stages.images:
-            self._save()
+            self._save(self._checkpoint())
         self.saver.wait()
         self.reporter.stop(reason)
         if self.ranks.is_main:

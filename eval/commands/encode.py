@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes RUN/latents/SPLIT[-stage1]."""
+    """Writes RUN/latents/SPLIT[-WEIGHTS]."""
     from eval.images.encoding import encode_split, require_splits
     from eval.run import load_shared_run
     from trainer.process_group import process_group

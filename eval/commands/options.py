@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from data_shards.io.errors import InputError
 from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
+from trainer.run_folder.latents import WEIGHTS
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def add_run_options(parser: argparse.ArgumentParser, *, weights_help: str = "which weights to measure") -> None:
     """Adds --run, --weights and --device."""
     parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--weights", default="final", choices=("final", "stage1"), help=weights_help)
+    parser.add_argument("--weights", default="final", choices=WEIGHTS, help=weights_help)
     add_device_option(parser)
 
 

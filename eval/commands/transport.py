@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes RUN/transports/K-COVARIANCE[-stage1], for `python -m eval fid --from transported`."""
+    """Writes RUN/transports/K-COVARIANCE[-WEIGHTS], for `python -m eval fid --from transported`."""
     from eval.images.transport import fitted_before, make_transport, transport_folder
     from eval.run import load_shared_run
     from trainer.process_group import process_group

@@ -10,7 +10,7 @@ vary by less than half the square error of a pixel, the floor of Algorithm 1, is
 the variance that is divided by. A component whose weight amounts to fewer images than half the directions has no
 covariance of its own; all such components share a map, each around its own means.
 
-A fitted transport lies in RUN/transports/K-COVARIANCE[-stage1]: transport.safetensors, and summary.json, which is
+A fitted transport lies in RUN/transports/K-COVARIANCE[-WEIGHTS]: transport.safetensors, and summary.json, which is
 written last.
 """
 

@@ -132,7 +132,7 @@ def _image_set(result: DistanceResult) -> str:
 
 def weights_title(result: Result) -> str:
     """Which weights were measured."""
-    return "end of stage 1" if result.protocol.weights == "stage1" else "final"
+    return {"stage1": "end of stage 1", "best": "best on held-out images"}.get(result.protocol.weights, "final")
 
 
 def paper_distance_table(dataset: str, objective: str) -> Table:

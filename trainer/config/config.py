@@ -133,7 +133,14 @@ CHANGEABLE = (
 
 # Fields that came later, with the values at which a run is what it was before them. A run folder without the field has
 # this value, and kept measurements know a run with this value by the same hash.
-ADDED_FIELDS: dict[str, Any] = {"stage1.min_images": 0, "stage2.min_images": 0, "data.flip": False}
+ADDED_FIELDS: dict[str, Any] = {
+    "stage1.min_images": 0,
+    "stage2.min_images": 0,
+    "data.flip": False,
+    "stage1.restore_best": False,
+    "stage2.restore_best": False,
+    "optimiser.switch_warmup_images": 0,
+}
 
 # The names that fields had in the first run folders.
 OLD_NAMES = {
@@ -248,7 +255,7 @@ def as_first_written(content: Mapping[str, Any]) -> dict[str, Any]:
         inner = found[section] if section else found
         if inner.get(field, value) == value:
             inner.pop(field, None)
-    return found
+    return _smoothing(found, "smoothing_images", "smoothing")
 
 
 def as_written_today(content: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -262,7 +269,16 @@ def as_written_today(content: Mapping[Any, Any]) -> dict[Any, Any]:
         section, _, field = name.rpartition(".")
         _merge(found, {section: {field: value}} if section else {field: value})
     _merge(found, renamed)
-    return found
+    return _smoothing(found, "smoothing", "smoothing_images")
+
+
+def _smoothing(content: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """Replaces the weight of a batch in the mean of sigma^2 by the images that it looks back over, or the reverse."""
+    section, batch = dict(content.get("variance") or {}), content.get("data", {}).get("global_batch")
+    value = section.pop(old, None)
+    if not isinstance(value, int | float) or not isinstance(batch, int) or value <= 0:
+        return content
+    return {**content, "variance": {**section, new: batch / value}}
 
 
 def _with_log_targets(content: Mapping[Any, Any]) -> Mapping[Any, Any]:

@@ -14,6 +14,8 @@ class Method:
     """Whether objective.sigma2 may set the variance."""
     learns_variance: bool = False
     """Whether stage 1 learns sigma^2, and a stage with per-pixel variances may follow."""
+    has_kl: bool = True
+    """Whether the KL term of the ELBO is minimised; where not, weights are compared by their likelihood."""
     penalty: str = ""
     """module:Class of a `BatchPenalty` (trainer/objectives/objective.py); empty where the method has none."""
 
@@ -25,5 +27,5 @@ METHODS: dict[str, Method] = {
     "beta_vae": Method(variance=1.0),
     "dip_vae_i": Method(variance=0.5, takes_sigma2=True, penalty="trainer.objectives.dip_vae:DipVae1"),
     "dip_vae_ii": Method(variance=0.5, takes_sigma2=True, penalty="trainer.objectives.dip_vae:DipVae2"),
-    "wae_mmd": Method(variance=0.5, takes_sigma2=True, penalty="trainer.objectives.wae_mmd:WaeMmd"),
+    "wae_mmd": Method(variance=0.5, takes_sigma2=True, has_kl=False, penalty="trainer.objectives.wae_mmd:WaeMmd"),
 }

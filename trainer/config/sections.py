@@ -146,8 +146,8 @@ class VarianceConfig:
     """adam: gradients on log sigma^2; closed_form: equation 9 on the global batch, smoothed; epoch: over the epoch."""
     initial: Variance = 1.0
     """sigma^2 before the first update, in squared pixel units of the [0, 1] scale."""
-    smoothing: PositiveFraction = 0.01
-    """Weight of the newest batch in closed_form's running mean; the first batches weigh more."""
+    smoothing_images: Literal["auto"] | PositiveFloat = "auto"
+    """Images that closed_form's mean looks back over, after the first eight times as many; auto: 1,000 or an epoch."""
     learning_rate: PositiveFloat = 0.01
     """Learning rate of adam on log sigma^2."""
     min_variance: Variance = 1e-6
@@ -174,6 +174,8 @@ class StageConfig:
     """Images between two checks."""
     smoothing: PositiveFraction = 0.5
     """Weight of the newest check in the smoothed held-out ELBO."""
+    restore_best: bool = True
+    """Ends the stage with its weights of the largest held-out ELBO; false ends it with the last ones."""
 
     def cap(self, train_images: int) -> int:
         """Images after which the stage ends in any case; 0 where it is left out. train_images: of an epoch."""
@@ -200,6 +202,8 @@ class OptimiserConfig:
     """Images at the start of the run over which the learning rate rises from 0."""
     max_grad_norm: NonNegativeFloat = 0.0
     """Largest norm of the gradient of the loss in nats per image; 0 leaves gradients alone."""
+    switch_warmup_images: NonNegativeInt = 10_000
+    """Images at the start of stage 2 over which its learning rate rises from 0; at most a quarter of its cap."""
     at_switch: Literal["keep", "reset"] = "keep"
     """keep: the moments of the old parameters go on in stage 2; reset: all moments start anew."""
     ema_images: NonNegativeInt = 0

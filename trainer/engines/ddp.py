@@ -63,7 +63,7 @@ class DdpEngine:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
         self.adam.zero_grad(set_to_none=True)
         parts = micro_batches(batch, self.config.engine.grad_accumulation_steps)
-        whole = whole_batch_rows(self.objective, parts, self.ranks)
+        whole = whole_batch_rows(self.objective, parts)
         sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)
         # DDP divides the sum of gradients by the number of processes.
         divided_by = 1 if self.ddp is None else self.ranks.world_size
@@ -108,6 +108,10 @@ class DdpEngine:
     def weights(self) -> dict[str, Tensor]:
         """The replica's state; all replicas are equal."""
         return {name: value.detach() for name, value in self.objective.model.state_dict().items()}
+
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Replaces the replica's state in place, so that the optimiser goes on with the same parameters."""
+        self.objective.model.load_state_dict(tensors)
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """Adam's moments by parameter name."""

@@ -33,8 +33,8 @@ from trainer.engines.engine import (
     named_parameters,
     parameter_groups,
     set_learning_rate,
-    whole_batch_rows,
 )
+from trainer.networks import SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 from trainer.run_folder.restore import build_model
@@ -114,8 +114,7 @@ class DeepSpeedEngine:
         self, batch: LocalBatch, *, learning_rate: float, kl_weight: float, signals: tuple[float, float]
     ) -> StepResult:
         """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
-        whole = whole_batch_rows(self.objective, [batch], self.ranks)
-        terms = self.engine(batch, kl_weight, whole)
+        terms = self.engine(batch, kl_weight, None)
         own = terms.sums(self.ranks.world_size)
         sums = torch.cat([own, own.new_tensor(signals)])
         self.ranks.sum_(sums)
@@ -137,14 +136,27 @@ class DeepSpeedEngine:
     def enter_stage2(self, floor: float) -> None:
         """Builds a new DeepSpeed engine on the whole model with the variance head; see `Engine`."""
         kept = self.optimiser_state() if self.config.optimiser.at_switch == "keep" else {}
-        old = self.objective
-        model = build_model(self.config, old.model.image_shape, per_pixel=False)
-        model.load_state_dict(self.weights())
+        model = self._whole_model(self.weights())
         model.add_variance_head(floor)
+        self._restart(model, kept)
+
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Builds a new DeepSpeed engine, since the old one holds flat copies of the weights; see `Engine`."""
+        self._restart(self._whole_model(tensors), self.optimiser_state())
+
+    def _whole_model(self, tensors: dict[str, Tensor]) -> SigmaVAE:
+        """A model like the current one with the weights `tensors`, on the CPU and not sharded."""
+        old = self.objective.model
+        learns_variance = isinstance(old.log_variance, torch.nn.Parameter)
+        model = build_model(self.config, old.image_shape, per_pixel=old.per_pixel, learn_variance=learns_variance)
+        model.load_state_dict(tensors)
+        return model
+
+    def _restart(self, model: SigmaVAE, optimiser_state: dict[str, Tensor]) -> None:
         self.engine.destroy()
         self.objective = Objective(model.to(self.ranks.device).train(), self.config.objective, self.config.variance)
         self._start()
-        self.load_optimiser_state(kept)
+        self.load_optimiser_state(optimiser_state)
 
     def weights(self) -> dict[str, Tensor]:
         """Whole parameters, gathered from their shards, and buffers."""

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from data_shards.io.partition import partition
 from trainer.config.config import Config
-from trainer.objectives.objective import LocalBatch, Objective
-from trainer.process_group import Ranks
+from trainer.objectives.objective import LocalBatch, Objective, rows_of_all_ranks
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -48,6 +47,9 @@ class Engine(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """All parameters and buffers by name, whole, on every process; the next update may change them."""
 
+    def load_weights(self, tensors: dict[str, Tensor]) -> None:
+        """Replaces all parameters and buffers, as `weights` returns them; the optimiser's state stays."""
+
     def optimiser_state(self) -> dict[str, Tensor]:
         """The whole optimiser's state by parameter name, on every process; the next update may change it."""
 
@@ -55,20 +57,17 @@ class Engine(Protocol):
         """Restores what `optimiser_state` returned."""
 
 
-def whole_batch_rows(objective: Objective, parts: list[LocalBatch], ranks: Ranks) -> Tensor | None:
-    """(n, W) rows of all processes, without gradient, for a penalty on the whole batch; None without one.
+def whole_batch_rows(objective: Objective, parts: list[LocalBatch]) -> Tensor | None:
+    """(n, W) rows of all processes, without gradient, for a penalty on a batch that is cut into micro-batches.
 
-    parts: the local batch of this process, cut into micro-batches.
+    parts: the local batch of this process. None without a penalty, and for one part, whose own pass gives the rows:
+    the encoder runs once then, and batch norm's running moments move once.
     """
-    if objective.penalty is None:
+    if objective.penalty is None or len(parts) == 1:
         return None
     with torch.no_grad():
-        rows = [objective.penalty_rows(part) for part in parts]
-    whole = torch.zeros(parts[0].rows, rows[0].shape[1], device=ranks.device)
-    for part, own in zip(parts, rows, strict=True):
-        whole[part.start : part.start + len(own)] = own
-    # The rows of other processes are zero here, so the sum over processes is exact.
-    return ranks.sum_(whole)
+        rows = torch.cat([objective.penalty_rows(part) for part in parts])
+    return rows_of_all_ranks(rows, parts[0])
 
 
 def micro_batches(batch: LocalBatch, count: int) -> list[LocalBatch]:

@@ -58,7 +58,7 @@ class FittedMixture:
 
 
 def mixture_folder(run: str | Path, n_components: int, covariance_type: str = "full", weights: str = "final") -> Path:
-    """RUN/mixtures/K-covariance, or RUN/mixtures/K-covariance-stage1 for the codes of the end of stage 1."""
+    """RUN/mixtures/K-covariance, or RUN/mixtures/K-covariance-WEIGHTS for codes of others than the final ones."""
     if weights not in WEIGHTS:
         raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
     name = f"{n_components}-{covariance_type}"

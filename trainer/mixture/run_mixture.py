@@ -125,7 +125,7 @@ class RunMixture:
     """A fitted mixture of a run."""
 
     folder: Path
-    """RUN/mixtures/K-COVARIANCE[-stage1]."""
+    """RUN/mixtures/K-COVARIANCE[-WEIGHTS]."""
     summary: dict[str, Any]
     """The content of its summary.json."""
     is_new: bool

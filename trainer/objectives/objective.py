@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
-from trainer.networks import SigmaVAE
+from trainer.networks import SigmaVAE, sum_over_ranks
 from trainer.objectives import gaussian
 
 
@@ -112,6 +112,14 @@ def beta_nll(x: Tensor, mean: Tensor, variance: Tensor, dataset_variance: Tensor
     return (nats * (variance.detach() / dataset_variance).pow(beta)).sum((1, 2, 3))
 
 
+def rows_of_all_ranks(own: Tensor, batch: LocalBatch) -> Tensor:
+    """(n, W) rows of the global batch on every process, without gradient. own: (b, W), the rows of `batch`."""
+    whole = own.new_zeros(batch.rows, own.shape[1])
+    whole[batch.start : batch.start + len(own)] = own.detach()
+    # The rows of other processes are zero here, so the sum over processes is exact.
+    return sum_over_ranks(whole)
+
+
 class Objective(nn.Module):
     """A model and what is minimised over it; the module that an engine replicates or shards."""
 
@@ -123,8 +131,8 @@ class Objective(nn.Module):
     def forward(self, batch: LocalBatch, kl_weight: float, whole: Tensor | None) -> Terms:
         """The terms of one local batch.
 
-        kl_weight: 0 to 1. whole: (n, W) rows of the global batch for the penalty, without gradient; None where the
-        method has none. The rows of `batch` in it are replaced by ones with gradient.
+        kl_weight: 0 to 1. whole: (n, W) rows of the global batch for the penalty, without gradient, where `batch` is
+        not all of this process's rows; None gathers them here. Those of `batch` are replaced by ones with gradient.
         """
         x = batch.images.float() / 255  # (b, C, H, W)
         mean, std = self.model.encode(x)
@@ -141,9 +149,10 @@ class Objective(nn.Module):
         else:
             loss = (kl_weight * kl - log_likelihood).sum()
         penalty = torch.zeros_like(loss)
-        if self.penalty is not None and whole is not None:
+        if self.penalty is not None:
             loss = self.penalty.loss(loss, square_error)
             own = self.penalty.rows(mean, std, z)
+            whole = rows_of_all_ranks(own, batch) if whole is None else whole
             rows = torch.cat([whole[: batch.start], own, whole[batch.start + len(own) :]])  # (n, W)
             penalty = batch.rows * self.penalty(rows, batch.prior)
         return Terms(loss + penalty, penalty, log_likelihood.sum(), kl.sum(), square_error)

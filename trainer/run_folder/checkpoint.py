@@ -20,6 +20,7 @@ from torch import Tensor
 
 from data_shards.io.atomic import sync_folder, write_bytes, write_json
 from data_shards.io.errors import InputError, machine_fault
+from trainer.run_folder.finite import first_not_finite
 
 _MODEL, _TRAINING, _STATE, _COMPLETE = "model.safetensors", "training.safetensors", "state.json", "COMPLETE"
 _FILES = {_MODEL, _TRAINING, _STATE, _COMPLETE}
@@ -43,6 +44,12 @@ class StageState:
     """Why the stage ended: "cap", "converged" or "collapsed"; empty while it runs."""
     check_due: bool = False
     """Whether the held-out ELBO is still to be measured here, because the run was stopped after the update."""
+    look_due: bool = False
+    """The same where the measurement cannot end the stage."""
+    best_elbo: float | None = None
+    """Largest held-out ELBO of the stage so far, in nats per image; None before its first measurement."""
+    best_images: int | None = None
+    """Images that the run had seen then; the checkpoint of that name holds the weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,10 +169,11 @@ def _free(folder: Path) -> Path:
 
 
 def _to_json(state: RunState) -> dict[str, Any]:
-    """The content of state.json; `check_due` is in it only where it is true."""
-    content = asdict(state)
-    if not state.stages.check_due:
-        del content["stages"]["check_due"]
+    """The content of state.json; what earlier versions did not know is in it only where it says something."""
+    content, nothing = asdict(state), asdict(StageState())
+    for name in ("check_due", "look_due", "best_elbo", "best_images"):
+        if content["stages"][name] == nothing[name]:
+            del content["stages"][name]
     return content
 
 
@@ -199,9 +207,11 @@ def read_training(folder: Path) -> dict[str, Tensor]:
 
 
 def read(folder: Path) -> Checkpoint:
-    """A whole checkpoint. Raises InputError, naming the file, where anything is damaged."""
-    state = read_state(folder)
-    return Checkpoint(model=read_model(folder), training=read_training(folder), state=state)
+    """A whole checkpoint. Raises InputError, naming the file, where anything is damaged or not finite."""
+    found = Checkpoint(model=read_model(folder), training=read_training(folder), state=read_state(folder))
+    if (name := first_not_finite(found.model) or first_not_finite(found.training)) is not None:
+        raise InputError(f"{folder}: {name} is not finite; remove this folder to use an earlier checkpoint")
+    return found
 
 
 def newest_undamaged(run: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
@@ -213,6 +223,21 @@ def newest_undamaged(run: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
         except InputError as error:
             damaged.append(str(error))
     return None, tuple(damaged)
+
+
+def best_of(folder: Path) -> Path | None:
+    """The checkpoint that `folder` names as the best of its stage up to then; None where there is none."""
+    try:
+        images = read_state(folder).stages.best_images
+    except InputError:
+        return None
+    return newest_of(folder.parent.parent, images) if images is not None else None
+
+
+def newest_of(run: Path, images: int) -> Path | None:
+    """The last complete checkpoint that was written after so many images of a run; None without one."""
+    here = [folder for folder in complete_checkpoints(run) if (place_of(folder) or (-1, 0))[0] == images]
+    return here[-1] if here else None
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> int:

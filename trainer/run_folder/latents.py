@@ -1,8 +1,8 @@
 """Latent codes of a run on disk: the posterior q(z|x) = N(mean, diag(std^2)) of every image of a split.
 
 RUN/latents/SPLIT/part-00000-of-00002.safetensors holds what one process encoded; codes of the weights at the end of
-stage 1 are in RUN/latents/SPLIT-stage1. A part is written as a whole or not at all, and a set of parts is read only if
-it is complete, so that a failed process cannot lead to a smaller data set.
+stage 1 are in RUN/latents/SPLIT-stage1, of the best weights in RUN/latents/SPLIT-best. A part is written as a whole or
+not at all, and a set of parts is read only if it is complete, so that a failed process leads to no smaller data set.
 """
 
 import json
@@ -23,7 +23,7 @@ from trainer.run_folder.checkpoint import fingerprint
 
 RECORD = "encoding.json"
 """What the parts of a folder were made from, written after the last of them by `python -m eval encode`."""
-WEIGHTS = ("final", "stage1")
+WEIGHTS = ("final", "stage1", "best")
 _PART = re.compile(r"part-(\d{5})-of-(\d{5})\.safetensors")
 
 
@@ -41,7 +41,7 @@ def digest(codes: Latents) -> str:
 
 
 def latents_folder(run: str | Path, split: str, *, weights: str = "final") -> Path:
-    """The folder of the codes of `split`. weights: "final" or "stage1". Raises InputError for another name."""
+    """The folder of the codes of `split`. weights: one of `WEIGHTS`. Raises InputError for another name."""
     if weights not in WEIGHTS:
         raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
     return Path(run) / "latents" / (split if weights == "final" else f"{split}-{weights}")

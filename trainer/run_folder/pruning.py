@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from trainer.run_folder.checkpoint import complete_checkpoints, is_ours, place_of, read_state
+from trainer.run_folder.checkpoint import best_of, complete_checkpoints, is_ours, place_of, read_state
 
 _UNFINISHED = re.compile(r"\.\d{12}(-\d+)?\.partial")
 
@@ -17,14 +17,17 @@ _UNFINISHED = re.compile(r"\.\d{12}(-\d+)?\.partial")
 def prune(run: Path, keep_last: int, newest: Path) -> None:
     """Removes the checkpoints before `newest` but for the last `keep_last`, it among them, and the ends of stages.
 
+    What one of these names as the best of its stage remains too: a run that goes on from any of them can end with it.
     Removes what is left of unfinished ones too. A checkpoint after `newest` is damaged, or training would have gone on
     from it; it stays until training has passed it.
     """
     place = place_of(newest)
     assert place is not None
     passed = [folder for folder in complete_checkpoints(run) if (place_of(folder) or place) <= place]
-    for folder in passed[:-keep_last]:
-        if not _ends_stage(folder) and is_ours(folder):
+    remaining = {folder for folder in passed if folder in passed[-keep_last:] or _ends_stage(folder)}
+    remaining |= {best for folder in remaining if (best := best_of(folder)) is not None}
+    for folder in passed:
+        if folder not in remaining and is_ours(folder):
             _remove(folder)
     kept = set(complete_checkpoints(run))
     for folder in (run / "checkpoints").iterdir():

@@ -17,12 +17,14 @@ from trainer.run_folder.changes import accepted_changes, record_changes
 from trainer.run_folder.checkpoint import (
     Checkpoint,
     RunState,
+    best_of,
     complete_checkpoints,
     newest_undamaged,
     read_model,
     read_state,
     read_training,
 )
+from trainer.run_folder.latents import WEIGHTS
 from trainer.trial_batch import require_trainable
 
 # Tensors of the weight average carry this prefix among a checkpoint's training tensors.
@@ -106,14 +108,27 @@ def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, 
 
 
 def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
-    """The checkpoint folder behind a name: "final" (the newest) or "stage1" (the end of stage 1)."""
+    """The checkpoint folder behind a name.
+
+    weights: "final" (the newest), "stage1" (the end of stage 1) or "best" (the largest held-out ELBO of the newest
+    stage). Raises InputError where there is no such checkpoint.
+    """
     folders = complete_checkpoints(Path(run))
     if not folders:
         raise InputError(f"{run} has no complete checkpoint; train it first with `python -m trainer`", parameter="run")
     if weights == "final":
         return folders[-1]
+    if weights == "best":
+        best = best_of(folders[-1])
+        if best is None or best not in folders:
+            raise InputError(
+                f"no checkpoint of {run} is known as its best: no held-out images were measured, or an earlier version "
+                "trained it; use final",
+                parameter="weights",
+            )
+        return best
     if weights != "stage1":
-        raise InputError(f"{weights!r} is unknown; use final or stage1", parameter="weights")
+        raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
     for folder in folders:
         stages = read_state(folder).stages
         if stages.stage == 1 and stages.ended:
@@ -154,7 +169,7 @@ def build_model(
 def load_model(run: str | Path, weights: str = "final", device: str = "cpu") -> SigmaVAE:
     """The model of a run, in evaluation mode, with averaged weights if the run averages them.
 
-    weights: "final" (the newest checkpoint) or "stage1" (the end of stage 1). Raises InputError if that is missing.
+    weights: "final", "stage1" or "best", see `checkpoint_of`. Raises InputError if that is missing.
     """
     folder = checkpoint_of(run, weights)
     config, state = load_config(run), read_state(folder)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from data_shards.stream.stream import ShardStream
+from trainer.config.methods import METHODS
 from trainer.config.sections import DataConfig
 from trainer.networks import Likelihood, Posterior, SigmaVAE
 from trainer.noise import global_noise
@@ -30,6 +31,25 @@ class HeldOut:
     elbo_at_closed_form: float
     """The ELBO with that one variance: comparable between stages and between updates of sigma."""
     active_dimensions: int
+    mean_image_variance: float
+    """Mean over pixels of the images' variance about their mean image, in squared pixel units; NaN for one image."""
+    elbo_of_mean_image: float
+    """The ELBO of their mean image with that one variance: what a model has that knows nothing of an image."""
+
+
+def compared(measured: HeldOut, objective: str) -> HeldOut:
+    """`measured` as weights are compared by it: without the KL term where the objective of this name has none."""
+    if METHODS[objective].has_kl:
+        return measured
+    return replace(
+        measured, elbo=measured.log_likelihood, elbo_at_closed_form=measured.elbo_at_closed_form + measured.kl
+    )
+
+
+def unsound_number(measured: HeldOut) -> str | None:
+    """The name of a number that is not finite though training needs it; None where all are."""
+    needed = ("elbo", "log_likelihood", "kl", "closed_form_sigma2")
+    return next((name for name in needed if not math.isfinite(getattr(measured, name))), None)
 
 
 @torch.no_grad()
@@ -41,9 +61,9 @@ def held_out(
     The images and their noise are the same at every call and on any number of processes. between_batches: called on
     every process after each batch; what it raises ends the pass.
     """
-    width = model.latent_dim
-    # images, log-likelihood, KL, square error; then sums of the means and of their squares
-    sums = torch.zeros(4 + 2 * width, dtype=torch.float64, device=ranks.device)
+    width, d = model.latent_dim, model.pixels
+    # images, log-likelihood, KL, square error, squares of pixels; then sums of the means, of their squares, of pixels
+    sums = torch.zeros(5 + 2 * width + d, dtype=torch.float64, device=ranks.device)
     for x, (mean, std), output in _reconstructions(
         model, data, data.valid_split, images=data.valid_images, purpose="held out", seed=seed, ranks=ranks
     ):
@@ -52,24 +72,35 @@ def held_out(
             gaussian.log_likelihood(x, output.mean, output.variance),
             gaussian.kl_to_prior(mean, std),
             (x - output.mean).square(),
+            x.double().square(),
         )
         sums[0] += len(x)
-        sums[1:4] += torch.stack([value.double().sum() for value in values])
-        sums[4:] += torch.cat([mean.double().sum(0), mean.double().square().sum(0)])
-    count, log_likelihood, kl, square_error, *moments = ranks.sum_(sums).tolist()
+        sums[1:5] += torch.stack([value.double().sum() for value in values])
+        sums[5:] += torch.cat([mean.double().sum(0), mean.double().square().sum(0), x.double().sum(0).flatten()])
+    sums = ranks.sum_(sums).cpu()
+    count, log_likelihood, kl, square_error, squares = sums[:5].tolist()
     if count == 0:
         raise ValueError(f"split {data.valid_split!r} has no images")
-    first, second = (torch.tensor(moments, dtype=torch.float64) / count).chunk(2)
-    sigma2 = square_error / count / model.pixels
-    at_closed_form = gaussian.variance_floor_cap(model.pixels, sigma2) - 0.5 * model.pixels if sigma2 > 0 else math.inf
+    first, second, mean_image = (sums[5:] / count).split([width, width, d])
+    sigma2 = square_error / count / d
+    spread = max(0.0, squares / count - mean_image.square().sum().item()) / d
+    # As for a sample: the mean image is of the same few images.
+    mean_image_variance = spread * count / (count - 1) if count > 1 else math.nan
     return HeldOut(
         elbo=(log_likelihood - kl) / count,
         log_likelihood=log_likelihood / count,
         kl=kl / count,
         closed_form_sigma2=sigma2,
-        elbo_at_closed_form=at_closed_form - kl / count,
+        elbo_at_closed_form=_at_closed_form(d, sigma2) - kl / count,
         active_dimensions=int((second - first.square() > ACTIVE_VARIANCE).sum()),
+        mean_image_variance=mean_image_variance,
+        elbo_of_mean_image=_at_closed_form(d, mean_image_variance),
     )
+
+
+def _at_closed_form(d: int, variance: float) -> float:
+    """log p(x|z) in nats per image of d pixels whose mean square error equals the one variance."""
+    return gaussian.variance_floor_cap(d, variance) - 0.5 * d if variance != 0 else math.inf
 
 
 # Equation 9 over the whole training split, with one posterior sample per image.

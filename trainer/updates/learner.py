@@ -3,6 +3,7 @@
 First the parts of an update beside Adam's step: schedules, sigma^2 without gradients (decision D5), averaged weights.
 """
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -26,9 +27,14 @@ from trainer.updates.evaluation import HeldOut, exact_variance, held_out
 from trainer.updates.pictures import Pictures
 from trainer.updates.stages import Stages
 
+# Images that `auto` looks back over; the part of all batches so far that any mean of sigma^2 looks back over at most.
+_SMOOTHING_IMAGES, _NEWEST_PART = 1000, 8
 
-def learning_rate(config: Config, *, stage: int, stage_images: int, stage_cap: int, images: int) -> float:
-    """Adam's learning rate for an update.
+
+def learning_rate(
+    config: Config, *, stage: int, stage_images: int, stage_cap: int, images: int, batch_images: int
+) -> float:
+    """Adam's learning rate for an update on `batch_images` images.
 
     stage: 1 or 2. stage_images: images seen in the stage before the update; stage_cap: the most it may see. images:
     images seen in the run after the update.
@@ -40,6 +46,10 @@ def learning_rate(config: Config, *, stage: int, stage_images: int, stage_cap: i
         rate *= optimiser.final_fraction + (1 - optimiser.final_fraction) * cosine
     if images < optimiser.warmup_images:
         rate *= images / optimiser.warmup_images
+    # The variance head is new at the switch, and Adam's first updates have full size whatever the gradients are.
+    warmup = min(optimiser.switch_warmup_images, stage_cap / 4)
+    if stage == 2 and stage_images < warmup:
+        rate *= (stage_images + batch_images) / (warmup + batch_images)
     return rate
 
 
@@ -49,14 +59,20 @@ def kl_weight(config: Config, images: int) -> float:
     return min(1.0, images / warmup) if warmup else 1.0
 
 
+def smoothing_images(config: VarianceConfig, train_images: int) -> float:
+    """Images that the running mean of `closed_form` looks back over. train_images: images of an epoch."""
+    # An epoch has equation 9 itself, and a longer mean would only be of older weights.
+    return min(_SMOOTHING_IMAGES, train_images) if config.smoothing_images == "auto" else config.smoothing_images
+
+
 class VarianceUpdate:
     """Sets log sigma^2 after each update, by `closed_form` or `epoch`.
 
     All values stay on the device, so no update waits for the host.
     """
 
-    def __init__(self, config: VarianceConfig, device: torch.device) -> None:
-        self.config = config
+    def __init__(self, config: VarianceConfig, device: torch.device, train_images: int) -> None:
+        self.config, self.smoothing_images = config, smoothing_images(config, train_images)
         # updates so far; square error and images of the running epoch
         self.state = torch.zeros(3, dtype=torch.float64, device=device)
 
@@ -69,8 +85,9 @@ class VarianceUpdate:
         counted = finite.double()
         self.state += torch.stack([counted, taken, counted * images])
         if self.config.update == "closed_form":
-            # At first the mean of all batches, later a running mean in which the newest has the weight `smoothing`.
-            weight = torch.clamp_min(1 / self.state[0].clamp_min(1), self.config.smoothing)
+            # At first a mean over the newest eighth of all batches, for errors fall fastest then; later a running mean
+            # over `smoothing_images`, whatever the size of a batch is.
+            weight = (_NEWEST_PART / self.state[0].clamp_min(1)).clamp(min(1.0, images / self.smoothing_images), 1.0)
             newest = closed_form_variance(square_error, images * model.pixels)
             mixed = model.log_variance.double().exp().lerp(newest, weight).log().float()
             model.log_variance.data.copy_(torch.where(finite, mixed, model.log_variance.data))
@@ -84,24 +101,18 @@ class VarianceUpdate:
 
 
 class WeightAverage:
-    """Averages all parameters and buffers with a half-life in images."""
+    """A model whose parameters and buffers are averages of those of `model`, with a half-life in images."""
 
     def __init__(self, model: SigmaVAE, half_life_images: int) -> None:
         self.half_life = half_life_images
-        self.average: dict[str, Tensor] = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
     def update(self, model: SigmaVAE, images: int) -> None:
         """Moves the average toward the weights after an update on `images` images."""
-        weight = 1 - 0.5 ** (images / self.half_life)
+        weight, average = 1 - 0.5 ** (images / self.half_life), self.model.state_dict()
         for name, value in model.state_dict().items():
-            self.average[name].lerp_(value, weight)
-
-    def enter_stage2(self, model: SigmaVAE) -> None:
-        """Adds the variance head with its initial weights."""
-        for name, value in model.state_dict().items():
-            if name == "variance_floor" or name not in self.average:
-                self.average[name] = value.detach().clone()
+            average[name].lerp_(value, weight)
 
 
 _VARIANCE = "variance/state"
@@ -117,6 +128,7 @@ class Learner:
         self,
         config: Config,
         image_shape: tuple[int, int, int],
+        train_images: int,
         ranks: Ranks,
         saved: Checkpoint | None = None,
         between_batches: Callable[[], None] = lambda: None,
@@ -127,18 +139,23 @@ class Learner:
         self.learning_rate = 0.0
         """Of the last update."""
         self.learns_variance = METHODS[config.objective.name].learns_variance
-        self.variance = VarianceUpdate(config.variance, ranks.device)
+        self.variance = VarianceUpdate(config.variance, ranks.device, train_images)
         self.average = WeightAverage(self.model, config.optimiser.ema_images) if config.optimiser.ema_images else None
         if saved is not None:
             self.variance.state.copy_(saved.training[_VARIANCE])
             if self.average is not None:
-                self.average.average = {k: v.to(ranks.device) for k, v in averaged(saved.training).items()}
+                self.average.model.load_state_dict(averaged(saved.training))
             self.engine.load_optimiser_state(saved.training)
 
     @property
     def model(self) -> SigmaVAE:
         """The current model; an engine may replace it at the switch to stage 2."""
         return self.engine.objective.model
+
+    @property
+    def evaluated(self) -> SigmaVAE:
+        """The model that held-out images and all later measurements see: of averaged weights where they are kept."""
+        return self.model if self.average is None else self.average.model
 
     def update(self, batch: Batch, stages: Stages, *, stop: bool) -> StepResult:
         """One update on a global batch; `stages` does not count its images yet. stop: whether to signal a stop."""
@@ -149,6 +166,7 @@ class Learner:
             stage_images=state.images,
             stage_cap=stages.cap,
             images=batch.start + batch.count,
+            batch_images=batch.count,
         )
         result = self.engine.step(
             self._local(batch),
@@ -179,35 +197,57 @@ class Learner:
         )
 
     def held_out(self) -> HeldOut:
-        """Evaluates the current weights on held-out images."""
-        return held_out(self.model, self.config.data, self.config.seed, self.ranks, self.between_batches)
+        """Evaluates the weights, averaged where averages are kept, on held-out images."""
+        return held_out(self.evaluated, self.config.data, self.config.seed, self.ranks, self.between_batches)
 
     def pictures(self) -> dict[str, Tensor]:
         """Grids for people to look at; see `Pictures.draw`."""
-        return self._pictures.draw(self.model, self.ranks.device)
+        return self._pictures.draw(self.evaluated, self.ranks.device)
 
-    def fix_variance(self) -> None:
-        """The end of stage 1: sets sigma_dataset^2 to equation 9 over the training split, where it is learnt."""
-        if self.learns_variance:
+    def end_stage(self, stage: int, best: Checkpoint | None) -> None:
+        """Ends a stage with one set of weights for all that follows, and stage 1 with their sigma_dataset^2.
+
+        best: the checkpoint whose weights and moments replace the current ones; None keeps these. Where averages are
+        kept, the weights become their averages.
+        """
+        if best is not None:
+            self._take(self._whole(best))
+            self.engine.load_optimiser_state(best.training)
+        elif self.average is not None:
+            self._take(self.average.model.state_dict())
+        if stage == 1 and self.learns_variance:
             exact = exact_variance(self.model, self.config.data, self.config.seed, self.ranks, self.between_batches)
-            self.model.freeze_variance(max(exact, self.config.variance.min_variance))
-            if self.average is not None:
-                self.average.average["log_variance"].copy_(self.model.log_variance)
+            for model in {self.model, self.evaluated}:
+                model.freeze_variance(max(exact, self.config.variance.min_variance))
+
+    def _take(self, weights: dict[str, Tensor]) -> None:
+        self.engine.load_weights(weights)
+        if self.average is not None:
+            self.average.model.load_state_dict(weights)
+
+    def _whole(self, best: Checkpoint) -> dict[str, Tensor]:
+        """The evaluated weights of a checkpoint of this stage, or of the end of stage 1, at which stage 2 began."""
+        model = build_model(self.config, self.model.image_shape, per_pixel=best.state.per_pixel)
+        model.load_state_dict(averaged(best.training) or best.model)
+        if self.model.per_pixel and not model.per_pixel:
+            model.add_variance_head(self.model.variance_floor.item())
+        return model.state_dict()
 
     def enter_stage2(self) -> float:
         """The switch of Algorithm 1: adds the variance head. Returns the floor of the per-pixel variance."""
         chosen = self.config.variance.floor
         floor = 0.5 * self.model.dataset_variance if isinstance(chosen, str) else chosen
         self.engine.enter_stage2(floor)
-        if self.average is not None:
-            self.average.enter_stage2(self.model)
+        if self.average is not None:  # stage 1 ended with weights that equal their averages
+            self.average = WeightAverage(self.model, self.config.optimiser.ema_images)
         return floor
 
     def training_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint holds beside the weights; the next update may change it."""
         tensors = {**self.engine.optimiser_state(), _VARIANCE: self.variance.state}
         if self.average is not None:
-            tensors |= {AVERAGE_PREFIX + name: value for name, value in self.average.average.items()}
+            average = self.average.model.state_dict()
+            tensors |= {AVERAGE_PREFIX + name: value for name, value in average.items()}
         return tensors
 
 

@@ -4,6 +4,7 @@ Sums of the results of updates stay on the device and are read at intervals, so 
 """
 
 import contextlib
+import math
 import resource
 import socket
 import sys
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
@@ -19,15 +20,17 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from data_shards.io.errors import InputError
 from data_shards.stream.stream import Batch
 from trainer.config.config import Config, flattened
+from trainer.config.methods import METHODS
 from trainer.engines.engine import StepResult
 from trainer.objectives.gaussian import variance_floor_cap
 from trainer.peers.code_version import versions
 from trainer.process_group import Ranks
-from trainer.run_folder.checkpoint import RunState
+from trainer.run_folder.checkpoint import RunState, complete_checkpoints
 from trainer.run_folder.log import Listener, RunLog
 from trainer.run_folder.restore import OpenedRun
 from trainer.run_folder.trackers.tracker import TrackedRun, open_tracker
-from trainer.updates.evaluation import HeldOut
+from trainer.updates import advice
+from trainer.updates.evaluation import HeldOut, compared
 from trainer.updates.learner import Learner
 from trainer.updates.stages import Stages
 
@@ -200,7 +203,7 @@ class Reporter:
     def __init__(
         self, config: Config, ranks: Ranks, stages: Stages, opened: OpenedRun, listener: Listener | None = None
     ) -> None:
-        self.config, self.stages = config, stages
+        self.config, self.stages, self.pixels = config, stages, math.prod(opened.manifest.image_shape)
         self.bad_steps = opened.state.bad_steps if opened.state else 0
         self.substituted = opened.state.substituted if opened.state else 0
         self.log = RunLog(
@@ -211,6 +214,10 @@ class Reporter:
             listener=listener,
             again=_written_again(opened.state),
         )
+        # Held-out and training ELBO of the last measurements, in nats per image.
+        self._last: HeldOut | None = None
+        self._train_elbo: float | None = None
+        self._warned_in_stage = 0
         if ranks.is_main:
             tracked = TrackedRun(
                 folder=config.folder, name=config.name, settings=flattened(config), images=stages.images
@@ -224,6 +231,7 @@ class Reporter:
             self._event("configuration", stage=stages.state.stage, changes=list(opened.changes))
         for message in opened.damaged:
             self._event("checkpoint_damaged", message=message)
+            self._say(message)
         self._event(
             "resume" if opened.state else "start",
             stage=stages.state.stage,
@@ -242,16 +250,31 @@ class Reporter:
     def _event(self, kind: str, **facts: Any) -> None:
         self.log.event(kind, self.stages.images, epoch=self.stages.images / self.stages.train_images, **facts)
 
+    def _say(self, message: str) -> None:
+        """A line on the terminal, above the bar, from one process."""
+        if self.log.main:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+
+    def warn(self, message: str) -> None:
+        """A warning, in the log and on the terminal."""
+        self._event("warning", message=message)
+        self._say(message)
+
     def updates(self, reading: Reading) -> None:
         """The updates of an interval. Raises InputError where more of them failed than the configuration allows."""
         stage = self.stages.state.stage
         self.bad_steps = reading.bad_in_a_row + (self.bad_steps if reading.good_steps == 0 else 0)
         for start, count in reading.bad_batches:
             self._event("bad_step", stage=stage, batch_start=start, batch_images=count)
+            self._say(f"the update on images {start:,} to {start + count - 1:,} was skipped: not finite")
         if reading.substituted:
             self.substituted += reading.substituted
             self._event("substituted", stage=stage, now=reading.substituted, total=self.substituted)
+            self._say(f"{reading.substituted} images could not be read and were replaced, {self.substituted} so far")
         facts = reading.facts()
+        if reading.good_steps:
+            has_kl = METHODS[self.config.objective.name].has_kl
+            self._train_elbo = facts["elbo" if has_kl else "log_likelihood"]
         self._event("train", stage=stage, **facts)
         self._estimate(reading)
         self._show_progress()
@@ -289,24 +312,48 @@ class Reporter:
                 parameter="data.substitutes",
             )
         if self.bad_steps >= self.config.checkpoint.bad_steps:
-            self._event("stopped", stage=self.stages.state.stage, reason="not finite", in_a_row=self.bad_steps)
-            raise InputError(
-                f"loss or gradient was not finite in {self.bad_steps} updates in a row (the last at image {images}); "
-                "the last checkpoint is intact; lower the learning rate, set optimiser.max_grad_norm, or warm up",
-                parameter="optimiser.learning_rate",
+            self._stopped(
+                f"loss or gradient was not finite in {self.bad_steps} updates in a row (the last at image {images})"
             )
 
-    def check(self, measured: HeldOut) -> None:
-        """A check of the held-out ELBO."""
-        state = self.stages.state
-        self._event("valid", stage=state.stage, smoothed_elbo=state.smoothed, **vars(measured))
+    def not_finite(self, name: str) -> NoReturn:
+        """Ends the run because of a number that is not finite. name: which one. Raises InputError."""
+        self._stopped(f"{name} is not finite at image {self.stages.images}, so no checkpoint was written there")
 
     def pictures(self, pictures: dict[str, torch.Tensor]) -> None:
         """Pictures of a check, uint8 of shape (C, H, W), for the programs of log.to."""
         self.log.pictures(pictures, self.stages.images)
 
-    def stage_end(self, measured: HeldOut, sigma2: float) -> None:
-        """The end of a stage with its reason, and a warning where the result may be poor."""
+    def _stopped(self, what: str) -> NoReturn:
+        self._event("stopped", stage=self.stages.state.stage, reason="not finite", in_a_row=self.bad_steps)
+        sound = complete_checkpoints(self.config.folder)
+        where = f"the last sound checkpoint is {sound[-1]}" if sound else "there is no earlier checkpoint"
+        raise InputError(f"{what}; {where}; {advice.SLOWER}", parameter="optimiser.learning_rate")
+
+    def look(self, measured: HeldOut) -> None:
+        """A measurement of held-out images, with a warning once a stage where their ELBO has fallen far."""
+        state, self._last = self.stages.state, compared(measured, self.config.objective.name)
+        self._event("valid", stage=state.stage, smoothed_elbo=state.smoothed, **vars(measured))
+        if state.best_elbo is None or state.best_images is None or self._warned_in_stage == state.stage or state.ended:
+            return
+        message = advice.fallen(
+            best=state.best_elbo,
+            best_images=state.best_images,
+            now=self._last.elbo,
+            train=self._train_elbo,
+            images=self.stages.images,
+            pixels=self.pixels,
+        )
+        if message is not None:
+            self._warned_in_stage = state.stage
+            self.warn(message)
+
+    def stage_end(self, measured: HeldOut, sigma2: float, *, restored: bool) -> None:
+        """The end of a stage with its reason, and what may be wrong with it.
+
+        measured: of the weights that it ends with; restored: whether these are the best, and not the last. Raises
+        InputError where they are worth nothing.
+        """
         state = self.stages.state
         self._event(
             "stage_end",
@@ -314,20 +361,30 @@ class Reporter:
             reason=state.ended,
             stage_images=state.images,
             sigma2=sigma2,
+            weights_of_images=state.best_images if restored else self.stages.images,
             **vars(measured),
         )
-        if state.ended == "collapsed":
-            self._event(
-                "warning",
-                message="sigma^2 fell to its smallest value: the data may be constant or memorised; "
-                "raise variance.min_variance, lower stage1.max_epochs or use a smaller model",
-            )
-        elif state.ended == "cap" and state.without_gain == 0 and self.stages.config.eps > 0:
-            self._event(
-                "warning",
-                message=f"stage {state.stage} ended at its cap while the ELBO was still rising; "
-                f"raise stage{state.stage}.max_epochs for a better model",
-            )
+        kept = compared(measured, self.config.objective.name)
+        last = self._last or kept
+        end = advice.StageEnd(
+            stage=state.stage,
+            reason=state.ended,
+            rising=state.without_gain == 0 and self.stages.config.eps > 0,
+            last=last,
+            kept=kept,
+            best_elbo=last.elbo if state.best_elbo is None else state.best_elbo,
+            best_images=self.stages.images if state.best_images is None else state.best_images,
+            images=self.stages.images,
+            restored=restored,
+            train_elbo=self._train_elbo,
+            train_images=self.stages.train_images,
+            pixels=self.pixels,
+        )
+        if advice.is_lost(kept, self.pixels):
+            self._event("stopped", stage=state.stage, reason="diverged")
+            raise InputError(advice.lost(end, self.config.optimiser.learning_rate), parameter="optimiser.learning_rate")
+        for message in advice.at_stage_end(end):
+            self.warn(message)
 
     def stage2_start(self, measured: HeldOut, floor: float) -> None:
         """The start of stage 2, with the floor of the per-pixel variance."""
@@ -342,6 +399,17 @@ def _written_again(state: RunState | None) -> tuple[str, ...]:
     """The kinds of events that a run writes at the place of the checkpoint from which it goes on."""
     if state is None:
         return ()
-    if state.stages.check_due:
+    if state.stages.check_due or state.stages.look_due:
         return ("valid", "stage_end", "warning")
     return ("stage_start",) if state.stages.ended else ()
+
+
+def completed(config: Config, stages: Stages) -> str:
+    """The last line of a run that has ended: what it reached, where everything is, and what comes next."""
+    state, folder = stages.state, config.folder
+    elbo = "" if state.best_elbo is None else f", held-out ELBO {state.best_elbo:,.1f} nats per image"
+    return (
+        f"{folder} is complete: {stages.images:,} images, {state.ended}{elbo}; the weights are in "
+        f"{complete_checkpoints(folder)[-1]}, the log in {folder / 'metrics.jsonl'}; "
+        f"next: python -m eval report --run {folder}"
+    )

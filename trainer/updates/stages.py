@@ -1,9 +1,10 @@
-"""The two stages of Algorithm 1 as a small state machine (decisions D1 and D2).
+"""The two stages of Algorithm 1 as a small state machine (decisions D1 and D2), and where each was best.
 
 A stage ends when its epochs are used up, or when the relative gain of the smoothed held-out ELBO has stayed below eps
 for `patience` checks in a row. Epochs are counted within the stage.
 """
 
+import math
 from dataclasses import replace
 
 from trainer.config.sections import StageConfig
@@ -11,16 +12,27 @@ from trainer.run_folder.checkpoint import RunState, StageState
 
 # Below one nat an ELBO has no scale of its own, and it crosses zero on the way up.
 _SMALLEST_SCALE = 1.0
+# Between checks held-out images are measured too, so that a small data set's best weights are not missed: each time
+# the stage has seen a quarter more images, but only after four images for each that is measured, which costs a twelfth
+# of the updates at most.
+_GROWTH, _IMAGES_PER_HELD_OUT = 1.25, 4
 
 
 class Stages:
     """Where a run stands in its stages, and when a stage ends.
 
-    configs: the configuration of each stage. train_images: images of an epoch. saved: the state to resume from.
+    configs: the configuration of each stage. train_images: images of an epoch. held_out_images: images of one
+    measurement. saved: the state to resume from.
     """
 
-    def __init__(self, configs: tuple[StageConfig, ...], train_images: int, saved: RunState | None = None) -> None:
-        self.configs, self.train_images = configs, train_images
+    def __init__(
+        self,
+        configs: tuple[StageConfig, ...],
+        train_images: int,
+        held_out_images: int,
+        saved: RunState | None = None,
+    ) -> None:
+        self.configs, self.train_images, self.held_out_images = configs, train_images, held_out_images
         self.state = saved.stages if saved is not None else StageState()
         self.images = saved.images if saved is not None else 0
         if self.is_last and self.state.ended == "cap" and self.state.images < self.cap:
@@ -53,14 +65,34 @@ class Stages:
         return self.is_last and bool(self.state.ended)
 
     def advance(self, images: int) -> bool:
-        """Counts the images of an update. Returns True where the held-out ELBO must be checked now."""
+        """Counts the images of an update. Returns whether held-out images must be measured now.
+
+        The state's `check_due` says whether that may end the stage.
+        """
         before = self.state.images
         self.images += images
         self.state = replace(self.state, images=before + images)
         every = self.config.check_images
-        due = self.state.images // every > before // every or self.state.images >= self.cap
-        self.state = replace(self.state, check_due=due)
-        return due
+        check = self.state.images // every > before // every or self.state.images >= self.cap
+        look = check or self._looks(self.state.images) > self._looks(before)
+        self.state = replace(self.state, check_due=check, look_due=look)
+        return look
+
+    def _looks(self, images: int) -> int:
+        """Measurements beside the checks that are due up to so many images of a stage."""
+        apart = _IMAGES_PER_HELD_OUT * self.held_out_images
+        linear = math.ceil(1 / (_GROWTH - 1))
+        if images < linear * apart:
+            return images // apart
+        return linear + int(math.log(images / (linear * apart)) / math.log(_GROWTH))
+
+    def look(self, elbo: float) -> bool:
+        """Notes a held-out ELBO in nats per image. Returns whether it is the largest of the stage so far."""
+        self.state, best = replace(self.state, look_due=False), self.state.best_elbo
+        if not math.isfinite(elbo) or (best is not None and elbo <= best):
+            return False
+        self.state = replace(self.state, best_elbo=elbo, best_images=self.images)
+        return True
 
     def check(self, elbo: float, *, collapsed: bool = False) -> None:
         """Updates the smoothed ELBO by a held-out one, nats per image, and ends the stage if its condition is met.
@@ -81,6 +113,11 @@ class Stages:
         elif without_gain >= config.patience:
             ended = "converged"
         self.state = replace(state, smoothed=smoothed, without_gain=without_gain, ended=ended, check_due=False)
+
+    def keep(self, elbo: float, *, restored: bool) -> None:
+        """Notes the held-out ELBO with which the stage has ended. restored: whether its weights are the best now."""
+        if restored or self.state.best_images == self.images:
+            self.state = replace(self.state, best_elbo=elbo, best_images=self.images)
 
     def enter_next(self) -> None:
         """Begins the next stage, whose counters start at zero."""

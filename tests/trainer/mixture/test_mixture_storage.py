@@ -91,5 +91,5 @@ def test_missing_doubled_and_damaged_codes_are_refused_with_the_command_that_mak
 
 
 def test_an_unknown_name_of_weights_is_refused(tmp_path):
-    with pytest.raises(InputError, match="weights: 'best' is unknown; use one of final, stage1"):
-        latents.read(tmp_path, "train", weights="best")
+    with pytest.raises(InputError, match="weights: 'newest' is unknown; use one of final, stage1, best"):
+        latents.read(tmp_path, "train", weights="newest")

@@ -13,6 +13,7 @@ from trainer.run_folder.checkpoint import (
     StageState,
     complete_checkpoints,
     fingerprint,
+    newest_undamaged,
     read,
     write,
 )
@@ -44,15 +45,15 @@ STATE = """{
 }"""
 
 
-def checkpoint(images: int, ended: str = "") -> Checkpoint:
-    stages = StageState(images=images, ended=ended)
+def checkpoint(images: int, ended: str = "", best: int | None = None) -> Checkpoint:
+    stages = StageState(images=images, ended=ended, best_elbo=None if best is None else 1.0, best_images=best)
     state = RunState.from_json(json.loads(STATE) | {"images": images, "stages": vars(stages)})
     return Checkpoint(model={"w": torch.arange(3.0)}, training={"m": torch.ones(2)}, state=state)
 
 
-def save(run, *args) -> None:
-    with CheckpointSaver(run, single(), keep_last=1, may_write=lambda: None) as saver:
-        saver.save(checkpoint(*args))
+def save(run, *args, keep_last: int = 1, **fields) -> None:
+    with CheckpointSaver(run, single(), keep_last=keep_last, may_write=lambda: None) as saver:
+        saver.save(checkpoint(*args, **fields))
 
 
 def test_state_json_has_the_bytes_of_earlier_versions(tmp_path):
@@ -73,6 +74,24 @@ def test_the_newest_checkpoint_and_the_end_of_a_stage_are_kept(tmp_path):
     for images, ended in ((300, ""), (600, "cap"), (900, ""), (1200, "")):
         save(tmp_path, images, ended)
     assert [int(folder.name) for folder in complete_checkpoints(tmp_path)] == [600, 1200]
+
+
+def test_the_best_of_every_kept_checkpoint_is_kept(tmp_path):
+    for images, best in ((300, 300), (600, 600), (900, 600), (1200, 600), (1500, 1500), (1800, 1500)):
+        save(tmp_path, images, best=best, keep_last=2)
+    assert [int(folder.name) for folder in complete_checkpoints(tmp_path)] == [1500, 1800]
+    save(tmp_path, 2100, best=1500, keep_last=2)
+    assert [int(folder.name) for folder in complete_checkpoints(tmp_path)] == [1500, 1800, 2100]
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_counts_as_damaged(tmp_path):
+    save(tmp_path, 300)
+    bad = checkpoint(600)
+    write(tmp_path, Checkpoint(model={"w": torch.tensor([1.0, float("nan")])}, training={}, state=bad.state))
+    found, damaged = newest_undamaged(tmp_path)
+    assert found is not None
+    assert found.state.images == 300
+    assert "w is not finite" in damaged[0]
 
 
 def test_a_changed_byte_is_found(tmp_path):

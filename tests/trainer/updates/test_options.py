@@ -2,9 +2,13 @@
 
 import pytest
 import torch
-from support.training import events, train, weights
+from support.training import events, train
 
-from trainer.run_folder.restore import load_model
+from trainer.config.config import load_config
+from trainer.process_group import single
+from trainer.run_folder.checkpoint import complete_checkpoints, read
+from trainer.run_folder.restore import averaged, build_model
+from trainer.updates.evaluation import exact_variance, held_out
 
 
 @pytest.mark.parametrize(
@@ -25,7 +29,22 @@ def test_every_option_trains_both_stages(digits_shards, tmp_path, fields):
     assert second["elbo"] > first["elbo"]
 
 
-def test_a_run_with_averaged_weights_is_evaluated_with_them(digits_shards, tmp_path):
-    run = train(digits_shards, tmp_path, "averaged", optimiser__ema_images=300)
-    plain, evaluated = weights(run), load_model(run).state_dict()
-    assert any(not torch.equal(plain[name], evaluated[name]) for name in plain)
+def test_with_averaged_weights_a_stage_is_measured_and_ended_with_the_averages(digits_shards, tmp_path):
+    fields = {"optimiser__ema_images": 300, "checkpoint__keep_last": 100}
+    run = train(digits_shards, tmp_path, "averaged", **fields)
+    measured = {event["images"]: event["elbo"] for event in events(run, "valid")}
+    config = load_config(run)
+    for folder in complete_checkpoints(run):
+        saved = read(folder)
+        model = build_model(config, saved.state.image_shape, per_pixel=saved.state.per_pixel)
+        model.load_state_dict(averaged(saved.training))
+        if saved.state.stages.ended:
+            assert all(torch.equal(value, saved.model[name]) for name, value in model.state_dict().items())
+            exact = exact_variance(model, config.data, config.seed, single())
+            if saved.state.stages.stage == 1:
+                assert model.dataset_variance == pytest.approx(exact, rel=1e-6)
+                assert events(run, "stage_start")[0]["floor"] == pytest.approx(0.5 * exact, rel=1e-6)
+        elif saved.state.images in measured:
+            found = held_out(model, config.data, config.seed, single()).elbo
+            assert found == pytest.approx(measured[saved.state.images], rel=1e-6)
+            assert any(not torch.equal(value, saved.model[name]) for name, value in model.state_dict().items())

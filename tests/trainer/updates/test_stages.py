@@ -1,5 +1,7 @@
 """When a stage ends (decisions D1 and D2)."""
 
+import itertools
+
 from trainer.config.sections import StageConfig
 from trainer.run_folder.checkpoint import StageState
 from trainer.updates.stages import Stages
@@ -7,7 +9,7 @@ from trainer.updates.stages import Stages
 
 def stages(**fields) -> Stages:
     config = StageConfig(**{"max_epochs": 4, "eps": 0.01, "patience": 2, "check_images": 50, "smoothing": 1.0} | fields)
-    return Stages((config, config), train_images=100)
+    return Stages((config, config), train_images=100, held_out_images=100)
 
 
 def test_a_stage_ends_at_its_cap_of_epochs():
@@ -65,6 +67,31 @@ def test_counters_start_at_zero_in_stage_2():
 def test_a_check_is_due_when_its_multiple_of_images_is_crossed():
     machine = stages()
     assert [machine.advance(30) for _ in range(4)] == [False, True, False, True]
+
+
+def test_held_out_images_are_measured_after_every_quarter_more_images():
+    machine = stages(max_epochs=100, check_images=10**6)
+    machine.held_out_images = 10
+    looks = [machine.state.images for _ in range(1000) if machine.advance(10)]
+    assert looks[:7] == [40, 80, 120, 160, 200, 250, 320]
+    assert all(later <= 1.25 * before + 10 for before, later in itertools.pairwise(looks[3:]))
+    assert looks[-1] == machine.cap
+
+
+def test_measurements_need_four_images_of_updates_for_each_held_out_image():
+    machine = stages(max_epochs=40, check_images=10**6)
+    machine.held_out_images = 500
+    assert [machine.state.images for _ in range(80) if machine.advance(50)] == [2000, 4000]
+
+
+def test_the_best_of_a_stage_is_its_largest_finite_elbo():
+    machine = stages()
+    found = []
+    for elbo in (-20.0, 5.0, float("nan"), float("inf"), 4.0):
+        machine.advance(50)
+        found.append(machine.look(elbo))
+    assert found == [True, True, False, False, False]
+    assert (machine.state.best_elbo, machine.state.best_images) == (5.0, 100)
 
 
 def test_a_variance_below_its_minimum_ends_the_stage_as_collapsed():

@@ -12,7 +12,7 @@ from trainer.networks import SigmaVAE
 from trainer.process_group import single
 from trainer.run_folder.restore import load_model
 from trainer.updates.evaluation import exact_variance
-from trainer.updates.learner import VarianceUpdate
+from trainer.updates.learner import VarianceUpdate, smoothing_images
 
 
 @pytest.fixture(scope="module", params=["adam", "closed_form", "epoch"])
@@ -59,26 +59,56 @@ def test_the_variance_of_the_data_set_is_frozen_in_stage_2(run):
     assert load_model(run).dataset_variance == load_model(run, "stage1").dataset_variance
 
 
-def test_closed_form_is_the_mean_of_the_first_batches_then_a_running_mean():
+def test_closed_form_is_a_mean_of_the_newest_eighth_of_the_batches_then_a_running_mean():
     model = SigmaVAE((1, 8, 8), ModelConfig(encoder_channels=(4,), decoder_channels=(4,), hidden=0, latent_dim=2))
-    update = VarianceUpdate(VarianceConfig(initial=7.0, smoothing=0.25), torch.device("cpu"))
-    newest = np.random.default_rng(0).uniform(0.01, 0.5, 12)  # equation 9 on each batch of 10 images
+    update = VarianceUpdate(VarianceConfig(initial=7.0, smoothing_images=40), torch.device("cpu"), 1000)
+    newest = np.random.default_rng(0).uniform(0.01, 0.5, 60)  # equation 9 on each batch of 10 images
     found = []
     for variance in newest:
         update.after_batch(model, torch.tensor(variance * 10 * 64, dtype=torch.float64), 10, torch.tensor(True))
         found.append(model.dataset_variance)
-    expected = [newest[: count + 1].mean() for count in range(4)]
-    for variance in newest[4:]:
-        expected.append(0.75 * expected[-1] + 0.25 * variance)
+    expected = [newest[0]]
+    for count, variance in enumerate(newest[1:], start=2):
+        weight = max(min(8 / count, 1), 10 / 40)
+        expected.append((1 - weight) * expected[-1] + weight * variance)
     assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_batch_left_out_changes_neither_the_variance_nor_the_weight_of_the_next():
     model = SigmaVAE((1, 8, 8), ModelConfig(encoder_channels=(4,), decoder_channels=(4,), hidden=0, latent_dim=2))
-    update = VarianceUpdate(VarianceConfig(smoothing=0.01), torch.device("cpu"))
-    for variance, finite in ((0.2, True), (float("nan"), False), (0.4, True)):
+    update = VarianceUpdate(VarianceConfig(smoothing_images=1000), torch.device("cpu"), 1000)
+    for variance, finite in (*[(0.2, True)] * 9, (float("nan"), False), (0.4, True)):
         update.after_batch(model, torch.tensor(variance * 10 * 64, dtype=torch.float64), 10, torch.tensor(finite))
-    assert model.dataset_variance == pytest.approx(0.3, rel=1e-5)
+    assert model.dataset_variance == pytest.approx(0.2 * 0.2 + 0.8 * 0.4, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [10, 50, 250])
+def test_the_mean_looks_back_over_the_same_images_whatever_the_batch(batch):
+    model = SigmaVAE((1, 8, 8), ModelConfig(encoder_channels=(4,), decoder_channels=(4,), hidden=0, latent_dim=2))
+    update = VarianceUpdate(VarianceConfig(smoothing_images=1000), torch.device("cpu"), 10**6)
+
+    def feed(variance: float, images: int) -> None:
+        for _ in range(images // batch):
+            error = torch.tensor(variance * batch * 64, dtype=torch.float64)
+            update.after_batch(model, error, batch, torch.tensor(True))
+
+    feed(0.4, 20_000)
+    feed(0.1, 1000)
+    assert model.dataset_variance == pytest.approx(0.1 + 0.3 * np.exp(-1), abs=0.02)
+
+
+def test_the_mean_looks_back_over_an_epoch_at_most():
+    assert smoothing_images(VarianceConfig(), 55_000) == 1000
+    assert smoothing_images(VarianceConfig(), 60) == 60
+    assert smoothing_images(VarianceConfig(smoothing_images=6400), 60) == 6400
+
+
+def test_the_variance_in_use_keeps_up_with_equation_9(digits_shards, tmp_path):
+    fields = {"stage1__max_epochs": 6, "stage2__max_epochs": 0, "log__every_images": 500}
+    run = train(digits_shards, tmp_path, "followed", **fields, optimiser__learning_rate=0.004)
+    ratios = [event["sigma2"] / event["closed_form_sigma2"] for event in events(run, "train")][2:]
+    assert min(ratios) > 0.8
+    assert max(ratios) < 1.25
 
 
 def test_an_absolute_floor_is_taken_as_given(digits_shards, tmp_path):
