@@ -170,7 +170,11 @@ class GlobalBatchNorm(nn.Module):
         self.register_buffer("running_variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises x, (B, C, H, W), by the global batch in training and by the running moments in evaluation."""
+        """Normalises x, (B, C, H, W), by the global batch in training and by the running moments in evaluation.
+
+        A channel of one value in the whole batch (one image, a 1 x 1 feature map) has no variance: it is normalised by
+        the running moments in training too, and these stay.
+        """
         if not self.training:
             return self._scale(x, self.running_mean, self.running_variance)
         count = self.running_mean.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])
@@ -180,15 +184,17 @@ class GlobalBatchNorm(nn.Module):
         # In two passes: the variance as a difference of two large sums would lose digits.
         centred = x - mean.to(x.dtype)[:, None, None]
         variance = sum_over_ranks(centred.square().sum((0, 2, 3), dtype=self.running_mean.dtype)) / total  # (C,)
+        several = total > 1
         with torch.no_grad():
             # A batch that is not finite is skipped by the update, and must not change the running moments either.
-            good = torch.isfinite(mean) & torch.isfinite(variance)
-            unbiased = variance * total / (total - 1)
+            good = torch.isfinite(mean) & torch.isfinite(variance) & several
+            unbiased = variance * total / (total - 1).clamp_min(1)
             self.running_mean.copy_(torch.where(good, self.running_mean.lerp(mean, self.momentum), self.running_mean))
             self.running_variance.copy_(
                 torch.where(good, self.running_variance.lerp(unbiased, self.momentum), self.running_variance)
             )
-        return self._scale(x, mean, variance)
+        mean = torch.where(several, mean, self.running_mean)
+        return self._scale(x, mean, torch.where(several, variance, self.running_variance))
 
     def _scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         factor = self.weight * torch.rsqrt(variance + self.eps)  # (C,)

@@ -32,3 +32,22 @@ def test_batch_norm_over_one_process_equals_torchs():
     torch.testing.assert_close(x.grad, y.grad, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours.running_variance, torchs.running_var, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(ours.eval()(x), torchs.eval()(y), rtol=1e-6, atol=1e-6)
+
+
+def test_batch_norm_normalises_a_single_value_by_its_running_moments_and_keeps_them():
+    norm = GlobalBatchNorm(5)
+    norm(torch.randn(6, 5, 7, 3) + 2)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    x = torch.randn(1, 5, 1, 1, requires_grad=True)
+    y = norm(x)
+    torch.testing.assert_close(y, norm.eval()(x))
+    y.sum().backward()
+    assert (x.grad != 0).all()
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+
+
+def test_batch_norm_of_two_values_has_torchs_running_moments():
+    x = torch.randn(2, 5, 1, 1)
+    ours, torchs = GlobalBatchNorm(5), torch.nn.BatchNorm2d(5)
+    torch.testing.assert_close(ours(x), torchs(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.running_variance, torchs.running_var)

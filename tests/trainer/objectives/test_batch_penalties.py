@@ -1,10 +1,16 @@
 """DIP-VAE's penalty against numpy.cov, WAE's MMD against double loops."""
 
 import numpy as np
+import pytest
 import torch
 
+from trainer.config.config import Config
+from trainer.config.sections import ModelConfig, ObjectiveConfig
 from trainer.objectives.dip_vae import covariance, dip_penalty
+from trainer.objectives.objective import LocalBatch
 from trainer.objectives.wae_mmd import mmd
+from trainer.process_group import single
+from trainer.updates.learner import build_engine
 
 
 def rows(seed: int, n: int = 9, width: int = 3) -> torch.Tensor:
@@ -52,3 +58,16 @@ def test_mmd_equals_a_loop_over_all_pairs():
 
 def test_mmd_of_far_apart_samples_exceeds_that_of_equal_distributions():
     assert mmd(rows(0, 200) + 3, rows(1, 200)) > 10 * mmd(rows(2, 200), rows(1, 200)).abs()
+
+
+@pytest.mark.parametrize("name", ["dip_vae_i", "dip_vae_ii", "wae_mmd"])
+def test_an_update_runs_the_encoder_once_and_moves_batch_norm_once(name):
+    fields = {"encoder_channels": (4, 8), "decoder_channels": (8, 4), "hidden": 8, "latent_dim": 3, "norm": "batch"}
+    config = Config(objective=ObjectiveConfig(name=name), model=ModelConfig(**fields), device="cpu")
+    engine = build_engine(config, (1, 8, 8), single())
+    images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
+    batch = LocalBatch(images=images, noise=torch.randn(6, 3), prior=torch.randn(6, 3), start=0, rows=6)
+    first = engine.objective.model.encoder[0](images / 255)
+    engine.step(batch, learning_rate=1e-3, kl_weight=1.0, signals=(0.0, 0.0))
+    moved = engine.objective.model.encoder[1].running_mean
+    torch.testing.assert_close(moved, 0.1 * first.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
