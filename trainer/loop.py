@@ -28,7 +28,8 @@ from trainer.run_folder.saver import CheckpointSaver
 from trainer.run_folder.trackers.tracker import require_trackers
 from trainer.updates.evaluation import HeldOut, compared, unsound_number
 from trainer.updates.learner import Learner, require_engine
-from trainer.updates.reporter import Meter, Reporter, completed, profiler
+from trainer.updates.meter import Meter, profiler
+from trainer.updates.reporter import Reporter, completed
 from trainer.updates.stages import Stages
 
 
