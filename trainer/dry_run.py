@@ -88,7 +88,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
         operations=operations,
         rate=measured[-1] if measured else config.data.global_batch / (computing + UPDATE_SECONDS),
         timed=bool(measured),
-        checkpoint_bytes=4 * parameters * copies * (config.checkpoint.keep_last + len(stages)),
+        checkpoint_bytes=4 * parameters * copies * (config.checkpoint.keep_last + len(stages) + 1),  # and the best
     )
 
 
