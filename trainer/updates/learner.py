@@ -47,7 +47,7 @@ def learning_rate(
     if images < optimiser.warmup_images:
         rate *= images / optimiser.warmup_images
     # The variance head is new at the switch, and Adam's first updates have full size whatever the gradients are.
-    warmup = min(optimiser.switch_warmup_images, stage_cap / 4)
+    warmup = min(optimiser.switch_warmup_images, stage_cap / 10)
     if stage == 2 and stage_images < warmup:
         rate *= (stage_images + batch_images) / (warmup + batch_images)
     return rate

@@ -1,6 +1,8 @@
 """A stage ends with its best weights: 60 images are overfitted within seconds."""
 
 import dataclasses
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import torch
 from support.running import run_module, write_idx
 from support.training import events, train, weights, words
 
+from trainer.__main__ import read_command_line
 from trainer.config.config import load_config
+from trainer.loop import train as run_training
 from trainer.process_group import single
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.restore import load_model
@@ -123,12 +127,16 @@ def test_a_run_that_keeps_its_last_weights_has_its_best_ones_too(sixty_shards, t
 def test_a_run_stopped_after_its_best_goes_on_to_the_same_bits(sixty_shards, tmp_path, overfitted):
     run, _ = overfitted
     best = events(run, "stage_end")[0]["weights_of_images"]
-    stopped = train(sixty_shards, tmp_path, "stopped", **OVERFITTING, checkpoint__walltime_minutes=0.025)
-    for _ in range(100):
-        if not (stopped / "requeue").exists():
-            break
-        train(sixty_shards, tmp_path, "stopped", **OVERFITTING, checkpoint__walltime_minutes=0.025)
-    assert any(best < event["images"] < 60 * 90 for event in events(stopped, "resume"))
+    config = read_command_line(words(sixty_shards, tmp_path, "stopped", **OVERFITTING)).config
+
+    def stop_after_the_best(kind: str, images: int, facts: dict) -> None:
+        if kind == "valid" and images > best:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    stopped = run_training(config, stop_after_the_best)
+    assert (stopped / "requeue").exists()
+    run_training(config)
+    assert best < events(stopped, "resume")[0]["images"] < 60 * 90
     assert events(stopped, "stage_end")[0]["weights_of_images"] == best
     a, b = weights(run), weights(stopped)
     assert all(torch.equal(a[name], b[name]) for name in a)
