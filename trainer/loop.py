@@ -192,7 +192,7 @@ class Training:
             collapsed = self.stages.state.stage == 1 and self.learner.model.dataset_variance < minimum
             self.stages.check(self._score(measured), collapsed=collapsed)
         self.reporter.look(measured)
-        if check and self.config.log.to:
+        if self.config.log.to:
             self.reporter.pictures(self.learner.pictures())
         if self.stages.state.ended and before is not None:
             before = before.copied()  # the end of a stage changes weights

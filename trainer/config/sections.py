@@ -202,8 +202,8 @@ class OptimiserConfig:
     """Images at the start of the run over which the learning rate rises from 0."""
     max_grad_norm: NonNegativeFloat = 0.0
     """Largest norm of the gradient of the loss in nats per image; 0 leaves gradients alone."""
-    switch_warmup_images: NonNegativeInt = 5000
-    """Images at the start of stage 2 over which its learning rate rises from 0; at most a tenth of its cap."""
+    switch_warmup_images: NonNegativeInt = 2000
+    """Images at the start of stage 2 over which its learning rate rises from 0."""
     at_switch: Literal["keep", "reset"] = "keep"
     """keep: the moments of the old parameters go on in stage 2; reset: all moments start anew."""
     ema_images: NonNegativeInt = 0

@@ -47,9 +47,8 @@ def learning_rate(
     if images < optimiser.warmup_images:
         rate *= images / optimiser.warmup_images
     # The variance head is new at the switch, and Adam's first updates have full size whatever the gradients are.
-    warmup = min(optimiser.switch_warmup_images, stage_cap / 10)
-    if stage == 2 and stage_images < warmup:
-        rate *= (stage_images + batch_images) / (warmup + batch_images)
+    if stage == 2 and stage_images < optimiser.switch_warmup_images:
+        rate *= (stage_images + batch_images) / (optimiser.switch_warmup_images + batch_images)
     return rate
 
 

@@ -19,6 +19,7 @@ FIELDS = {
     "model.decoder_channels": [16, 16, 8, 8],
     "stage1.max_epochs": 3,
     "stage1.check_images": 240,
+    "optimiser.switch_warmup_images": 0,
     "stage2.max_epochs": 1,
     "log.every_images": 80,
     "log.to": [],
