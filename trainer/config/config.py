@@ -128,6 +128,7 @@ CHANGEABLE = (
     "optimiser.final_fraction",
     "optimiser.stage2_fraction",
     "optimiser.warmup_images",
+    "optimiser.switch_warmup_images",
     "optimiser.max_grad_norm",
 )
 

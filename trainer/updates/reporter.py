@@ -160,7 +160,10 @@ class Reporter:
         self._event("stopped", stage=self.stages.state.stage, reason="not finite", in_a_row=self.bad_steps)
         sound = complete_checkpoints(self.config.folder)
         where = f"the last sound checkpoint is {sound[-1]}" if sound else "there is no earlier checkpoint"
-        raise InputError(f"{what}; {where}; {advice.SLOWER}", parameter="optimiser.learning_rate")
+        raise InputError(
+            f"{what}; {where}; {advice.SLOWER}, and go on from there with --allow-change",
+            parameter="optimiser.learning_rate",
+        )
 
     def look(self, measured: HeldOut) -> None:
         """A measurement of held-out images, with a warning once a stage where their ELBO has fallen far."""
