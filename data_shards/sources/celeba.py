@@ -1,17 +1,19 @@
-"""CelebA as its authors distribute it.
+"""CelebA, as its authors distribute it and as it is found elsewhere.
 
-    img_align_celeba/000001.jpg ...   or img_align_celeba.zip with these files, read without unpacking
-    list_eval_partition.txt           "000001.jpg 0", with 0 train, 1 valid, 2 test
-    list_attr_celeba.txt              optional: count, names, then "000001.jpg -1 1 ..." a line
+    img_align_celeba/000001.jpg ...   the images, there or in folders below it, or
+    img_align_celeba.zip              with these files in any of its folders, read without unpacking
+    list_eval_partition.txt or .csv   "000001.jpg 0", with 0 train, 1 valid, 2 test
+    list_attr_celeba.txt or .csv      optional: names, then "000001.jpg -1 1 ..." a line
 
-The files may lie in the folder itself or in the folders Img, Eval and Anno below it.
+The files may lie in the given folder or up to two folders below it. Images may be of any format: 000001.png is what the
+lists call 000001.jpg.
 """
 
 import functools
 import json
-import zipfile
-import zlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,45 +21,71 @@ import xxhash
 from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
+from data_shards.decoding.formats import extensions
 from data_shards.io.errors import InputError
-from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sample, read_file, stamp_of_file
+from data_shards.sources.celeba_tables import read_attributes, read_partition
+from data_shards.sources.image_files import are_the_same, images_in, read_image, stamp_of_image
+from data_shards.sources.listing import extension_of, unwanted_folder
+from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sample
 
-SPLITS = ("train", "valid", "test")  # 0, 1, 2 in the partition file
-IMAGES, ARCHIVE = "img_align_celeba", "img_align_celeba.zip"
-PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
+IMAGES, PARTITION, ATTRIBUTES = "img_align_celeba", "list_eval_partition", "list_attr_celeba"
+SAME_NAME = "of the same names in other folders"
+_DEPTH = 2  # folders below the given one in which files are looked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Image:
+    """An image that the partition file names, or one that lies beside those."""
+
+    name: str
+    """As the partition file has it; else its file name."""
+    place: str = ""
+    """In the folder or archive of the images; empty where it is missing."""
+    fault: str = ""
+    """Why it cannot be used."""
 
 
 class CelebASource(Source):
     """The images of `folder` in the official splits, with their attributes as JSON where the file is there.
 
-    Raises InputError where a file is missing or a line of it is wrong.
+    Images that the partition file does not name have no split, and are unusable. Raises InputError where a file is
+    missing, a line of it is wrong, or it cannot be told which of two images of one name is meant.
     """
 
     name = "celeba"
 
     def __init__(self, folder: Path) -> None:
-        images = _find(folder, IMAGES) or _find(folder, ARCHIVE)
-        partition = _find(folder, PARTITION)
-        if images is None:
-            raise InputError(
-                f"{folder}: neither {IMAGES}/ nor {ARCHIVE} there; give CelebA's folder", parameter="source"
-            )
+        found = list(_files(folder, _DEPTH))
+        candidates = _candidates(folder, found)
+        partition, self._attributes = (_table(found, name) for name in (PARTITION, ATTRIBUTES))
         if partition is None:
             raise InputError(
-                f"{folder}: no {PARTITION} there; it comes with CelebA and holds the official splits",
+                f"{folder}: no {PARTITION}.txt or .csv there; it comes with CelebA and holds the official splits",
                 parameter="source",
             )
-        self._images = images
-        self._attributes = _find(folder, ATTRIBUTES)
-        self._files = read_partition(partition)
-        self.keys: Mapping[str, Sequence[str]] = {
-            split: [PurePosixPath(file).stem for file in files] for split, files in self._files.items()
-        }
         if self._attributes is not None:
             read_attributes(self._attributes)  # finds a wrong line now rather than after an hour
+        listed = read_partition(partition)
+        stems = {PurePosixPath(name).stem for names in listed.values() for name in names}
+        self._images, places, self._notes = _images_of(folder, candidates, stems)
+        named = {PurePosixPath(name).stem: name for name in places}
+        chosen = _Chosen(self._images, places)
+        self._files = {
+            split: [chosen.image(name, named.get(PurePosixPath(name).stem)) for name in names]
+            for split, names in listed.items()
+        }
+        self._files[next(iter(listed))] += [
+            _Image(name=name, place=places[name][0], fault=f"not in {partition.name}")
+            for stem, name in sorted(named.items())
+            if stem not in stems
+        ]
+        self._same_name = chosen.left_out
+        self.keys: Mapping[str, Sequence[str]] = {
+            split: [PurePosixPath(image.name).stem for image in images] for split, images in self._files.items()
+        }
 
     def read(self, split: str, index: int) -> Sample:
-        """The JPEG file and, as member json, {"Smiling": true, ...}."""
+        """The image file and, as member json, {"Smiling": true, ...}."""
         return _read(self._images, self._attributes, [self._files[split][index]], 0)
 
     def reader(self, split: str, rows: NDArray[np.int64]) -> Read:
@@ -65,112 +93,143 @@ class CelebASource(Source):
         return functools.partial(_read, self._images, self._attributes, [self._files[split][row] for row in rows])
 
     def stamps(self, split: str) -> NDArray[np.uint64]:
-        """Of each file's size and time, or size and CRC in the archive, and of its attributes."""
+        """Of each file's size and time, or size and CRC in the archive, of its attributes, and of its fault."""
         values = read_attributes(self._attributes)[1] if self._attributes is not None else {}
-        files = self._files[split]
-        stamps = (xxhash.xxh3_64_intdigest(f"{self._stamp(file)} {values.get(file)}".encode()) for file in files)
-        return np.fromiter(stamps, np.uint64, len(files))
+        images = self._files[split]
+        stamps = (
+            xxhash.xxh3_64_intdigest(
+                f"{stamp_of_image(self._images, image.place)} {values.get(image.name)} {image.fault}".encode()
+            )
+            for image in images
+        )
+        return np.fromiter(stamps, np.uint64, len(images))
 
-    def _stamp(self, file: str) -> int:
-        if self._images.suffix != ".zip":
-            return stamp_of_file(self._images / file)
-        archive, names = _archive(self._images)
-        if file not in names:
-            return 0
-        member = archive.getinfo(names[file])
-        return xxhash.xxh3_64_intdigest(b"%d %d" % (member.file_size, member.CRC))
+    def left_out(self) -> Mapping[str, int]:
+        """Images of names that another folder, of the official name, has too."""
+        return {SAME_NAME: self._same_name} if self._same_name else {}
+
+    def notes(self) -> Sequence[str]:
+        """Which of several places the images are taken from."""
+        left_out = [f"{self._images}: left out: {self._same_name:,} {SAME_NAME}"] if self._same_name else []
+        return [*self._notes, *left_out]
 
 
-def _read(images: Path, attributes: Path | None, files: Sequence[str], place: int) -> Sample:
-    file = files[place]
-    data = _read_archived(images, file) if images.suffix == ".zip" else read_file(images / file)
+class _Chosen:
+    """Which of the files of one name is meant."""
+
+    def __init__(self, images: Path, places: Mapping[str, Sequence[str]]) -> None:
+        self._images, self._places = images, places
+        self.left_out = 0
+
+    def image(self, name: str, named: str | None) -> _Image:
+        where = self._places.get(name) or (self._places[named] if named is not None else ())
+        if not where:
+            return _Image(name=name, fault="missing")
+        if len(where) > 1:
+            official = [place for place in where if PurePosixPath(place.replace("\\", "/")).parent.name == IMAGES]
+            if len(official) != 1 and not are_the_same(self._images, where):
+                raise InputError(
+                    f"{self._images}: {where[0]} and {where[1]} are different images of one name, and which is meant "
+                    "cannot be told; leave one of them out",
+                    parameter="source",
+                )
+            self.left_out += len(where) - 1
+            where = official or where
+        return _Image(name=name, place=where[0])
+
+
+def _read(images: Path, attributes: Path | None, files: Sequence[_Image], place: int) -> Sample:
+    image = files[place]
+    if image.fault:
+        raise BadImage(image.fault)
+    data = read_image(images, image.place)
     extras = {}
     if attributes is not None:
         names, values = read_attributes(attributes)
-        if file not in values:
-            raise BadImage(f"not in {ATTRIBUTES}")
-        row = dict(zip(names, (word == "1" for word in values[file].split()), strict=True))
+        if image.name not in values:
+            raise BadImage(f"not in {attributes.name}")
+        row = dict(zip(names, (word == "1" for word in values[image.name].split()), strict=True))
         extras["json"] = json.dumps(row, separators=(",", ":")).encode()
-    return encoded_sample(data, "jpg", extras)
+    return encoded_sample(data, extension_of(image.place), extras)
 
 
 DATASETS = (
     Dataset(
         name="celeba",
         open=lambda folder, _: CelebASource(folder),
-        files="folder with img_align_celeba/ or img_align_celeba.zip, list_eval_partition.txt and perhaps "
-        "list_attr_celeba.txt",
+        files="folder with img_align_celeba/ or img_align_celeba.zip, list_eval_partition.txt or .csv, and perhaps "
+        "list_attr_celeba.txt or .csv",
         channels=3,
         crop=140,
     ),
 )
 
 
-def _find(folder: Path, name: str) -> Path | None:
-    for place in (folder, folder / "Img", folder / "Eval", folder / "Anno"):
-        if (place / name).exists():
-            return place / name
-    return None
+def _files(folder: Path, depth: int) -> Iterator[Path]:
+    """Tables, archives and folders of images in the folder and in those below it."""
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if entry.is_dir():
+                if entry.name.lower().startswith(IMAGES):
+                    yield Path(entry.path)
+                elif depth and not unwanted_folder(entry.name):
+                    yield from _files(Path(entry.path), depth - 1)
+            elif extension_of(entry.name) in ("txt", "csv", "zip") and not entry.name.startswith("."):
+                yield Path(entry.path)
 
 
-def read_partition(path: Path) -> dict[str, list[str]]:
-    """File names of each split, in the order of the file."""
-    files: dict[str, list[str]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        words = line.split()
-        if not words:
+def _table(found: Sequence[Path], name: str) -> Path | None:
+    tables = [path for path in found if path.stem.lower() == name and path.suffix.lower() in (".txt", ".csv")]
+    return next((path for path in sorted(tables, key=lambda path: path.suffix.lower() != ".txt")), None)
+
+
+def _candidates(folder: Path, found: Sequence[Path]) -> list[Path]:
+    """Folders and archives that may hold the images, those of the official names first. Raises InputError for none."""
+    candidates = [path for path in found if path.is_dir() or path.suffix.lower() == ".zip"]
+    candidates.sort(key=lambda path: (not path.name.lower().startswith(IMAGES), not path.is_dir()))
+    with os.scandir(folder) as entries:
+        if any(extension_of(entry.name) in extensions() for entry in entries):
+            candidates.append(folder)
+    if not candidates:
+        raise InputError(
+            f"{folder}: neither {IMAGES}/ nor {IMAGES}.zip there; give CelebA's folder", parameter="source"
+        )
+    return candidates
+
+
+def _images_of(
+    folder: Path, candidates: Sequence[Path], stems: set[str]
+) -> tuple[Path, Mapping[str, Sequence[str]], list[str]]:
+    """The candidate that holds most of the images, their places in it by file name, and what was decided.
+
+    stems: the names of the images without their extensions
+    """
+    best: tuple[int, Path, Mapping[str, Sequence[str]]] | None = None
+    counts: dict[Path, int] = {}
+    unreadable: list[InputError] = []
+    for path in candidates:
+        if best is not None and best[0] == len(stems):
+            break
+        try:
+            places = images_in(path)
+        except InputError as error:
+            unreadable.append(error)
             continue
-        if len(words) != 2 or words[1] not in ("0", "1", "2"):
-            raise InputError(f"{path}, line {number}: {line!r} is not a file name and 0, 1 or 2; get the file again")
-        if words[0] in seen or PurePosixPath(words[0]).name != words[0]:
-            raise InputError(f"{path}, line {number}: {words[0]!r} is there twice or is not a plain file name")
-        seen.add(words[0])
-        files[SPLITS[int(words[1])]].append(words[0])
-    if not seen:
-        raise InputError(f"{path}: empty; get the file again")
-    return {split: names for split, names in files.items() if names}
-
-
-def read_attributes(path: Path) -> tuple[list[str], dict[str, str]]:
-    """Names of the attributes, and the values "-1 1 ..." of each file."""
-    return _parsed_attributes(path, stamp_of_file(path))
-
-
-@functools.lru_cache(maxsize=1)
-def _parsed_attributes(path: Path, stamp: int) -> tuple[list[str], dict[str, str]]:
-    lines = path.read_text().splitlines()
-    names = lines[1].split() if len(lines) > 1 else []
-    values = {}
-    for number, line in enumerate(lines[2:], start=3):
-        file, _, row = line.partition(" ")
-        words = row.split()
-        if len(words) != len(names) or not set(words) <= {"1", "-1"}:
-            raise InputError(
-                f"{path}, line {number}: not a file name and {len(names)} values 1 or -1; get the file again"
-            )
-        values[file] = row
-    return names, values
-
-
-def _archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, str]]:
-    return _opened_archive(path, stamp_of_file(path))
-
-
-@functools.lru_cache(maxsize=1)
-def _opened_archive(path: Path, stamp: int) -> tuple[zipfile.ZipFile, dict[str, str]]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path}: not a zip archive, or cut short ({error}); get the file again") from error
-    return archive, {PurePosixPath(name).name: name for name in archive.namelist()}
-
-
-def _read_archived(path: Path, file: str) -> bytes:
-    archive, names = _archive(path)
-    if file not in names:
-        raise BadImage("missing")
-    try:
-        return archive.read(names[file])
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise BadImage(f"unreadable in the archive: {error}") from error
+        counts[path] = len(stems & {PurePosixPath(name).stem for name in places})
+        if counts[path] > (best[0] if best is not None else 0):
+            best = counts[path], path, places
+    if best is None:
+        if unreadable:
+            raise unreadable[0]
+        raise InputError(
+            f"{folder}: none of the images that {PARTITION} names is in {', '.join(path.name for path in counts)}",
+            parameter="source",
+        )
+    _, chosen, places = best
+    notes = [f"{path}: holds {count:,} of {len(stems):,} images, and is not used" for path, count in counts.items()]
+    return (
+        chosen,
+        places,
+        [note for path, note in zip(counts, notes, strict=True) if path != chosen]
+        + [str(error) for error in unreadable],
+    )
