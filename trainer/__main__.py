@@ -186,11 +186,16 @@ def main() -> None:
         print(asked.config.folder)
 
 
-if __name__ == "__main__":
+def run() -> int:
+    """`main` as a command. Returns the exit code: 0 too where a signal stopped the training and its work is kept."""
     one_line_for_signals()
     try:
-        code = group_command(main)
+        return group_command(main)
     except KeyboardInterrupt:  # Ctrl-C; the checkpoint is written
-        code = exit_code("SIGINT")
-    ignore_signals()
-    sys.exit(code)
+        return exit_code("SIGINT")
+    finally:
+        ignore_signals()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, PositiveInt, configuration
 from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import Progress
+from trainer.process_group import single
 from trainer.run_folder import latents
+from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.latents import WEIGHTS, Latents
 from trainer.run_folder.tensor_folder import TensorFolder
 
@@ -229,11 +231,17 @@ class RunFlow:
 
 
 def fit_run_flow(
-    run: str | Path, settings: FlowSettings | None = None, *, weights: str = "final", show_progress: bool = False
+    run: str | Path,
+    settings: FlowSettings | None = None,
+    *,
+    weights: str = "final",
+    show_progress: bool = False,
+    steal_lock: bool = False,
 ) -> RunFlow:
     """Fits a flow to the codes of split train of a run, with split valid held out, unless it was fitted already.
 
-    settings: None for the defaults. Raises InputError where codes are missing.
+    settings: None for the defaults. steal_lock: takes the fit over from a process that works on it. Raises InputError
+    where codes are missing, or another process fits this flow.
     """
     settings = settings or FlowSettings()
     codes, held_out = (latents.read(run, split, weights=weights) for split in ("train", "valid"))
@@ -242,10 +250,15 @@ def fit_run_flow(
     found = FLOW.read_record(folder)
     if found is not None and found["codes"] == facts["codes"] and FlowSettings(**found["settings"]) == settings:
         return RunFlow(folder=folder, summary=found, is_new=False)
-    with Progress("flow", settings.epochs, "epochs", show=show_progress) as bar:
+    with (
+        held_by_main(folder, single(), steal=steal_lock) as held,
+        Progress("flow", settings.epochs, "epochs", show=show_progress) as bar,
+    ):
         bar.update(0)
         fitted = fit_flow(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
-    save_flow(folder, fitted, settings, facts)
+        if held is not None:
+            held.check()
+        save_flow(folder, fitted, settings, facts)
     return RunFlow(folder=folder, summary=FLOW.read_record(folder) or {}, is_new=True)
 
 
@@ -260,9 +273,12 @@ def main() -> None:
     parser.add_argument("--weights", choices=WEIGHTS, default="final", help="codes of these weights")
     parser.add_argument("--epochs", type=int, default=30, help="passes over the codes (default 30)")
     parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    parser.add_argument(
+        "--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops"
+    )
     args = parser.parse_args()
     settings = FlowSettings(epochs=args.epochs, seed=args.seed)
-    fitted = fit_run_flow(args.run, settings, weights=args.weights, show_progress=True)
+    fitted = fit_run_flow(args.run, settings, weights=args.weights, show_progress=True, steal_lock=args.steal_lock)
     if fitted.is_new:
         held_out = fitted.summary["held_out"]
         nats, error = held_out["nats"], held_out["standard_error"]

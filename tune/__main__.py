@@ -26,6 +26,9 @@ def parser() -> OneLineParser:
     made.add_argument(
         "--export-best", metavar="FILE", help="write the best configuration as YAML for python -m trainer"
     )
+    made.add_argument(
+        "--steal-lock", action="store_true", help="take the sweep over from a process that runs it; stop that one first"
+    )
     made.add_argument("--dry-run", action="store_true", help="check the sweep and estimate its cost; starts nothing")
     made.add_argument(
         "--processes",
@@ -75,7 +78,7 @@ def _run(sweep: SweepConfig, args: argparse.Namespace) -> None:
     from tune.report.report import write_report
     from tune.sweep import run_sweep
 
-    records, ended = run_sweep(sweep, args.address)
+    records, ended = run_sweep(sweep, args.address, steal_lock=args.steal_lock)
     print(f"report: {write_report(sweep, records)}")
     if not ended:
         print("interrupted; the same command continues the sweep", file=sys.stderr)

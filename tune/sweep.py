@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
+from data_shards.io.lease import lease
 from data_shards.io.progress import Progress
 from tune.report.ranking import best_configuration
 from tune.search.optuna_search import OptunaSearch
@@ -57,12 +58,19 @@ def _listed(name: Phase, trials: list[Trial]) -> _Phase:
     return _Phase(name=name, total=len(trials), space=space)
 
 
-def run_sweep(sweep: SweepConfig, address: str | None) -> tuple[list[TrialRecord], bool]:
+def run_sweep(sweep: SweepConfig, address: str | None, *, steal_lock: bool = False) -> tuple[list[TrialRecord], bool]:
     """Runs or continues a sweep. Returns the records of all its trials, and False where it was interrupted.
 
     address: of a Ray cluster, "auto" for the one this machine belongs to; None starts Ray on this machine alone.
-    Raises InputError where the folder holds another sweep, or the cluster is too small for one trial.
+    steal_lock: takes the sweep over from a process that runs it. Raises InputError where the folder holds another
+    sweep, another process runs it, or the cluster is too small for one trial.
     """
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    with lease(sweep.folder, steal=steal_lock):
+        return _run(sweep, address)
+
+
+def _run(sweep: SweepConfig, address: str | None) -> tuple[list[TrialRecord], bool]:
     if sweep.search == "optuna":
         search = _Phase(name="search", total=number_of_search_trials(sweep), search=OptunaSearch(sweep))
     else:

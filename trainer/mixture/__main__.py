@@ -58,6 +58,7 @@ def parser() -> OneLineParser:
     )
     add("--seed", dest="random_state", type=int, default=0, help="seed (default 0)")
     add("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
+    add("--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops")
     add("--dry-run", action="store_true", help="only estimate time and disk, of encoding and all fits")
     add("--processes", type=int, default=1, metavar="N", help="of the whole job, for --dry-run (default 1)")
     return parser
@@ -84,7 +85,7 @@ def main() -> None:
     run, device, weights, form, start_from = (
         args.pop(name) for name in ("run", "device", "weights", "encodings", "start_from")
     )
-    only_estimate, processes = args.pop("dry_run"), args.pop("processes")
+    only_estimate, processes, steal_lock = (args.pop(name) for name in ("dry_run", "processes", "steal_lock"))
     fits = [Settings(**args | {"n_components": components}) for components in args.pop("n_components")]
     if only_estimate:
         device = planned_device(device)
@@ -96,7 +97,14 @@ def main() -> None:
         folders = []
         for settings in fits:
             fitted = fit_run_mixture(
-                run, settings, weights=weights, form=form, start_from=start_from, ranks=ranks, show_progress=True
+                run,
+                settings,
+                weights=weights,
+                form=form,
+                start_from=start_from,
+                ranks=ranks,
+                show_progress=True,
+                steal_lock=steal_lock,
             )
             folders.append(fitted.folder)
             if ranks.is_main:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
+from data_shards.io.lease import Lease
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from trainer.config.config import load_config
@@ -27,6 +28,7 @@ from trainer.mixture.settings import Settings
 from trainer.objectives.gaussian import log_prior
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
+from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.restore import load_model
 
 
@@ -141,11 +143,13 @@ def fit_run_mixture(
     start_from: int | None = None,
     ranks: Ranks,
     show_progress: bool = False,
+    steal_lock: bool = False,
 ) -> RunMixture:
     """Fits one mixture to the codes of `run`, unless it was fitted with these settings already.
 
     form: how a code is fitted, see `settings.FORMS`; start_from: components of a fitted mixture of the run to start
-    from; show_progress: with a bar. Raises InputError where codes or that mixture are missing.
+    from; show_progress: with a bar; steal_lock: takes the fit over from a process that works on it. Raises InputError
+    where codes or that mixture are missing, or another process fits this mixture.
     """
     folder = mixture_folder(run, settings.n_components, settings.covariance_type, weights)
     wanted: dict[str, Any] = {
@@ -163,6 +167,23 @@ def fit_run_mixture(
     if ranks.any(before is not None and all(before.get(name) == value for name, value in wanted.items())):
         return RunMixture(folder=folder, summary=found or {}, is_new=False)
     data = read_codes(run, weights, form, settings.random_state, ranks)
+    with held_by_main(folder, ranks, steal=steal_lock) as held:
+        summary = _fit(run, folder, settings, wanted, data, ranks, held, show_progress)
+    return RunMixture(folder=folder, summary=summary, is_new=True)
+
+
+def _fit(
+    run: str | Path,
+    folder: Path,
+    settings: Settings,
+    wanted: dict[str, Any],
+    data: Codes,
+    ranks: Ranks,
+    held: Lease | None,
+    show_progress: bool,
+) -> dict[str, Any]:
+    """Fits and writes the mixture that `wanted` describes. Returns its summary."""
+    weights, start_from = wanted["weights"], wanted["start_from"]
     title = f"mixture of {settings.n_components}, {settings.covariance_type}"
     with Progress(title, settings.max_iter, "iterations", show=show_progress and ranks.is_main) as bar:
         fitted = fit_mixture(
@@ -190,14 +211,19 @@ def fit_run_mixture(
         "seconds": record.seconds,
     }
     summary["bic"] = -2 * train["nats"] * train["points"] + summary["free_numbers"] * math.log(train["points"])
-    if ranks.is_main:
+
+    def write() -> None:
+        if held is None:
+            return
+        held.check()
         # The summary of a former mixture is removed first, so that a crash never leaves it beside this one.
         (folder / SUMMARY).unlink(missing_ok=True)
         save_mixture(folder, fitted)
         atomic.write_json(folder / SUMMARY, summary)
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    ranks.barrier()
-    return RunMixture(folder=folder, summary=summary, is_new=True)
+
+    ranks.agree(write)
+    return summary
 
 
 def _start(run: str | Path, settings: Settings, weights: str, components: int) -> Start:

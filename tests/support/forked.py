@@ -1,0 +1,67 @@
+"""Trainings as processes of their own, forked from one that has imported everything, so that a start is quick."""
+
+import multiprocessing
+import os
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from support.running import free_port
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["trainer.__main__", "trainer.loop", "data_shards.stream.stream", "support.forked"])
+
+
+def _run(arguments: list[str], environment: dict[str, str], output: Path) -> None:
+    from trainer.__main__ import run
+
+    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # the system's own, as in a process of the command line
+    sys.argv = sys.orig_argv = ["trainer", *arguments]
+    sys.exit(run())
+
+
+@dataclass
+class Job:
+    """`python -m trainer ARGUMENTS` on some processes, as srun starts them: none stands between us and them."""
+
+    processes: list[BaseProcess]
+    outputs: list[Path]
+
+    @classmethod
+    def start(cls, arguments: list[str], processes: int, folder: Path) -> "Job":
+        group = {"OMP_NUM_THREADS": "1"}
+        if processes > 1:
+            group |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        started, outputs = [], []
+        for rank in range(processes):
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
+            outputs.append(folder / f"output-{rank}.txt")
+            started.append(_context.Process(target=_run, args=(arguments, group | own, outputs[-1])))
+            started[-1].start()
+        return cls(started, outputs)
+
+    def kill(self, number: int, ranks: list[int]) -> None:
+        for rank in ranks:
+            if self.processes[rank].is_alive():
+                os.kill(self.processes[rank].pid or 0, number)
+
+    def wait(self, seconds: float) -> list[int]:
+        """The exit codes, negative for the number of a signal that ended the process."""
+        deadline = time.monotonic() + seconds
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        alive = [rank for rank, process in enumerate(self.processes) if process.is_alive()]
+        for process in self.processes:
+            process.kill()
+        assert not alive, f"ranks {alive} did not end within {seconds} s: {self.said()[-2000:]}"
+        return [process.exitcode or 0 for process in self.processes]
+
+    def said(self) -> str:
+        """What all processes printed."""
+        return "".join(output.read_text(errors="replace") for output in self.outputs if output.exists())
