@@ -1,9 +1,11 @@
 """Trainings as processes of their own, forked from one that has imported everything, so that a start is quick."""
 
+import contextlib
 import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -17,6 +19,7 @@ _context.set_forkserver_preload(["trainer.__main__", "trainer.loop", "data_shard
 def _run(arguments: list[str], environment: dict[str, str], output: Path) -> None:
     from trainer.__main__ import run
 
+    os.setsid()  # a terminal of its own, so to speak
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
@@ -34,22 +37,26 @@ class Job:
     outputs: list[Path]
 
     @classmethod
-    def start(cls, arguments: list[str], processes: int, folder: Path) -> "Job":
+    def start(cls, arguments: list[str], processes: int, folder: Path, only: Sequence[int] | None = None) -> "Job":
+        """folder: for what they print; only: the ranks that are started, where not all are."""
         group = {"OMP_NUM_THREADS": "1"}
         if processes > 1:
             group |= {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
         started, outputs = [], []
-        for rank in range(processes):
+        for rank in range(processes) if only is None else only:
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {}
             outputs.append(folder / f"output-{rank}.txt")
             started.append(_context.Process(target=_run, args=(arguments, group | own, outputs[-1])))
             started[-1].start()
         return cls(started, outputs)
 
-    def kill(self, number: int, ranks: list[int]) -> None:
+    def kill(self, number: int, ranks: Iterable[int], *, with_children: bool = False) -> None:
+        """Sends a signal to the processes, as a batch system does, or to their readers too, as Ctrl-C does."""
         for rank in ranks:
-            if self.processes[rank].is_alive():
-                os.kill(self.processes[rank].pid or 0, number)
+            pid = self.processes[rank].pid
+            if pid is not None and self.processes[rank].is_alive():
+                with contextlib.suppress(ProcessLookupError):
+                    (os.killpg if with_children else os.kill)(pid, number)
 
     def wait(self, seconds: float) -> list[int]:
         """The exit codes, negative for the number of a signal that ended the process."""

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
+from support.trainer_checkpoints import checkpoint
 
 from data_shards.io.errors import InputError
 from trainer.process_group import single
 from trainer.run_folder.checkpoint import (
     Checkpoint,
     RunState,
-    StageState,
     complete_checkpoints,
     fingerprint,
     newest_undamaged,
@@ -43,12 +43,6 @@ STATE = """{
  "seed": 0,
  "world_size": 2
 }"""
-
-
-def checkpoint(images: int, ended: str = "", best: int | None = None) -> Checkpoint:
-    stages = StageState(images=images, ended=ended, best_elbo=None if best is None else 1.0, best_images=best)
-    state = RunState.from_json(json.loads(STATE) | {"images": images, "stages": vars(stages)})
-    return Checkpoint(model={"w": torch.arange(3.0)}, training={"m": torch.ones(2)}, state=state)
 
 
 def save(run, *args, keep_last: int = 1, **fields) -> None:

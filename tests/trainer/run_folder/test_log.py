@@ -1,0 +1,70 @@
+"""metrics.jsonl: a line that cannot be read is set aside and named, and never stops a training."""
+
+import json
+
+import pytest
+from support.training import events, train, weights, words
+
+from trainer.__main__ import read_command_line
+from trainer.loop import train as run_training
+from trainer.run_folder.log import RunLog, read_events
+
+VALID = {"event": "valid", "images": 30, "stage": 1, "elbo": -3.5, "elbo_at_closed_form": -3.0}
+DAMAGED = {
+    "torn": b'{"event": "train", "ima',
+    "zeros of a power cut": b"\0" * 512,
+    "not UTF-8": b'{"event": "note", "images": 1, "text": "\xff\xfe"}',
+    "hand-written": b"# learning rate lowered here",
+    "a list": b"[1, 2]",
+    "no images": b'{"event": "train"}',
+    "images that are none": b'{"event": "note", "images": true}',
+    "without its numbers": b'{"event": "train", "images": 30}',
+    "deep": b"[" * 100_000,
+}
+
+
+def open_log(run, images=60):
+    return RunLog(run, images=images, total=90, tensorboard=False, main=True)
+
+
+@pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
+def test_a_line_that_is_no_event_is_set_aside_and_named_once(tmp_path, capfd, line):
+    good = json.dumps(VALID).encode()
+    (tmp_path / "metrics.jsonl").write_bytes(good + b"\n\n" + line + b"\n" + good + b"\n" + line)
+    assert read_events(tmp_path) == [VALID, VALID]
+    for _ in range(2):
+        log = open_log(tmp_path)
+        log.event("note", 60, text="after")
+        log.close()
+    said = capfd.readouterr().err
+    assert said.count("metrics.unreadable") == 1
+    assert "2 lines" in said
+    assert "line 3" in said
+    assert (tmp_path / "metrics.unreadable").read_bytes() == (line + b"\n") * 2
+    assert [event["event"] for event in read_events(tmp_path)] == ["valid", "valid", "note", "note"]
+
+
+def test_blank_lines_and_a_missing_end_of_line_lose_nothing(tmp_path, capfd):
+    (tmp_path / "metrics.jsonl").write_text(f"\n{json.dumps(VALID)}\n  \n{json.dumps(VALID)}")
+    open_log(tmp_path).close()
+    assert read_events(tmp_path) == [VALID, VALID]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_run_whose_log_is_damaged_goes_on_to_the_same_bits(digits_shards, tmp_path, capfd):
+    fields = {"stage1__max_epochs": 0.2, "stage2__max_epochs": 0.2, "checkpoint__every_images": 90}
+    whole = train(digits_shards, tmp_path, "whole", **fields)
+
+    def stop_early(kind, images, facts):
+        if kind == "train":
+            (tmp_path / "run" / "STOP").touch()
+
+    config = read_command_line(words(digits_shards, tmp_path, "run", log__every_images=30, **fields)).config
+    run = run_training(config, stop_early)
+    (run / "STOP").unlink()
+    with (run / "metrics.jsonl").open("ab") as log:
+        log.write(b"\0" * 99 + b"\n\nby hand: \xff\n" + b'{"event": "tra')
+    assert run_training(config) == run
+    assert "3 lines" in capfd.readouterr().err
+    assert all((weights(run)[name] == value).all() for name, value in weights(whole).items())
+    assert [event["stage"] for event in events(run, "stage_end")] == [1, 2]
