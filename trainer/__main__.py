@@ -176,7 +176,10 @@ def main() -> None:
     if not asked.dry_run:
         from trainer.loop import train
 
-        train(asked.config, steal_lock=asked.steal_lock, allow_change=asked.allow_change)
+        try:
+            train(asked.config, steal_lock=asked.steal_lock, allow_change=asked.allow_change)
+        except KeyboardInterrupt:  # Ctrl-C; the checkpoint is written
+            sys.exit(exit_code("SIGINT"))
         return
     from trainer.dry_run import dry_run
 
@@ -191,8 +194,6 @@ def run() -> int:
     one_line_for_signals()
     try:
         return group_command(main)
-    except KeyboardInterrupt:  # Ctrl-C; the checkpoint is written
-        return exit_code("SIGINT")
     finally:
         ignore_signals()
 

@@ -9,9 +9,7 @@ def checkpoint(images: int, ended: str = "", best: int | None = None) -> Checkpo
     """One after `images` images of stage 1, which ends there for the reason `ended`; best: images at the best one."""
     state = RunState(
         images=images,
-        stages=StageState(
-            images=images, ended=ended, best_elbo=None if best is None else 1.0, best_images=best
-        ),
+        stages=StageState(images=images, ended=ended, best_elbo=None if best is None else 1.0, best_images=best),
         per_pixel=False,
         image_shape=(1, 28, 28),
         manifest="fc09dca491095d8a",
