@@ -133,7 +133,7 @@ class Training:
             return False
         if stages.state.ended:  # the checkpoint is the one at the end of stage 1
             self._enter_stage2()
-        for batch in meter.waiting(self._batches()):
+        for batch in meter.waiting(self.stop_request.waiting(self._batches(), self.ranks)):
             # The networks, and sigma^2 (stage 1, equation 8) or the per-pixel variances (stage 2, equation 10).
             result = learner.update(batch, stages, stop=bool(self.stop_request.reason()))
             meter.add(batch, result)

@@ -14,8 +14,10 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import TypeVar
 
 import torch
 
@@ -25,6 +27,7 @@ from data_shards.io.lease import Lease
 from trainer.process_group import Ranks
 from trainer.stop_signals import SIGNALS, exit_code, handled, place
 
+T = TypeVar("T")
 LEASE = "the run folder was taken over"
 # Of several reasons the first one counts: a person's come before a batch system's.
 _REASONS = (LEASE, "STOP", "SIGINT", "SIGHUP", "SIGTERM", "SIGUSR2", "walltime")
@@ -55,6 +58,7 @@ class StopRequest:
         self._next_look = 0.0
         self._reason, self._since = "", 0.0
         self._passed_batches = 0
+        self._leaves_wait = False
         self._training, self._entering = False, threading.Lock()
         self._stack = contextlib.ExitStack()
 
@@ -70,6 +74,9 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._request(signal.Signals(number).name)
+        if self._leaves_wait:
+            self._leaves_wait = False
+            raise Interrupted
 
     def _request(self, reason: str) -> None:
         if not self._reason:
@@ -77,7 +84,7 @@ class StopRequest:
             self._reason = reason
 
     @contextlib.contextmanager
-    def _watched(self):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    def _watched(self) -> Iterator[None]:
         """Ends the process from another thread at a signal before training: the main one may wait for other processes.
 
         Python runs a handler when the main thread is back from C++, but writes the signal's number to a file at once.
@@ -149,6 +156,22 @@ class StopRequest:
             elif (self.run / "STOP").exists():
                 self._request("STOP")
         return self._reason
+
+    def waiting(self, batches: Iterable[T], ranks: Ranks) -> Iterator[T]:
+        """The batches of a job of one process, which leaves the wait for the next one at a signal with Interrupted.
+
+        Several processes go on waiting: they can only stop together, after an update.
+        """
+        iterator = iter(batches)
+        while True:
+            self._leaves_wait = ranks.world_size == 1
+            if self._leaves_wait and self._reason:
+                raise Interrupted
+            batch = next(iterator, None)
+            self._leaves_wait = False
+            if batch is None:
+                return
+            yield batch
 
     def agreed_reason(self, ranks: Ranks) -> str:
         """The first of the reasons of all processes, which call this together; empty where there is none."""

@@ -7,10 +7,12 @@ entry is synced last. A process that dies, or a disk that fills up, leaves the f
 import contextlib
 import json
 import os
-import shutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from data_shards.io.removal import remove_own
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,8 +56,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def replace_folder(temporary: Path, final: Path) -> None:
-    """Syncs the files of the folder `temporary` and renames it to `final`, which may only be an incomplete folder."""
+def replace_folder(temporary: Path, final: Path, files: re.Pattern[str]) -> None:
+    """Syncs the files of the folder `temporary` and renames it to `final`.
+
+    files: the names of the files of a former `final`, which is removed where it has no others; else raises OSError.
+    """
     for file in temporary.rglob("*"):
         if file.is_file():
             with file.open("rb") as handle:
@@ -63,7 +68,6 @@ def replace_folder(temporary: Path, final: Path) -> None:
         else:
             sync_folder(file)
     sync_folder(temporary)
-    if final.exists():
-        shutil.rmtree(final)
+    remove_own(final, files)
     os.replace(temporary, final)
     sync_folder(final.parent)

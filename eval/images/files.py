@@ -1,7 +1,7 @@
 """Writing a set of generated images to disk, for people and other programs: PNG files, or tar shards of them."""
 
 import io
-import shutil
+import re
 import tarfile
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -11,10 +11,13 @@ from PIL import Image
 from torch import Tensor
 
 from data_shards.io import atomic
+from data_shards.io.errors import InputError
+from data_shards.io.removal import holds_only, remove_own
 from eval.images.sources import ImageSource
 from trainer.process_group import Ranks
 
 _BLOCKS_A_SHARD = 64
+_FILES = re.compile(r"\d{8,}\.(png|tar)")
 
 
 def png_bytes(image: Tensor) -> bytes:
@@ -37,10 +40,17 @@ class ImageFolder:
         self.folder, self._ranks = folder, ranks
         self._save = self._save_shards if file_format == "shards" else self._save_files
         self._beside = folder.with_name(f".{folder.name}.partial")
-        if ranks.is_main:
-            shutil.rmtree(self._beside, ignore_errors=True)
+
+        def make() -> None:
+            if not ranks.is_main:
+                return
+            for former in (folder, self._beside):
+                if former.exists() and not holds_only(former, _FILES):
+                    raise InputError(f"{former}: holds other files than the images written here; move it away")
+            remove_own(self._beside, _FILES)
             self._beside.mkdir(parents=True)
-        ranks.barrier()
+
+        ranks.agree(make)
 
     def saving(self, source: ImageSource) -> ImageSource:
         """The same source; every image that is taken from it is written as well."""
@@ -50,7 +60,7 @@ class ImageFolder:
         """Gives the folder its name. All processes take part, after their last image."""
         self._ranks.barrier()
         if self._ranks.is_main:
-            atomic.replace_folder(self._beside, self.folder)
+            atomic.replace_folder(self._beside, self.folder, _FILES)
 
     def _save_files(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         for ids, images in blocks:

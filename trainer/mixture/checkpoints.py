@@ -5,8 +5,9 @@ FOLDER/00000012/ holds parameters.safetensors, expectation-RANK-of-WORLD.safeten
 the first process when every process has written its part. Only the newest is kept.
 """
 
+import contextlib
 import json
-import shutil
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,25 @@ import torch
 from safetensors.torch import load, save
 
 from data_shards.io import atomic
+from data_shards.io.removal import remove_own
 from trainer.mixture.em.e_step import EStep
 from trainer.mixture.em.loop import EMState
 from trainer.mixture.kmeans import KMeansCheckpoint
 from trainer.mixture.parameters import Parameters
 from trainer.process_group import Ranks
+
+_KMEANS, _FOLDER = "k-means.safetensors", re.compile(r"\d{8}")
+_FILES = re.compile(r"\.?(progress\.json|parameters\.safetensors|expectation-\d+-of-\d+\.safetensors)(\.\d+\.partial)?")
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a fit that has ended from `folder`, and the folder where nothing else is in it."""
+    (folder / _KMEANS).unlink(missing_ok=True)
+    for checkpoint in folder.iterdir() if folder.is_dir() else ():
+        if _FOLDER.fullmatch(checkpoint.name):
+            remove_own(checkpoint, _FILES)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 class Checkpoints:
@@ -32,7 +47,7 @@ class Checkpoints:
         self._folder, self._ranks, self._every_seconds = Path(folder), ranks, every_seconds
         self._fingerprint = json.loads(json.dumps(fingerprint))
         self._saved = time.monotonic()
-        self.kmeans = KMeansCheckpoint(self._folder / "k-means.safetensors", fingerprint, ranks, every_seconds)
+        self.kmeans = KMeansCheckpoint(self._folder / _KMEANS, fingerprint, ranks, every_seconds)
         """The checkpoint of the k-means that the fit starts with."""
 
     def save(self, state: EMState, e_step: EStep) -> None:
@@ -61,8 +76,8 @@ class Checkpoints:
             }
             atomic.write_json(folder / "progress.json", record)
             for other in self._folder.iterdir():
-                if other.is_dir() and other != folder:
-                    shutil.rmtree(other)
+                if _FOLDER.fullmatch(other.name) and other != folder:
+                    remove_own(other, _FILES)
             self.kmeans.remove()
         self._ranks.barrier()
         self._saved = time.monotonic()

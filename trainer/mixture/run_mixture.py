@@ -2,7 +2,6 @@
 
 import json
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from trainer.config.config import load_config
 from trainer.dry_run import forward_operations
+from trainer.mixture.checkpoints import remove_checkpoints
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import SUMMARY, load_mixture, mixture_folder, read_summary, save_mixture
 from trainer.mixture.fitting import Start, fit_mixture
@@ -220,7 +220,7 @@ def _fit(
         (folder / SUMMARY).unlink(missing_ok=True)
         save_mixture(folder, fitted)
         atomic.write_json(folder / SUMMARY, summary)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        remove_checkpoints(folder / "checkpoints")
 
     ranks.agree(write)
     return summary

@@ -20,11 +20,12 @@ from torch import Tensor
 
 from data_shards.io.atomic import sync_folder, write_bytes, write_json
 from data_shards.io.errors import InputError, machine_fault
+from data_shards.io.removal import holds_only
 from trainer.run_folder.finite import first_not_finite
 
 _MODEL, _TRAINING, _STATE, _COMPLETE = "model.safetensors", "training.safetensors", "state.json", "COMPLETE"
-_FILES = {_MODEL, _TRAINING, _STATE, _COMPLETE}
-_BEING_WRITTEN = re.compile(r"\.({})\.\d+\.partial".format("|".join(map(re.escape, sorted(_FILES)))))
+_NAMES = "|".join(map(re.escape, (_MODEL, _TRAINING, _STATE, _COMPLETE)))
+_FILES = re.compile(rf"({_NAMES})|\.({_NAMES})\.\d+\.partial")  # whole, and being written
 _NAME = re.compile(r"(\d{12})(?:-(\d+))?")
 
 
@@ -118,12 +119,8 @@ def complete_checkpoints(run: Path) -> list[Path]:
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder with a checkpoint's name is one: plain files that a checkpoint has and no others."""
-    if folder.is_symlink() or not folder.is_dir():
+    if not holds_only(folder, _FILES):
         return False
-    for path in folder.iterdir():
-        known = path.name in _FILES or _BEING_WRITTEN.fullmatch(path.name)
-        if not known or path.is_symlink() or not path.is_file():
-            return False
     place = place_of(folder)
     try:
         return place is None or read_state(folder).images == place[0]

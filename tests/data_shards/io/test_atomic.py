@@ -1,5 +1,6 @@
 """Files and folders that are replaced whole or not at all."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -57,11 +58,21 @@ def test_a_process_killed_while_writing_leaves_former_or_new_content_and_nothing
         assert path.read_text() in contents
 
 
-def test_a_folder_replaces_an_incomplete_one(tmp_path):
+def test_a_folder_replaces_a_former_one_of_the_same_kind(tmp_path):
     final, beside = tmp_path / "final", tmp_path / "beside"
     for folder, text in ((final, "incomplete"), (beside, "whole")):
         folder.mkdir()
         (folder / "file").write_text(text)
-    atomic.replace_folder(beside, final)
+    atomic.replace_folder(beside, final, re.compile("file"))
     assert (final / "file").read_text() == "whole"
     assert not beside.exists()
+
+
+def test_a_folder_does_not_replace_one_with_files_of_others(tmp_path):
+    final, beside = tmp_path / "final", tmp_path / "beside"
+    for folder, name in ((final, "precious"), (beside, "file")):
+        folder.mkdir()
+        (folder / name).touch()
+    with pytest.raises(OSError, match="final"):
+        atomic.replace_folder(beside, final, re.compile("file"))
+    assert (final / "precious").exists()
