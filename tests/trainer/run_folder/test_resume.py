@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from support.forked import Job
 from support.running import ROOT, run_module
 from support.training import events, train, weights, words
 
@@ -85,26 +86,29 @@ def newest(run: Path) -> int:
 
 
 @pytest.mark.slow
-def test_twenty_kills_half_of_them_while_writing_a_checkpoint_change_nothing(digits_shards, tmp_path, uninterrupted):
-    arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=30)
+def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(digits_shards, tmp_path, uninterrupted):
+    arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=30, checkpoint__keep_last=1)
     run = tmp_path / "killed"
     chance = random.Random(0)
-    killed_in_writing = 0
+    in_writing = in_pruning = 0
     for number in range(20):
-        process, before, deadline = start(arguments, 0), newest(run), time.monotonic() + 60
+        job, before, deadline = Job.start(arguments, 1, tmp_path), newest(run), time.monotonic() + 60
         while newest(run) == before:
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        if number % 2:
+            assert time.monotonic() < deadline, job.said()
+        if number % 3 == 1:
             time.sleep(chance.uniform(0, 0.02))
-        else:
+        elif number % 3 == 2:  # else at once: the older checkpoints are removed after the new one is complete
             while not list(run.glob("checkpoints/.*.partial")):
                 assert time.monotonic() < deadline
-        assert process.poll() is None, "the run ended before it could be killed"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        killed_in_writing += bool(list(run.glob("checkpoints/.*.partial")))
-    assert killed_in_writing >= 5
+        assert job.processes[0].is_alive(), "the run ended before it could be killed"
+        job.kill(signal.SIGKILL, [0], with_children=True)
+        job.wait(10)
+        unfinished = [int(path.name.split(".")[1]) for path in run.glob("checkpoints/.*.partial")]
+        in_writing += any(images > newest(run) for images in unfinished)
+        in_pruning += any(images < newest(run) for images in unfinished) or len(complete_checkpoints(run)) > 1
+    print(f"{in_writing} kills while a checkpoint was written, {in_pruning} before all older ones were removed")
+    assert in_writing >= 3
+    assert in_pruning >= 3
     assert newest(run) < newest(uninterrupted)
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr

@@ -71,7 +71,7 @@ class Stops:
             (run / "STOP").touch()
         else:
             some = [self.chance.randrange(self.processes)] if self.chance.random() < 0.3 else range(self.processes)
-            job.kill(getattr(signal, way), list(some))
+            job.kill(getattr(signal, way), some, with_children=self.chance.random() < 0.5)
         codes, said = job.wait(40), job.said()
         (run / "STOP").unlink(missing_ok=True)
         assert "Traceback" not in said, said
