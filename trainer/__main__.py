@@ -7,6 +7,11 @@ srun python -m trainer --config ...                                 one task a r
 Several files may be given, the later ones over the earlier ones, and every field of the configuration is an option.
 """
 
+from trainer.stop_signals import exit_code, ignore_signals, one_line_for_signals
+
+if __name__ == "__main__":
+    one_line_for_signals()  # the other imports take a second, and torch's some more
+
 import argparse
 import contextlib
 import os
@@ -32,7 +37,6 @@ from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command
-from trainer.stop_signals import exit_code, ignore_signals, one_line_for_signals
 
 # Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
 _FIELD = "field "
@@ -191,7 +195,6 @@ def main() -> None:
 
 def run() -> int:
     """`main` as a command. Returns the exit code: 0 too where a signal stopped the training and its work is kept."""
-    one_line_for_signals()
     try:
         return group_command(main)
     finally:

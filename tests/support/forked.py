@@ -18,7 +18,9 @@ _context.set_forkserver_preload(["trainer.__main__", "trainer.loop", "data_shard
 
 def _run(arguments: list[str], environment: dict[str, str], output: Path) -> None:
     from trainer.__main__ import run
+    from trainer.stop_signals import one_line_for_signals
 
+    one_line_for_signals()
     os.setsid()  # a terminal of its own, so to speak
     handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(handle, 1)
