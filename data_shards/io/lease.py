@@ -95,6 +95,9 @@ class Lease:
     def _look(self) -> None:
         with contextlib.suppress(OSError):  # the disk does not answer now
             found = _read(self.path)
+            if found is None:  # who takes it over removes it first, and is named a moment later
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                found = _read(self.path)
             if found is None:
                 self._lost = f"{self.path.parent}: the lease file {self.path.name} was removed while this process ran"
             elif found.token != self._token:
