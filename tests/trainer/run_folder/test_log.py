@@ -26,7 +26,7 @@ DAMAGED = {
 
 
 def open_log(run, images=60):
-    return RunLog(run, images=images, total=90, tensorboard=False, main=True)
+    return RunLog(run, images=images, total=90, main=True)
 
 
 @pytest.mark.parametrize("line", DAMAGED.values(), ids=DAMAGED)
