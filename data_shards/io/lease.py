@@ -31,7 +31,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.processes import Process, this_process
 
 HEARTBEAT_SECONDS, RESTARTED_SECONDS, STALE_SECONDS = 10.0, 30.0, 120.0
-_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_BETWEEN_LOOKS = 0.4
 
 
 class LeaseHeld(InputError):
@@ -145,10 +145,10 @@ def _acquire(path: Path, steal: bool) -> Lease:
         if (steal and first is not None and found.token == first.token) or found.is_stale(folder):
             if _end(path, found.token) and not (found.is_local and not steal):
                 print(f"{folder}: taken over from {found}", file=sys.stderr, flush=True)
-        elif found.is_local or (watched and watched.token == found.token and watched.touched != found.touched):
-            raise LeaseHeld(f"{folder}: in use by {found}; wait for it, stop it, or take the folder over: --steal-lock")
         elif watched is None or watched.token != found.token:
             watched, said = found, False
+        elif found.is_local or watched.touched != found.touched:  # at a second look: it may have been ending
+            raise LeaseHeld(f"{folder}: in use by {found}; wait for it, stop it, or take the folder over: --steal-lock")
         elif not said:
             said = True
             print(
