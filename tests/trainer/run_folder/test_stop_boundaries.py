@@ -12,9 +12,9 @@ from support.training import events, train, weights, words
 from trainer import preemption
 from trainer.__main__ import read_command_line
 from trainer.loop import train as run_training
+from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints, read_state
 from trainer.run_folder.restore import checkpoint_of
-from trainer.updates.learner import Learner
 
 FIELDS = {
     "stage1__max_epochs": 0.2,
@@ -104,14 +104,14 @@ def test_a_stop_in_the_exact_variance_pass_is_kept_and_the_pass_made_again(confi
 def test_a_stop_in_the_measurement_after_the_exact_pass_leaves_the_weights_of_before(
     config, whole, no_grace, monkeypatch
 ):
-    original = Learner.fix_variance
+    original = SigmaVAE.freeze_variance
 
-    def then_stop(self):
-        original(self)
+    def then_stop(self, variance):
+        original(self, variance)
         terminate()
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "fix_variance", then_stop)
+        patch.setattr(SigmaVAE, "freeze_variance", then_stop)
         run = run_training(config)
     assert newest_state(run).stages.check_due
     assert not events(run, "stage_end")
