@@ -66,5 +66,11 @@ def probe(features: Callable[[Tensor], Tensor], name: str, *, again: Callable[[T
     return " ".join([f"{scale:.3e}", *(f"{round(float(place), 3) + 0.0:+.3f}" for place in places)])
 
 
+def alike(found: str, known: str) -> bool:
+    """Whether two results of `probe` are the same but for rounding."""
+    pairs = zip(found.split(), known.split(), strict=True)
+    return all(abs(float(ours) - float(theirs)) <= 2 * _TOLERANCE for ours, theirs in pairs)
+
+
 def _same(a: Tensor, b: Tensor, scale: Tensor) -> bool:
     return a.shape == b.shape and bool((a - b).abs().max() <= _TOLERANCE * scale)

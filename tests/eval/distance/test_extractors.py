@@ -14,7 +14,9 @@ from support import distance_extractor
 from support.standin_inception import write_standin
 
 from data_shards.io.errors import InputError
+from eval.distance.extractors import efficientnet
 from eval.distance.extractors.by_name import extractor_by_name
+from eval.distance.extractors.extractor import resize_bilinear
 from eval.distance.extractors.inception import WeightFile, given_or_downloaded
 
 CPU = torch.device("cpu")
@@ -38,6 +40,12 @@ def test_efficientnet_features_are_those_of_its_own_package_after_clean_fids_res
     with torch.inference_mode():
         expected = network.extract_features((torch.from_numpy(resized) - 127) / 128).mean(dim=(2, 3))
     torch.testing.assert_close(lite(batch), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_efficientnet_by_other_libraries_is_another_extractor(lite, monkeypatch):
+    assert "probe" not in lite.description
+    monkeypatch.setattr(efficientnet, "resize_clean", lambda images, size: resize_bilinear(images, size))
+    assert "probe" in extractor_by_name("efficientnet-lite0", CPU).description
 
 
 def test_a_distance_of_efficientnet_features_is_never_called_fid(lite):
