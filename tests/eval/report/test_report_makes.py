@@ -66,7 +66,7 @@ def trained(tmp_path_factory):
             path = folder / "source" / split / f"{name}-{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(piece).save(path)
-    build_shards("folder", folder / "shards", source=folder / "source", size=40)
+    build_shards("folder", folder / "shards", source=folder / "source", size=40, test=0)
     fields = FIELDS | {"runs": str(folder / "runs"), "name": "photos", "data.shards": str(folder / "shards")}
     return train(load_config(None, fields))
 
