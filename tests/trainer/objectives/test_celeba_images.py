@@ -17,7 +17,7 @@ FIELDS = {
     "model.latent_dim": 8,
     "model.encoder_channels": [8, 8, 16, 16],
     "model.decoder_channels": [16, 16, 8, 8],
-    "stage1.max_epochs": 3,
+    "stage1.max_epochs": 5,
     "stage1.check_images": 240,
     "optimiser.switch_warmup_images": 0,
     "stage2.max_epochs": 1,
