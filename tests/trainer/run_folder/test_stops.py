@@ -120,6 +120,7 @@ class Stops:
             number += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "processes"), [(2, 1), (0, 2)])
 def test_ten_stops_at_random_moments_lose_nothing(digits_shards, tmp_path, workers, processes):
     Stops(digits_shards, tmp_path / "runs", workers, processes, random.Random(processes)).run(5)
