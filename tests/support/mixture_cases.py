@@ -8,10 +8,11 @@ import torch
 from sklearn.mixture import GaussianMixture as ScikitMixture
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.fitting import Start, fit_mixture
+from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import checked_points
 from trainer.mixture.settings import Settings
+from trainer.mixture.start import Start
 from trainer.process_group import Ranks, single
 
 TYPES = ("full", "tied", "diag", "spherical")

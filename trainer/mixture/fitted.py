@@ -1,7 +1,7 @@
 """A fitted mixture, and the folder that it lies in: mixture.safetensors, and mixture.json, written last."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,10 @@ class FitRecord:
     """Nats per training point that the truncated E-step left out at the end; None where the E-step was exact."""
     seconds: dict[str, float]
     """Wall time by phase."""
+    alive: int | None = None
+    """Components with an expected point or more; None where the last M-step had no exact pass."""
+    remarks: list[str] = field(default_factory=list)
+    """What a user should know: a choice at the end of its range, components without points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,4 +107,4 @@ def load_mixture(folder: str | Path, device: str | torch.device = "cpu") -> Fitt
 
 def _fit_record(stored: dict[str, Any]) -> FitRecord | None:
     names = [field.name for field in fields(FitRecord)]
-    return FitRecord(**{name: stored[name] for name in names}) if "n_iter" in stored else None
+    return FitRecord(**{name: stored[name] for name in names if name in stored}) if "n_iter" in stored else None

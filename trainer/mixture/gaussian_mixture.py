@@ -19,10 +19,12 @@ from data_shards.io.errors import InputError
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.em.loop import EMState
 from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
-from trainer.mixture.fitting import Start, Stepwise, fit_mixture
-from trainer.mixture.parameters import Parameters, pack_covariances
+from trainer.mixture.fitting import fit_mixture
+from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Array, checked_points, matrix
 from trainer.mixture.settings import Settings
+from trainer.mixture.start import Start, given_start
+from trainer.mixture.stepwise import Stepwise
 from trainer.process_group import single
 
 # scikit-learn's wording, which filters of warnings match.
@@ -72,6 +74,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     """Nats per point that the truncated E-step left out; None where the E-step was exact."""
     seconds_: dict[str, float]
     """Wall time by phase."""
+    alive_: int | None
+    """Components with an expected point or more; None where the fit does not know."""
+    remarks_: list[str]
+    """What a user should know, see `FitRecord.remarks`; `fit` warns of each."""
 
     _fitted_tensors = False
     _fitted_dtype = torch.float64
@@ -140,10 +146,18 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             start = self._last(points.x.shape[1], "warm_start")
             settings = self._settings(annealing_iter=0)
         else:
-            start = self._given_start(points.x.shape[1])
+            start = given_start(
+                self.weights_init,
+                self.means_init,
+                self.precisions_init,
+                settings=settings,
+                dim=points.x.shape[1],
+            )
         printed = _printed_every(self.verbose_interval, self.verbose) if self.verbose else None
         self._take(fit_mixture(points, None, settings=settings, start=start, ranks=ranks, after=printed))
         self._fitted_tensors, self._fitted_dtype = isinstance(X, Tensor), x.dtype
+        for remark in self.remarks_:
+            warnings.warn(remark, UserWarning, stacklevel=2)
         if not self.converged_ and settings.max_iter > 0:
             warnings.warn(_NOT_CONVERGED, ConvergenceWarning, stacklevel=2)
         return self
@@ -178,7 +192,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         self._set(self._stepwise.parameters)
         self.converged_, self.n_iter_ = False, len(self.history_)
         self.prior_strength_, self.inflation_ = self.settings_.nu(self.parameters_.dim), 1.0
-        self.truncation_loss_, self.seconds_ = None, {}
+        self.truncation_loss_, self.seconds_, self.alive_, self.remarks_ = None, {}, None, []
         return self
 
     def fit_predict(self, X: Any, y: object = None) -> Array:
@@ -338,30 +352,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
             raise InputError(message, parameter="n_components")
         return replace(Start.at(last), record=self.history_[-1] if getattr(self, "history_", None) else None)
 
-    def _given_start(self, dim: int) -> Start:
-        """weights_init, means_init and precisions_init, checked, as a start."""
-        k, kind = self.n_components, self.covariance_type
-        weights = means = covariances = None
-        if self.weights_init is not None:
-            weights = _shaped(self.weights_init, "weights_init", "weights", (k,))
-            low, high, total = float(weights.min()), float(weights.max()), float(weights.sum())
-            if low < 0 or high > 1:
-                message = (
-                    f"The parameter 'weights' should be in the range [0, 1], but got max value {low:.5f}, "
-                    f"min value {high:.5f}"
-                )
-                raise InputError(message, parameter="weights_init")
-            if not math.isclose(total, 1, abs_tol=1e-6):
-                message = f"The parameter 'weights' should be normalized, but got sum(weights) = {total:.5f}"
-                raise InputError(message, parameter="weights_init")
-        if self.means_init is not None:
-            means = _shaped(self.means_init, "means_init", "means", (k, dim))
-        if self.precisions_init is not None:
-            shape = {"full": (k, dim, dim), "tied": (dim, dim), "diag": (k, dim), "spherical": (k,)}[kind]
-            precisions = _shaped(self.precisions_init, "precisions_init", f"{kind} precision", shape)
-            covariances = _inverted(precisions, kind)
-        return Start(weights=weights, means=means, covariances=covariances)
-
     def _points(self, X: Any, *, reset: bool = False) -> Tensor:
         """X as a float tensor (n, D), which scikit-learn has checked where it is not one. reset: D is new."""
         if not (reset or self._waiting):
@@ -389,29 +379,6 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
     if isinstance(random_state, (int, np.integer)):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _shaped(given: Array, parameter: str, name: str, shape: tuple[int, ...]) -> Tensor:
-    """A start parameter as a float64 tensor. Raises InputError for another shape or values that are not finite."""
-    tensor = torch.as_tensor(given).double()
-    if tuple(tensor.shape) != shape:
-        message = f"The parameter '{name}' should have the shape of {shape}, but got {tuple(tensor.shape)}"
-        raise InputError(message, parameter=parameter)
-    if not torch.isfinite(tensor).all():
-        raise InputError(f"The parameter '{name}' has values that are NaN or infinite", parameter=parameter)
-    return tensor
-
-
-def _inverted(precisions: Tensor, kind: str) -> Tensor:
-    """Packed covariances of precisions in scikit-learn's shape. Raises InputError unless they are positive definite."""
-    if kind in ("diag", "spherical"):
-        if not (precisions > 0).all():
-            raise InputError(f"'{kind} precision' should be positive", parameter="precisions_init")
-        return pack_covariances(kind, 1 / precisions)
-    factors, info = torch.linalg.cholesky_ex(precisions)
-    if info.any() or not torch.allclose(precisions, precisions.mT):
-        raise InputError(f"'{kind} precision' should be symmetric, positive-definite", parameter="precisions_init")
-    return pack_covariances(kind, torch.cholesky_inverse(factors))
 
 
 def _printed_every(interval: int, verbose: int) -> Callable[[EMState], None]:

@@ -44,6 +44,8 @@ class NearestIndex:
 
 # Points a centroid that k-means++ draws from; its cost is their number times K.
 _SEEDING_POINTS = 16
+# Distances that cost nothing: with few centroids more points are drawn from.
+_SEEDING_DISTANCES = 500_000
 _MOST_CAREFUL_SEEDS = 500
 # Distances that are held at one time.
 _DISTANCES = 4_000_000
@@ -127,7 +129,7 @@ def _seeds(points: Tensor, k: int, init: str, generator: torch.Generator, ranks:
     total, first = place_among_ranks(len(points), ranks)
     chosen = torch.randperm(total, generator=generator)
     if init == "k-means++" or (init == "auto" and k <= _MOST_CAREFUL_SEEDS):
-        pool = _gather(points, chosen[: max(k * _SEEDING_POINTS, 1024)], first, ranks)
+        pool = _gather(points, chosen[: max(k * _SEEDING_POINTS, _SEEDING_DISTANCES // k)], first, ranks)
         return _plus_plus(pool, k, generator)
     return _gather(points, chosen[:k], first, ranks)
 

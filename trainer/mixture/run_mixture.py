@@ -22,9 +22,10 @@ from trainer.dry_run import forward_operations
 from trainer.mixture.checkpoints import remove_checkpoints
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import SUMMARY, load_mixture, mixture_folder, read_summary, save_mixture
-from trainer.mixture.fitting import Start, fit_mixture
+from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.points import checked_points
 from trainer.mixture.settings import Settings
+from trainer.mixture.start import Start
 from trainer.objectives.gaussian import log_prior
 from trainer.process_group import Ranks
 from trainer.run_folder import latents

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -80,17 +81,24 @@ def test_em_on_gaussians_is_the_limit_of_em_on_many_samples_of_each(kind):
     torch.testing.assert_close(sampled.covariances_, analytic.covariances_, rtol=0.03, atol=0.02)
 
 
-def test_the_map_covariance_is_the_weighted_mean_of_its_own_and_the_pooled_one():
+def test_the_map_covariance_is_the_weighted_mean_of_its_own_and_of_the_common_shape_at_its_own_size():
     # Two clusters so far apart that responsibilities are 0 and 1.
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(30, 2, generator=generator).double(), 5 * torch.randn(10, 2, generator=generator).double() + 1000
     nu = 7.0
     mixture = GaussianMixture(2, **plain(prior_strength=nu, reg_covar=0.0)).fit(torch.cat([a, b]))
     scatter = [np.cov(part.numpy().T, bias=True) * len(part) for part in (a, b)]
-    pooled = (scatter[0] + scatter[1]) / (40 - 2)
+    counts, inverse = np.array([30, 10]), np.eye(2)
+    for _ in range(2):
+        traces = np.array([np.trace(s @ inverse) / 2 for s in scatter])
+        sizes = (traces + traces.sum() / 38) / counts  # a pseudo-point of the mean size
+        shape = (scatter[0] / sizes[0] + scatter[1] / sizes[1]) / 38
+        inverse = np.linalg.inv(shape)
+    traces = np.array([np.trace(s @ inverse) / 2 for s in scatter])
+    sizes = (traces + traces.sum() / 38) / counts
     first = int(mixture.means_[:, 0].argmin())
-    for index, part, own in ((first, a, scatter[0]), (1 - first, b, scatter[1])):
-        expected = (own + nu * pooled) / (len(part) + nu)
+    for index, part, own, size in ((first, a, scatter[0], sizes[0]), (1 - first, b, scatter[1], sizes[1])):
+        expected = (own + nu * size * shape) / (len(part) + nu)
         np.testing.assert_allclose(mixture.covariances_[index].numpy(), expected, rtol=1e-6)
 
 
@@ -202,3 +210,44 @@ def test_a_fit_on_a_gpu_is_as_good_as_one_on_the_cpu(candidates):
     on_gpu = GaussianMixture(30, **settings).fit(x.cuda())
     on_cpu = GaussianMixture(30, **settings).fit(x)
     assert on_gpu.score(fresh) == pytest.approx(on_cpu.score(fresh), abs=0.02)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical"])
+def test_narrow_clusters_beside_broad_ones_keep_their_width(kind):
+    generator = torch.Generator().manual_seed(0)
+    widths = [0.01, 0.1, 1.0]
+    x = torch.cat([w * torch.randn(400, 3, generator=generator).double() + 20 * i for i, w in enumerate(widths)])
+    mixture = GaussianMixture(3, covariance_type=kind).fit(x)
+    order = mixture.means_[:, 0].argsort()
+    found = torch.stack([torch.as_tensor(c).reshape(-1)[0].sqrt() for c in mixture.covariances_[order]])
+    np.testing.assert_allclose(found, widths, rtol=0.1)
+
+
+def test_inflation_is_chosen_only_where_it_gains_more_than_its_error():
+    factors = [
+        GaussianMixture(1).fit(torch.randn(300, 3, generator=torch.Generator().manual_seed(s))).inflation_
+        for s in range(10)
+    ]
+    assert factors.count(1.0) >= 8
+
+
+def test_a_choice_at_the_end_of_its_range_is_a_warning():
+    # A held-out point in a thousand is far away, where no inflation that is tried suffices.
+    x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[::20] *= 1e4
+    with pytest.warns(UserWarning, match="inflation: the best is 4, at the end of what is tried"):
+        GaussianMixture(1, covariance_type="spherical", prior_strength=0.0, max_iter=1).fit(x)
+
+
+def test_lost_components_are_replaced_where_that_helps():
+    truth = known_mixture("full", k=30, dim=3, spread=6.0)
+    mixture = GaussianMixture(30, init_params="random", kmeans_iter=1).fit(draws(truth, 3000))
+    assert mixture.alive_ >= 29
+
+
+def test_fewer_distinct_points_than_components_end_soon_and_are_told():
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double().repeat(100, 1)
+    began = time.monotonic()
+    with pytest.warns(UserWarning, match="n_components: only 50 of 1000 clusters of k-means have points"):
+        GaussianMixture(1000, candidates=0, max_iter=3).fit(x)
+    assert time.monotonic() - began < 60

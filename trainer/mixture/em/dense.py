@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.em.centred import CentredScores, centred_statistics
-from trainer.mixture.em.e_step import Statistics, inflated_log_sums, normalise_
+from trainer.mixture.em.e_step import Statistics, inflated_log_densities, normalise_
 from trainer.mixture.em.pairs import SparseSums
 from trainer.mixture.packed import Features, diagonal_index, pack
 from trainer.mixture.parameters import Parameters, coefficients, common_precision, log_constants
@@ -201,17 +201,14 @@ class DenseEStep:
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
         """See `EStep`."""
-        sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
         if "held_out" not in self._points:
-            return sums
-        constants = log_constants(parameters)
-        for logits in self._held_out_log_densities(parameters):
-            if len(inflations) == 1 and inflations[0] == 1:
-                sums[0] += normalise_(logits)[0].double().sum()
-            else:
-                sums[:-1] += inflated_log_sums(logits, constants.to(logits.dtype), parameters.dim, inflations)
-            sums[-1] += len(logits)
-        return sums
+            return torch.zeros(0, len(inflations), dtype=torch.float64, device=parameters.means.device)
+        constants, dim = log_constants(parameters), parameters.dim
+        found = [
+            inflated_log_densities(logits, constants.to(logits.dtype), dim, inflations)
+            for logits in self._held_out_log_densities(parameters)
+        ]
+        return torch.cat(found) if found else constants.new_zeros(0, len(inflations))
 
     def _held_out_log_densities(self, parameters: Parameters) -> Iterator[Tensor]:
         """log w_k + log N(x; mu_k, Sigma_k) of chunks of the held-out points, (n, K)."""

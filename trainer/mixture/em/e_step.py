@@ -112,9 +112,9 @@ class EStep(Protocol):
         """
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
-        """Sums of log q over the held-out points with covariances inflated by each factor, then the number of points.
+        """log q of this process's held-out points with covariances inflated by each factor: (n, len(inflations)).
 
-        Returns (len(inflations) + 1,) float64.
+        n is 0 where there are none.
         """
 
     def exact(self, name: str, parameters: Parameters) -> Statistics:
@@ -137,14 +137,16 @@ def normalise_(logits: Tensor) -> tuple[Tensor, Tensor]:
     return top + total.log(), total
 
 
-def inflated_log_sums(logits: Tensor, constants: Tensor, dim: int, inflations: Sequence[float]) -> Tensor:
-    """Sums over points of log q for each inflation of the covariances, from densities that are computed already.
+def inflated_log_densities(logits: Tensor, constants: Tensor, dim: int, inflations: Sequence[float]) -> Tensor:
+    """log q of points for each inflation of the covariances, from densities that are computed already.
 
-    logits: (n, K) or (n, C), log w_k + log N(x; mu_k, Sigma_k); constants: the same without the quadratic term,
-    broadcastable to logits. Returns (len(inflations),) float64.
+    logits: (n, K) or (n, C), log w_k + log N(x; mu_k, Sigma_k), overwritten; constants: the same without the quadratic
+    term, broadcastable to logits. Returns (n, len(inflations)) float64.
     """
-    sums = []
+    if tuple(inflations) == (1.0,):
+        return normalise_(logits)[0].double()[:, None]
+    found = []
     for factor in inflations:
         inflated = constants + (logits - constants) / factor - 0.5 * dim * math.log(factor)
-        sums.append(normalise_(inflated)[0].double().sum())
-    return torch.stack(sums)
+        found.append(normalise_(inflated)[0].double())
+    return torch.stack(found, 1)

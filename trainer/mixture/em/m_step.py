@@ -17,9 +17,9 @@ from trainer.mixture.splitting import parts_of, splits
 def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_strength: float) -> Parameters:
     """The maximum a posteriori parameters.
 
-    Sigma_k = (S_k + nu Psi) / (n_k + nu) + ridge I, where S_k is the scatter of component k about its mean and Psi the
-    pooled within-component covariance, sum_k S_k / (N - K): N - K is unbiased where N would make it too small, as every
-    mean is fitted to its own points. nu = prior_strength = 0 is maximum likelihood. Tied covariances are pooled anyway.
+    Sigma_k = (S_k + nu v_k Psi) / (n_k + nu) + ridge I, where S_k is the scatter of component k about its mean, Psi the
+    shape that the components have in common and v_k the size of component k, see `_common_shape`: shapes are shrunk,
+    not sizes. nu = prior_strength = 0 is maximum likelihood. Tied covariances are pooled anyway.
     Components without points are replaced, see `reseed`. Raises InputError where a variance is 0. Overwrites the
     statistics, whose memory the covariances take.
     """
@@ -72,10 +72,51 @@ def _shrunk(sums: Tensor, counts: Tensor, offsets: Tensor, dim: int, covariance_
         scatter -= counts[:, None] * offsets.square().sum(1, keepdim=True)
         scatter /= dim
     if nu > 0:
-        spare = max(float(counts.sum()) - len(counts), 1.0)
-        pooled = scatter.sum(0) / spare
-        return scatter.add_(pooled * nu).div_((counts + nu)[:, None])
+        shape, sizes = _common_shape(scatter, counts, dim, covariance_type)
+        return scatter.addcmul_(sizes[:, None], shape * nu).div_((counts + nu)[:, None])
     return scatter.div_(counts[:, None])
+
+
+def _common_shape(scatter: Tensor, counts: Tensor, dim: int, covariance_type: str) -> tuple[Tensor, Tensor]:
+    """Psi, packed, and the sizes v_k (K,) of components beside it, from the scatter matrices S_k.
+
+    A pooled covariance sum_k S_k / (N - K) is that of the broadest components. Here each counts by its own size: Psi is
+    proportional to sum_k S_k / v_k, and v_k = tr(S_k Psi^-1) / ((n_k - 1) D), in two rounds from Psi = I; n_k - 1 as
+    the mean is fitted to the same points. A size has one pseudo-point of the mean size, which a component of a single
+    point therefore has.
+    """
+    spare = (counts - 1).clamp(min=0)  # (K,)
+    mean_size = torch.ones((), dtype=scatter.dtype, device=scatter.device)
+    shape, inverse = None, _inverse_of_shape(None, scatter, dim, covariance_type)
+    for _ in range(2):
+        traces = scatter @ inverse / dim  # (K,), tr(S_k Psi^-1) / D
+        mean_size = traces.sum() / spare.sum().clamp(min=1)
+        sizes = (traces + mean_size) / (spare + 1)
+        weights = torch.where(sizes > 0, 1 / sizes, 0)
+        shape = weights @ scatter / spare.sum().clamp(min=1)  # of size 1
+        inverse = _inverse_of_shape(shape, scatter, dim, covariance_type)
+    traces = scatter @ inverse / dim
+    mean_size = traces.sum() / spare.sum().clamp(min=1)
+    assert shape is not None
+    return shape, (traces + mean_size) / (spare + 1)
+
+
+def _inverse_of_shape(shape: Tensor | None, scatter: Tensor, dim: int, covariance_type: str) -> Tensor:
+    """What a packed S is multiplied by for tr(S Psi^-1): twice the entries off the diagonal. None is Psi = I.
+
+    Directions in which Psi has nothing, such as columns that are constant, count for nothing.
+    """
+    if covariance_type != "full":
+        inverse = (
+            torch.ones(scatter.shape[1], dtype=scatter.dtype, device=scatter.device) if shape is None else 1 / shape
+        )
+        inverse = torch.where(torch.isfinite(inverse), inverse, 0)
+        return inverse * (dim / scatter.shape[1])
+    identity = torch.eye(dim, dtype=scatter.dtype, device=scatter.device)
+    full = identity if shape is None else torch.linalg.pinv(unpack(shape, dim), rtol=1e-12, hermitian=True)
+    doubled = pack(2 * full)
+    doubled[diagonal_index(dim).to(scatter.device)] /= 2
+    return doubled
 
 
 # A component with fewer expected points than this is replaced. Far below any real count, far above rounding.

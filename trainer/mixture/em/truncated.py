@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.em.dense import DenseEStep, DenseScores
-from trainer.mixture.em.e_step import Statistics, inflated_log_sums
+from trainer.mixture.em.e_step import Statistics, inflated_log_densities
 from trainer.mixture.em.pairs import LEAST_RESPONSIBILITY, Factors, Pairs
 from trainer.mixture.kmeans import NearestIndex
 from trainer.mixture.packed import pack, unpack
@@ -92,13 +92,11 @@ class TruncatedEStep:
 
     def held_out(self, parameters: Parameters, inflations: Sequence[float] = (1.0,)) -> Tensor:
         """See `EStep`."""
-        sums = torch.zeros(len(inflations) + 1, dtype=torch.float64, device=parameters.means.device)
-        if "held_out" in self._points:
-            points, scores, _, candidates = self._scores("held_out", parameters)
-            constants = self._factors_of(parameters).constants[candidates]
-            sums[:-1] += inflated_log_sums(scores, constants, parameters.dim, inflations)
-            sums[-1] += len(points)
-        return sums
+        if "held_out" not in self._points:
+            return torch.zeros(0, len(inflations), dtype=torch.float64, device=parameters.means.device)
+        _, scores, _, candidates = self._scores("held_out", parameters)
+        constants = self._factors_of(parameters).constants[candidates]
+        return inflated_log_densities(scores, constants, parameters.dim, inflations)
 
     def exact(self, name: str, parameters: Parameters) -> Statistics:
         """Exact statistics of the points "train" or "held_out", about the means, pruned by their candidates."""
