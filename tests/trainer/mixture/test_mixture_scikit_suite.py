@@ -60,7 +60,7 @@ class GaussianMixture(Ours):
 
 CONTRADICTIONS = {
     "test_score[float32]": "log-densities are float64 whatever the points are, as float32 cannot hold them far out",
-    "test_gaussian_mixture_setting_best_params": "a variance of 0 without reg_covar is an error, as in test_regularisation",
+    "test_gaussian_mixture_setting_best_params": "a variance of 0 without reg_covar is an error",
     "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": "counts calls of its own functions",
 }
 """Test, or test[parameters], and the choice that it contradicts."""
