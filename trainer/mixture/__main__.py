@@ -110,6 +110,8 @@ def main() -> None:
             if ranks.is_main:
                 done = f"{fitted.folder}: already fitted with these settings"
                 print(summary_line(fitted.folder, fitted.summary) if fitted.is_new else done, flush=True)
+                for remark in fitted.summary.get("remarks", ()):
+                    print(f"warning: {remark}", file=sys.stderr, flush=True)
         if ranks.is_main and len(folders) > 1:
             print(draw_comparison(folders), flush=True)
 

@@ -7,13 +7,17 @@ the first process when every process has written its part. Only the newest is ke
 
 import contextlib
 import json
+import math
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from data_shards.io import atomic
 from data_shards.io.removal import remove_own
@@ -37,10 +41,15 @@ def remove_checkpoints(folder: Path) -> None:
         folder.rmdir()
 
 
+_PARAMETERS = ("weights", "means", "covariances")
+_WITHOUT = "without."
+
+
 class Checkpoints:
     """The checkpoints of one fit.
 
-    fingerprint: settings and data, which must agree for a checkpoint to be used; every_seconds: least time between two.
+    fingerprint: settings and data by content, which must agree for a checkpoint to be used; every_seconds: least time
+    between two.
     """
 
     def __init__(self, folder: Path, fingerprint: dict[str, Any], ranks: Ranks, every_seconds: float) -> None:
@@ -64,8 +73,10 @@ class Checkpoints:
             atomic.write_bytes(folder / self._part(self._ranks.world_size), save(own))
         self._ranks.barrier()
         if self._ranks.is_main:
-            tensors = ("weights", "means", "covariances")
-            parameters = {name: getattr(state.parameters, name).cpu().contiguous() for name in tensors}
+            parameters = {name: getattr(state.parameters, name).cpu().contiguous() for name in _PARAMETERS}
+            if state.without is not None:
+                for name in _PARAMETERS:
+                    parameters[_WITHOUT + name] = getattr(state.without, name).cpu().contiguous()
             atomic.write_bytes(folder / "parameters.safetensors", save(parameters))
             record = {
                 "fingerprint": self._fingerprint,
@@ -73,6 +84,10 @@ class Checkpoints:
                 "iteration": state.iteration,
                 "history": state.history,
                 "converged": state.converged,
+                "nu": state.nu,
+                "round": state.round,
+                "revivals": state.revivals,
+                "without_score": state.without_score if math.isfinite(state.without_score) else None,
             }
             atomic.write_json(folder / "progress.json", record)
             for other in self._folder.iterdir():
@@ -85,35 +100,63 @@ class Checkpoints:
     def resume(self, e_step: EStep, covariance_type: str) -> EMState | None:
         """The newest complete checkpoint of this fit, with the state of `e_step` restored, or None.
 
-        On another number of processes only the parameters are used; the truncated E-step searches anew.
+        On another number of processes only the parameters are used; the truncated E-step searches anew. A damaged
+        checkpoint is passed over, and named on the terminal.
         """
-        folder, record = self._newest()
+        folder = self._newest()
         if folder is None:
             return None
+        read = None
+        try:
+            read = self._read(folder, covariance_type)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            _passed_over(folder, error)
+        failed = self._ranks.any(read is None)
+        if failed or read is None:
+            return None
+        state, own = read
+        if own is not None:
+            e_step.restore(own)
+        return state
+
+    def _read(self, folder: Path, covariance_type: str) -> tuple[EMState, dict[str, Tensor] | None]:
+        record = json.loads((folder / "progress.json").read_text())
         tensors = load((folder / "parameters.safetensors").read_bytes())
         tensors = {name: tensor.to(self._ranks.device) for name, tensor in tensors.items()}
         part = folder / self._part(self._ranks.world_size)
+        own = None
         if record["world_size"] == self._ranks.world_size and part.exists():
-            e_step.restore(load(part.read_bytes()))
-        return EMState(
+            own = load(part.read_bytes())
+        before = {name: tensors.pop(f"{_WITHOUT}{name}") for name in _PARAMETERS if f"{_WITHOUT}{name}" in tensors}
+        state = EMState(
             Parameters(covariance_type=covariance_type, **tensors),
             iteration=record["iteration"],
             history=record["history"],
             converged=record["converged"],
+            nu=record["nu"],
+            round=record["round"],
+            revivals=record["revivals"],
+            without=Parameters(covariance_type=covariance_type, **before) if before else None,
+            without_score=-math.inf if record["without_score"] is None else record["without_score"],
         )
+        return state, own
 
     def _part(self, world_size: int) -> str:
         return f"expectation-{self._ranks.rank:05d}-of-{world_size:05d}.safetensors"
 
-    def _newest(self) -> tuple[Path | None, dict[str, Any]]:
-        """The folder and record that the first process sees; all processes take the same."""
+    def _newest(self) -> Path | None:
+        """The folder that the first process sees; all processes take the same."""
         newest = -1
-        for file in sorted(self._folder.glob("*/progress.json")):
-            if json.loads(file.read_text())["fingerprint"] == self._fingerprint:
-                newest = int(file.parent.name)
+        for file in sorted(self._folder.glob("*/progress.json")) if self._ranks.is_main else ():
+            try:
+                if json.loads(file.read_text())["fingerprint"] == self._fingerprint:
+                    newest = int(file.parent.name)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                _passed_over(file.parent, error)
         mine = torch.tensor([float(newest) if self._ranks.is_main else 0.0], device=self._ranks.device)
         chosen = int(self._ranks.sum_(mine)[0])
-        if chosen < 0:
-            return None, {}
-        folder = self._folder / f"{chosen:08d}"
-        return folder, json.loads((folder / "progress.json").read_text())
+        return None if chosen < 0 else self._folder / f"{chosen:08d}"
+
+
+def _passed_over(path: Path, error: Exception) -> None:
+    print(f"warning: {path}: a damaged checkpoint is passed over ({error})", file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """A fitted mixture, and the folder that it lies in: mixture.safetensors, and mixture.json, written last."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,18 @@ def mixture_folder(run: str | Path, n_components: int, covariance_type: str = "f
 
 
 def read_summary(folder: Path) -> dict[str, Any] | None:
-    """The summary of the mixture in `folder`, or None where there is none."""
+    """The summary of the mixture in `folder`, or None where there is none, or a damaged one, which is named."""
     path = folder / SUMMARY
-    return json.loads(path.read_text()) if path.exists() else None
+    try:
+        summary = json.loads(path.read_text())
+        if not isinstance(summary, dict):
+            raise ValueError("it is not a JSON object")
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"warning: {path} is damaged ({error}) and passed over", file=sys.stderr, flush=True)
+        return None
+    return summary
 
 
 def save_mixture(folder: str | Path, fitted: FittedMixture) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from data_shards.io.errors import InputError
 from trainer.engines.cpu import keep_freed_memory
 from trainer.mixture.checkpoints import Checkpoints
+from trainer.mixture.content import digest_of_points, digest_of_tensors
 from trainer.mixture.division import Division, divisions
 from trainer.mixture.em.e_step import EStep, Statistics
 from trainer.mixture.em.loop import FEWEST_POINTS, EMState, expectation_maximisation, mean_held_out
@@ -21,6 +22,8 @@ from trainer.mixture.shrinkage import Choice, chosen_shrinkage
 from trainer.mixture.start import Start, first_parameters
 from trainer.process_group import Ranks
 
+VERSION = 2
+"""Of the fit: raised where the same points and settings give another mixture."""
 # How often EM goes on with the prior strength that held-out points chose.
 _MOST_ROUNDS = 2
 # It does not where the new one is within this factor of the last.
@@ -72,20 +75,30 @@ def fit_mixture(
     inner = inner.for_points(total, train.x.shape[1])
     data = divisions(standardisation, train, held_out, inner, ranks)
     phases.end("prepare")
-    moments = [f"{value:.6g}" for value in (*standardisation.location.tolist(), *data[0].second_moment.tolist())]
+    keeps = checkpoint is not None and inner.products != "centred"
+    content = _content(train, held_out, start, ranks) if keeps else {}
     best: tuple[float, FittedMixture] | None = None
     for place in range(1 if start is not None and start.is_complete else settings.n_init):
         one = replace(inner, random_state=settings.random_state + place)
         saved = None
         # Small fits take seconds, and several of them decide together.
-        if checkpoint is not None and inner.products != "centred":
-            fingerprint = {"settings": asdict(settings), "points": total, "moments": moments, "start": place}
+        if checkpoint is not None and keeps:
+            fingerprint = {"settings": asdict(settings), **content, "place": place, "version": VERSION}
             saved = Checkpoints(checkpoint, fingerprint, ranks, checkpoint_seconds)
         found = _Fitting(data, start, standardisation, one, ranks, saved, phases).run(after)
         if best is None or found[0] > best[0]:
             best = found
     assert best is not None
     return replace(best[1], settings=settings)
+
+
+def _content(train: Points, held_out: Points | None, start: Start | None, ranks: Ranks) -> dict[str, str | None]:
+    """What a fit is made from beside its settings, by content."""
+    return {
+        "points": digest_of_points(train, ranks),
+        "held_out": digest_of_points(held_out, ranks),
+        "start": None if start is None else digest_of_tensors(start.tensors),
+    }
 
 
 @dataclass

@@ -7,13 +7,14 @@ killed fit continue.
 
 import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import faiss
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -75,11 +76,15 @@ class KMeansCheckpoint:
         """Centroids of that shape and the iterations done, as the first process finds them, or None."""
         state = torch.zeros(shape[0] * shape[1] + 2, dtype=torch.float64, device=self._ranks.device)
         if self._ranks.is_main and self._file.exists():
-            with safe_open(str(self._file), "pt") as file:
-                metadata = file.metadata()
-                if metadata["fingerprint"] == self._fingerprint:
-                    state[:-2] = file.get_tensor("centroids").flatten().to(state.device)
-                    state[-2:] = torch.tensor([int(metadata["iteration"]), 1.0])
+            try:
+                with safe_open(str(self._file), "pt") as file:
+                    metadata = file.metadata()
+                    if metadata["fingerprint"] == self._fingerprint:
+                        state[:-2] = file.get_tensor("centroids").flatten().to(state.device)
+                        state[-2:] = torch.tensor([int(metadata["iteration"]), 1.0])
+            except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+                state.zero_()
+                print(f"warning: {self._file}: a damaged checkpoint is passed over ({error})", file=sys.stderr)
         self._ranks.sum_(state)
         return (state[:-2].view(shape), int(state[-2])) if state[-1] else None
 

@@ -20,10 +20,11 @@ from data_shards.manifest import Manifest
 from trainer.config.config import load_config
 from trainer.dry_run import forward_operations
 from trainer.mixture.checkpoints import remove_checkpoints
+from trainer.mixture.content import digest_of_points, digest_of_tensors
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import SUMMARY, load_mixture, mixture_folder, read_summary, save_mixture
 from trainer.mixture.fitting import fit_mixture
-from trainer.mixture.points import checked_points
+from trainer.mixture.points import Points, checked_points
 from trainer.mixture.settings import Settings
 from trainer.mixture.start import Start
 from trainer.objectives.gaussian import log_prior
@@ -162,36 +163,39 @@ def fit_run_mixture(
     }
     if len({record["checkpoint"] for record in wanted["codes"].values() if record}) > 1:
         raise InputError(f"{run}: the codes of splits train and valid are of different weights; encode both again")
-    found = read_summary(folder)
-    # A summary of an earlier version does not say which codes it was fitted to.
-    before = None if found is None else {"codes": wanted["codes"], **found}
-    if ranks.any(before is not None and all(before.get(name) == value for name, value in wanted.items())):
-        return RunMixture(folder=folder, summary=found or {}, is_new=False)
     data = read_codes(run, weights, form, settings.random_state, ranks)
+    start = None if start_from is None else _start(run, settings, weights, start_from)
+    wanted["points"] = {
+        name: digest_of_points(Points(part.x, part.variance), ranks)
+        for name, part in (("train", data.train), ("held_out", data.held_out))
+    }
+    wanted["start"] = None if start is None else digest_of_tensors(start.tensors)
+    found = read_summary(folder)
+    if ranks.any(found is not None and _is_of(found, wanted)):
+        return RunMixture(folder=folder, summary=found or {}, is_new=False)
     with held_by_main(folder, ranks, steal=steal_lock) as held:
-        summary = _fit(run, folder, settings, wanted, data, ranks, held, show_progress)
+        summary = _fit(folder, settings, wanted, data, start, ranks, held, show_progress)
     return RunMixture(folder=folder, summary=summary, is_new=True)
 
 
 def _fit(
-    run: str | Path,
     folder: Path,
     settings: Settings,
     wanted: dict[str, Any],
     data: Codes,
+    start: Start | None,
     ranks: Ranks,
     held: Lease | None,
     show_progress: bool,
 ) -> dict[str, Any]:
     """Fits and writes the mixture that `wanted` describes. Returns its summary."""
-    weights, start_from = wanted["weights"], wanted["start_from"]
     title = f"mixture of {settings.n_components}, {settings.covariance_type}"
     with Progress(title, settings.max_iter, "iterations", show=show_progress and ranks.is_main) as bar:
         fitted = fit_mixture(
             checked_points(data.train.x, data.train.variance, "codes", None, ranks),
             checked_points(data.held_out.x, data.held_out.variance, "held-out codes", data.train.x.shape[1], ranks),
             settings=settings,
-            start=None if start_from is None else _start(run, settings, weights, start_from),
+            start=start,
             ranks=ranks,
             after=lambda state: bar.update(state.iteration, nats=f"{state.history[-1]['log_likelihood']:.3f}"),
             checkpoint=folder / "checkpoints",
@@ -208,6 +212,8 @@ def _fit(
         "prior_strength": record.prior_strength,
         "inflation": record.inflation,
         "truncation_loss": record.truncation_loss,
+        "alive": record.alive,
+        "remarks": record.remarks,
         "processes": ranks.world_size,
         "seconds": record.seconds,
     }
@@ -225,6 +231,19 @@ def _fit(
 
     ranks.agree(write)
     return summary
+
+
+def _is_of(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether a summary is that of the mixture that is wanted.
+
+    One of an earlier version does not say which codes and which start it was fitted with, and lacks newer settings.
+    """
+    before = {name: wanted[name] for name in ("codes", "points", "start")} | dict(found)
+    try:
+        before["settings"] = asdict(Settings(**before["settings"]))
+    except (KeyError, TypeError, InputError):
+        return False
+    return all(before.get(name) == value for name, value in wanted.items())
 
 
 def _start(run: str | Path, settings: Settings, weights: str, components: int) -> Start:

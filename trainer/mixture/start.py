@@ -36,6 +36,11 @@ class Start:
     """The last record of the history of the fit that this one continues, so that convergence is seen at once."""
 
     @property
+    def tensors(self) -> dict[str, Tensor | None]:
+        """What is given, by name."""
+        return {"weights": self.weights, "means": self.means, "covariances": self.covariances}
+
+    @property
     def is_complete(self) -> bool:
         """Whether nothing is left to k-means."""
         return self.weights is not None and self.means is not None and self.covariances is not None

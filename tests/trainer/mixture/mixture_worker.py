@@ -3,8 +3,11 @@
 import sys
 from pathlib import Path
 
+import torch
 from support.mixture_cases import draws, fitted, known_mixture
 
+from trainer.mixture.content import digest_of_points
+from trainer.mixture.points import Points
 from trainer.process_group import process_group
 
 FITS = {"exact": ("full", 0), "truncated": ("full", 8), "tied": ("tied", 0)}
@@ -15,6 +18,11 @@ def main(out: str) -> None:
     with process_group() as ranks:
         own = ranks.partition(len(x))
         start, stop = own.start, own.stop
+        spread = torch.rand(x.shape, generator=torch.Generator().manual_seed(1))
+        digest = digest_of_points(Points(x[start:stop], spread[start:stop]), ranks)
+        if ranks.is_main:
+            Path(out).mkdir(parents=True, exist_ok=True)
+            (Path(out) / "digest").write_text(str(digest))
         for name, (kind, candidates) in FITS.items():
             settings = {"covariance_type": kind, "products": "float64", "max_iter": 14, "tol": 1e-12}
             mixture = fitted(x[start:stop], 12, ranks=ranks, candidates=candidates, **settings)

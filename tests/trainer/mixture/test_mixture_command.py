@@ -35,6 +35,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def run(tmp_path) -> Path:
+    (tmp_path / "config.yaml").write_text("name: run\n")
     encode(tmp_path, "train", 1200, 0)
     encode(tmp_path, "valid", 400, 1)
     return tmp_path
@@ -75,6 +76,30 @@ def test_the_kl_to_the_prior_agrees_with_its_closed_form_for_one_component(run):
     mean, covariance = mixture.means_[0], mixture.covariances_[0]
     closed = 0.5 * (covariance.trace() + mean @ mean - 3 - torch.logdet(covariance))
     assert abs(summary["kl_to_prior"]["nats"] - float(closed)) < 4 * summary["kl_to_prior"]["standard_error"]
+
+
+def test_codes_that_were_encoded_anew_are_fitted_anew(run):
+    settings = Settings(n_components=2)
+    first = fit_run_mixture(run, settings, ranks=single())
+    assert not fit_run_mixture(run, settings, ranks=single()).is_new
+    encode(run, "train", 1200, 5)
+    second = fit_run_mixture(run, settings, ranks=single())
+    assert second.is_new
+    assert second.summary["train"] != first.summary["train"]
+
+
+def test_another_mixture_to_start_from_is_another_fit(run):
+    for seed in (0, 1):
+        fit_run_mixture(run, Settings(n_components=2, random_state=seed, max_iter=1, annealing_iter=0), ranks=single())
+        assert fit_run_mixture(run, Settings(n_components=4), start_from=2, ranks=single()).is_new
+    assert not fit_run_mixture(run, Settings(n_components=4), start_from=2, ranks=single()).is_new
+
+
+def test_a_damaged_summary_is_passed_over_and_named(run, capsys):
+    folder = fit_run_mixture(run, Settings(n_components=2), ranks=single()).folder
+    (folder / "summary.json").write_text("{")
+    assert fit_run_mixture(run, Settings(n_components=2), ranks=single()).is_new
+    assert f"warning: {folder / 'summary.json'} is damaged" in capsys.readouterr().err
 
 
 def test_without_a_validation_split_every_tenth_code_is_held_out(tmp_path):

@@ -14,7 +14,9 @@ from safetensors import safe_open
 from support.mixture_cases import draws, fitted, known_mixture
 
 from trainer.mixture import GaussianMixture
+from trainer.mixture.content import digest_of_points
 from trainer.mixture.kmeans import KMeansCheckpoint, kmeans
+from trainer.mixture.points import Points
 from trainer.process_group import single
 
 HERE = Path(__file__).parent
@@ -47,6 +49,22 @@ def test_several_processes_give_the_parameters_of_one(fits, name, processes):
     assert several.prior_strength_ == one.prior_strength_
     for attribute in ("weights_", "means_", "covariances_"):
         torch.testing.assert_close(getattr(several, attribute), getattr(one, attribute), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_points_have_one_digest_however_they_are_spread_over_processes(fits, processes):
+    assert (fits / str(processes) / "digest").read_text() == (fits / "1" / "digest").read_text()
+
+
+def test_the_digest_of_points_changes_with_each_number_and_with_their_order():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    nearly = x.clone()
+    nearly[7, 1] = torch.nextafter(nearly[7, 1], torch.tensor(9.0, dtype=torch.float64))
+    found = {
+        digest_of_points(points, single())
+        for points in (Points(x), Points(nearly), Points(x.flip(0)), Points(x, x.square()), Points(x[:49]), Points(-x))
+    }
+    assert len(found) == 6
 
 
 KILLED = """
@@ -141,9 +159,50 @@ def test_k_means_continues_from_its_checkpoint_only_for_the_same_data(tmp_path):
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):
-    x = draws(known_mixture("full"), 300)
-    fitted(x, 3, max_iter=4, checkpoint=tmp_path / "c", checkpoint_seconds=0)
+    x = draws(known_mixture("full", k=20), 900)
+    fitted(x, 20, max_iter=4, candidates=8, checkpoint=tmp_path / "c", checkpoint_seconds=0)
     seen: list[int] = []
     after = lambda state: seen.append(state.iteration)  # noqa: E731
-    fitted(x, 3, max_iter=4, reg_covar=1e-3, checkpoint=tmp_path / "c", after=after)
+    fitted(x, 20, max_iter=4, candidates=8, reg_covar=1e-3, checkpoint=tmp_path / "c", after=after)
     assert seen[0] == 1
+
+
+@pytest.mark.parametrize("file", ["progress.json", "parameters.safetensors", "expectation-00000-of-00001.safetensors"])
+def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, capsys, file):
+    x = draws(known_mixture("full", k=20), 900)
+    fitted(x, 20, max_iter=4, candidates=8, checkpoint=tmp_path, checkpoint_seconds=0)
+    newest = max(path for path in tmp_path.iterdir() if path.is_dir())
+    (newest / file).write_bytes(b"\0" * 40)
+    whole = fitted(x, 20, max_iter=4, candidates=8)
+    again = fitted(x, 20, max_iter=4, candidates=8, checkpoint=tmp_path)
+    assert torch.equal(again.means_, whole.means_)
+    assert f"warning: {newest}: a damaged checkpoint is passed over" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_of_k_means_is_passed_over_and_named(tmp_path, capsys):
+    x = uniform_points()[:2000]
+    first = clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
+    (tmp_path / "k").write_bytes(b"torn")
+    assert torch.equal(clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0)), first)
+    assert "a damaged checkpoint is passed over" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_start_is_not_used(tmp_path):
+    x = draws(known_mixture("full", k=20), 900)
+    starts = [known_mixture("full", k=20, seed=seed).parameters_ for seed in (3, 4)]
+    settings = {"max_iter": 4, "candidates": 8, "checkpoint_seconds": 0}
+    fitted(x, 20, start=starts[0], checkpoint=tmp_path, **settings)
+    seen: list[int] = []
+    after = lambda state: seen.append(state.iteration)  # noqa: E731
+    fitted(x, 20, start=starts[1], checkpoint=tmp_path, after=after, **settings)
+    assert seen[0] == 1
+
+
+def test_only_folders_of_checkpoints_are_removed_from_among_others(tmp_path):
+    for name in ("backup", "00000001", "00000002.bak"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "notes.txt").write_text("mine")
+    fitted(
+        draws(known_mixture("full", k=20), 900), 20, max_iter=3, candidates=8, checkpoint=tmp_path, checkpoint_seconds=0
+    )
+    assert all((tmp_path / name / "notes.txt").exists() for name in ("backup", "00000001", "00000002.bak"))
