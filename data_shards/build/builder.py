@@ -100,6 +100,8 @@ def build(
         if len(done) == len(work.mine) and not changed and former is not None:
             work.refuse_bad(done)
             return former if options.parts == 1 else None
+    elif kept is not None and not options.update and work.is_another_source(kept):
+        raise InputError(work.change(kept), parameter="out")
     out.mkdir(parents=True, exist_ok=True)
     name = f"part-{options.part}-of-{options.parts}" if options.parts > 1 else ""
     with lease(out, name, steal=options.steal_lock) as held:
@@ -294,16 +296,32 @@ class _Work:
             digest.update(record.contents.tobytes())
         return digest.hexdigest()
 
+    def is_another_source(self, kept: Mapping[str, Any]) -> bool:
+        """Whether the shards that are there are of a source elsewhere that has no image of this one."""
+        if not self._is_elsewhere(kept) or (former := self._former_listing()) is None:
+            return False
+        return not set(zip(*map(np.ndarray.tolist, former), strict=True)).intersection(
+            zip(*map(np.ndarray.tolist, self._listing()), strict=True)
+        )
+
+    def _is_elsewhere(self, kept: Mapping[str, Any]) -> bool:
+        return kept.get("folder") not in (None, self.recipe()["folder"])
+
+    def _former_listing(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]] | None:
+        """`key_hash` and stamp of all images that the shards there were made from; None where that is not recorded."""
+        former = [record for name in recorded_shards(self._out) if (record := read_record(self._out, name))]
+        if not former:
+            return None
+        return np.concatenate([record.keys for record in former]), np.concatenate([record.stamps for record in former])
+
     def change(self, kept: Mapping[str, Any]) -> str:
         """What has changed in the source since the shards were written, and what to do."""
-        former = [record for name in recorded_shards(self._out) if (record := read_record(self._out, name))]
         remedy = "--update brings the shards up to date, or choose another folder"
-        if not former:
+        if (former := self._former_listing()) is None:
             return (
                 f"{self._out}: what its shards were made from is not recorded, as earlier versions left them; {remedy}"
             )
-        keys = np.concatenate([record.keys for record in former])
-        stamps = np.concatenate([record.stamps for record in former])
+        keys, stamps = former
         now, now_stamps = self._listing()
         common, before, after = np.intersect1d(keys, now, return_indices=True)
         counts = {
@@ -312,8 +330,8 @@ class _Work:
             "replaced": int((stamps[before] != now_stamps[after]).sum()),
         }
         said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) or "images divided otherwise"
-        other = kept.get("folder") not in (None, self.recipe()["folder"])
-        source = f"another source, {kept.get('folder')}, was built here" if other else "the source has changed since"
+        other = f"another source, {kept.get('folder')}, was built here"
+        source = other if self._is_elsewhere(kept) else "the source has changed since"
         return f"{self._out}: {source} ({said} of {len(now):,} images); {remedy}"
 
     def _listing(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:

@@ -170,6 +170,18 @@ def test_another_source_is_refused_and_named(source, tmp_path):
         build(tmp_path / "other", tmp_path / "out")
 
 
+def test_another_source_is_refused_where_the_shards_of_the_first_are_half_finished(source, tmp_path):
+    build(source, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").unlink()
+    for number in range(95):
+        write_image(tmp_path / "other" / "ab"[number % 2] / f"{number:03d}.png", number + 500)
+    with pytest.raises(InputError, match=r"another source, .*/source, was built here \(95 replaced of 95 images\)"):
+        build(tmp_path / "other", tmp_path / "out")
+    build(tmp_path / "other", tmp_path / "out", update=True)
+    build(tmp_path / "other", tmp_path / "clean")
+    assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
 def test_a_source_that_changes_during_an_interrupted_build_is_not_mixed(source, tmp_path):
     out = tmp_path / "out"
     build(source, out)
