@@ -277,6 +277,8 @@ class ShardIndex:
     """Bytes of the image member; shape (n,)."""
     checksums: NDArray[np.uint64]
     """`checksum` of the pixels (raw) or of the whole image member (encoded); shape (n,)."""
+    labels: tuple[str, ...] | None = None
+    """Name of each sample's class, for instance its folder; None where no class is known."""
     format: int = FORMAT
     """1 or 2."""
 
@@ -299,6 +301,7 @@ class ShardIndex:
                 "offset": self.offsets.tolist(),
                 "size": self.sizes.tolist(),
                 "checksum": self.checksums.tolist(),
+                **({"label": list(self.labels)} if self.labels is not None else {}),
             },
         }
 
@@ -319,6 +322,7 @@ class ShardIndex:
             offsets=np.array(members["offset"], np.int64),
             sizes=np.array(members["size"], np.int64),
             checksums=np.array(members["checksum"], np.uint64),
+            labels=tuple(members["label"]) if "label" in members else None,
             format=number,
         )
         if not len(extensions) == len(index.offsets) == len(index.sizes) == len(index.checksums) == len(keys):

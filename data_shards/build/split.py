@@ -164,7 +164,8 @@ def _read(
         data = file.read(int(index.sizes[row]))
     if index.checksum(data[raw_header:]) != index.checksums[row]:
         raise InputError(f"{out / name}: {index.keys[row]} does not have its checksum; build the shards again")
-    return Sample(image=data, extension=index.extensions[row], extras=extras[index.keys[row]])
+    label = index.labels[row] if index.labels is not None else ""
+    return Sample(image=data, extension=index.extensions[row], label=label, extras=extras[index.keys[row]])
 
 
 @functools.lru_cache(maxsize=2)

@@ -69,24 +69,26 @@ class _Columns:
 
     def __init__(self, pixels: Pixels) -> None:
         self._raw_header = len(npy_header(pixels.shape)) if pixels.encoding == "raw" else 0
-        self._rows: list[tuple[str, str, int, int, int]] = []
+        self._rows: list[tuple[str, str, int, int, int, str]] = []
         self.pixel_sum = np.zeros(pixels.channels, np.int64)
         self.pixel_square_sum = np.zeros(pixels.channels, np.int64)
 
-    def add(self, key: str, extension: str, offset: int, data: bytes, image: np.ndarray) -> None:
-        self._rows.append((key, extension, offset, len(data), xxh3(data[self._raw_header :])))
-        wide = image.astype(np.int64)
+    def add(self, key: str, label: str, offset: int, member: "Member") -> None:
+        checksum = xxh3(member.data[self._raw_header :])
+        self._rows.append((key, member.extension, offset, len(member.data), checksum, label))
+        wide = member.image.astype(np.int64)
         self.pixel_sum += wide.sum((1, 2))  # (C,)
         self.pixel_square_sum += (wide * wide).sum((1, 2))
 
     def index(self) -> ShardIndex:
-        keys, extensions, offsets, sizes, checksums = zip(*self._rows, strict=True)
+        keys, extensions, offsets, sizes, checksums, labels = zip(*self._rows, strict=True)
         return ShardIndex(
             keys=keys,
             extensions=extensions,
             offsets=np.array(offsets, np.int64),
             sizes=np.array(sizes, np.int64),
             checksums=np.array(checksums, np.uint64),
+            labels=labels if any(labels) else None,
         )
 
     def __len__(self) -> int:
@@ -144,7 +146,7 @@ def write_shard(
                 continue
             converted.update(member.conversions)
             offset = tar.add(f"{key}.{member.extension}", member.data)
-            columns.add(key, member.extension, offset, member.data, member.image)
+            columns.add(key, sample.label, offset, member)
             for name, content in sample.extras.items():
                 tar.add(f"{key}.{name}", content)
         tar.finish()

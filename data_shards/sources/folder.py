@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_shards.decoding.formats import extension_by_content, extensions
 from data_shards.io.errors import InputError
-from data_shards.sources.division import Rule, divide, name_hash
+from data_shards.sources.division import Rule, divide, name_hash, split_folder
 from data_shards.sources.listing import extension_of, list_images
 from data_shards.sources.portion import HeldOut, Portion
 from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sample, read_file, stamp_of_file
@@ -110,7 +111,17 @@ def _read_named(folder: Path, names: Sequence[str], place: int) -> Sample:
     path = folder / names[place]
     data = read_file(path)
     extension = extension_of(path.name)
-    return encoded_sample(data, extension if extension in extensions() else extension_by_content(path) or "jpg", {})
+    extension = extension if extension in extensions() else extension_by_content(path) or "jpg"
+    return replace(encoded_sample(data, extension, {}), label=label_of(names[place]))
+
+
+def label_of(name: str) -> str:
+    """The folders of a path without the one that names a split: the class, where the folders are classes."""
+    split = split_folder(name)
+    folders = name.split("/")[:-1]
+    if split is not None:
+        folders.remove(split)
+    return "/".join(folders).encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def keys_of(names: Sequence[str], hashes: NDArray[np.uint64]) -> list[str]:

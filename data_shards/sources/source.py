@@ -30,6 +30,8 @@ class Sample:
     """Pixels, H x W x C, where the source holds arrays; else the encoded file."""
     extension: str = ""
     """Extension of the encoded file, lower case, without the dot."""
+    label: str = ""
+    """Name of its class, which the index of the shard keeps; empty where none is known."""
     extras: Mapping[str, bytes] = field(default_factory=dict)
     """Other members of the sample by extension: a class as "cls", attributes as "json"."""
 
