@@ -7,12 +7,14 @@ import pytest
 from support.running import run_module
 
 import data_shards
-from data_shards import InputError, Manifest, ShardStream, build_shards
+from data_shards import InputError, Location, MachineFault, Manifest, ShardStream, build_shards
 
 
 def test_the_public_names_are_there_and_no_other():
     assert {name: getattr(data_shards, name) for name in data_shards.__all__} == {
         "InputError": InputError,
+        "Location": Location,
+        "MachineFault": MachineFault,
         "Manifest": Manifest,
         "ShardStream": ShardStream,
         "build_shards": build_shards,
