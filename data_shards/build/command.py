@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("dataset", choices=SOURCES, help="what the source holds")
     files = "; ".join(f"{name}: {known.files}" for name, known in SOURCES.items())
-    parser.add_argument("--source", type=Path, help=files)
+    parser.add_argument("place", type=Path, nargs="?", metavar="SOURCE", help=files)
+    parser.add_argument("--source", type=Path, metavar="SOURCE", help="the same, as an option")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument(
         "--size", type=int, metavar="N", help="side in pixels, antialiased (default: 64; idx files: as they are, 28)"
@@ -132,6 +133,9 @@ def _part(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> None:
     """Builds, continues or finds finished the shards in --out."""
+    if args.place is not None and args.source is not None:
+        raise InputError(f"{args.source} is given beside {args.place}; give one of them", parameter="source")
+    args.source = args.source or args.place
     part, parts = args.part
     if args.merge and parts > 1:
         raise InputError("comes after all parts, without --part", parameter="merge")

@@ -81,6 +81,17 @@ def test_the_command_names_its_own_option(celeba, tmp_path, words, line):
     assert (done.returncode, done.stderr) == (2, line)
 
 
+def test_the_source_is_given_as_a_word_or_as_an_option_but_not_as_both(celeba, tmp_path):
+    words = ["--out", str(tmp_path / "o"), "--dry-run"]
+    by_word = run_module("data_shards", "build", "celeba", str(celeba), *words)
+    by_option = run_module("data_shards", "build", "--source", str(celeba), "celeba", *words)
+    assert by_word.returncode == by_option.returncode == 0
+    assert by_word.stdout.splitlines()[:2] == by_option.stdout.splitlines()[:2]
+    both = run_module("data_shards", "build", "celeba", str(celeba), "--source", "OTHER", *words)
+    assert both.returncode == 2
+    assert both.stderr == f"error: --source: OTHER is given beside {celeba}; give one of them\n"
+
+
 def test_a_dry_run_prints_images_shards_time_and_disk_and_writes_nothing(celeba, tmp_path):
     out = tmp_path / "out"
     words = ["data_shards", "build", "celeba", "--source", str(celeba), "--out", str(out), "--workers", "2"]
