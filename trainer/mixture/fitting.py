@@ -159,7 +159,8 @@ class _Fitting:
             if not chooses:
                 break
             choice = self._choice(nu)
-            if main.state.round >= _MOST_ROUNDS or _alike(choice.prior_strength, nu):
+            is_last = main.state.round >= _MOST_ROUNDS or main.state.iteration + 2 > settings.max_iter
+            if is_last or _alike(choice.prior_strength, nu):
                 break
             nu = choice.prior_strength
             for fit in self._fits:
