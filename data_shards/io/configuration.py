@@ -213,7 +213,8 @@ def _closest(name: str, texts: list[str], known: list[str], alike: float) -> lis
     ratios = []
     for text in texts:
         matcher.set_seq1(text.lower())
-        ratios.append(matcher.ratio())
+        # Of short names with two letters swapped the ratio says little.
+        ratios.append(1.0 if sorted(text.lower()) == sorted(name.lower()) else matcher.ratio())
     best = max(ratios, default=0.0)
     return [one for one, ratio in zip(known, ratios, strict=True) if ratio == best] if best >= alike else []
 

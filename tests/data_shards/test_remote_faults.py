@@ -74,7 +74,7 @@ def bucket(uneven_shards):
         host, port = server.get_host_and_port()
         client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
         client.create_bucket(Bucket="images")
-        for path in uneven_shards.iterdir():
+        for path in (file for file in uneven_shards.iterdir() if file.is_file()):
             client.upload_file(str(path), "images", f"uneven/{path.name}")
         yield f"http://{host}:{port}"
         server.stop()

@@ -115,7 +115,7 @@ def other_images(place):
     for name, part in (("train", slice(0, 1597)), ("t10k", slice(1597, None))):
         write_idx(place / "idx" / f"{name}-images-idx3-ubyte.gz", images[part])
         write_idx(place / "idx" / f"{name}-labels-idx1-ubyte.gz", load_digits().target[part])
-    build_shards("mnist", place / "shards", source=place / "idx", num_valid=200)
+    build_shards("mnist", place / "shards", source=place / "idx", valid=200)
 
 
 def more_training(place):

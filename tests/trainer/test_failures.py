@@ -28,7 +28,7 @@ WITH_NANS = """
 
     def forward(self, batch, kl_weight, whole):
         terms = original(self, batch, kl_weight, whole)
-        first = batch.noise[0, 0].item()
+        first = None if batch.noise.is_meta else batch.noise[0, 0].item()
         if rank == "0" and first in NOISE:
             terms = terms._replace(loss=terms.loss * float("nan"))
         return terms

@@ -65,9 +65,10 @@ def is_lost(measured: HeldOut, pixels: int) -> bool:
 def lost(end: StageEnd, learning_rate: float) -> str:
     """The message about weights for which `is_lost` holds."""
     return (
-        f"stage {end.stage} diverged: its held-out ELBO is {end.kept.elbo:,.1f} nats at best, where the mean image "
-        f"alone has {end.kept.elbo_of_mean_image:,.1f}; start again under another name, and {SLOWER} (the learning "
-        f"rate is {learning_rate:g})"
+        f"stage {end.stage} diverged: its held-out ELBO, at the variance of its own errors, is "
+        f"{end.kept.elbo_at_closed_form:,.1f} nats at best, where the mean image alone has "
+        f"{end.kept.elbo_of_mean_image:,.1f}; start again under another name, and {SLOWER} (the learning rate is "
+        f"{learning_rate:g})"
     )
 
 
@@ -100,12 +101,14 @@ def at_stage_end(end: StageEnd) -> list[str]:
     below, at_best = below_mean_image(end.kept, end.pixels) > 0, end.best_images == end.images
     if below and not at_best:
         found.append(
-            f"stage {end.stage} ends with a held-out ELBO of {end.kept.elbo:,.1f} nats, below the "
+            f"stage {end.stage} ends with a held-out ELBO, at the variance of its own errors, of "
+            f"{end.kept.elbo_at_closed_form:,.1f} nats, below the "
             f"{end.kept.elbo_of_mean_image:,.1f} of the mean image alone, and it does not rise: {SLOWER}"
         )
     elif below:
         found.append(
-            f"stage {end.stage} ends with a held-out ELBO of {end.kept.elbo:,.1f} nats, still below the "
+            f"stage {end.stage} ends with a held-out ELBO, at the variance of its own errors, of "
+            f"{end.kept.elbo_at_closed_form:,.1f} nats, still below the "
             f"{end.kept.elbo_of_mean_image:,.1f} of the mean image alone; raise {field}; where that fails, {SLOWER}"
         )
     elif end.kept.active_dimensions == 0:

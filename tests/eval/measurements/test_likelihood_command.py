@@ -149,7 +149,7 @@ def test_blocks_are_smaller_than_the_subset_that_these_tests_measure():
         (("--samples", "0"), ("--samples", "0")),
         (("--mixture", "77"), ("--mixture", "77", "python -m trainer.mixture")),
         (("--covariance", "round"), ("--covariance", "round", "full")),
-        (("--weights", "best"), ("--weights", "best")),
+        (("--weights", "newest"), ("--weights", "newest")),
         (("--seed", "-1"), ("--seed", "-1")),
     ],
 )

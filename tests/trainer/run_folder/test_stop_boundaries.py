@@ -133,6 +133,15 @@ def test_a_stop_in_the_last_measurement_of_all_is_kept(config, whole, no_grace):
     finish(config, whole)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal's process has it; a shell's background jobs, as these tests may be, ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_saves_and_then_interrupts_the_caller(config, whole):
     def press(kind, images, facts):
         if kind == "train" and images == 60:
