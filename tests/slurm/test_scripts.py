@@ -54,7 +54,7 @@ def test_a_dry_run_of_training_prints_its_cost_and_submits_nothing(cluster: Clus
         ("fit_mixture.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
         ("eval_fid.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
         ("tune.sh", [], {"SWEEP": "/nowhere.yaml"}, "/nowhere.yaml is not a file"),
-        ("reproduce_celeba.sh", [], {"SOURCE": "/nowhere"}, "/nowhere: neither img_align_celeba/"),
+        ("reproduce_celeba.sh", [], {"SOURCE": "/nowhere"}, "no folder /nowhere"),
     ],
 )
 def test_a_dry_run_names_what_is_missing(cluster: Cluster, script, words, variables, message):
