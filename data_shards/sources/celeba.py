@@ -55,6 +55,8 @@ class CelebASource(Source):
     name = "celeba"
 
     def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(f"no folder {folder}; give CelebA's", parameter="source")
         found = list(_files(folder, _DEPTH))
         candidates = _candidates(folder, found)
         partition, self._attributes = (_table(found, name) for name in (PARTITION, ATTRIBUTES))

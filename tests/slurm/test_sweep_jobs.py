@@ -17,7 +17,8 @@ def sweep(cluster: Cluster, tmp_path):
         "runs": str(tmp_path),
         "base": "trainer/configs/celeba_small.yaml",
         "fields": shrunk
-        | {"data.shards": str(cluster.shards), "stage1.max_epochs": 1, "stage2.max_epochs": 1}
+        # The scheduler's GPUs are pretended ones.
+        | {"device": "cpu", "data.shards": str(cluster.shards), "stage1.max_epochs": 1, "stage2.max_epochs": 1}
         | {"stage1.check_images": 240, "stage2.check_images": 240},
         "space": {"model.latent_dim": {"choice": [3, 5]}},
         "search": "grid",

@@ -203,3 +203,8 @@ def test_a_source_is_sent_to_a_worker_with_the_names_of_its_rows_alone(celeba):
 
     read = CelebASource(celeba).reader("train", np.arange(10))
     assert len(pickle.dumps(read)) < 2000
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=f"source: no folder {tmp_path / 'nowhere'}"):
+        CelebASource(tmp_path / "nowhere")
