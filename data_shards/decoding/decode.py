@@ -154,6 +154,8 @@ def _upright(file: Image.Image, done: list[str]) -> Image.Image:
         orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
         file.load()
         picture = ImageOps.exif_transpose(file)
+    except MemoryError:
+        raise  # a fault of the machine, not of the file
     except Exception:
         file.load()  # raises again where the pixels are at fault
         done.append(EXIF_UNREADABLE)
@@ -205,5 +207,7 @@ def _has_more_frames(file: Image.Image) -> bool:
         return False  # its frames are layers; the first is what they make together
     try:
         return bool(getattr(file, "is_animated", False))
+    except MemoryError:
+        raise
     except Exception:
         return True  # there is something after the first frame, though it is damaged

@@ -1,13 +1,16 @@
 """Damaged files are unreadable, and nothing else: no other exception, no end of the process, no endless work."""
 
+import io
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.image_kinds import KINDS
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.decode import decode
+from data_shards.io.errors import MachineFault
 
 SECONDS = 10  # for one file; they take milliseconds
 
@@ -73,3 +76,14 @@ def test_ten_thousand_damaged_files_are_unreadable():
     unreadable, decoded = decode_damaged(10_000, seed=1)
     assert unreadable > 2000
     assert unreadable + decoded == 10_000
+
+
+def test_memory_that_runs_out_while_a_photograph_is_turned_is_no_fault_of_its_data(monkeypatch):
+    def short_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", short_of_memory)
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(buffer, "PNG")
+    with pytest.raises(MachineFault):
+        decode(buffer.getvalue(), channels=3, background="#ffffff")
