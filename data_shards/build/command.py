@@ -1,7 +1,6 @@
 """Makes shards from a data set. The same command again continues where it was interrupted."""
 
 import argparse
-import os
 import re
 from collections import Counter
 from dataclasses import fields
@@ -12,6 +11,7 @@ from data_shards.build.builder import DEFAULT_SHARD_IMAGES
 from data_shards.build.request import SOURCES, BuildEstimate, BuildRequest
 from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
+from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
 from data_shards.pixels import Encoding, Fit
 from data_shards.sources.source import Crop
@@ -81,14 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N unusable images (default: 0)"
     )
-    parser.add_argument(
-        "--workers",
-        dest="processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="processes (default: one a core)",
-    )
+    add_workers_option(parser)
     parser.add_argument(
         "--part",
         type=_part,

@@ -6,7 +6,6 @@ were trained on the undivided shards cannot go on with the divided ones.
 
 import argparse
 import functools
-import os
 import tarfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from data_shards.io import atomic
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.lease import lease
 from data_shards.io.progress import Progress
+from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.division import Rule, hash_ranges, name_hash
@@ -41,14 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shards", type=Path, help="folder of the shards, which are divided in place")
     for name in ("valid", "test"):
         parser.add_argument(f"--{name}", metavar="N|P%", help=f"a number or percentage of images for the split {name}")
-    parser.add_argument(
-        "--workers",
-        dest="processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="processes (default: one a core)",
-    )
+    add_workers_option(parser)
     parser.add_argument("--steal-lock", action="store_true", help="take the folder over from who is at work in it")
 
 

@@ -17,6 +17,7 @@ from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError, at_least, machine_fault
 from data_shards.io.progress import Progress
+from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import Pixels, npy_header
 from data_shards.storage import ShardFiles, shard_files
@@ -27,14 +28,7 @@ _EXTRAS = {"cls", "json"}  # extensions of members that are no images
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", help="folder or address of the shards")
-    parser.add_argument(
-        "--workers",
-        dest="processes",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        metavar="N",
-        help="processes (default: one a core)",
-    )
+    add_workers_option(parser)
     parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
 
 
