@@ -50,16 +50,26 @@ class Patience:
     def __init__(self, seconds: float, say: Callable[[str], None] | None = None) -> None:
         self._seconds = seconds
         self.say = Spoken() if say is None else say
+        self._ended = threading.Event()
+
+    def begin(self) -> None:
+        """Makes waits possible again after `end`."""
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        """Ends the waits of other threads: nobody needs any longer what they wait for."""
+        self._ended.set()
 
     def wait_out(self, action: Callable[[float], T], *, final: tuple[type[Exception], ...] = ()) -> T:
         """The result of `action`, tried again while it raises Unreachable or FileNotFoundError.
 
         A file that is missing, refused or damaged is asked for again for half a minute. action: gets the seconds for
         which a call may bring nothing. final: what is not waited out. Raises what `action` raised last; MachineFault
-        where the server or the network did not come back, or refuses the file.
+        where the server or the network did not come back, or refuses the file, and after `end`.
         """
         began: float | None = None
         pause, quiet = _FIRST_PAUSE, _FIRST_QUIET
+        ended = self._ended
         while True:
             try:
                 return action(quiet)
@@ -76,11 +86,13 @@ class Patience:
                     if isinstance(error, Refused):
                         raise MachineFault(f"{error}; check the address and the credentials") from error
                     raise
+                if ended.is_set():
+                    raise MachineFault(_line(error)) from error
                 self.say(
                     f"waiting: {_line(error)}; tried again for up to {duration(began + limit - now)} "
                     "(data.patience_seconds)"
                 )
-                time.sleep(min(pause * random.uniform(0.75, 1.25), max(0.0, began + limit - now)))
+                ended.wait(min(pause * random.uniform(0.75, 1.25), max(0.0, began + limit - now)))
                 pause, quiet = min(2 * pause, _LONGEST_PAUSE), min(2 * quiet, _LONGEST_QUIET)
 
 

@@ -165,6 +165,7 @@ class ShardStream:
 
     def _start(self) -> Ahead:
         if self._ahead is None:
+            self._patience.begin()
             self._processes = [
                 ReaderProcess(self.manifest, self._reading, self._location, self._patience.say)
                 for _ in range(self._workers)
@@ -173,7 +174,7 @@ class ShardStream:
             if isinstance(self._files, ShardCache):
                 shards = self.manifest.shards_of(self._reading.split)
                 self._prefetcher = Prefetcher(self._files, shards, self._location.cache_bytes)
-            self._end = weakref.finalize(self, _end, self._ahead, self._processes, self._prefetcher)
+            self._end = weakref.finalize(self, _end, self._patience, self._ahead, self._processes, self._prefetcher)
         return self._ahead
 
     def _accepted(self, loaded: Loaded, epoch: int, start: int) -> Batch:
@@ -191,7 +192,8 @@ class ShardStream:
         )
 
 
-def _end(ahead: Ahead, processes: list[ReaderProcess], prefetcher: Prefetcher | None) -> None:
+def _end(patience: Patience, ahead: Ahead, processes: list[ReaderProcess], prefetcher: Prefetcher | None) -> None:
+    patience.end()
     ahead.close()
     if prefetcher is not None:
         prefetcher.close()

@@ -25,6 +25,8 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 _STORE_SECONDS = 18.0
 # How long a process that another one's failure ends may take to end by an error of its own.
 _GRACE_SECONDS = 6.0
+# The kernel closes a killed process's connections before the process itself is gone, by seconds on a busy machine.
+_DYING_SECONDS = 5.0
 # Processes that fail for the same reason do so at nearly the same time, and need not be told of each other.
 _SETTLING_SECONDS = 1.0
 
@@ -73,7 +75,12 @@ class Watch:
         """What it means that the store does not answer."""
         text = " ".join(str(error).split())[:120]
         host = self._others[0].host if self._others else "its machine"
-        reason = self._lost(0, 0) if self._others else ""
+        reason, deadline = "", time.monotonic() + _DYING_SECONDS
+        while self._others and self._others[0].is_of_this_machine():
+            reason = self._lost(0, 0)
+            if reason or time.monotonic() > deadline:
+                break
+            time.sleep(0.05)
         reason = reason or f"the job's store does not answer, so this rank or its launcher has ended ({text})"
         return Failure(rank=0, host=host, reason=reason, code=1)
 
