@@ -18,11 +18,11 @@ ENTRIES = re.findall(r"^In `(\S+)`, below `(.*?)`:\n\n```text\n(.*?)```", TEXT, 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A copy of the packages with the four files and the four entries."""
+    """A copy of the packages with the four files and the three entries."""
     folder = tmp_path_factory.mktemp("project")
-    for package in ("data_shards", "trainer", "eval"):
+    for package in ("data_shards", "trainer", "eval", "tune"):
         shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-    assert len(FILES) == len(ENTRIES) == 4
+    assert (len(FILES), len(ENTRIES)) == (4, 3)
     for path, content in FILES:
         assert not (folder / path).exists()
         (folder / path).write_text(content)
@@ -44,12 +44,36 @@ def run_there(project, *words):
     return done.stdout
 
 
-def test_a_metric_and_a_sampler_are_a_file_and_an_entry(project, digits_run, tmp_path):
+def test_a_metric_is_a_file_and_a_sampler_a_file_and_an_entry(project, digits_run, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "run")
     words = ("--run", str(run), "--from", "narrow", "--n", "60", "--also", "means")
     assert "mean distance" in run_there(project, "eval", "fid", *words)
     (path,) = (run / "eval").glob("fid-narrow-*.json")
-    assert json.loads(path.read_text())["values"]["mean_distance"]["value"] > 0
+    value = json.loads(path.read_text())["values"]["mean_distance"]["value"]
+    assert value > 0
+    run_there(project, "eval", "report", "--run", str(run), "--make-nothing")
+    page = (run / "report.html").read_text()
+    assert "Means ↓" in page
+    assert f"{value:,.2f}" in page
+
+
+def test_sweeps_and_the_papers_tables_take_a_metric_from_its_file(project):
+    show = (
+        "from dataclasses import replace; from eval.paper.plan import read_plan; from eval.paper.tables import table2;"
+        "from tune.sweep_config import MeasureConfig; plan = read_plan('fashion-mnist');"
+        "measure = replace(plan.measure, also=MeasureConfig(also=('means',)).also);"
+        "print(table2(replace(plan, measure=measure)).head)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", show],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Means ↓" in done.stdout
 
 
 def test_a_source_is_a_file_and_an_entry(project, tmp_path):

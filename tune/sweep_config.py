@@ -21,6 +21,7 @@ from data_shards.io.configuration import (
 from data_shards.io.errors import InputError
 from data_shards.io.strict_yaml import in_file, read_yaml
 from data_shards.manifest import Manifest
+from eval.distance.measures import FURTHER
 from trainer.config.config import Config, load_config, to_dict
 
 Fields = dict[str, Any]
@@ -108,8 +109,14 @@ class MeasureConfig:
     """Images of that split whose importance-weighted likelihood is estimated; 0 for no likelihood."""
     likelihood_samples: PositiveInt = 20
     """Importance samples of each of them; at least 1."""
+    also: tuple[Text, ...] = ()
+    """Further measures of the samples by the final weights, see `python -m eval fid --help`."""
 
     def __post_init__(self) -> None:
+        if unknown := [name for name in self.also if name not in FURTHER]:
+            raise InputError(f"{unknown[0]!r} is unknown; use some of {', '.join(FURTHER)}", parameter="also")
+        if self.also and not self.images:
+            raise InputError("further measures need images, of which there are 0; use 2000", parameter="images")
         if self.images == 1:
             raise InputError("1 is too few for a distance; use 0 for none, or at least 2", parameter="images")
 

@@ -3,9 +3,10 @@
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from eval.distance.measures.measure import Number as FurtherNumber
 from eval.paper.plan import Plan, Training
 from eval.paper.record import Question, Record
 from eval.results import LatentDivergence, Measured
@@ -81,6 +82,10 @@ class Row:
         question = Question(kind=kind, source=source, mixture=mixture, weights=self.weights)
         decimals = usual if decimals is None else decimals
         return Wanted(trainings=self.trainings, question=question, path=path, decimals=decimals, form=form)
+
+    def further(self, number: FurtherNumber) -> Wanted:
+        """A number of a further measure of samples from q_hat, from the answer that has their Frechet distance."""
+        return replace(self.want("q_hat", decimals=number.decimals), path=f"values.{number.name}")
 
 
 @dataclass(frozen=True, kw_only=True)

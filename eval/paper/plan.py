@@ -26,6 +26,7 @@ from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from data_shards.io.strict_yaml import in_file
 from eval.distance.extractors.inception import WEIGHTS_NAME
+from eval.distance.measures import FURTHER
 from trainer.config.config import FREE_TO_CHANGE, Config, as_first_written, load_config, to_dict
 from trainer.config.methods import METHODS
 
@@ -113,6 +114,8 @@ class Measurements:
     """Generated images of each distance."""
     distance_split: Text = "test"
     """Split of real images that they are compared with."""
+    also: tuple[Text, ...] = ()
+    """Further measures of samples from q_hat, see `python -m eval fid --help`; each number is a column of table 2."""
     extractor: Literal["auto", "inception", "efficientnet-lite0"] = "auto"
     """What images are compared by; auto is inception where its weights are at hand, else efficientnet-lite0."""
     candidates: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 8, 32, 64, 128, 256, 500, 1000)
@@ -125,6 +128,10 @@ class Measurements:
     """Samples whose nearest training images are looked for."""
     seed: NonNegativeInt = 0
     """Seed of samples and noise."""
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.also if name not in FURTHER]:
+            raise InputError(f"{unknown[0]!r} is unknown; use some of {', '.join(FURTHER)}", parameter="also")
 
 
 @configuration

@@ -143,6 +143,7 @@ def _measured_as(key: str, result: Any, measure: Measurements) -> bool:
     if isinstance(result, DistanceResult):
         same &= of_these_versions(result) is not None
         same &= (protocol.extractor["name"], protocol.split) == (measure.extractor, measure.distance_split)
+        same &= protocol.source != "q_hat" or set(measure.also) <= set(result.also)
         return same and (protocol.source == "half" or protocol.n == measure.distance_images)
     if isinstance(result, LikelihoodResult):
         same &= protocol.importance_samples == measure.importance_samples

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from data_shards.io.tables import plus_minus
+from eval.distance.measures import FURTHER, numbers_of
 from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Number, Row, Wanted, too_few
 from eval.paper.plan import (
     LEARNED,
@@ -111,16 +112,25 @@ def figure1(plan: Plan) -> Exhibit:
 def table2(plan: Plan) -> Exhibit:
     """Distances of samples by method, beside the paper's FID."""
     printed = dict(zip(printed_results.METHODS, map(str, printed_results.FID[plan.dataset]), strict=True))
+    further = numbers_of({name: FURTHER[name] for name in plan.measure.also})
     rows: list[tuple[Cell, ...]] = []
     for one in method_rows(plan):
         first = replace(one, trainings=one.trainings[:1]).want("reconstruction")
-        rows.append((one.title, one.want("q_hat"), one.want("prior"), first, printed.get(one.method, "")))
-    ours = reference_row(plan, seeds=plan.seeds[:1])
-    rows.append(("real training images", ours.want("train"), "", "", printed["real images"]))
-    rows.append(("half of the real test images, against the rest", ours.want("half"), "", "", ""))
+        more = [one.further(number) for number in further]
+        rows.append((one.title, one.want("q_hat"), one.want("prior"), first, printed.get(one.method, ""), *more))
+    ours, none = reference_row(plan, seeds=plan.seeds[:1]), [""] * len(further)
+    rows.append(("real training images", ours.want("train"), "", "", printed["real images"], *none))
+    rows.append(("half of the real test images, against the rest", ours.want("half"), "", "", "", *none))
     return Exhibit(
         title="Table 2: how far samples are from real images",
-        head=("method", "samples from q̂", "samples from the prior", "reconstructions", "paper, FID (q̂)"),
+        head=(
+            "method",
+            "samples from q̂",
+            "samples from the prior",
+            "reconstructions",
+            "paper, FID (q̂)",
+            *(f"{number.column}, samples from q̂" for number in further),
+        ),
         rows=rows,
         remarks=("protocol", "two_scores", *(["components"] if plan.dataset == "celeba" else [])),
     )

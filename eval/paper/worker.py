@@ -120,6 +120,7 @@ class Worker:
                     mixture=max(components, 1),
                     extractor=measure.extractor,
                     seed=seed,
+                    also=measure.also if source == "q_hat" else (),
                 )
                 return measure_distance(run, wanted, self.ranks)
             case "likelihood":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from data_shards.io.tables import Table, plus_minus
-from eval.distance.measures import FURTHER
+from eval.distance.measures import FRECHET, numbers_of
 from eval.images.densities import SOURCES
 from eval.report import printed_results
 from eval.results import (
@@ -91,10 +91,11 @@ def likelihood_table(results: Sequence[LikelihoodResult], dataset: str | None, o
 
 def distance_table(results: Sequence[DistanceResult]) -> Table:
     """Distances of image sets from real ones, a row each."""
+    (frechet,) = FRECHET.numbers
     rows = []
     for result in results:
         protocol = result.protocol
-        number = with_error(result.values["frechet_distance"], 2) + ("*" if result.below_protocol else "")
+        number = with_error(result.values[frechet.name], frechet.decimals) + ("*" if result.below_protocol else "")
         real = f"{protocol.n_reference:,} of {protocol.split}"
         rows.append((_image_set(result), weights_title(result), number, f"{protocol.n:,}", real, result.label))
     return Table(head=("Images", "Weights", "Distance", "Number", "Real images", "Measured as"), rows=rows)
@@ -102,15 +103,15 @@ def distance_table(results: Sequence[DistanceResult]) -> Table:
 
 def further_measures_table(results: Sequence[DistanceResult]) -> Table | None:
     """Whatever else was measured of the same sets, a column each; None where nothing was."""
-    numbers = [number for measure in FURTHER.values() for number in measure.numbers]
-    shown = [number for number in numbers if any(number.name in result.values for result in results)]
+    shown = [number for number in numbers_of() if any(number.name in result.values for result in results)]
     rows = []
     for result in results:
         cells = [further_value(result.values.get(number.name), number.decimals) for number in shown]
         if any(cells):
             rows.append((_image_set(result), weights_title(result), result.protocol.extractor["name"], *cells))
-    head = ("Images", "Weights", "Features", *(number.title for number in shown))
-    return Table(head=head, rows=rows) if rows else None
+    head = ("Images", "Weights", "Features", *(number.column for number in shown))
+    caption = "Further measures of the same images: ↓ less is better, ↑ more is better"
+    return Table(head=head, rows=rows, caption=caption) if rows else None
 
 
 def further_value(number: Measured | None, decimals: int) -> str:

@@ -79,6 +79,8 @@ def test_no_rung_lies_before_the_latest_possible_switch_of_any_trial_and_its_gra
         ({"workers": 0}, "workers: 0 is not a whole number of at least 1"),
         ({"asha": {"reduction_factor": 1}}, "asha.reduction_factor: 1 is not a number above 1"),
         ({"measure": {"images": 1}}, "measure.images: 1 is too few for a distance"),
+        ({"measure": {"images": 100, "also": ["kernl"]}}, "measure.also: 'kernl' is unknown; use some of infinite"),
+        ({"measure": {"images": 0, "also": ["kernel"]}}, "measure.images: further measures need images"),
         ({"objectives": ["fd"]}, "measure.images: 0 measures no distance, which objective fd needs"),
         ({"objectives": ["cost"]}, "objectives: cost alone measures no quality"),
         ({"space": {"model.latent_dims": {"choice": [2]}}}, "space.model.latent_dims: .* no such field"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from data_shards.io.atomic import write_text
 from data_shards.io.progress import duration
 from data_shards.io.tables import Table, plus_minus
+from eval.distance.measures import numbers_of
 from eval.report.document import Card, Page, Picture, Section
 from tune.report.analysis import against_default, early_and_final, sensitivity
 from tune.report.figures import curves, early_figure, pareto_figure, sensitivity_figure
@@ -234,18 +235,24 @@ def _trials_section(records: Sequence[TrialRecord], rungs: Sequence[int]) -> Sec
 def to_csv(records: Sequence[TrialRecord]) -> str:
     """One line a trial with all of its record; drawn fields have a column each, the held-out checks are left out."""
     drawn = list(dict.fromkeys(field for record in records for field in record.fields))
-    rows = [_columns(record, drawn) for record in records]
+    further = list(dict.fromkeys(name for record in records for name in record.further))
+    rows = [_columns(record, drawn, further) for record in records]
     head = tuple(rows[0]) if rows else ()
     return Table(head=head, rows=[tuple(map(_cell, row.values())) for row in rows]).to_csv()
 
 
-def _columns(record: TrialRecord, drawn: Sequence[str]) -> dict[str, object]:
-    """The record by column; those of a stage begin with its name, such as stage1_reason. Drawn fields are the last."""
+def _columns(record: TrialRecord, drawn: Sequence[str], further: Sequence[str]) -> dict[str, object]:
+    """The record by column; those of a stage begin with its name, such as stage1_reason. Drawn fields are the last.
+
+    further: the numbers of further measures that any trial has.
+    """
     columns: dict[str, object] = {}
     for name in (field.name for field in dataclasses.fields(record)):
         value = getattr(record, name)
         if isinstance(value, StageRecord):
             columns |= {f"{name}_{part}": number for part, number in vars(value).items()}
+        elif name == "further":
+            columns |= {number: value.get(number) for number in further}
         elif name not in ("fields", "checks"):
             columns[name] = value
     return columns | {name: record.fields.get(name) for name in drawn}
@@ -303,12 +310,15 @@ _NUMBERS = {
 
 def trial_table(records: Sequence[TrialRecord]) -> Table:
     """Size, cost and final measures of each trial."""
+    further = [one for one in numbers_of() if any(one.name in record.further for record in records)]
     rows = [
         (
             record.trial,
             record.status,
             *(number(getattr(record, name), decimals) for name, (_, decimals) in _NUMBERS.items()),
+            *(number(record.further.get(one.name), one.decimals) for one in further),
         )
         for record in records
     ]
-    return Table(head=("Trial", "Status", *(title for title, _ in _NUMBERS.values())), rows=rows)
+    titles = (*(title for title, _ in _NUMBERS.values()), *(one.column for one in further))
+    return Table(head=("Trial", "Status", *titles), rows=rows)

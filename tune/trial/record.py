@@ -1,12 +1,13 @@
 """The record of one trial for the report, read from its run folder in whatever state the trial is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from safetensors import safe_open
 
+from eval.distance.measures import numbers_of
 from eval.results import DistanceResult, LikelihoodResult, stored
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import Event, read_events
@@ -90,6 +91,8 @@ class TrialRecord:
     """FD of reconstructions by the final weights."""
     iwae_stage1: float | None
     iwae_final: float | None
+    further: Mapping[str, float] = field(default_factory=dict)
+    """What further measures gave for samples of the final weights, by the name of the number."""
 
     def elbo_at(self, images: int) -> float | None:
         """The held-out ELBO at the first check at or after `images`; None where the trial ended before."""
@@ -127,6 +130,7 @@ def trial_record(folder: Path) -> TrialRecord:
         fd_reconstruction=_distance(folder, "final", ("reconstruction",)),
         iwae_stage1=_likelihood(folder, "stage1"),
         iwae_final=_likelihood(folder, "final"),
+        further=_further(folder),
     )
 
 
@@ -164,9 +168,22 @@ def _parameters(folder: Path) -> int | None:
 
 def _distance(folder: Path, weights: str, sources: tuple[str, ...]) -> float | None:
     """The newest distance of the first of `sources` of which there is one."""
+    found = _distance_result(folder, weights, sources)
+    return found.value if found else None
+
+
+def _further(folder: Path) -> dict[str, float]:
+    """The numbers of further measures beside `fd_final`."""
+    found = _distance_result(folder, "final", ("q_hat", "prior"))
+    if found is None:
+        return {}
+    return {number.name: found.values[number.name].value for number in numbers_of() if number.name in found.values}
+
+
+def _distance_result(folder: Path, weights: str, sources: tuple[str, ...]) -> DistanceResult | None:
     results = [one for one in stored(DistanceResult, folder / "eval", "fid-*.json") if one.protocol.weights == weights]
     found = [one for source in sources for one in reversed(results) if one.protocol.source == source]
-    return found[0].value if found else None
+    return found[0] if found else None
 
 
 def _likelihood(folder: Path, weights: str) -> float | None:

@@ -109,10 +109,13 @@ def _distances(measure: MeasureConfig, weights: str) -> list[DistanceQuestion]:
     """Of samples of all weights, and of reconstructions by the final ones."""
     if not measure.images:
         return []
-    if measure.mixture:
-        samples = DistanceQuestion(source="q_hat", n=measure.images, split=measure.split, mixture=measure.mixture)
-    else:
-        samples = DistanceQuestion(source="prior", n=measure.images, split=measure.split)
+    samples = DistanceQuestion(
+        source="q_hat" if measure.mixture else "prior",
+        n=measure.images,
+        split=measure.split,
+        mixture=measure.mixture or DistanceQuestion.mixture,
+        also=measure.also if weights == "final" else (),
+    )
     reconstructions = DistanceQuestion(source="reconstruction", n=measure.images, split=measure.split)
     return [samples, reconstructions] if weights == "final" else [samples]
 

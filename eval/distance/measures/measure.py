@@ -23,6 +23,11 @@ class Number:
     better: Literal["lower", "higher"]
     """Which direction is the better one."""
 
+    @property
+    def column(self) -> str:
+        """The title of its column, with an arrow in the better direction."""
+        return f"{self.title} {'↑' if self.better == 'higher' else '↓'}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:

@@ -1,4 +1,4 @@
-"""A measure is one file and one line: the command, the result and the report read the table of measures."""
+"""A measure is one file: the command, the result, the report, sweeps and the paper's tables list the package."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from eval.commands import fid
-from eval.distance.measures import FRECHET, FURTHER
+from eval.distance.measures import FRECHET, FURTHER, table_of
 from eval.distance.measures.measure import Estimate, Measure, Number
 from eval.distance.statistics import FeatureStatistics
 from eval.report.tables import further_measures_table
@@ -47,7 +47,14 @@ def test_a_measure_gives_the_numbers_that_it_declares(measure, sides):
     assert [value.unit for value in values.values()] == [number.unit for number in measure.numbers]
 
 
-def test_a_new_line_in_the_table_is_an_option_of_the_command_and_a_column_of_the_report(monkeypatch, sides):
+def test_two_measures_of_one_name_or_of_numbers_of_one_name_are_refused():
+    with pytest.raises(ValueError, match=r"two files .* declare a measure 'median'"):
+        table_of([MEDIAN, MEDIAN])
+    with pytest.raises(ValueError, match="'median' and 'other' both give a number 'median_distance'"):
+        table_of([MEDIAN, dataclasses.replace(MEDIAN, name="other")])
+
+
+def test_a_further_measure_is_an_option_of_the_command_and_a_column_of_the_report(monkeypatch, sides):
     monkeypatch.setitem(FURTHER, "median", MEDIAN)
     parser = argparse.ArgumentParser()
     fid.add_arguments(parser)
@@ -55,5 +62,5 @@ def test_a_new_line_in_the_table_is_an_option_of_the_command_and_a_column_of_the
     assert "how far the medians are apart" in " ".join(parser.format_help().split())
     values = MEDIAN(*sides, seed=0)
     table = further_measures_table([dataclasses.replace(DistanceResult.load(RESULT), values=values)])
-    assert table.head[-1] == "Median"
+    assert table.head[-1] == "Median ↓"
     assert table.rows[0][-1].startswith(f"{values['median_distance'].value:.1f} ")

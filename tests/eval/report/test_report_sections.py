@@ -217,7 +217,7 @@ def test_further_measures_get_a_column_where_one_set_has_them():
         distances("half", {}),
     ]
     table = further_measures_table(results)
-    assert table.head == ("Images", "Weights", "Features", "Frechet, infinite n", "Precision")
+    assert table.head == ("Images", "Weights", "Features", "Frechet, infinite n ↓", "Precision ↑")
     assert list(table.rows) == [
         ("samples from q̂", "final", "inception", "", "0.500"),
         ("samples from the prior", "final", "inception", "12.00 (11.00 to 13.50)", ""),

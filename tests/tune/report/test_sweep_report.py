@@ -6,7 +6,7 @@ import itertools
 
 from support.sweep_cases import record
 
-from tune.report.report import build_page, summary, to_csv
+from tune.report.report import build_page, summary, to_csv, trial_table
 from tune.sweep_config import read_space
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
@@ -18,6 +18,14 @@ def test_the_csv_has_a_line_a_trial_and_a_column_for_each_drawn_field():
     assert [row["trial"] for row in rows] == ["search-000-seed0", "search-001-seed0"]
     assert (rows[0]["model.latent_dim"], rows[0]["model.encoder_channels"]) == ("2", "")
     assert (rows[1]["model.encoder_channels"], rows[1]["reason"], rows[1]["final_elbo"]) == ("[8, 16]", 'a, "b"', "")
+
+
+def test_a_further_measure_is_a_column_of_the_csv_and_of_the_page():
+    records = [record(0), record(1, further={"kernel_distance": 0.12345})]
+    rows = list(csv.DictReader(io.StringIO(to_csv(records))))
+    assert [row["kernel_distance"] for row in rows] == ["", "0.12345"]
+    assert trial_table(records).head[-1] == "Kernel ↓"
+    assert [row[-1] for row in trial_table(records).rows] == ["-", "0.1235"]
 
 
 def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_nothing_from_elsewhere():

@@ -45,10 +45,11 @@ def test_the_record_has_distances_and_likelihood_as_eval_measured_them(trial_fol
     shutil.copytree(trial_folder, folder)
     assert trial_record(folder).fd_final is None
     words = ("--run", str(folder), "--split", "valid")
-    done = run_module("eval", "fid", *words, "--from", "q_hat", "--mixture", "4", "--n", "100")
+    done = run_module("eval", "fid", *words, "--from", "q_hat", "--mixture", "4", "--n", "100", "--also", "kernel")
     assert done.returncode == 0, done.stderr
     record = trial_record(folder)
     assert f"{record.fd_final:.4f}" in done.stdout
+    assert list(record.further) == ["kernel_distance"]
     assert (record.fd_stage1, record.fd_reconstruction) == (None, None)
     assert reported_metrics(folder)["fd"] == record.fd_final
 
