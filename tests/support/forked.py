@@ -12,6 +12,8 @@ from pathlib import Path
 
 from support.running import free_port
 
+# As `trainer.group_command` does it before torch is imported, which the server of the forks does.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["trainer.__main__", "trainer.loop", "data_shards.stream.stream", "support.forked"])
 
