@@ -5,6 +5,7 @@
 #SBATCH --job-name=shards        # in the queue, and in the name of the log
 #SBATCH --ntasks=1               # one part a task
 #SBATCH --cpus-per-task=4        # processes that decode and resize
+#SBATCH --mem=8G                 # memory of a part
 #SBATCH --time=01:00:00          # of a part
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
@@ -14,13 +15,25 @@ set -euo pipefail
 
 MODULES="${MODULES:-}"               # modules to load, such as "python/3.11"
 CONTAINER="${CONTAINER:-}"           # command before Python, such as "apptainer exec vae.sif"; empty: none
-PYTHON="${PYTHON:-.venv/bin/python}" # the Python in which the project is installed
+PYTHON="${PYTHON:-}"                 # Python with the project; empty: .venv, or an activated environment
 SOURCE="${SOURCE:-celeba}"           # folder with img_align_celeba.zip (or unpacked) and list_eval_partition.txt
 SHARDS="${SHARDS:-shards/celeba}"    # folder of the shards, on a disk that all nodes share
 PARTS="${PARTS:-8}"                  # tasks of the array
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a part starts itself again
 
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
+SCRIPT=slurm/build_shards.sh
+# sbatch runs a copy of this script, so the project is where SIGMA_VAE_HOME says or the scheduler knows the original.
+home="${SIGMA_VAE_HOME:-$(dirname "$(realpath "$0")")/..}"
+if [[ ! ${SIGMA_VAE_HOME:-} && ! -f $home/slurm/lib.sh && ${SLURM_JOB_ID:-} ]]; then
+  home="$(scontrol show job "$SLURM_JOB_ID")" home="${home#*Command=}" home="${home%%$'\n'*}"
+  if [[ $home == *"/$SCRIPT"* ]]; then home="${home%%"/$SCRIPT"*}"; else home="$(dirname "$(realpath -m "${home%" $*"}")")/.."; fi
+  [[ -f $home/slurm/lib.sh ]] || home="${SLURM_SUBMIT_DIR:-.}"
+fi
+if [[ ! -f $home/slurm/lib.sh ]]; then
+  echo "error: $SCRIPT: the project is not in $home; set SIGMA_VAE_HOME to its folder" >&2
+  exit 2
+fi
+cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
@@ -33,8 +46,8 @@ elif [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then
 else
   in_python "${build[@]}" --dry-run --workers "$((PARTS * ${SLURM_CPUS_PER_TASK:-4}))" >&2
   if [[ $DRY_RUN ]]; then
-    check_scheduler --array="0-$((PARTS - 1))" slurm/build_shards.sh
+    asked_for "$SCRIPT"
   else
-    submit_parts slurm/build_shards.sh "0-$((PARTS - 1))" "${WORDS[@]}"
+    submit_parts "$SCRIPT" "0-$((PARTS - 1))" "${WORDS[@]}"
   fi
 fi

@@ -5,8 +5,8 @@
 #
 #SBATCH --job-name=fid           # in the queue, and in the name of the log
 #SBATCH --ntasks=1               # one part a task
-#SBATCH --gpus-per-node=1        # a part and the merge use one GPU
 #SBATCH --cpus-per-task=8        # cores of a part
+#SBATCH --mem=32G                # memory of a part
 #SBATCH --time=01:00:00          # of a part
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
@@ -16,19 +16,32 @@ set -euo pipefail
 
 MODULES="${MODULES:-}"               # modules to load, such as "cuda/12.6"
 CONTAINER="${CONTAINER:-}"           # command before Python, such as "apptainer exec --nv vae.sif"; empty: none
-PYTHON="${PYTHON:-.venv/bin/python}" # the Python in which the project is installed
+PYTHON="${PYTHON:-}"                 # Python with the project; empty: .venv, or an activated environment
 RUN="${RUN:-runs/celeba}"            # run folder, on a disk that all nodes share
 COMPONENTS="${COMPONENTS:-500}"      # components of the fitted mixture, unless --mixture is given
 SAMPLES="${SAMPLES:-10000}"          # samples compared, unless --n is given
-DEVICE="${DEVICE:-cuda}"             # cuda or cpu
+DEVICE="${DEVICE:-}"                 # cuda or cpu; empty: cuda where the job has GPUs
 PARTS="${PARTS:-4}"                  # tasks of the array
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a part starts itself again
 
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
+SCRIPT=slurm/eval_fid.sh
+# sbatch runs a copy of this script, so the project is where SIGMA_VAE_HOME says or the scheduler knows the original.
+home="${SIGMA_VAE_HOME:-$(dirname "$(realpath "$0")")/..}"
+if [[ ! ${SIGMA_VAE_HOME:-} && ! -f $home/slurm/lib.sh && ${SLURM_JOB_ID:-} ]]; then
+  home="$(scontrol show job "$SLURM_JOB_ID")" home="${home#*Command=}" home="${home%%$'\n'*}"
+  if [[ $home == *"/$SCRIPT"* ]]; then home="${home%%"/$SCRIPT"*}"; else home="$(dirname "$(realpath -m "${home%" $*"}")")/.."; fi
+  [[ -f $home/slurm/lib.sh ]] || home="${SLURM_SUBMIT_DIR:-.}"
+fi
+if [[ ! -f $home/slurm/lib.sh ]]; then
+  echo "error: $SCRIPT: the project is not in $home; set SIGMA_VAE_HOME to its folder" >&2
+  exit 2
+fi
+cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
 load_environment
+read_resources
 fid=(-m eval fid --run "$RUN" --from q_hat --mixture "$COMPONENTS" --n "$SAMPLES" "${WORDS[@]}")
 if [[ ${STEP:-} == merge ]]; then
   restartable in_python "${fid[@]}" --device "$DEVICE" --merge "$PARTS"
@@ -39,10 +52,10 @@ else
   missing="$(in_python "${fid[@]}" --missing "$PARTS")"
   say "parts to make: ${missing:-none}" >&2
   if [[ $DRY_RUN ]]; then
-    check_scheduler ${missing:+--array="$missing"} slurm/eval_fid.sh
+    exit
   elif [[ $missing ]]; then
-    submit_parts slurm/eval_fid.sh "$missing" "${WORDS[@]}"
+    submit_parts "$SCRIPT" "$missing" "${WORDS[@]}"
   else
-    sbatch --parsable --export=ALL,STEP=merge slurm/eval_fid.sh "${WORDS[@]}"
+    submit --export=ALL,STEP=merge "$SCRIPT" "${WORDS[@]}"
   fi
 fi

@@ -1,14 +1,27 @@
 #!/usr/bin/env bash
-# What the batch scripts share: strict mode, the environment, the rendezvous of processes, signals, and requeueing.
-# A script sources it from the project's folder, after it has set its variables.
+# What the batch scripts share: the environment, what a job has, the checks at its start, processes on all nodes, and
+# signals. A script sources it from the project's folder, after it has set its variables and SCRIPT, its own name.
 set -euo pipefail
+: "${SCRIPT:?}"
 
 say() { echo "$(date '+%F %T') ${SLURM_JOB_ID:+job $SLURM_JOB_ID }$*"; }
 
-# Splits the command line into DRY_RUN, which is set for --dry-run, and WORDS, which are passed to Python.
+# fail MESSAGE: ends the script with one line.
+fail() {
+  echo "error: $SCRIPT: $*" >&2
+  exit 2
+}
+
+# shellcheck source=slurm/submission.sh
+source slurm/submission.sh
+# shellcheck source=slurm/requeue.sh
+source slurm/requeue.sh
+export SIGMA_VAE_HOME="$PWD" # for the jobs that this one submits
+
+# Splits the command line into DRY_RUN, which is set for --dry-run, and WORDS, which are passed to Python; ALL_WORDS has both.
 read_words() {
-  # shellcheck disable=SC2034 # the scripts read both
-  DRY_RUN="" WORDS=()
+  # shellcheck disable=SC2034 # the scripts read them
+  DRY_RUN="" WORDS=() ALL_WORDS=("$@")
   local word
   for word in "$@"; do
     # shellcheck disable=SC2034
@@ -16,36 +29,112 @@ read_words() {
   done
 }
 
+# given OPTION: prints the last value of an option among WORDS; fails where it is not there.
+given() {
+  local number value found=""
+  for ((number = 0; number < ${#WORDS[@]}; number++)); do
+    case "${WORDS[number]}" in
+      "$1") value="${WORDS[number + 1]:-}" found=yes ;;
+      "$1="*) value="${WORDS[number]#*=}" found=yes ;;
+    esac
+  done
+  [[ $found ]] && echo "$value"
+}
+
 # Runs Python in the project's environment, in the container where there is one.
 in_python() { "${IN_PYTHON[@]}" "$@"; }
 
+# PYTHON if it is set, else the project's .venv, else the environment that conda or venv has activated.
 load_environment() {
-  local module words
+  local module words place
+  [[ ${MAX_REQUEUES:-0} =~ ^[0-9]+$ ]] || fail "MAX_REQUEUES is '$MAX_REQUEUES'; give a whole number"
   read -ra words <<<"$MODULES"
-  for module in "${words[@]}"; do module load "$module"; done
+  if ((${#words[@]})) && ! type module >/dev/null 2>&1; then fail "MODULES: this shell has no command 'module'"; fi
+  for module in "${words[@]}"; do module load "$module" || fail "MODULES: module load $module failed"; done
+  for place in .venv "${CONDA_PREFIX:-}" "${VIRTUAL_ENV:-}"; do
+    if [[ -z $PYTHON && $place && -x $place/bin/python ]]; then PYTHON="$place/bin/python"; fi
+  done
   read -ra words <<<"$CONTAINER"
-  IN_PYTHON=("${words[@]}" "$PYTHON")
+  IN_PYTHON=("${words[@]}" "${PYTHON:-python}")
   if ! "${IN_PYTHON[@]}" -c 'import trainer' 2>/dev/null; then
-    say "PYTHON: '${IN_PYTHON[*]}' cannot import the project; run \`make .venv/.installed\`, or set PYTHON or CONTAINER" >&2
-    exit 2
+    fail "PYTHON: '${IN_PYTHON[*]}' cannot import the project; run \`make .venv/.installed\`, activate its conda environment, or set PYTHON or CONTAINER"
   fi
 }
 
-# Checks that the scheduler would accept the script: partition, account, nodes, GPUs, time. Starts nothing.
-check_scheduler() {
-  if [[ -z ${SLURM_JOB_ID:-} ]]; then sbatch --test-only "$@"; fi
+# Sets NODE_COUNT, PROCESSES of each node and DEVICE from what the job has or, before it is submitted, from what sbatch
+# would ask for.
+read_resources() {
+  local device_word gpus
+  if [[ ${SLURM_JOB_ID:-} ]]; then
+    NODE_COUNT="${SLURM_JOB_NUM_NODES:-1}"
+    # A step would read these as options of its own, and ask one node for the GPUs of all.
+    unset SLURM_GPUS SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_TRES_PER_TASK
+    mapfile -t gpus < <(gpus_of_each_node)
+  else
+    asked_for "$SCRIPT"
+    NODE_COUNT="$ASKED_NODES" gpus=("$ASKED_GPUS")
+  fi
+  ((${#gpus[@]} == 1)) || fail "the nodes have different numbers of GPUs (${gpus[*]}); ask for them with --gpus-per-node"
+  device_word="$(given --device)" || device_word=""
+  if [[ -z ${DEVICE:-} ]]; then DEVICE="$( ((gpus[0])) && echo cuda || echo cpu)"; fi
+  DEVICE="${device_word:-$DEVICE}"
+  PROCESSES="${PROCESSES:-$((gpus[0] > 0 ? gpus[0] : 1))}"
+  [[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is '$PROCESSES'; give the number of processes of each node"
+  if [[ $DEVICE == cuda ]] && ((PROCESSES > gpus[0])); then
+    fail "$PROCESSES processes a node need as many GPUs, and the job has ${gpus[0]} a node; ask for --gpus-per-node=$PROCESSES (sbatch or slurm/resources.sh), or set PROCESSES, or DEVICE=cpu"
+  fi
+  if ((gpus[0] == 0)); then say "no GPU was asked for: $PROCESSES process(es) a node, on the CPU" >&2; fi
+  # shellcheck disable=SC2034 # tune.sh reads it
+  GPUS="${gpus[0]}"
+}
+
+# The numbers of GPUs that the nodes of this job have, each once.
+gpus_of_each_node() {
+  scontrol --details show job "$JOB" | sed -n 's/^ *Nodes=.* GRES=\(.*\)$/\1/p' |
+    sed -n 's/^.*gpu:\([^(:]*:\)\?\([0-9]*\)(.*$/\2/p; t; s/.*/0/p' | sort -nu | grep . || echo 0
+}
+
+# A script that is one job ends here with one line where it is called without sbatch, unless it is a dry run.
+require_job() {
+  [[ ${SLURM_JOB_ID:-} || $DRY_RUN ]] || fail "this is a batch job; submit it: slurm/submit.sh $SCRIPT, or sbatch [OPTIONS] $SCRIPT"
+}
+
+# Checks on every node of a job what the processes there need.
+check_nodes() {
+  local output
+  if [[ ! ${LAUNCH:-torchrun} =~ ^(torchrun|srun)$ ]]; then fail "LAUNCH is '$LAUNCH'; use torchrun or srun"; fi
+  if ! output="$(timeout 120 srun --export=ALL --quiet --nodes="$NODE_COUNT" --ntasks="$NODE_COUNT" --ntasks-per-node=1 \
+    bash -c "$(declare -f check_node); check_node \"\$@\"" bash "$PWD" "$DEVICE" "$PROCESSES" "${IN_PYTHON[@]}" 2>&1)"; then
+    fail "$(grep '^node ' <<<"$output" | sort -u | head -n 1 || echo "no check of the nodes within 120 s: ${output:-no answer}")"
+  fi
+}
+
+# check_node PROJECT DEVICE PROCESSES PYTHON...: runs on a node. One line says what is missing.
+check_node() {
+  local host="node ${SLURMD_NODENAME:-$HOSTNAME}" seen
+  cd "$1" 2>/dev/null || { echo "$host does not see $1; project, shards and runs must lie on a disk that all nodes share" && return 2; }
+  "${@:4}" -c 'import trainer' 2>/dev/null || { echo "$host: '${*:4}' cannot import the project there" && return 2; }
+  [[ $2 == cuda ]] || return 0
+  seen="$("${@:4}" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null | tail -n 1)"
+  ((${seen:-0} >= $3)) || { echo "$host: PyTorch sees ${seen:-0} GPUs, and $3 are needed; look at the driver (nvidia-smi), MODULES and CONTAINER, or set DEVICE=cpu" && return 2; }
 }
 
 # node_address NODE: the address at which a node can be reached; on most clusters it equals the node's name.
 node_address() { scontrol --oneliner show node "$1" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p'; }
 
-# Sets NODES, and MASTER_ADDR and MASTER_PORT to the first node of the allocation and a free port that depends on the
-# job's id.
+is_used() { (: <"/dev/tcp/$1/$2") 2>/dev/null; }
+
+# Sets NODES, MASTER_ADDR to the first of them, where this script runs, and MASTER_PORT. That port and the nine after it
+# are this job's own: they follow from its id, and nobody listens at them now.
 set_rendezvous() {
+  local port
   mapfile -t NODES < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
   MASTER_ADDR="$(node_address "${NODES[0]}")"
-  MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
-  while (: <"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do MASTER_PORT=$((MASTER_PORT + 1)); done
+  MASTER_PORT=$((20000 + SLURM_JOB_ID % 1200 * 10)) # below 32768, where the kernel's own choices begin
+  for ((port = MASTER_PORT; port < MASTER_PORT + 10; port++)); do
+    if is_used "$MASTER_ADDR" "$port" || is_used 127.0.0.1 "$port"; then MASTER_PORT=$((MASTER_PORT + 10)); fi
+    ((MASTER_PORT < 32000)) || fail "${NODES[0]} has no ten free ports from $port on"
+  done
   export MASTER_ADDR MASTER_PORT
 }
 
@@ -54,62 +143,19 @@ on_all_nodes() {
   set_rendezvous
   local cpus=$((${SLURM_CPUS_PER_TASK:-1}))
   export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > PROCESSES ? cpus / PROCESSES : 1))}"
-  local step=(srun --kill-on-bad-exit=1 --nodes="$SLURM_JOB_NUM_NODES")
+  # --export=ALL: the environment of this script, also where the job was submitted with --export=LIST.
+  local step=(srun --export=ALL --kill-on-bad-exit=1 --nodes="$NODE_COUNT")
   if [[ $LAUNCH == srun ]]; then
-    step+=(--ntasks=$((SLURM_JOB_NUM_NODES * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task=$((cpus > PROCESSES ? cpus / PROCESSES : 1)))
+    step+=(--ntasks=$((NODE_COUNT * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task=$((cpus > PROCESSES ? cpus / PROCESSES : 1)))
     # Ignored until Python handles them: they would end a process that is still starting.
     "${step[@]}" bash -c "trap '' USR2 TERM; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
   else
-    step+=(--ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus")
+    step+=(--ntasks="$NODE_COUNT" --ntasks-per-node=1 --cpus-per-task="$cpus")
     # -- keeps torchrun from reading the module's options as its own.
     "${step[@]}" slurm/on_node.sh "${IN_PYTHON[@]}" -m torch.distributed.run \
-      --nnodes="$SLURM_JOB_NUM_NODES" --nproc-per-node="$PROCESSES" --signals-to-handle=SIGINT \
+      --nnodes="$NODE_COUNT" --nproc-per-node="$PROCESSES" --signals-to-handle=SIGINT \
       --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" -m -- "$@"
   fi
-}
-
-# requeue REASON: puts this job back into the queue, at most MAX_REQUEUES times, and ends the script. A job that is being
-# cancelled stays cancelled.
-requeue() {
-  local state
-  state="$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)"
-  if [[ $state != RUNNING ]]; then
-    say "$1; the job is $state, so it is not started again"
-    exit 1
-  fi
-  if ((${SLURM_RESTART_COUNT:-0} >= MAX_REQUEUES)); then
-    say "$1; started again $MAX_REQUEUES times already (MAX_REQUEUES), so this ends; submit it again to continue"
-    exit 1
-  fi
-  say "$1; back into the queue"
-  scontrol requeue "$SLURM_JOB_ID"
-  exit 0
-}
-
-# Succeeds where the scheduler is preempting this job.
-was_preempted() {
-  scontrol --oneliner show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'
-}
-
-# Succeeds where a node of the job does not answer. A step fails as soon as a node is lost, long before Slurm marks the
-# node as down, so an empty step is run on each node.
-a_node_is_lost() {
-  ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
-    --quiet true 2>/dev/null
-}
-
-# end_step CODE: requeues the job where a failed step was preempted or lost a node; any other failure is final.
-end_step() {
-  if (($1)) && was_preempted; then requeue "preempted"; fi
-  if (($1)) && a_node_is_lost; then requeue "a node was lost"; fi
-  if (($1)); then say "failed with exit code $1; not started again"; fi
-  exit "$1"
-}
-
-# end_training RUN CODE: as end_step, and requeues the job where RUN/requeue says that the run was stopped before its end.
-end_training() {
-  if [[ -f $1/requeue && $(<"$1/requeue") == yes* ]]; then requeue "stopped by $(cut -d ' ' -f 2- "$1/requeue")"; fi
-  end_step "$2"
 }
 
 # restartable COMMAND...: runs a command that can be interrupted and continued, in a job with --signal=B:USR2@SECONDS, and
@@ -121,13 +167,4 @@ restartable() {
   wait $! || code=$?
   trap '' USR2
   if ((code)); then end_step "$code"; fi
-}
-
-# submit_parts SCRIPT PARTS WORDS...: submits an array of these parts and the merge, which starts when all have succeeded,
-# and prints the merge's id. Where a part fails the merge is cancelled. AFTER, if set: the job that the array waits for.
-submit_parts() {
-  local script="$1" parts="$2" array
-  shift 2
-  array="$(sbatch --parsable --array="$parts" ${AFTER:+--dependency="afterok:$AFTER" --kill-on-invalid-dep=yes} "$script" "$@")"
-  sbatch --parsable --dependency="afterok:$array" --kill-on-invalid-dep=yes --export=ALL,STEP=merge "$script" "$@"
 }

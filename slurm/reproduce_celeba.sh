@@ -7,8 +7,8 @@
 # Resources of one task of the array, of the report and of the pages:
 #SBATCH --job-name=reproduce     # in the queue, and in the name of the log
 #SBATCH --ntasks=1               # one share of the trainings
-#SBATCH --gpus-per-node=1        # trainings of a share follow one another on one GPU
 #SBATCH --cpus-per-task=8        # cores of a share
+#SBATCH --mem=32G                # memory of a share
 #SBATCH --time=24:00:00          # a job that runs out of time is continued
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
@@ -18,24 +18,37 @@ set -euo pipefail
 
 MODULES="${MODULES:-}"               # modules to load, such as "cuda/12.6 gcc/13"
 CONTAINER="${CONTAINER:-}"           # command before Python, such as "apptainer exec --nv vae.sif"; empty: none
-PYTHON="${PYTHON:-.venv/bin/python}" # the Python in which the project is installed
+PYTHON="${PYTHON:-}"                 # Python with the project; empty: .venv, or an activated environment
 SOURCE="${SOURCE:-celeba}"           # folder with img_align_celeba.zip (or unpacked) and list_eval_partition.txt
 RUNS="${RUNS:-runs}"                 # folder of the run folders, on a disk that all nodes share
 RUN="${RUN:-$RUNS/celeba}"           # the run that gets a report; its name is that of the trainer's configuration
 COMPONENTS="${COMPONENTS:-500}"      # components of its mixture
 IMAGES="${IMAGES:-500}"              # test images of its likelihood and uncertainty, and samples of its memorisation
-DEVICE="${DEVICE:-cuda}"             # cuda or cpu
+DEVICE="${DEVICE:-}"                 # cuda or cpu; empty: cuda where the job has GPUs
 PLAN="${PLAN:-}"                     # YAML file of what the tables need; empty: the project's own for CelebA
 SHARES="${SHARES:-15}"               # tasks that the trainings of the tables are divided among
 PARTS="${PARTS:-8}"                  # tasks of the shards, and of the distances
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a job starts itself again
-export SOURCE RUNS RUN COMPONENTS IMAGES DEVICE PARTS
+export SOURCE RUNS RUN COMPONENTS IMAGES PARTS
 
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
+SCRIPT=slurm/reproduce_celeba.sh
+# sbatch runs a copy of this script, so the project is where SIGMA_VAE_HOME says or the scheduler knows the original.
+home="${SIGMA_VAE_HOME:-$(dirname "$(realpath "$0")")/..}"
+if [[ ! ${SIGMA_VAE_HOME:-} && ! -f $home/slurm/lib.sh && ${SLURM_JOB_ID:-} ]]; then
+  home="$(scontrol show job "$SLURM_JOB_ID")" home="${home#*Command=}" home="${home%%$'\n'*}"
+  if [[ $home == *"/$SCRIPT"* ]]; then home="${home%%"/$SCRIPT"*}"; else home="$(dirname "$(realpath -m "${home%" $*"}")")/.."; fi
+  [[ -f $home/slurm/lib.sh ]] || home="${SLURM_SUBMIT_DIR:-.}"
+fi
+if [[ ! -f $home/slurm/lib.sh ]]; then
+  echo "error: $SCRIPT: the project is not in $home; set SIGMA_VAE_HOME to its folder" >&2
+  exit 2
+fi
+cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
 load_environment
+read_resources
 tables="$RUNS/reproduction/celeba"
 plan=(--dataset celeba --runs "$tables" ${PLAN:+--plan "$PLAN"})
 measure=(-m eval reproduce all "${plan[@]}" --device "$DEVICE")
@@ -48,7 +61,7 @@ report() {
 }
 
 # after JOBS SCRIPT WORDS...: submits a script that waits for these jobs, and is cancelled where one of them fails.
-after() { sbatch --parsable --dependency="$1" --kill-on-invalid-dep=yes "${@:2}"; }
+after() { submit --dependency="$1" --kill-on-invalid-dep=yes "${@:2}"; }
 
 submit_chain() {
   local shards run mixture fid report shares pages
@@ -71,8 +84,9 @@ case "${STEP:-}" in
   *)
     in_python "${measure[@]}" --source "$SOURCE" --processes "$SHARES" --dry-run
     if [[ $DRY_RUN ]]; then
+      unset ASKED_NODES ASKED_GPUS # each step asks for its own
       slurm/build_shards.sh --dry-run
-      for script in train_celeba fit_mixture eval_fid reproduce_celeba; do check_scheduler "slurm/$script.sh"; done
+      for script in train_celeba fit_mixture eval_fid; do (asked_for "slurm/$script.sh"); done
     else
       submit_chain
     fi

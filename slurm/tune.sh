@@ -1,44 +1,77 @@
 #!/usr/bin/env bash
-# A sweep on a Ray cluster inside one allocation: sbatch slurm/tune.sh [options of python -m tune] [--dry-run]
-# The job ends with the sweep. Out of time or preempted it is requeued, and the sweep continues.
+# A sweep on a Ray cluster inside one allocation: slurm/submit.sh [OPTIONS OF SBATCH] slurm/tune.sh [options of tune]
+# The job ends with the sweep. Out of time, preempted or signalled by USR2 it is requeued, and the sweep continues.
 #
 #SBATCH --job-name=sweep         # in the queue, and in the name of the log
-#SBATCH --nodes=2                # machines
-#SBATCH --ntasks-per-node=1      # one Ray node a machine
-#SBATCH --gpus-per-node=4        # GPUs of each machine that trials share
-#SBATCH --cpus-per-task=32       # cores of each machine that trials share
+#SBATCH --nodes=1                # machines
+#SBATCH --ntasks-per-node=1      # one Ray node a machine; GPUs stand in slurm/resources.sh
+#SBATCH --cpus-per-task=8        # cores of each machine that trials share
+#SBATCH --mem=32G                # memory of each machine
 #SBATCH --time=24:00:00          # a job that runs out of time is continued
 #SBATCH --output=slurm-%x-%j.out # in the folder where sbatch is called
 #SBATCH --open-mode=append       # one log for all starts of the job
 #SBATCH --requeue                # Slurm may start the job again after a lost node
-#SBATCH --signal=B:USR2@60       # seconds before the end at which the job goes back into the queue
+#SBATCH --signal=B:USR2@180      # seconds before the end at which running trials save and the job goes back into the queue
 set -euo pipefail
 
 MODULES="${MODULES:-}"                             # modules to load, such as "cuda/12.6 gcc/13"
 CONTAINER="${CONTAINER:-}"                         # command before Python, such as "apptainer exec --nv vae.sif"; empty: none
-PYTHON="${PYTHON:-.venv/bin/python}"               # the Python in which the project is installed
+PYTHON="${PYTHON:-}"                               # Python with the project; empty: .venv, or an activated environment
 SWEEP="${SWEEP:-tune/configs/celeba.yaml}"         # the sweep; its folder must lie on a disk that all nodes share
 RAY_FOLDER="${RAY_FOLDER:-/tmp/ray-${SLURM_JOB_ID:-}}" # Ray's logs and sockets, on a disk of each node; keep it short
+RAY_WAIT="${RAY_WAIT:-300}"                        # seconds in which all nodes have to join Ray
+SAVE_WAIT="${SAVE_WAIT:-90}"                       # seconds in which running trials have to save at the end
+DEVICE="${DEVICE:-}"                               # cuda or cpu; empty: cuda where the job has GPUs
 MAX_REQUEUES="${MAX_REQUEUES:-20}"                 # times that the job starts itself again
 
-cd "${SLURM_SUBMIT_DIR:-$(dirname "$0")/..}" # sbatch runs a copy, so only the folder of submission is known
+SCRIPT=slurm/tune.sh
+# sbatch runs a copy of this script, so the project is where SIGMA_VAE_HOME says or the scheduler knows the original.
+home="${SIGMA_VAE_HOME:-$(dirname "$(realpath "$0")")/..}"
+if [[ ! ${SIGMA_VAE_HOME:-} && ! -f $home/slurm/lib.sh && ${SLURM_JOB_ID:-} ]]; then
+  home="$(scontrol show job "$SLURM_JOB_ID")" home="${home#*Command=}" home="${home%%$'\n'*}"
+  if [[ $home == *"/$SCRIPT"* ]]; then home="${home%%"/$SCRIPT"*}"; else home="$(dirname "$(realpath -m "${home%" $*"}")")/.."; fi
+  [[ -f $home/slurm/lib.sh ]] || home="${SLURM_SUBMIT_DIR:-.}"
+fi
+if [[ ! -f $home/slurm/lib.sh ]]; then
+  echo "error: $SCRIPT: the project is not in $home; set SIGMA_VAE_HOME to its folder" >&2
+  exit 2
+fi
+cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
+require_job
 load_environment
-in_python -m tune --config "$SWEEP" --dry-run --processes "$((${SLURM_JOB_NUM_NODES:-2} * ${SLURM_GPUS_ON_NODE:-4}))"
-if [[ $DRY_RUN ]]; then
-  check_scheduler slurm/tune.sh
-  exit
-fi
+read_resources
+if [[ ! $DRY_RUN ]]; then check_nodes; fi
+cpus="${SLURM_CPUS_PER_TASK:-1}" ray_gpus="$([[ $DEVICE == cpu ]] && echo 0 || echo "$GPUS")"
+in_python -m tune --config "$SWEEP" --dry-run --processes "$((NODE_COUNT * (GPUS ? GPUS : cpus)))"
+[[ ! $DRY_RUN ]] || exit 0
 
-# ray_on NODE OPTIONS...: runs Ray on one node until the job ends. Trials pass no data through Ray, so its store is small.
+# on_node NODE COMMAND...: one process of this job on one node. USR2 does not end it, unless it asks for it.
+on_node() {
+  srun --export=ALL --overlap --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$1" \
+    bash -c "trap '' USR2; exec \"\$@\"" bash "${IN_PYTHON[@]}" "${@:2}"
+}
+
+# ray_on NODE OPTIONS...: runs Ray on one node until the job ends, at ports that no other Ray of this node has. Trials pass
+# no data through Ray, so its store is small.
 ray_on() {
-  local node="$1"
-  shift
-  srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --nodelist="$node" \
-    "${IN_PYTHON[@]}" -m ray.scripts.scripts start --block --node-ip-address="$(node_address "$node")" \
-    --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --object-store-memory=200000000 "$@" &
+  on_node "$1" -m ray.scripts.scripts start --block --disable-usage-stats --node-ip-address="$(node_address "$1")" \
+    --num-cpus="$cpus" --num-gpus="$ray_gpus" --object-store-memory=200000000 --min-worker-port=0 --max-worker-port=0 "${@:2}"
+}
+
+# ray_has_started: waits until the head's port is open and all nodes have joined, at most RAY_WAIT seconds each.
+ray_has_started() {
+  local end=$((SECONDS + RAY_WAIT))
+  until is_used "$MASTER_ADDR" "$MASTER_PORT"; do
+    kill -0 "$head" 2>/dev/null || fail "Ray's head did not start on ${NODES[0]}; its own message stands above"
+    ((SECONDS < end)) || fail "Ray's head on ${NODES[0]} does not answer after $RAY_WAIT s; its logs are in $RAY_FOLDER there"
+    sleep 1
+  done
+  for node in "${NODES[@]:1}"; do ray_on "$node" --address="$MASTER_ADDR:$MASTER_PORT" & done
+  timeout "$((RAY_WAIT + 60))" "${IN_PYTHON[@]}" slurm/wait_for_ray.py "$MASTER_ADDR:$MASTER_PORT" "$NODE_COUNT" "$RAY_WAIT" ||
+    fail "the Ray cluster is not complete after $RAY_WAIT s"
 }
 
 # A head that finds a token in the home folder requires it, and other nodes send it only in this mode.
@@ -46,8 +79,21 @@ export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 [[ $RAY_AUTH_MODE != token ]] || in_python -m ray.scripts.scripts get-auth-token --generate >/dev/null
 
 set_rendezvous
-ray_on "${NODES[0]}" --head --port="$MASTER_PORT" --temp-dir="$RAY_FOLDER"
-until (: <"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do sleep 1; done
-for node in "${NODES[@]:1}"; do ray_on "$node" --address="$MASTER_ADDR:$MASTER_PORT"; done
-restartable srun --overlap --nodes=1 --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --nodelist="${NODES[0]}" \
-  "${IN_PYTHON[@]}" -m tune --config "$SWEEP" --address "$MASTER_ADDR:$MASTER_PORT" "${WORDS[@]}"
+ray_on "${NODES[0]}" --head --port="$MASTER_PORT" --temp-dir="$RAY_FOLDER" --dashboard-host=127.0.0.1 \
+  --dashboard-port="$((MASTER_PORT + 1))" --ray-client-server-port="$((MASTER_PORT + 2))" &
+head=$!
+ray_has_started
+
+# Out of time, the script alone is signalled; it passes that on, so that running trials save, and waits for their end.
+on_node "${NODES[0]}" -m tune --config "$SWEEP" --address "$MASTER_ADDR:$MASTER_PORT" "${WORDS[@]}" &
+sweep=$! expired="" code=0
+trap 'expired=yes' ALRM
+trap 'scancel --signal=USR2 "$SLURM_JOB_ID"; { sleep "$SAVE_WAIT"; kill -ALRM $$ || true; } &' USR2
+while kill -0 "$sweep" 2>/dev/null && [[ ! $expired ]]; do
+  wait "$sweep" || true # a signal interrupts it
+done
+trap '' USR2
+if [[ $expired ]]; then requeue "out of time, and trials did not save within $SAVE_WAIT s"; fi
+wait "$sweep" || code=$?
+if ((code == 128 + 12)); then requeue "stopped by SIGUSR2"; fi
+end_step "$code"

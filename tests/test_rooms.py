@@ -24,7 +24,7 @@ ROOMS = {
         {"__init__", "__main__"},
         {"loop"},
         {"mixture", "flow"},
-        {"dry_run"},
+        {"dry_run", "launch"},
         {"updates"},
         {"engines"},
         {"run_folder"},

@@ -3,6 +3,7 @@
 torchrun --standalone --nproc-per-node 2 -m trainer --config ...    two processes on one machine
 deepspeed --num_gpus 2 --module trainer --config ...                the same by DeepSpeed's launcher, also without GPUs
 srun python -m trainer --config ...                                 one task a rank
+python -m trainer --launch slurm --nodes 2 --config ...             a batch job of Slurm, by slurm/train_celeba.sh
 
 Several files may be given, the later ones over the earlier ones, and every field of the configuration is an option.
 """
@@ -37,6 +38,7 @@ from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command
+from trainer.launch import Launch, batch_job, submit
 
 # Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
 _FIELD = "field "
@@ -58,6 +60,8 @@ class CommandLine:
     """Go on with a trained run under other values of fields that do not alter what was learnt."""
     steal_lock: bool
     """Take the run folder over from a process that works in it."""
+    launch: Launch | None
+    """The batch job that is submitted instead of training here."""
 
 
 def read_command_line(words: Sequence[str]) -> CommandLine:
@@ -72,6 +76,10 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
     for option in ("processes", "print_folder"):
         if getattr(arguments, option) and not arguments.dry_run:
             raise InputError("goes with --dry-run alone; add it or leave this out", parameter=option)
+        if getattr(arguments, option) and arguments.launch:
+            raise InputError("does not go with --launch, whose script counts the job's processes", parameter=option)
+    if not arguments.launch and (options := _sbatch_options(arguments)):
+        raise InputError(f"{options[0]}: options of a batch job go with --launch slurm; add that or leave it out")
     processes = 1 if arguments.processes is None else arguments.processes
     at_least(1, processes=processes)
     known_fields = leaf_fields(Config)
@@ -83,6 +91,10 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         if error.parameter not in given:
             raise
         raise InputError(error.named(None), parameter=f"--{error.parameter}") from None
+    launch = None
+    if arguments.launch:
+        flags = [f"--{name.replace('_', '-')}" for name in ("allow_change", "steal_lock") if getattr(arguments, name)]
+        launch = batch_job(config, arguments.config, given, flags, _sbatch_options(arguments))
     return CommandLine(
         config=config,
         dry_run=arguments.dry_run,
@@ -90,7 +102,15 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         print_folder=arguments.print_folder,
         allow_change=arguments.allow_change,
         steal_lock=arguments.steal_lock,
+        launch=launch,
     )
+
+
+def _sbatch_options(arguments: argparse.Namespace) -> list[str]:
+    numbers = {name: getattr(arguments, name) for name in ("nodes", "gpus_per_node")}
+    numbers = {name: number for name, number in numbers.items() if number is not None}
+    at_least(1, **numbers)
+    return [f"--{name.replace('_', '-')}={number}" for name, number in numbers.items()] + arguments.sbatch
 
 
 def _where_the_run_lies(files: Sequence[str]) -> dict[str, str]:
@@ -135,6 +155,16 @@ def command_line_parser() -> OneLineParser:
         action="store_true",
         help="take the run folder over from a process that works in it, which stops",
     )
+    parser.add_argument("--launch", choices=["slurm"], help="submit a batch job that trains, instead of training here")
+    parser.add_argument("--nodes", type=int, metavar="N", help="with --launch: machines of the job")
+    parser.add_argument("--gpus-per-node", type=int, metavar="N", help="with --launch: GPUs of each machine")
+    parser.add_argument(
+        "--sbatch",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="with --launch: any option of sbatch, such as --sbatch=--time=2-0; may be given several times",
+    )
     _add_fields(parser, Config, "")
     return parser
 
@@ -176,6 +206,8 @@ def value_of(word: str, info: FieldInfo, name: str) -> Any:
 def main() -> None:
     """Reads the command line, then trains or estimates."""
     asked = read_command_line(sys.argv[1:])
+    if asked.launch is not None:
+        sys.exit(submit(asked.launch, dry_run=asked.dry_run))
     # torch takes seconds to import: --help and mistakes come before.
     if not asked.dry_run:
         from trainer.loop import train

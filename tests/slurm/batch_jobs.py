@@ -53,6 +53,7 @@ class Cluster:
             "RUNS": str(self.runs),
             "CONFIG": "trainer/configs/celeba_small.yaml",
             "PROCESSES": "1",
+            "DEVICE": "cpu",  # the scheduler's GPUs are empty files
             "OMP_NUM_THREADS": "1",
         } | {name: str(value) for name, value in variables.items()}
 

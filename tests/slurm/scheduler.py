@@ -47,8 +47,8 @@ SlurmctldPidFile={folder}/ctld.pid
 SlurmdPidFile={folder}/%n.pid
 SlurmctldLogFile={folder}/log/ctld.log
 SlurmdLogFile={folder}/log/%n.log
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=32 RealMemory=4000 Gres=gpu:4
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.2 Port={port2} CPUs=32 RealMemory=4000 Gres=gpu:4
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={port1} CPUs=32 RealMemory=400000 Gres=gpu:4
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.2 Port={port2} CPUs=32 RealMemory=400000 Gres=gpu:4
 PartitionName=gpu Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
 PartitionName=high Nodes=n1,n2 MaxTime=INFINITE State=UP PriorityTier=10
 """

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from batch_jobs import Cluster, events, wait_for_stage2
+from batch_jobs import FIELDS, Cluster, events, wait_for_stage2
 from scheduler import wait_for
 
 from trainer.config.config import load_config
@@ -155,3 +155,19 @@ def test_a_failed_configuration_does_not_requeue(cluster: Cluster, fields, messa
     cluster.finish(job, state="FAILED")
     assert cluster.scheduler.facts(job)["Restarts"] == "0"
     assert message in cluster.log(job)
+
+
+def test_tasks_of_srun_meet_where_only_some_variables_were_exported(cluster: Cluster):
+    options = ["--export=PYTHON,SHARDS,RUNS,CONFIG,PROCESSES,DEVICE,LAUNCH,OMP_NUM_THREADS"]
+    shortened = {"stage1.max_epochs": 1, "stage2.max_epochs": 1}
+    job = cluster.train("exported", *options, fields=shortened, LAUNCH="srun")
+    cluster.finish(job)
+    assert read_state(complete_checkpoints(cluster.runs / "exported")[-1]).world_size == 2
+
+
+def test_a_batch_of_one_hundred_is_divided_among_eight_processes(cluster: Cluster):
+    fields = FIELDS | {"data.global_batch": 100, "stage1.max_epochs": 1, "stage2.max_epochs": 1, "name": "eight"}
+    words = [f"--{key}={value}" for key, value in fields.items()]
+    job = cluster.submit(["--gpus-per-node=4", "--cpus-per-task=8"], "train_celeba.sh", *words, PROCESSES=8)
+    cluster.finish(job)
+    assert read_state(complete_checkpoints(cluster.runs / "eight")[-1]).world_size == 8

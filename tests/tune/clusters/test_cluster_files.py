@@ -5,12 +5,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli
 from support.running import ROOT
@@ -89,6 +92,74 @@ def test_the_number_of_workers_follows_the_load_and_the_head_runs_no_trials(name
     assert cluster["idle_timeout_minutes"] > 0
     assert cluster["available_node_types"][cluster["head_node_type"]]["max_workers"] == 0
     assert any("--autoscaling-config" in command for command in cluster["head_start_ray_commands"])
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_all_processes_of_a_trial_of_the_celeba_sweep_fit_on_one_machine(name):
+    sweep = yaml.safe_load((ROOT / "tune/configs/celeba.yaml").read_text())
+    _, workers = node_types(name)
+    for worker in workers:
+        assert worker["resources"]["GPU"] >= sweep["workers"]
+        assert worker["resources"]["CPU"] >= sweep["workers"] * sweep["cpus_per_worker"]
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_all_machines_start_from_one_image_that_does_not_change(name):
+    head, workers = node_types(name)
+    images = set()
+    for node_type in (head, *workers):
+        config = node_type["node_config"]
+        images.add(config.get("ImageId") or config["disks"][0]["initializeParams"]["sourceImage"])
+    (image,) = images
+    assert "family" not in image
+    assert "latest" not in image
+
+
+@pytest.mark.parametrize("name", CLOUDS)
+def test_the_file_says_what_it_costs_and_what_an_interruption_loses(name):
+    head = (ROOT / "tune" / "clusters" / f"{name}.yaml").read_text().partition("cluster_name:")[0]
+    assert "# Cost, " in head
+    assert "# Spot: " in head
+
+
+@pytest.mark.parametrize("name", CLUSTERS)
+def test_the_dashboard_can_be_reached_from_the_head_alone(name):
+    started = [command for command in read(name)["head_start_ray_commands"] if "ray start" in command]
+    assert len(started) == 1
+    assert "--dashboard-host=127.0.0.1" in started[0]
+
+
+def test_machines_of_compute_engine_are_in_a_network_that_ray_does_not_open():
+    head, workers = node_types("gcp")
+    for node_type in (head, *workers):
+        (interface,) = node_type["node_config"]["networkInterfaces"]
+        assert "default" not in interface["subnetwork"]
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "tune" / "clusters" / "constraints.txt").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def test_every_dependency_of_the_project_has_one_version_and_it_is_one_that_the_project_takes():
+    project, pins = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"], pinned()
+    needed = [Requirement(text) for text in project["dependencies"]]
+    for requirement in needed:
+        if requirement.marker is None or requirement.marker.evaluate({"sys_platform": "linux"}):
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), str(requirement)
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp", "local"])
+def test_everything_that_pip_installs_on_a_machine_is_pinned(name):
+    installs = [command for command in commands(read(name)) if "pip install" in command]
+    assert installs
+    for command in installs:
+        words = command.split()
+        at = words.index("--constraint")
+        assert words[at + 1] == "~/two-stage-sigma-vae/tune/clusters/constraints.txt"
+        named = [word for word in words[at + 2 :] if not word.startswith(("-", "~"))]
+        assert {canonicalize_name(word) for word in named} <= set(pinned())
 
 
 @pytest.mark.parametrize("name", CLUSTERS)

@@ -29,14 +29,24 @@ def account(tmp_path, monkeypatch):
     server.stop()
 
 
+def group_as_the_file_says(account) -> str:
+    """A security group that lets in ssh from one address, and its own machines; returns its id."""
+    group = account.create_security_group(GroupName="sigma-vae", Description="sigma-vae")["GroupId"]
+    ssh = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "203.0.113.7/32"}]}
+    within = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group}]}
+    account.authorize_security_group_ingress(GroupId=group, IpPermissions=[ssh, within])
+    return group
+
+
 def test_ray_starts_an_on_demand_head_and_a_spot_worker_whose_gpu_it_knows(account):
     cluster = yaml.safe_load((ROOT / "tune" / "clusters" / "aws.yaml").read_text())
     # What a user changes: the image. A role of one's own spares Ray the 15 s it waits for one that it makes.
     image = account.describe_images()["Images"][0]["ImageId"]
     boto3.client("iam").create_instance_profile(InstanceProfileName="own")
     cluster["available_node_types"]["head"]["node_config"]["IamInstanceProfile"] = {"Name": "own"}
+    group = group_as_the_file_says(account)
     for node_type in cluster["available_node_types"].values():
-        node_type["node_config"]["ImageId"] = image
+        node_type["node_config"] |= {"ImageId": image, "SecurityGroupIds": [group]}
 
     resolved = _bootstrap_config(cluster, no_config_cache=True)
     provider = _get_node_provider(resolved["provider"], resolved["cluster_name"])
@@ -47,7 +57,12 @@ def test_ray_starts_an_on_demand_head_and_a_spot_worker_whose_gpu_it_knows(accou
 
     started = [one for each in account.describe_instances()["Reservations"] for one in each["Instances"]]
     kinds = {one["InstanceType"]: one.get("InstanceLifecycle", "on demand") for one in started}
-    assert kinds == {"m7i.large": "on demand", "g5.xlarge": "spot"}
+    assert kinds == {"m7i.2xlarge": "on demand", "g6.12xlarge": "spot"}
     # Ray reads from EC2 what the machine types have, and the file must not promise anything else.
     worker = resolved["available_node_types"]["worker"]["resources"]
-    assert (worker["CPU"], worker["GPU"], worker["accelerator_type:A10G"]) == (4, 1, 1)
+    assert (worker["CPU"], worker["GPU"], worker["accelerator_type:L4"]) == (48, 4, 1)
+    # Ray has opened nothing to everyone, as it does with a group that it makes itself.
+    groups = {one["GroupId"] for machine in started for one in machine["SecurityGroups"]}
+    assert groups == {group}
+    rules = account.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    assert [entry["CidrIp"] for rule in rules for entry in rule["IpRanges"]] == ["203.0.113.7/32"]

