@@ -40,6 +40,7 @@ from tune.trial.folder import (
     save_trial,
     trial_folders,
 )
+from tune.trial.pause import resume
 from tune.trial.record import TrialRecord, trial_record
 
 
@@ -71,6 +72,7 @@ def run_sweep(sweep: SweepConfig, address: str | None, *, steal_lock: bool = Fal
 
 
 def _run(sweep: SweepConfig, address: str | None) -> tuple[list[TrialRecord], bool]:
+    resume(sweep.trials_folder)
     if sweep.search == "optuna":
         search = _Phase(name="search", total=number_of_search_trials(sweep), search=OptunaSearch(sweep))
     else:

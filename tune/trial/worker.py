@@ -22,6 +22,7 @@ from trainer.mixture.settings import Settings
 from trainer.process_group import process_group
 from tune.sweep_config import MeasureConfig
 from tune.trial.folder import load_failure, save_attempt, save_failure
+from tune.trial.pause import wait_while_paused
 from tune.trial.record import reported_metrics
 
 
@@ -46,9 +47,11 @@ def train_and_measure(params: dict[str, Task]) -> None:
         save_attempt(folder, group.id.hex() if group is not None else "")
     try:
         train(task.config, _report_check)
+        wait_while_paused(folder)
         _refuse_a_stopped_run(folder)
         measure_trial(task.config, task.measure)
     except Exception as error:
+        wait_while_paused(folder)  # a training that begins meanwhile is refused, which is no fault of its own
         reason = configuration_fault(error)
         if not reason:
             raise
