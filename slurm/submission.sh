@@ -6,6 +6,7 @@ set -euo pipefail
 # submit [OPTIONS OF SBATCH] SCRIPT WORDS...: submits a script of slurm/ and prints the job's id.
 submit() {
   local options=()
+  require_sbatch
   while (($#)) && ! is_script "$1"; do options+=("$1") && shift; done
   (($#)) || fail "none of ${options[*]} is a script of slurm/"
   resources_of "$1" "${options[@]}"
@@ -14,6 +15,10 @@ submit() {
     for name in "${!SLURM_@}"; do [[ $name == SLURM_CONF ]] || unset "$name"; done
     sbatch --parsable "${RESOURCES[@]}" "${options[@]}" "slurm/$(basename "$1")" "${@:2}"
   )
+}
+
+require_sbatch() {
+  command -v sbatch >/dev/null || fail "sbatch is not installed here; call this on a node of a Slurm cluster"
 }
 
 is_script() { [[ $1 == *.sh && -f slurm/$(basename "$1") ]]; }
@@ -50,7 +55,7 @@ asks_for_gpus() {
 asked_for() {
   local options=() answer total each
   if [[ ${ASKED_NODES:-} ]]; then return; fi # slurm/submit.sh has asked with the options that it got
-  command -v sbatch >/dev/null || fail "sbatch is not installed here; call this on a node of a Slurm cluster"
+  require_sbatch
   while (($#)) && ! is_script "$1"; do options+=("$1") && shift; done
   resources_of "$1" "${options[@]}"
   if ! answer="$(timeout 60 sbatch --test-only --verbose "${RESOURCES[@]}" "${options[@]}" "slurm/$(basename "$1")" 2>&1)"; then
