@@ -1,6 +1,7 @@
 """Arrays of jobs: shards and distances made in parts, and merged by a job that waits for them."""
 
 import json
+import re
 
 import pytest
 from batch_jobs import Cluster
@@ -48,7 +49,7 @@ def test_a_killed_part_of_four_is_rerun_alone_and_the_merge_equals_one_job(clust
     assert first.returncode == 0, first.stderr
     assert "parts to make: 0,1,2,3" in first.stderr
     merge = first.stdout.split()[-1]
-    array = str(int(merge) - 1)
+    (array,) = re.findall(r"afterok:(\d+)", cluster.scheduler.facts(merge)["Dependency"])
     wait_for(lambda: cluster.scheduler.state(f"{array}_2") == "RUNNING", "part 2 runs", 200)
     cluster.scheduler.command("scancel", "--signal=KILL", f"{array}_2")
     cluster.scheduler.wait_until(merge, "CANCELLED", seconds=300)

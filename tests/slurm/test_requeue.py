@@ -5,6 +5,7 @@ import re
 import pytest
 from batch_jobs import FIELDS, Cluster, events, wait_for_stage2
 from scheduler import wait_for
+from support.running import ROOT
 
 from trainer.run_folder.checkpoint import complete_checkpoints, read_state
 
@@ -76,3 +77,14 @@ def test_where_nothing_can_be_submitted_either_a_line_says_how_to_go_on(cluster:
     assert "slurm/train_celeba.sh" in line
     assert (run / "requeue").read_text() == "yes SIGUSR2\n"
     assert complete_checkpoints(run)
+
+
+def test_a_task_of_an_array_goes_back_into_the_queue_alone(cluster: Cluster, tmp_path):
+    """The number of an array's last task is that of the whole array, and requeueing that starts all tasks again."""
+    script = "source slurm/lib.sh; MAX_REQUEUES=1; [[ $SLURM_ARRAY_TASK_ID == 0 || ${SLURM_RESTART_COUNT:-0} == 1 ]] ||"
+    text = f"#!/bin/bash\nSCRIPT=slurm/part\ncd {ROOT}\n{script} requeue 'out of time'\nsleep 5\n"
+    (tmp_path / "part.sh").write_text(text)
+    log = f"--output={tmp_path}/%a.log"
+    job = cluster.scheduler.command("sbatch", "--parsable", "--requeue", "--array=0-1", log, str(tmp_path / "part.sh"))
+    cluster.finish(f"{job}_1")
+    assert [cluster.scheduler.facts(f"{job}_{task}")["Restarts"] for task in (0, 1)] == ["0", "1"]
