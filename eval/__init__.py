@@ -12,6 +12,7 @@ The rooms, from the top; each imports only what stands below it:
     report              one page with everything known of a run
     distance, measurements
                         one kind of measurement a file: a question becomes a result with its protocol
+    image_sets          any images: of a folder, zip, array, tar, shard set or run
     images              generated, transported, reconstructed and real images, block by block; `densities` is the table
                         of what latents are drawn from
     run                 a set of weights with its shards, as measurements see it

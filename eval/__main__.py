@@ -10,7 +10,8 @@ from trainer.group_command import group_command
 COMMANDS = {
     "encode": "posterior means and deviations of all images, for the mixture",
     "transport": "maps that transport samples to the distribution of real images, for fid --from transported",
-    "fid": "Frechet distance of samples or reconstructions to real images",
+    "fid": "Frechet distance between any two sets of images, or of a run's samples to real images",
+    "statistics": "mean and covariance of a set's features in a file, for fid",
     "likelihood": "ELBO, importance-weighted likelihood, bits per dimension, KL(q_hat || p)",
     "uncertainty": "whether the predicted variance says how far reconstructions are off",
     "memorisation": "whether samples are nearer to training images than new images are",

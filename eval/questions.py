@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from data_shards.io.errors import InputError
 
+DEFAULT_COMPONENTS = 32
+"""Of the mixture to sample from."""
 INCEPTION_MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 IMAGE_FORMATS = ("png", "shards")
 
@@ -24,7 +26,7 @@ class DistanceQuestion:
     """Split of the real images they are compared with, all of it."""
     seed: int = 0
     """Seed of the samples, at least 0; image i is a function of (seed, i)."""
-    mixture: int = 32
+    mixture: int = DEFAULT_COMPONENTS
     """Components of the fitted mixture, for q_hat and transported."""
     covariance: str = "full"
     """Covariance type of the fitted mixture."""
@@ -64,7 +66,7 @@ class LikelihoodQuestion:
     """Images measured, evenly spaced over the split."""
     samples: int = 20
     """Importance samples of q(z|x) for each image, at least 1."""
-    mixture: int = 32
+    mixture: int = DEFAULT_COMPONENTS
     """Components of the fitted mixture; 0 for the prior only."""
     covariance: str = "full"
     """Covariance type of the fitted mixture."""
@@ -100,7 +102,7 @@ class MemorisationQuestion:
     """q_hat, or transported: samples and reconstructions are both transported."""
     images: int = 200
     """Samples, and held-out images, at least 2."""
-    mixture: int = 32
+    mixture: int = DEFAULT_COMPONENTS
     """Components of the fitted mixture to sample from, at least 1."""
     covariance: str = "full"
     """Covariance type of the fitted mixture."""

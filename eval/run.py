@@ -12,6 +12,7 @@ import torch
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from eval.protocol import Protocol, VarianceProtocol
+from eval.questions import DEFAULT_COMPONENTS
 from eval.results import AnyResult, result_path
 from trainer.config.config import Config, load_config
 from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
@@ -108,6 +109,19 @@ class MeasuredRun:
         found = (self.folder / "mixtures").glob(f"*-{covariance}{suffix}/{MIXTURE.record}")
         return sorted(int(path.parent.name.split("-")[0]) for path in found)
 
+    def components(self, covariance: str, given: int | None) -> int:
+        """`given`, else the components of the only mixture that is fitted, or DEFAULT_COMPONENTS of several.
+
+        Raises InputError where it is not clear which.
+        """
+        if given is not None:
+            return given
+        fitted = self.fitted_components(covariance)
+        if len(fitted) > 1 and DEFAULT_COMPONENTS not in fitted:
+            known = ", ".join(map(str, fitted))
+            raise InputError(f"mixtures of {known} components are fitted; give one of these", parameter="mixture")
+        return fitted[0] if len(fitted) == 1 else DEFAULT_COMPONENTS
+
     def flow(self) -> LatentFlow:
         """The flow that was fitted to these weights' codes. Raises InputError where it was not."""
         flow, folder = load_flow(self.folder, self.weights), flow_folder(self.folder, self.weights)
@@ -177,17 +191,27 @@ def main_process_result(kind: type[AnyResult], compute: Callable[[], AnyResult],
     """What `compute` gives on the first process, on every process; an InputError there is raised on every process."""
     if ranks.world_size == 1:
         return compute()
-    content = b""
+    content: dict[str, Any] = {}
     if ranks.is_main:
         try:
-            content = json.dumps({"result": compute().to_json()}).encode()
+            content = {"result": compute().to_json()}
         except InputError as error:
-            content = json.dumps({"error": error.named(None), "parameter": error.parameter}).encode()
-    size = int(ranks.sum_(torch.tensor([len(content)], device=ranks.device)))
-    room = torch.zeros(size, dtype=torch.int32, device=ranks.device)
-    if ranks.is_main:
-        room += torch.frombuffer(bytearray(content), dtype=torch.uint8).to(room)
-    answer = json.loads(bytes(ranks.sum_(room).tolist()))
+            content = {"error": error.named(None), "parameter": error.parameter}
+    answer = gathered_json(content, ranks)[0]
     if "error" in answer:
         raise InputError(answer["error"], parameter=answer["parameter"])
     return kind.from_json(answer["result"])
+
+
+def gathered_json(content: Mapping[str, Any], ranks: Ranks) -> list[dict[str, Any]]:
+    """What every process gives, in the order of their ranks, on every process."""
+    if ranks.world_size == 1:
+        return [dict(content)]
+    own = json.dumps(content).encode()
+    sizes = torch.zeros(ranks.world_size, dtype=torch.int64, device=ranks.device)
+    sizes[ranks.rank] = len(own)
+    ends = ranks.sum_(sizes).cumsum(0).tolist()
+    room = torch.zeros(ends[-1], dtype=torch.int32, device=ranks.device)
+    room[ends[ranks.rank] - len(own) : ends[ranks.rank]] = torch.frombuffer(bytearray(own), dtype=torch.uint8).to(room)
+    everything = bytes(ranks.sum_(room).tolist())
+    return [json.loads(everything[start:end]) for start, end in zip([0, *ends], ends, strict=False)]

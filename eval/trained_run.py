@@ -17,19 +17,16 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK, image_noise
-from eval.images.densities import DENSITIES
+from eval.images.densities import DENSITIES, SPOKEN
 from eval.images.sources import LoadedDensity, block_latents
 from eval.measurements.likelihood import log_mean_exp, sample_posterior
-from eval.questions import DistanceQuestion
+from eval.questions import DEFAULT_COMPONENTS, DistanceQuestion
 from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run
 from trainer.config.config import Config
 from trainer.mixture.density import MixtureDensity
 from trainer.networks import Likelihood, Posterior
 from trainer.process_group import single
-
-_SOURCES = {"mixture": "q_hat"}  # names in this module that `eval.images.densities` has otherwise
-_DEFAULT_COMPONENTS = DistanceQuestion.mixture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +128,7 @@ class TrainedRun:
         of `python -m eval fid`; extractor, also: see `DistanceQuestion`. The result is stored in RUN/eval, and read
         from there where the same was measured before.
         """
-        source = _SOURCES.get(density, density)
+        source = SPOKEN.get(density, density)
         question = DistanceQuestion(
             source=source,
             n=n,
@@ -146,18 +143,12 @@ class TrainedRun:
 
     @cached_property
     def _components(self) -> int:
-        if self.components is not None:
-            return self.components
-        fitted = self.measured.fitted_components(self.covariance)
-        if len(fitted) > 1 and _DEFAULT_COMPONENTS not in fitted:
-            known = ", ".join(map(str, fitted))
-            raise InputError(f"mixtures of {known} components are fitted; give one of these", parameter="mixture")
-        return fitted[0] if len(fitted) == 1 else _DEFAULT_COMPONENTS
+        return self.measured.components(self.covariance, self.components)
 
     def _components_for(self, source: str) -> int:
         """The components of the mixture where a source depends on it; else any number will do."""
         density = DENSITIES.get(source)
-        return self._components if density and density.of_mixture else _DEFAULT_COMPONENTS
+        return self._components if density and density.of_mixture else DEFAULT_COMPONENTS
 
     @cached_property
     def _densities(self) -> dict[str, LoadedDensity]:
@@ -165,10 +156,9 @@ class TrainedRun:
         return {}
 
     def _loaded(self, density: str) -> LoadedDensity:
-        source = _SOURCES.get(density, density)
+        source = SPOKEN.get(density, density)
         if source not in DENSITIES:
-            known = [name for name in (*_SOURCES, *DENSITIES) if name not in _SOURCES.values()]
-            raise InputError(f"{density!r} is unknown; use one of {', '.join(known)}", parameter="density")
+            raise InputError(f"{density!r} is unknown; use one of {', '.join(SPOKEN)}", parameter="density")
         if source not in self._densities:
             load = DENSITIES[source].load
             self._densities[source] = load(self.measured, self._components_for(source), self.covariance)

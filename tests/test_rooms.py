@@ -44,6 +44,7 @@ ROOMS = {
         {"trained_run", "paper"},
         {"report"},
         {"distance", "measurements"},
+        {"image_sets"},
         {"images"},
         {"run"},
         {"results", "questions"},

@@ -1,4 +1,4 @@
-"""`python -m eval fid`: the distance of samples, reconstructions or real images from the real images of a split."""
+"""`python -m eval fid`: the distance between any two sets of images, or of what a run makes from its real images."""
 
 import argparse
 from dataclasses import replace
@@ -6,46 +6,55 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_lock_option, add_mixture_options, add_run_options, chosen_part, question_of
+from eval.commands.options import (
+    add_extractor_options,
+    add_lock_option,
+    add_mixture_options,
+    add_run_options,
+    add_skip_bad_option,
+    chosen_part,
+    question_of,
+)
 from eval.distance.measures import FURTHER
-from eval.images.densities import SOURCES
-from eval.questions import IMAGE_FORMATS, INCEPTION_MODES, DistanceQuestion
+from eval.image_sets.kinds import KINDS
+from eval.images.densities import SOURCES, SPOKEN
+from eval.questions import DEFAULT_COMPONENTS, IMAGE_FORMATS, DistanceQuestion
 
 if TYPE_CHECKING:
-    from eval.results import DistanceResult
+    from collections.abc import Mapping
+
+    from eval.distance.between_sets import SetsResult
+    from eval.results import DistanceResult, Measured
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval fid`."""
-    add_run_options(parser)
+    parser.add_argument(
+        "sets",
+        nargs="*",
+        metavar="SET",
+        help=f"two sets of images, the second is the reference: {KINDS}, or an .npz of python -m eval statistics or of "
+        "clean-fid. Without them --run and --from are needed",
+    )
+    add_run_options(parser, required=False)
     parser.add_argument(
         "--from",
         dest="source",
-        required=True,
         choices=tuple(SOURCES),
         help="; ".join(f"{source.name}: {source.help}" for source in SOURCES.values()),
     )
-    parser.add_argument("--n", type=int, help="number of images compared; 10000, or 50000 against split train")
-    parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
-    add_mixture_options(parser, "components of the fitted mixture, for q_hat and transported")
     parser.add_argument(
-        "--extractor",
-        default="efficientnet-lite0",
-        help="efficientnet-lite0, inception, a TorchScript file, or MODULE:FUNCTION, which is called with a device and "
-        "returns a network; the last two are given (B, 3, size, size) float pixels in 0 to 255",
-    )
-    parser.add_argument(
-        "--extractor-size",
+        "--n",
         type=int,
-        default=0,
-        help="input size in pixels; 64 for efficientnet-lite0, 224 for your own",
+        help="number of images compared: 10000, or 50000 against split train; of a SET a seeded choice of so many, by "
+        "default all",
     )
-    parser.add_argument(
-        "--extractor-mode", default="clean", choices=INCEPTION_MODES, help="clean-fid's mode, for inception"
+    parser.add_argument("--density", default="mixture", choices=tuple(SPOKEN), help="what run:RUN samples from")
+    parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
+    add_mixture_options(
+        parser, "components of the fitted mixture; 32, and for run:RUN those of the one that is fitted", default=None
     )
-    parser.add_argument(
-        "--extractor-weights", default="", help="weight file for inception; downloaded once where none is given"
-    )
+    add_extractor_options(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples; image i is a function of (seed, i)")
     explained = "; ".join(f"{name}: {measure.help}" for name, measure in FURTHER.items())
     parser.add_argument(
@@ -56,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"{explained}. They keep feature vectors, not only sums",
     )
     parser.add_argument("--save-images", choices=IMAGE_FORMATS, help="also write the images compared, to RUN/samples")
+    parser.add_argument("--out", help="folder for the result and the parts of two SETs (default: only printed)")
+    add_skip_bad_option(parser)
     add_lock_option(parser)
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--part", metavar="I/N", help="make only part I of N, I from 0 to N - 1, as one job of an array")
@@ -78,8 +89,14 @@ def run(args: argparse.Namespace) -> None:
     from trainer.device import planned_device
     from trainer.process_group import process_group
 
-    question = question_of(DistanceQuestion, args)
     _check_parts(args)
+    if args.sets:
+        _between_sets(args)
+        return
+    for name, value in (("run", args.run), ("from", args.source)):
+        if value is None:
+            raise InputError(f"give two sets of images, or --run and --from; --{name} is missing")
+    question = replace(question_of(DistanceQuestion, args), mixture=args.mixture or DEFAULT_COMPONENTS)
     if args.dry_run:
         device = planned_device(args.device)
         cost = estimate_cost(load_run(args.run, args.weights), question, device=device, processes=args.processes)
@@ -116,6 +133,72 @@ def run(args: argparse.Namespace) -> None:
                 show(result, stored_at(compared.path))
 
 
+def _between_sets(args: argparse.Namespace) -> None:
+    from eval.distance.between_sets import SetComparison, open_side
+    from eval.distance.extractors.by_name import extractor_by_name
+    from eval.image_sets.run_samples import Sampling
+    from trainer.process_group import process_group
+
+    if len(args.sets) != 2:
+        raise InputError(f"{len(args.sets)} sets of images ({', '.join(args.sets)}); give two")
+    for name, given in (("run", args.run), ("from", args.source), ("save_images", args.save_images)):
+        if given is not None:
+            raise InputError(f"goes with a run, not with two sets of images: --{name.replace('_', '-')}")
+    if args.dry_run:
+        raise InputError("goes with --run and --from only; leave it out", parameter="dry_run")
+    if args.n is not None and args.n < 2:
+        raise InputError(f"{args.n} is below 2", parameter="n")
+    sampling = question_of(Sampling, args)
+    with process_group(args.device, options=vars(args)) as ranks:
+        extractor = extractor_by_name(
+            args.extractor,
+            ranks.device,
+            size=args.extractor_size,
+            mode=args.extractor_mode,
+            weights=args.extractor_weights,
+        )
+        first, second = args.sets
+        compared = SetComparison(
+            compared=open_side(first, extractor, ranks, n=args.n, sampling=sampling),
+            reference=open_side(
+                second, extractor, ranks, n=args.n if second.startswith("run:") else None, sampling=sampling
+            ),
+            extractor=extractor,
+            also=tuple(args.also),
+            seed=args.seed,
+            out=Path(args.out) if args.out else None,
+            skip_bad=args.skip_bad,
+        )
+        if args.missing is not None:
+            print(",".join(str(part) for part in range(args.missing) if not compared.finished(part, args.missing)))
+        elif args.part is not None:
+            part, parts = chosen_part(args.part)
+            path = compared.make_part(part, parts, ranks)
+            if ranks.is_main:
+                print(f"{path}; when all {parts} parts are done: the same command with --merge {parts}")
+        else:
+            earlier = compared.stored()
+            known = ranks.any(ranks.is_main and earlier is not None)
+            result = earlier if known and earlier is not None else compared.measure(ranks, merged=args.merge)
+            if ranks.is_main:
+                if known:
+                    print("measured before:")
+                show_sets(result, compared.path)
+
+
+def show_sets(result: "SetsResult", path: Path | None) -> None:
+    """Prints the distance between two sets with what it depends on."""
+    _print_values(result.values)
+    print(f"{'called':32} {result.label}")
+    a, b = result.sets
+    print(f"{'compared':32} {result.protocol.n:,} images of {a} with {result.n_reference or 'statistics':,} of {b}")
+    for remark in result.remarks:
+        print(f"{'remark':32} {remark}")
+    print(f"{'address':32} {result.protocol.address()}")
+    if path is not None:
+        print(f"written to {path}")
+
+
 def _check_parts(args: argparse.Namespace) -> None:
     for name in ("merge", "missing", "processes"):
         value = getattr(args, name)
@@ -128,11 +211,7 @@ def _check_parts(args: argparse.Namespace) -> None:
 def show(result: "DistanceResult", path: Path) -> None:
     """Prints the result with what it depends on."""
     protocol = result.protocol
-    for name, number in result.values.items():
-        error = "" if number.standard_error is None else f" +- {number.standard_error:.4g}"
-        if number.interval_95 is not None:
-            error = f" ({number.interval_95[0]:.4f} to {number.interval_95[1]:.4f})"
-        print(f"{name.replace('_', ' '):32} {number.value:12.4f}{error}  {number.unit}")
+    _print_values(result.values)
     print(f"{'called':32} {result.label}")
     source = " ".join(word for word in (protocol.source, protocol.mixture) if word)
     print(
@@ -142,3 +221,12 @@ def show(result: "DistanceResult", path: Path) -> None:
     for remark in result.remarks:
         print(f"{'remark':32} {remark}")
     print(f"written to {path}")
+
+
+def _print_values(values: "Mapping[str, Measured]") -> None:
+    for name, number in values.items():
+        error = "" if number.standard_error is None else f" +- {number.standard_error:.4g}"
+        if number.interval_95 is not None:
+            error = f" ({number.interval_95[0]:.4f} to {number.interval_95[1]:.4f})"
+        digits = 4 if abs(number.value) >= 0.1 else 8
+        print(f"{name.replace('_', ' '):32} {number.value:12.{digits}f}{error}  {number.unit}")

@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError
+from eval.questions import DEFAULT_COMPONENTS, INCEPTION_MODES
 from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.run_folder.latents import WEIGHTS
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
     AnyQuestion = TypeVar("AnyQuestion", bound=DataclassInstance)
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, weights_help: str = "which weights to measure") -> None:
+def add_run_options(
+    parser: argparse.ArgumentParser, *, weights_help: str = "which weights to measure", required: bool = True
+) -> None:
     """Adds --run, --weights and --device."""
-    parser.add_argument("--run", required=True, help="run folder")
+    parser.add_argument("--run", required=required, help="run folder")
     parser.add_argument("--weights", default="final", choices=WEIGHTS, help=weights_help)
     add_device_option(parser)
 
@@ -37,10 +40,41 @@ def add_lock_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_mixture_options(parser: argparse.ArgumentParser, mixture_help: str) -> None:
+def add_mixture_options(
+    parser: argparse.ArgumentParser, mixture_help: str, *, default: int | None = DEFAULT_COMPONENTS
+) -> None:
     """Adds --mixture and --covariance."""
-    parser.add_argument("--mixture", type=int, default=32, help=mixture_help)
+    parser.add_argument("--mixture", type=int, default=default, help=mixture_help)
     parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
+
+
+def add_extractor_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --extractor and what belongs to it."""
+    parser.add_argument(
+        "--extractor",
+        default="efficientnet-lite0",
+        help="efficientnet-lite0, inception, a TorchScript file, or MODULE:FUNCTION, which is called with a device and "
+        "returns a network; the last two are given (B, 3, size, size) float pixels in 0 to 255",
+    )
+    parser.add_argument(
+        "--extractor-size",
+        type=int,
+        default=0,
+        help="input size in pixels; 64 for efficientnet-lite0, 224 for your own",
+    )
+    parser.add_argument(
+        "--extractor-mode", default="clean", choices=INCEPTION_MODES, help="clean-fid's mode, for inception"
+    )
+    parser.add_argument(
+        "--extractor-weights", default="", help="weight file for inception; downloaded once where none is given"
+    )
+
+
+def add_skip_bad_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --skip-bad."""
+    parser.add_argument(
+        "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N images that cannot be read (default: 0)"
+    )
 
 
 def add_subset_options(parser: argparse.ArgumentParser, images: int, images_help: str) -> None:

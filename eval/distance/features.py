@@ -15,8 +15,9 @@ from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.statistics import FeatureStatistics
+from eval.image_sets.image_set import ImageBlocks
 from eval.images.blocks import BLOCK, blocks_of, part_blocks
-from eval.images.sources import ImageSource, from_shards
+from eval.images.sources import from_shards
 from eval.protocol import fingerprint
 from trainer.process_group import Ranks
 
@@ -25,7 +26,7 @@ _STACK = 16
 
 
 def extract(
-    source: ImageSource,
+    source: ImageBlocks,
     extractor: Extractor,
     ranks: Ranks,
     *,

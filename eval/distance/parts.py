@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 
 from data_shards.io.errors import InputError
 from eval.distance.comparison import Comparison
 from eval.distance.statistics import FeatureStatistics
-from eval.protocol import Protocol, differences
+from eval.protocol import differences
 from eval.results import DistanceResult
 from trainer.process_group import Ranks
 
@@ -64,8 +65,19 @@ def finished(path: Path, comparison: Comparison) -> bool:
     return found.protocol == comparison.protocol.record() and (has_features or not comparison.keep_features)
 
 
-def merge(paths: list[Path], protocol: Protocol) -> FeatureStatistics:
-    """The statistics of the whole set from all its parts.
+class Recorded(Protocol):
+    """What a merge needs of a protocol."""
+
+    def record(self) -> dict[str, Any]:
+        """The fields that parts of one evaluation share."""
+
+    @property
+    def n(self) -> int:
+        """Number of images of the whole set."""
+
+
+def merge(paths: list[Path], protocol: Recorded, *, unreadable: int = 0) -> FeatureStatistics:
+    """The statistics of the whole set from all its parts. unreadable: how many images may be in none of them.
 
     Raises InputError that names the file where one is missing, damaged, of another protocol, or has an image that
     another has too, or where images of the set are in none.
@@ -91,7 +103,7 @@ def merge(paths: list[Path], protocol: Protocol) -> FeatureStatistics:
         owner[part.ids] = number
         whole = part if whole is None else FeatureStatistics.merge([whole, part])
     absent = (owner < 0).nonzero()[:, 0]
-    if whole is None or len(absent):
+    if whole is None or len(absent) > unreadable:
         raise InputError(
             f"{paths[0].parent}: {len(absent)} images are in no part, such as {int(absent[0])}; delete it all"
         )

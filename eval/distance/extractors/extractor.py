@@ -6,7 +6,7 @@ resizing an identity matrix with Pillow itself gives the matrix of a filter, so 
 loop over images.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -60,14 +60,30 @@ class Extractor:
     """Everything that determines the features, for the protocol: name, mode, input size, resizer, weights' digest."""
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 with C = 1 (repeated to three channels) or 3 to features (B, dim), float32."""
+    def __call__(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """(B, C, H, W) uint8, or B images (C, H, W) of different sizes, to features (B, dim), float32.
+
+        C = 1 (repeated to three channels) or 3.
+        """
+        if isinstance(images, Tensor):
+            return self._features(self._resized(images))
+        if len({image.shape for image in images}) == 1:
+            return self._features(self._resized(torch.stack(list(images))))
+        resized = [self._resized(image[None]) for image in images]  # (1, 3, size, size) each
+        if len({image.shape for image in resized}) == 1:
+            return self._features(torch.cat(resized))
+        return torch.cat([self._features(image) for image in resized])  # this network resizes by itself
+
+    def _resized(self, images: Tensor) -> Tensor:
         channels = images.shape[1]
         if channels not in (1, 3):
             raise InputError(
                 f"{channels} channels; extractors take 1 (grey) or 3 (red, green, blue)", parameter="images"
             )
+        # A grey image is resized once.
+        return self.resize(images.to(self.device).float()).expand(-1, 3, -1, -1)
+
+    def _features(self, resized: Tensor) -> Tensor:
         # In float32 throughout: cuDNN would otherwise round convolutions to tf32.
         with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
-            resized = self.resize(images.to(self.device).float())  # (B, C, size, size); a grey image once
-            return self.network(resized.expand(-1, 3, -1, -1)).float()
+            return self.network(resized).float()

@@ -7,6 +7,7 @@ and cost a tenth.
 """
 
 import torch
+from scipy import linalg
 from scipy.linalg import lapack
 from torch import Tensor
 
@@ -77,9 +78,17 @@ def _eigenvalues_between(factor: Tensor, cov: Tensor) -> Tensor:
 
 def _truncated_factor(cov: Tensor) -> Tensor:
     """F of shape (d, rank) with F F^T = cov. Eigenvalues that rounding alone can have made count as 0."""
-    values, vectors = torch.linalg.eigh(cov)  # ascending
-    keep = values > len(cov) * _EPS * values.abs().max()
-    return vectors[:, keep] * values[keep].sqrt()
+    negligible = len(cov) * _EPS
+    # A constant feature has no part in it, and many of them keep LAPACK's dsyevd, torch's only choice, from converging.
+    varying = (cov.diagonal() > negligible * cov.diagonal().abs().max()).nonzero()[:, 0]
+    if not len(varying):
+        return cov.new_zeros(len(cov), 1)
+    found = linalg.eigh(cov[varying][:, varying].numpy(), driver="evr")
+    values, vectors = (torch.from_numpy(array) for array in found)  # ascending
+    keep = values > negligible * values.abs().max()
+    factor = cov.new_zeros(len(cov), int(keep.sum()))
+    factor[varying] = vectors[:, keep] * values[keep].sqrt()
+    return factor
 
 
 def _error_of_roots(values: Tensor) -> Tensor:

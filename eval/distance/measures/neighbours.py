@@ -2,6 +2,11 @@
 
 Precision and recall after Kynkaanniemi et al. (2019), density and coverage after Naeem et al. (2020): the manifold of a
 set is the union of balls around its feature vectors, each reaching to its k-th nearest neighbour in the same set.
+
+Where sets share images, distances are equal to radii. For precision and recall such a point is inside. For density and
+coverage it is outside, as in their authors' program: a set compared with itself has a density of 1. But a ball always
+holds its own centre, so that images which occur more than k times are covered too. Distances that differ by rounding
+are taken to be equal.
 """
 
 from dataclasses import astuple, dataclass
@@ -15,6 +20,8 @@ from eval.distance.statistics import FeatureStatistics
 
 # Rows of a distance matrix held at a time.
 _CHUNK = 1024
+# Features of one image in two batches differ by about this much of their length in float32.
+_ROUNDING = 1e-6
 _K_PRECISION, _K_DENSITY = 3, 5
 
 
@@ -39,8 +46,10 @@ def overlap(samples: Tensor, real: Tensor) -> Overlap:
         raise InputError(
             f"{fewest} images are too few for precision and recall; use at least {_K_DENSITY + 2}", parameter="n"
         )
+    samples, real = samples.double(), real.double()
+    rounding = _ROUNDING * float(real.square().sum(1).mean().sqrt())
     centre = real.mean(0)  # distances by products lose fewer digits around the centre
-    samples, real = samples.float() - centre, real.float() - centre
+    samples, real = samples - centre, real - centre
     real_radii = _radii(real, (_K_PRECISION, _K_DENSITY))  # (m, 2)
     sample_radii = _radii(samples, (_K_PRECISION,))  # (n, 1)
     precise, dense = torch.zeros(len(samples)), torch.zeros(len(samples))
@@ -49,11 +58,11 @@ def overlap(samples: Tensor, real: Tensor) -> Overlap:
     for start in range(0, len(samples), _CHUNK):
         rows = slice(start, start + _CHUNK)
         distance = _distances(samples[rows], real)  # (chunk, m)
-        precise[rows] = (distance <= real_radii[:, 0]).any(1).float()
-        inside = distance <= real_radii[:, 1]
+        precise[rows] = (distance <= real_radii[:, 0] + rounding).any(1).float()
+        inside = (distance < real_radii[:, 1] - rounding) | (distance <= rounding)
         dense[rows] = inside.float().sum(1)
         covered |= inside.any(0)
-        recalled |= (distance <= sample_radii[rows]).any(0)
+        recalled |= (distance <= sample_radii[rows] + rounding).any(0)
     return Overlap(
         precision=float(precise.mean()),
         recall=float(recalled.float().mean()),
@@ -68,7 +77,7 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
 def _radii(x: Tensor, ks: tuple[int, ...]) -> Tensor:
     """Distance of each vector of x, (n, d), to its k-th nearest other one, (n, len(ks))."""
-    radii = torch.empty(len(x), len(ks))
+    radii = x.new_empty(len(x), len(ks))
     for start in range(0, len(x), _CHUNK):
         distance = _distances(x[start : start + _CHUNK], x)  # (chunk, n)
         # A vector is not its own neighbour, and its computed distance to itself need not be exactly 0.
@@ -90,4 +99,5 @@ MEASURE = Measure(
         for name in ("precision", "recall", "density", "coverage")
     ],
     function=_measure,
+    version=2,
 )

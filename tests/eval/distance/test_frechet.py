@@ -114,3 +114,18 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_an_entry_that_is_not_finite_is_refused():
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(torch.zeros(2), torch.eye(2), torch.zeros(2), torch.eye(2) * float("nan"))
+
+
+@pytest.mark.parametrize("constant", [0.3, 0.95, 1.0])
+@pytest.mark.parametrize("n", [20, 900])
+def test_constant_features_change_nothing_but_the_means(constant, n):
+    d = 300
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(size=(n, d)), 1.3 * rng.normal(size=(n, d))
+    fixed = rng.permutation(d)[: int(constant * d)]
+    a[:, fixed], b[:, fixed] = 5.0, 5.5
+    moments = [torch.tensor(m) for x in (a, b) for m in (x.mean(0), np.cov(x, rowvar=False))]
+    varying = np.setdiff1d(np.arange(d), fixed)
+    rest = [m[varying] if m.ndim == 1 else m[varying][:, varying] for m in moments]
+    expected = len(fixed) * 0.25 + (frechet_distance(*rest) if len(varying) else 0)
+    assert frechet_distance(*moments) == pytest.approx(expected, rel=1e-9)

@@ -1,0 +1,307 @@
+"""The distance between any two sets of images, or saved statistics of them."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_shards.io.disk import cache_folder
+from data_shards.io.errors import InputError
+from eval.distance.extractors.extractor import Extractor
+from eval.distance.features import extract
+from eval.distance.measures import FRECHET, FURTHER
+from eval.distance.parts import merge
+from eval.distance.saved_statistics import is_statistics, load_statistics
+from eval.distance.statistics import FeatureStatistics
+from eval.image_sets.by_name import open_set
+from eval.image_sets.image_set import ImageSet
+from eval.image_sets.run_samples import Sampling
+from eval.protocol import fingerprint
+from eval.questions import sufficient
+from eval.results import Measured, Result
+from eval.run import gathered_json
+from trainer.process_group import Ranks
+
+_SHOWN = 3  # unreadable files that are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetsProtocol:
+    """Everything that a distance between two sets depends on."""
+
+    compared: Mapping[str, Any]
+    """The first set: digests of its content, and how many of its images."""
+    reference: Mapping[str, Any]
+    """The second."""
+    n: int
+    """Images of the first."""
+    extractor: Mapping[str, Any]
+    """How images become features."""
+    precision: str
+    """Of matrix products in float32."""
+    seed: int
+    """Of the choice of images, and of measures that draw."""
+
+    def record(self) -> dict[str, Any]:
+        """The fields as JSON stores them."""
+        content: dict[str, Any] = json.loads(json.dumps(self.__dict__))
+        return content
+
+    def address(self) -> str:
+        """16 hexadecimal digits that differ where anything differs that the number depends on."""
+        return fingerprint(self.record())
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetsResult(Result):
+    """How far a set of images is from another."""
+
+    label: str
+    """What the Frechet distance of this extractor is called in print."""
+    values: Mapping[str, Measured]
+    """"frechet_distance", and what the further measures gave, by name."""
+    sets: tuple[str, str]
+    """What the user called them."""
+    n_reference: int
+    """Images of the second set; 0 where its statistics do not say."""
+    remarks: tuple[str, ...]
+    """What was decided about the images, and what a reader must know to read the numbers right."""
+    protocol: SetsProtocol
+    """What the numbers depend on."""
+    versions: Mapping[str, int]
+    """Version of the definition of each measure that gave the values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """One of the two sets."""
+
+    name: str
+    """What the user called it."""
+    n: int
+    """Images; 0 where saved statistics do not say."""
+    identity: Mapping[str, Any]
+    """What it is, for the protocol."""
+    images: ImageSet | None
+    """Its images; None for saved statistics."""
+    statistics: FeatureStatistics | None
+    """Saved statistics."""
+
+
+def open_side(word: str, extractor: Extractor, ranks: Ranks, *, n: int | None, sampling: Sampling) -> Side:
+    """A set by its name, see `eval.image_sets.by_name.KINDS`, or a file of statistics of this extractor.
+
+    Raises InputError where there is no such set, or its statistics are of another extractor.
+    """
+    if ranks.agree(lambda: is_statistics(word)):
+        saved = ranks.agree(lambda: load_statistics(Path(word), extractor))
+        digest = fingerprint({"mu": saved.mean().tolist(), "variance": saved.covariance().diagonal().tolist()})
+        return Side(
+            name=word, n=saved.n, identity={"kind": "statistics", "content": digest}, images=None, statistics=saved
+        )
+    found = open_set(word, ranks, n=n, sampling=sampling)
+    if found.n < 2:
+        raise InputError(f"{word} has one image; a distance between distributions needs at least 2")
+    return Side(name=word, n=found.n, identity=found.identity, images=found, statistics=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetComparison:
+    """Two sets and how they are compared."""
+
+    compared: Side
+    """The first set."""
+    reference: Side
+    """The second, whose features are kept in the shared cache."""
+    extractor: Extractor
+    """How images become features."""
+    also: tuple[str, ...]
+    """Further measures."""
+    seed: int
+    """See `SetsProtocol`."""
+    out: Path | None
+    """Folder of results and parts; None keeps neither."""
+    skip_bad: int = 0
+    """Unreadable images of a set that are left out before the set is refused."""
+
+    def __post_init__(self) -> None:
+        for name in self.also:
+            saved = next((side for side in (self.compared, self.reference) if side.images is None), None)
+            if FURTHER[name].needs_features and saved is not None:
+                raise InputError(
+                    f"{name} needs images on both sides, not the statistics {saved.name}", parameter="also"
+                )
+
+    @property
+    def protocol(self) -> SetsProtocol:
+        """What the answer depends on."""
+        return SetsProtocol(
+            compared=self.compared.identity,
+            reference=self.reference.identity,
+            n=self.compared.n,
+            extractor=self.extractor.description,
+            precision=torch.get_float32_matmul_precision(),
+            seed=self.seed,
+        )
+
+    @property
+    def path(self) -> Path | None:
+        """OUT/fid-ADDRESS.json, where the answer is stored."""
+        return None if self.out is None else self.out / f"fid-{self.protocol.address()}.json"
+
+    def stored(self) -> SetsResult | None:
+        """What was measured before, by measures as they are now, with all that is asked for."""
+        if self.path is None or not self.path.exists():
+            return None
+        found = SetsResult.load(self.path)
+        wanted = {measure.name: measure.version for measure in self._measures}
+        return found if wanted.items() <= dict(found.versions).items() else None
+
+    @property
+    def _measures(self) -> list[Any]:
+        return [FRECHET, *(FURTHER[name] for name in self.also)]
+
+    @property
+    def keep_features(self) -> bool:
+        """Whether the answer needs feature vectors and not only their sums."""
+        return any(measure.needs_features for measure in self._measures)
+
+    def part_path(self, part: int, parts: int) -> Path:
+        """OUT/parts/ADDRESS/part-00002-of-00008.safetensors; the folder exists afterwards."""
+        if self.out is None:
+            raise InputError("parts need a folder that all jobs share; give it", parameter="out")
+        folder = self.out / "parts" / self.protocol.address()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
+
+    def finished(self, part: int, parts: int) -> bool:
+        """Whether a part is there, with feature vectors if they are needed."""
+        try:
+            found = FeatureStatistics.load(self.part_path(part, parts))
+        except InputError:
+            return False  # missing or damaged: it has to be made (again)
+        return found.protocol == self.protocol.record() and (found.features is not None or not self.keep_features)
+
+    def make_part(self, part: int, parts: int, ranks: Ranks) -> Path:
+        """Writes the statistics of a part of the first set, unless they are there."""
+        path = self.part_path(part, parts)
+        if not ranks.any(ranks.is_main and self.finished(part, parts)):
+            made, remarks = statistics_of(
+                self.compared,
+                self.extractor,
+                ranks,
+                keep_features=self.keep_features,
+                skip_bad=self.skip_bad,
+                protocol=self.protocol.record(),
+                part=part,
+                parts=parts,
+            )
+            if ranks.is_main:
+                print("\n".join(remarks), end="\n" if remarks else "", flush=True)
+                made.save(path)
+        return path
+
+    def measure(self, ranks: Ranks, *, merged: int | None = None) -> SetsResult:
+        """The answer, the same on every process, stored where there is a folder for it. merged: number of parts."""
+        keep, remarks = self.keep_features, []
+        if merged is None:
+            compared, said = statistics_of(
+                self.compared, self.extractor, ranks, keep_features=keep, skip_bad=self.skip_bad
+            )
+            remarks += said
+        else:
+            paths = [self.part_path(part, merged) for part in range(merged)]
+            compared = merge(paths, self.protocol, unreadable=self.skip_bad)
+        reference, said = self._reference(ranks)
+        result = self._result(compared, reference, [*remarks, *said])
+        if ranks.is_main and self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            result.save(self.path)
+        return result
+
+    def _reference(self, ranks: Ranks) -> tuple[FeatureStatistics, list[str]]:
+        side, keep = self.reference, self.keep_features
+        asked = {"images": side.identity, "extractor": dict(self.extractor.description), "skip_bad": self.skip_bad}
+        path = cache_folder("references") / f"{fingerprint(asked)}{'-features' if keep else ''}.safetensors"
+        # The first process alone decides, so that all take the same way even if the file appears meanwhile.
+        if side.images is not None and ranks.any(ranks.is_main and path.exists()):
+            found = FeatureStatistics.load(path)
+            return found, list(found.protocol["remarks"])
+        made, remarks = statistics_of(side, self.extractor, ranks, keep_features=keep, skip_bad=self.skip_bad)
+        if side.images is not None and ranks.is_main:
+            made.protocol = asked | {"remarks": remarks}
+            made.save(path)
+        return made, remarks
+
+    def _result(self, compared: FeatureStatistics, reference: FeatureStatistics, remarks: Sequence[str]) -> SetsResult:
+        values = {
+            name: number
+            for measure in self._measures
+            for name, number in measure(compared, reference, self.seed).items()
+        }
+        least = sufficient("test")
+        few = min((n for n in (compared.n, reference.n) if n), default=0)
+        remarks = list(remarks)
+        if 0 < few < least:
+            remarks.append(
+                f"{few:,} images on the smaller side, fewer than {least:,}: the distance is too large by an unknown "
+                "amount and compares only with others of the same numbers"
+            )
+        if not (compared.n and reference.n):
+            remarks.append("the statistics do not say of how many images they are")
+        return SetsResult(
+            label=self.extractor.label,
+            values=values,
+            sets=(self.compared.name, self.reference.name),
+            n_reference=reference.n,
+            remarks=tuple(dict.fromkeys(remarks)),
+            protocol=self.protocol,
+            versions={measure.name: measure.version for measure in self._measures},
+        )
+
+
+def statistics_of(
+    side: Side,
+    extractor: Extractor,
+    ranks: Ranks,
+    *,
+    keep_features: bool = False,
+    skip_bad: int = 0,
+    protocol: Mapping[str, Any] | None = None,
+    part: int = 0,
+    parts: int = 1,
+) -> tuple[FeatureStatistics, list[str]]:
+    """The statistics of a part of a set, and what was decided about its images; the same on every process.
+
+    Raises InputError where more than `skip_bad` images cannot be read, naming some of them.
+    """
+    if side.images is None:
+        assert side.statistics is not None
+        return side.statistics, []
+    images = side.images
+    made = extract(
+        images.images,
+        extractor,
+        ranks,
+        n=images.n,
+        title=f"features of {images.name}",
+        protocol=protocol or {"images": dict(images.identity), "extractor": dict(extractor.description)},
+        keep_features=keep_features,
+        part=part,
+        parts=parts,
+    )
+    own = {"conversions": images.decisions.conversions, "unreadable": images.decisions.unreadable}
+    found = gathered_json(own, ranks)
+    unreadable = {name: reason for one in found for name, reason in one["unreadable"].items()}
+    if unreadable:
+        some = "; ".join(f"{name} {reason}" for name, reason in list(unreadable.items())[:_SHOWN])
+        counted = f"{len(unreadable):,} of {images.n:,} images cannot be read ({some})"
+        if len(unreadable) > skip_bad:
+            raise InputError(f"{side.name}: {counted}; remove them, or leave them out by --skip-bad {len(unreadable)}")
+    conversions = sum((Counter(one["conversions"]) for one in found), Counter[str]())
+    said = [f"{side.name}: {count:,} images {what}" for what, count in sorted(conversions.items())]
+    return made, [*images.notes, *said, *([f"{side.name}: left out: {counted}"] if unreadable else [])]

@@ -1,0 +1,43 @@
+"""The set of images that a word of the command line names."""
+
+from pathlib import Path
+
+from data_shards.io.errors import InputError
+from eval.image_sets.arrays import image_array
+from eval.image_sets.image_files import image_files
+from eval.image_sets.image_set import ImageSet
+from eval.image_sets.kinds import KINDS
+from eval.image_sets.run_samples import Sampling, run_samples
+from eval.image_sets.shard_splits import shard_split
+from eval.image_sets.tars import is_pattern, tar_images
+from trainer.process_group import Ranks
+
+
+def open_set(word: str, ranks: Ranks, *, n: int | None = None, sampling: Sampling | None = None) -> ImageSet:
+    """The set that a word names, see KINDS, the same on every process; n images of it, all where n is None.
+
+    sampling: what a run's images are drawn from; its seed is that of the choice of n images too. Raises InputError
+    where there is no such set, or fewer images.
+    """
+    sampling = sampling or Sampling()
+    if word.startswith("run:"):
+        return run_samples(word.removeprefix("run:"), sampling, ranks, n=n)
+    opened = ranks.agree(lambda: _open(word, n, sampling.seed))
+    remedy = "give all processes the same files"
+    ranks.refuse_differences({f"images of {word}": str(opened.identity)}, remedy)
+    return opened
+
+
+def _open(word: str, n: int | None, seed: int) -> ImageSet:
+    path = Path(word)
+    if word.startswith("shards:"):
+        return shard_split(word.removeprefix("shards:"), n=n, seed=seed)
+    if is_pattern(word) and not path.is_dir():
+        return tar_images(word, n=n, seed=seed)
+    if path.suffix in (".npz", ".npy") and path.is_file():
+        return image_array(path, name=word, n=n, seed=seed)
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
+        return image_files(path, name=word, n=n, seed=seed)
+    if path.exists():
+        raise InputError(f"{word} is none of what images are read from: {KINDS}")
+    raise InputError(f"{word} does not exist; give {KINDS}")

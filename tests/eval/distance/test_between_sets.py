@@ -1,0 +1,337 @@
+"""`python -m eval fid A B`: any two sets of images, against clean-fid, torchmetrics and torch-fidelity."""
+
+import io
+import json
+import shutil
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import torch_fidelity.metric_fid
+from cleanfid import fid as clean_fid
+from cleanfid.inception_torchscript import InceptionV3W
+from PIL import Image
+from support.distance_extractor import make
+from support.picture_folders import pictures, write_pictures
+from support.running import run_module
+from support.standin_inception import write_standin
+from torch import nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+from data_shards.io.errors import command
+from eval.__main__ import main
+
+CPU = torch.device("cpu")
+N = 30
+TINY = ("--extractor", "support.distance_extractor:make", "--extractor-size", "32")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Reference statistics go into a temporary cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two folders of colour images of several sizes and file formats."""
+    root = tmp_path_factory.mktemp("sets")
+    a = [*pictures(N // 2, 0), *pictures(N - N // 2, 1, side=(50, 30))]
+    write_pictures(root / "a", a)
+    write_pictures(root / "a" / "more", pictures(6, 2, side=(64, 64)), extension="jpg")
+    write_pictures(root / "b", pictures(N, 3, top=180))
+    write_standin(root / "inception-2015-12-05.pt")
+    return root
+
+
+def measured(monkeypatch, capsys, *words):
+    """The exit code, and what was printed, of `python -m eval WORDS` in this process."""
+    monkeypatch.setattr("sys.argv", ["eval", *map(str, words)])
+    code = command(main)
+    return code, capsys.readouterr()
+
+
+@pytest.fixture
+def distance(monkeypatch, capsys):
+    """The Frechet distance between two sets by the command, with the lines that it printed."""
+
+    def run(*words):
+        code, printed = measured(monkeypatch, capsys, "fid", *words)
+        assert code == 0, printed.err
+        line = next(line for line in printed.out.splitlines() if line.startswith("frechet distance "))
+        return float(line.split()[2]), printed.out
+
+    return run
+
+
+@pytest.fixture
+def mistake(monkeypatch, capsys):
+    """The one line of a command that ends with exit code 2."""
+
+    def run(*words):
+        code, printed = measured(monkeypatch, capsys, *words)
+        assert code == 2, printed.out
+        assert printed.err.count("\n") == 1
+        return printed.err
+
+    return run
+
+
+def result(folder):
+    (path,) = folder.glob("fid-*.json")
+    return json.loads(path.read_text())["values"]["frechet_distance"]["value"]
+
+
+def inception_features(place, name):
+    network = InceptionV3W(str(place), download=False, resize_inside=False).eval()
+    found = clean_fid.get_folder_features(
+        str(place / name), network, mode="clean", num_workers=0, device=CPU, verbose=False
+    )
+    return found.astype(np.float64)
+
+
+def test_two_folders_have_clean_fids_own_distance(place, distance, tmp_path):
+    weights = ("--extractor", "inception", "--extractor-weights", place / "inception-2015-12-05.pt")
+    distance(place / "a", place / "b", *weights, "--out", tmp_path / "out")
+    moments = [m for name in "ab" for m in _moments(inception_features(place, name))]
+    # Means in float64: clean-fid's own are of float32 sums.
+    assert result(tmp_path / "out") == pytest.approx(float(clean_fid.frechet_distance(*moments)), rel=1e-6)
+    theirs = clean_fid.compute_fid(
+        str(place / "a"),
+        str(place / "b"),
+        custom_feat_extractor=InceptionV3W(str(place), download=False, resize_inside=False).eval(),
+        mode="clean",
+        num_workers=0,
+        device=CPU,
+        verbose=False,
+    )
+    assert result(tmp_path / "out") == pytest.approx(float(theirs), rel=1e-5)
+
+
+def _moments(features):
+    return features.mean(0), np.cov(features, rowvar=False)
+
+
+class Resized(nn.Module):
+    """The tiny extractor for images that have its size."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = make(CPU)
+
+    def forward(self, images):
+        return self.network(images.float()).mean(dim=(2, 3))
+
+
+def test_torchmetrics_and_torch_fidelity_find_the_same_distance_of_the_same_features(tmp_path, distance):
+    sets = {
+        name: list(pictures(40, seed, top=top, side=(32, 32))) for name, seed, top in (("a", 5, 256), ("b", 6, 200))
+    }
+    for name, images in sets.items():
+        write_pictures(tmp_path / name, images)
+    distance(tmp_path / "a", tmp_path / "b", *TINY, "--out", tmp_path / "out")
+    stacked = {name: torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for name, images in sets.items()}
+    metric = FrechetInceptionDistance(feature=Resized(), input_img_size=(3, 32, 32)).set_dtype(torch.float64)
+    metric.update(stacked["b"], real=True)
+    metric.update(stacked["a"], real=False)
+    assert result(tmp_path / "out") == pytest.approx(float(metric.compute()), rel=1e-6)
+    with torch.inference_mode():
+        statistics = [
+            torch_fidelity.metric_fid.fid_features_to_statistics(Resized()(stacked[name]).double()) for name in "ab"
+        ]
+    theirs = torch_fidelity.metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
+    assert result(tmp_path / "out") == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def same_images(tmp_path_factory):
+    """The same 70 images as a folder, a zip, arrays, tars and a shard set."""
+    root = tmp_path_factory.mktemp("same")
+    images = list(pictures(70, 7, side=(32, 32)))
+    write_pictures(root / "folder", images)
+    with zipfile.ZipFile(root / "images.zip", "w") as archive:
+        for path in sorted((root / "folder").iterdir()):
+            archive.write(path, f"images/{path.name}")
+    np.savez(root / "images.npz", arr_0=np.stack(images), arr_1=np.arange(70))
+    np.save(root / "images.npy", np.stack(images))
+    for number in range(2):
+        with tarfile.open(root / f"tar-{number:02d}.tar", "w") as tar:
+            for path in sorted((root / "folder").iterdir())[number::2]:
+                tar.add(path, path.name)
+                label = tarfile.TarInfo(f"{path.stem}.cls")
+                label.size = 1
+                tar.addfile(label, io.BytesIO(b"3"))
+    done = run_module(
+        *("data_shards", "build", "folder", str(root / "folder"), "--out", str(root / "shards")),
+        *("--size", "32", "--valid", "0", "--test", "0"),
+    )
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.mark.parametrize(
+    "name", ["folder", "images.zip", "images.npz", "images.npy", "tar-{00..01}.tar", "tar-*.tar", "shards:shards/train"]
+)
+def test_every_kind_of_set_has_the_same_distance(same_images, place, distance, name):
+    word = f"shards:{same_images}/shards/train" if name.startswith("shards:") else same_images / name
+    expected, _ = distance(same_images / "folder", place / "b", *TINY)
+    assert distance(word, place / "b", *TINY)[0] == pytest.approx(expected, rel=1e-5)
+    assert distance(word, same_images / "folder", *TINY)[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_samples_of_a_run_are_those_that_the_runs_own_command_compares(digits_run, digits_shards, distance, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "digits")
+    for density, source in (("mixture", "q_hat"), ("prior", "prior")):
+        of_run, _ = distance("--run", run, "--from", source, "--mixture", "4", "--n", "150", *TINY)
+        words = (f"run:{run}", f"shards:{digits_shards}/test", "--density", density, "--n", "150")
+        assert distance(*words, *TINY)[0] == pytest.approx(of_run, rel=1e-9)
+
+
+def test_saved_statistics_stand_for_their_images_with_their_extractor_only(place, distance, mistake, tmp_path):
+    expected, _ = distance(place / "a", place / "b", *TINY)
+    done = run_module(
+        "eval", "statistics", str(place / "b"), "--out", str(tmp_path / "b.npz"), *TINY, env={"PYTHONPATH": "tests:."}
+    )
+    assert done.returncode == 0, done.stderr
+    assert distance(place / "a", tmp_path / "b.npz", *TINY)[0] == pytest.approx(expected, rel=1e-9)
+    assert "another extractor" in mistake("fid", place / "a", tmp_path / "b.npz", *TINY[:3], "40")
+    line = mistake("fid", place / "a", tmp_path / "b.npz", *TINY, "--also", "kernel")
+    assert "kernel needs images on both sides" in line
+
+
+def test_clean_fids_statistics_go_with_its_network_in_its_mode(place, distance, mistake, tmp_path):
+    weights = ("--extractor", "inception", "--extractor-weights", place / "inception-2015-12-05.pt")
+    mean, covariance = _moments(inception_features(place, "b"))
+    for mode in ("clean", "legacy_tensorflow"):
+        np.savez(tmp_path / f"mine_{mode}_custom_na.npz", mu=mean, sigma=covariance)
+    expected, _ = distance(place / "a", place / "b", *weights)
+    found, printed = distance(place / "a", tmp_path / "mine_clean_custom_na.npz", *weights)
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert "do not say of how many images" in printed
+    assert "mode legacy_tensorflow" in mistake(
+        "fid", place / "a", tmp_path / "mine_legacy_tensorflow_custom_na.npz", *weights
+    )
+    assert "--extractor inception" in mistake("fid", place / "a", tmp_path / "mine_clean_custom_na.npz", *TINY)
+
+
+def test_parts_give_the_number_of_one_job_and_are_asked_for_by_name(place, distance, tmp_path, monkeypatch, capsys):
+    write_pictures(tmp_path / "a", pictures(150, 8))
+    sets = (tmp_path / "a", place / "b", *TINY, "--out", tmp_path / "out")
+    expected, _ = distance(*sets[:-2])
+    assert "0,1" in measured(monkeypatch, capsys, "fid", *sets, "--missing", "2")[1].out
+    for part in range(2):
+        assert measured(monkeypatch, capsys, "fid", *sets, "--part", f"{part}/2")[0] == 0
+    assert distance(*sets, "--merge", "2")[0] == pytest.approx(expected, rel=1e-9)
+    assert "measured before" in distance(*sets)[1]
+
+
+def test_two_processes_find_the_distance_and_the_decisions_of_one(place, tmp_path, distance):
+    write_pictures(tmp_path / "a", pictures(140, 9))
+    for number in range(5):
+        Image.new("RGBA", (20, 20), (200, 10, 10, 100)).save(tmp_path / "a" / f"clear-{number}.png")
+    expected, alone = distance(tmp_path / "a", place / "b", *TINY)
+    words = ("eval", "fid", str(tmp_path / "a"), str(place / "b"), *TINY)
+    done = run_module(*words, processes=2, env={"PYTHONPATH": "tests:."})
+    assert done.returncode == 0, done.stderr
+    assert "5 images transparency composited on #ffffff" in done.stdout
+    assert [line for line in done.stdout.splitlines() if "remark" in line] == [
+        line for line in alone.splitlines() if "remark" in line
+    ]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("frechet distance "))
+    assert float(line.split()[2]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_changed_image_is_another_question(place, tmp_path, distance):
+    shutil.copytree(place / "a", tmp_path / "a")
+    words = (tmp_path / "a", place / "b", *TINY, "--out", tmp_path / "out")
+    first, _ = distance(*words)
+    assert "measured before" in distance(*words)[1]
+    Image.new("RGB", (32, 40), (255, 0, 0)).save(tmp_path / "a" / "000.png")
+    again, printed = distance(*words)
+    assert "measured before" not in printed
+    assert again != first
+    assert len(list((tmp_path / "out").glob("fid-*.json"))) == 2
+
+
+def test_grey_images_are_compared_with_colour_ones_and_it_is_said(place, distance, tmp_path):
+    grey = write_pictures(tmp_path / "grey", (np.asarray(Image.fromarray(i).convert("L")) for i in pictures(20, 0)))
+    value, printed = distance(grey, place / "b", *TINY)
+    assert value > 0
+    assert "20 images grey stored as RGB" in printed
+
+
+def test_what_was_left_out_of_a_folder_is_said_with_its_number(place, distance, tmp_path):
+    shutil.copytree(place / "a", tmp_path / "a")
+    (tmp_path / "a" / "notes.txt").write_text("x")
+    (tmp_path / "a" / ".hidden.png").write_text("x")
+    _, printed = distance(tmp_path / "a", place / "b", *TINY)
+    assert "left out: 1 not images (.txt)" in printed
+    assert "left out: 1 hidden" in printed
+
+
+def test_unreadable_images_are_counted_and_refused_unless_they_may_be_left_out(place, distance, mistake, tmp_path):
+    shutil.copytree(place / "a", tmp_path / "a")
+    for number in range(2):
+        (tmp_path / "a" / f"bad-{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    line = mistake("fid", tmp_path / "a", place / "b", *TINY)
+    assert "2 of 38 images cannot be read (bad-0.png" in line
+    assert "--skip-bad 2" in line
+    expected, _ = distance(place / "a", place / "b", *TINY)
+    found, printed = distance(tmp_path / "a", place / "b", *TINY, "--skip-bad", "2")
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert "left out: 2 of 38 images cannot be read" in printed
+
+
+def test_a_seeded_choice_of_n_images_is_the_seeds_alone(place, distance, mistake):
+    words = (place / "a", place / "b", *TINY, "--n", "20")
+    values = [distance(*words, "--seed", seed)[0] for seed in (0, 0, 1)]
+    assert values[0] == values[1] != values[2]
+    assert "--n: 500 images, but" in mistake("fid", place / "a", place / "b", *TINY, "--n", "500")
+
+
+def no_pickle(path):
+    np.savez(path, arr_0=np.array([{"a": 1}], dtype=object))
+
+
+@pytest.mark.parametrize(
+    ("make_set", "message"),
+    [
+        (lambda p: p.mkdir(), "no images in it"),
+        (lambda p: write_pictures(p, pictures(1, 0)), "one image"),
+        (lambda p: None, "does not exist"),
+        (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 8, 8, 3), np.float32)), "uint8 in 0 to 255"),
+        (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 3, 8, 8), np.uint8)), "(N, H, W, 3)"),
+        (lambda p: no_pickle(p.with_suffix(".npz")), "Python objects"),
+        (lambda p: p.with_suffix(".npz").write_bytes(b"PK\x03\x04cut"), "cut short"),
+        (lambda p: p.with_suffix(".zip").write_bytes(b"PK"), "not a zip archive"),
+        (lambda p: p.with_suffix(".tar").write_bytes(b"x" * 600), "not a tar"),
+        (lambda p: p.with_suffix(".txt").write_text("x"), "none of what images are read from"),
+    ],
+)
+def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set, message):
+    make_set(tmp_path / "x")
+    word = next(iter([*tmp_path.glob("x.*"), tmp_path / "x"]))
+    assert message in mistake("fid", word, place / "b", *TINY)
+    assert message in mistake("fid", place / "b", word, *TINY)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("A",), "1 sets of images"),
+        (("A", "B", "A"), "3 sets of images"),
+        (("A", "B", "--run", "runs/x"), "--run"),
+        ((), "--run is missing"),
+        (("A", "B", "--part", "0/2"), "--out"),
+        (("A", "tar-{0..3}.tar"), "missing"),
+        (("A", "shards:A/test"), "manifest.json"),
+        (("A", "run:nowhere"), "is no run"),
+    ],
+)
+def test_a_mistake_in_the_words_is_one_line(place, mistake, monkeypatch, words, message):
+    monkeypatch.chdir(place)
+    assert message in mistake("fid", *(word.lower() if word in ("A", "B") else word for word in words), *TINY)
