@@ -9,6 +9,7 @@ The rooms, from the top; each imports only what stands below it:
     __main__, commands  one file a command: parse, call, print
     trained_run         what `open_run` returns, for notebooks and programs
     paper               the tables and figures of the paper, ours beside theirs
+    export              samples, walks, reconstructions and scores in files of their own
     report              one page with everything known of a run
     distance, measurements
                         one kind of measurement a file: a question becomes a result with its protocol

@@ -31,13 +31,13 @@ class DistanceQuestion:
     covariance: str = "full"
     """Covariance type of the fitted mixture."""
     extractor: str = "efficientnet-lite0"
-    """efficientnet-lite0, inception, a TorchScript file, or MODULE:FUNCTION."""
+    """efficientnet-lite0, efficientnet-lite2, inception, dinov2, clip, a TorchScript file, or MODULE:FUNCTION."""
     extractor_size: int = 0
     """Input size in pixels; 0 for the extractor's own."""
     extractor_mode: str = "clean"
     """One of INCEPTION_MODES, for inception."""
     extractor_weights: str = ""
-    """Weight file for inception; empty to download it once."""
+    """Weights of inception, empty to download them once, or of dinov2 or clip."""
     also: tuple[str, ...] = ()
     """Further measures, see `eval.distance.measures.FURTHER`."""
 

@@ -41,7 +41,7 @@ ROOMS = {
     "eval": [
         {"__init__", "__main__"},
         {"commands"},
-        {"trained_run", "paper"},
+        {"trained_run", "paper", "export"},
         {"report"},
         {"distance", "measurements"},
         {"image_sets"},

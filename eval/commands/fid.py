@@ -9,15 +9,15 @@ from data_shards.io.errors import InputError
 from eval.commands.options import (
     add_extractor_options,
     add_lock_option,
-    add_mixture_options,
     add_run_options,
+    add_sampling_options,
     add_skip_bad_option,
     chosen_part,
     question_of,
 )
 from eval.distance.measures import FURTHER
 from eval.image_sets.kinds import KINDS
-from eval.images.densities import SOURCES, SPOKEN
+from eval.images.densities import SOURCES
 from eval.questions import DEFAULT_COMPONENTS, IMAGE_FORMATS, DistanceQuestion
 
 if TYPE_CHECKING:
@@ -49,13 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of images compared: 10000, or 50000 against split train; of a SET a seeded choice of so many, by "
         "default all",
     )
-    parser.add_argument("--density", default="mixture", choices=tuple(SPOKEN), help="what run:RUN samples from")
     parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
-    add_mixture_options(
-        parser, "components of the fitted mixture; 32, and for run:RUN those of the one that is fitted", default=None
-    )
+    add_sampling_options(parser)
     add_extractor_options(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples; image i is a function of (seed, i)")
     explained = "; ".join(f"{name}: {measure.help}" for name, measure in FURTHER.items())
     parser.add_argument(
         "--also",
@@ -96,6 +92,9 @@ def run(args: argparse.Namespace) -> None:
     for name, value in (("run", args.run), ("from", args.source)):
         if value is None:
             raise InputError(f"give two sets of images, or --run and --from; --{name} is missing")
+    for option, unused in (("density", "mixture"), ("temperature", 1.0), ("out", None), ("skip_bad", 0)):
+        if getattr(args, option) != unused:
+            raise InputError("goes with two sets of images, not with --from; leave it out", parameter=option)
     question = replace(question_of(DistanceQuestion, args), mixture=args.mixture or DEFAULT_COMPONENTS)
     if args.dry_run:
         device = planned_device(args.device)

@@ -6,6 +6,7 @@ from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError
+from eval.images.densities import SPOKEN
 from eval.questions import DEFAULT_COMPONENTS, INCEPTION_MODES
 from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
@@ -53,21 +54,37 @@ def add_extractor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractor",
         default="efficientnet-lite0",
-        help="efficientnet-lite0, inception, a TorchScript file, or MODULE:FUNCTION, which is called with a device and "
-        "returns a network; the last two are given (B, 3, size, size) float pixels in 0 to 255",
+        help="efficientnet-lite0 or efficientnet-lite2, which are always there; inception; dinov2 or clip, with their "
+        "weights; a TorchScript file, or MODULE:FUNCTION, which is called with a device and returns a network; the "
+        "last two are given (B, 3, size, size) float pixels in 0 to 255",
     )
     parser.add_argument(
         "--extractor-size",
         type=int,
         default=0,
-        help="input size in pixels; 64 for efficientnet-lite0, 224 for your own",
+        help="input size in pixels; 64 for efficientnet-lite, 224 for dinov2 and your own, clip's own for clip",
     )
     parser.add_argument(
         "--extractor-mode", default="clean", choices=INCEPTION_MODES, help="clean-fid's mode, for inception"
     )
     parser.add_argument(
-        "--extractor-weights", default="", help="weight file for inception; downloaded once where none is given"
+        "--extractor-weights",
+        default="",
+        help="weights of inception (downloaded once where none are given), dinov2 or clip: a state dict of torch.hub "
+        "or timm (.pth, .safetensors), or a Hugging Face folder",
     )
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --density, --mixture, --covariance, --temperature and --seed."""
+    parser.add_argument(
+        "--density", default="mixture", choices=tuple(SPOKEN), help="what a run's latents are drawn from"
+    )
+    add_mixture_options(parser, "components of a run's mixture (default: of the one that is fitted)", default=None)
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="factor on the deviations of the density (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of latents and choices; image i is of (seed, i)")
 
 
 def add_skip_bad_option(parser: argparse.ArgumentParser) -> None:

@@ -7,12 +7,11 @@ from data_shards.io.errors import InputError
 from eval.commands.options import (
     add_device_option,
     add_extractor_options,
-    add_mixture_options,
+    add_sampling_options,
     add_skip_bad_option,
     question_of,
 )
 from eval.image_sets.kinds import KINDS
-from eval.images.densities import SPOKEN
 from trainer.run_folder.latents import WEIGHTS
 
 
@@ -21,10 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("set", metavar="SET", help=f"{KINDS}")
     parser.add_argument("--out", required=True, help="the file, .npz")
     parser.add_argument("--n", type=int, help="a seeded choice of so many images (default: all; 10000 of a run)")
-    parser.add_argument("--density", default="mixture", choices=tuple(SPOKEN), help="what run:RUN samples from")
-    add_mixture_options(parser, "components of a run's mixture (default: of the one that is fitted)", default=None)
+    add_sampling_options(parser)
     parser.add_argument("--weights", default="final", choices=WEIGHTS, help="which weights of a run")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the samples, or of the choice of images")
     add_extractor_options(parser)
     add_skip_bad_option(parser)
     add_device_option(parser)

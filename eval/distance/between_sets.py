@@ -1,7 +1,6 @@
 """The distance between any two sets of images, or saved statistics of them."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,12 @@ from eval.distance.saved_statistics import is_statistics, load_statistics
 from eval.distance.statistics import FeatureStatistics
 from eval.image_sets.by_name import open_set
 from eval.image_sets.image_set import ImageSet
+from eval.image_sets.remarks import remarks_of
 from eval.image_sets.run_samples import Sampling
 from eval.protocol import fingerprint
 from eval.questions import sufficient
 from eval.results import Measured, Result
-from eval.run import gathered_json
 from trainer.process_group import Ranks
-
-_SHOWN = 3  # unreadable files that are named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -294,14 +291,4 @@ def statistics_of(
         part=part,
         parts=parts,
     )
-    own = {"conversions": images.decisions.conversions, "unreadable": images.decisions.unreadable}
-    found = gathered_json(own, ranks)
-    unreadable = {name: reason for one in found for name, reason in one["unreadable"].items()}
-    if unreadable:
-        some = "; ".join(f"{name} {reason}" for name, reason in list(unreadable.items())[:_SHOWN])
-        counted = f"{len(unreadable):,} of {images.n:,} images cannot be read ({some})"
-        if len(unreadable) > skip_bad:
-            raise InputError(f"{side.name}: {counted}; remove them, or leave them out by --skip-bad {len(unreadable)}")
-    conversions = sum((Counter(one["conversions"]) for one in found), Counter[str]())
-    said = [f"{side.name}: {count:,} images {what}" for what, count in sorted(conversions.items())]
-    return made, [*images.notes, *said, *([f"{side.name}: left out: {counted}"] if unreadable else [])]
+    return made, remarks_of(images, ranks, skip_bad=skip_bad)

@@ -9,14 +9,17 @@ import xxhash
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError
 from data_shards.manifest import FILE as MANIFEST
+from data_shards.pixels import Pixels
 from data_shards.sources.image_files import images_in, read_image, stamp_of_image
 from data_shards.sources.listing import list_images
 from eval.image_sets.encoded_images import decoded
 from eval.image_sets.image_set import Decisions, ImageSet, chosen
 
 
-def image_files(path: Path, *, name: str, n: int | None, seed: int) -> ImageSet:
-    """n images of a folder or zip archive, by a seeded choice; all where n is None. Raises InputError for none."""
+def image_files(path: Path, *, name: str, n: int | None, seed: int, recipe: Pixels | None = None) -> ImageSet:
+    """n images of a folder or zip archive, by a seeded choice; all where n is None.
+
+    recipe: see `encoded_images.decoded`. Raises InputError for none."""
     left_out: Mapping[str, int] = {}
     if path.is_dir():
         if (path / MANIFEST).is_file():
@@ -38,9 +41,10 @@ def image_files(path: Path, *, name: str, n: int | None, seed: int) -> ImageSet:
     return ImageSet(
         name=name,
         n=len(names),
-        images=decoded(names, lambda place: read_image(path, place), decisions),
+        images=decoded(names, lambda place: read_image(path, place), decisions, recipe),
         identity={"kind": "files", "content": _content(path, names), "n": len(names)},
         notes=notes,
+        names=names,
         decisions=decisions,
     )
 

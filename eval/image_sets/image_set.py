@@ -37,6 +37,8 @@ class ImageSet:
     """Any block of the set."""
     identity: Mapping[str, Any]
     """What the images are, as JSON: digests of their content, or of what they are generated from."""
+    names: Sequence[str] | None = None
+    """What each image is called; None where they have numbers only."""
     notes: Sequence[str] = ()
     """What was found, and what was left out, a line each."""
     decisions: Decisions = field(default_factory=Decisions)

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from data_shards.io.errors import InputError
 from eval.image_sets.image_set import ImageSet
-from eval.images.densities import DENSITIES, SPOKEN
-from eval.images.sources import generated, unchanged
+from eval.images.densities import DENSITIES, SPOKEN, Density
+from eval.images.sources import Finish, ImageSource, LatentSampler, generated, unchanged
 from eval.run import MeasuredRun, load_shared_run
 from trainer.process_group import Ranks
 
@@ -28,8 +29,16 @@ class Sampling:
     """Its covariance type."""
     weights: str = "final"
     """Which weights of the run."""
+    temperature: float = 1.0
+    """Factor on the density's deviations, above 0."""
     seed: int = 0
     """Image i is a function of (seed, i)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise InputError(f"{self.temperature} is not above 0", parameter="temperature")
+        if self.seed < 0:
+            raise InputError(f"{self.seed} is below 0", parameter="seed")
 
 
 def run_folder(word: str) -> Path:
@@ -40,23 +49,65 @@ def run_folder(word: str) -> Path:
     raise InputError(f"{word!r} is no run: neither {word} nor runs/{word} has a config.yaml", parameter="run")
 
 
-def run_samples(word: str, sampling: Sampling, ranks: Ranks, *, n: int | None) -> ImageSet:
-    """n images of a run, DEFAULT_N where n is None. Raises InputError where what they are drawn from is not fitted."""
-    run = load_shared_run(run_folder(word), sampling.weights, ranks)
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A run's density at a temperature."""
+
+    density: Density
+    """Which."""
+    sampler: LatentSampler
+    """Draws the latents of a block."""
+    finish: Finish
+    """What becomes of mean images."""
+    walk: Finish
+    """The same along a walk, without jumps."""
+    digest: str
+    """Of its parameters."""
+
+    def identity(self, run: MeasuredRun, sampling: Sampling, n: int) -> dict[str, Any]:
+        """What n images are generated from, as JSON."""
+        return {
+            "kind": "samples",
+            "checkpoint": run.checkpoint,
+            "density": self.density.name,
+            "digest": self.digest,
+            "temperature": sampling.temperature,
+            "n": n,
+            "seed": sampling.seed,
+        }
+
+    def images(self, run: MeasuredRun, sampling: Sampling, ranks: Ranks, n: int) -> ImageSource:
+        """n images, of 8 bits."""
+        return generated(run.model, self.sampler, n=n, seed=sampling.seed, device=ranks.device, finish=self.finish)
+
+
+def drawn_from(run: MeasuredRun, sampling: Sampling) -> Drawn:
+    """What a run's images are drawn from. Raises InputError where that is not fitted, or has no such temperature."""
     name = SPOKEN.get(sampling.density, sampling.density)
     if name not in DENSITIES:
         raise InputError(f"{sampling.density!r} is unknown; use one of {', '.join(SPOKEN)}", parameter="density")
-    density, count = DENSITIES[name], DEFAULT_N if n is None else n
+    density = DENSITIES[name]
     components = run.components(sampling.covariance, sampling.mixture) if density.of_mixture else 0
     loaded = density.load(run, components, sampling.covariance)
-    source = generated(
-        run.model,
-        loaded.sampler,
-        n=count,
-        seed=sampling.seed,
-        device=ranks.device,
+    sampler = loaded.sampler
+    if sampling.temperature != 1:
+        if loaded.tempered is None:
+            raise InputError(f"{sampling.density} has none; leave it out", parameter="temperature")
+        sampler = loaded.tempered(sampling.temperature)
+    return Drawn(
+        density=density,
+        sampler=sampler,
         finish=loaded.finish or unchanged,
+        walk=loaded.walk or loaded.finish or unchanged,
+        digest=loaded.digest,
     )
+
+
+def run_samples(word: str, sampling: Sampling, ranks: Ranks, *, n: int | None) -> ImageSet:
+    """n images of a run, DEFAULT_N where n is None. Raises InputError where what they are drawn from is not fitted."""
+    run = load_shared_run(run_folder(word), sampling.weights, ranks)
+    drawn, count = drawn_from(run, sampling), DEFAULT_N if n is None else n
+    source = drawn.images(run, sampling, ranks, count)
 
     def images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
         yield from source(blocks)
@@ -65,17 +116,6 @@ def run_samples(word: str, sampling: Sampling, ranks: Ranks, *, n: int | None) -
         name=f"run:{word}",
         n=count,
         images=images,
-        identity=_identity(run, name, loaded.digest, count, sampling.seed),
-        notes=[f"run:{word}: {density.latents}, rounded to 8 bits as data sets are; {sampling.weights} weights"],
+        identity=drawn.identity(run, sampling, count),
+        notes=[f"run:{word}: {drawn.density.latents}, rounded to 8 bits as data sets are; {sampling.weights} weights"],
     )
-
-
-def _identity(run: MeasuredRun, density: str, digest: str, n: int, seed: int) -> dict[str, object]:
-    return {
-        "kind": "samples",
-        "checkpoint": run.checkpoint,
-        "density": density,
-        "digest": digest,
-        "n": n,
-        "seed": seed,
-    }

@@ -12,6 +12,7 @@ import xxhash
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import extensions
 from data_shards.io.errors import InputError
+from data_shards.pixels import Pixels
 from eval.image_sets.encoded_images import decoded
 from eval.image_sets.image_set import Decisions, ImageSet, chosen
 
@@ -23,8 +24,10 @@ def is_pattern(word: str) -> bool:
     return word.endswith(".tar")
 
 
-def tar_images(word: str, *, n: int | None, seed: int) -> ImageSet:
-    """n images of tars, by a seeded choice; all where n is None. Raises InputError where there is no tar or image."""
+def tar_images(word: str, *, n: int | None, seed: int, recipe: Pixels | None = None) -> ImageSet:
+    """n images of tars, by a seeded choice; all where n is None.
+
+    recipe: see `encoded_images.decoded`. Raises InputError where there is no tar or image."""
     members: dict[str, _Member] = {}
     left_out: Counter[str] = Counter()
     for path in _paths(word):
@@ -41,9 +44,10 @@ def tar_images(word: str, *, n: int | None, seed: int) -> ImageSet:
     return ImageSet(
         name=word,
         n=len(names),
-        images=decoded(names, lambda name: members[name].read(), decisions),
+        images=decoded(names, lambda name: members[name].read(), decisions, recipe),
         identity={"kind": "files", "content": digest.hexdigest(), "n": len(names)},
         notes=[f"{word}: left out: {count:,} {reason}" for reason, count in sorted(left_out.items())],
+        names=names,
         decisions=decisions,
     )
 

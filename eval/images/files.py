@@ -16,7 +16,7 @@ from data_shards.io.removal import holds_only, remove_own
 from eval.images.sources import ImageSource
 from trainer.process_group import Ranks
 
-_BLOCKS_A_SHARD = 64
+BLOCKS_A_SHARD = 64
 _FILES = re.compile(r"\d{8,}\.(png|tar)")
 
 
@@ -38,7 +38,7 @@ class ImageFolder:
 
     def __init__(self, folder: Path, file_format: str, ranks: Ranks) -> None:
         self.folder, self._ranks = folder, ranks
-        self._save = self._save_shards if file_format == "shards" else self._save_files
+        self._save = write_tars if file_format == "shards" else write_pngs
         self._beside = folder.with_name(f".{folder.name}.partial")
 
         def make() -> None:
@@ -54,7 +54,7 @@ class ImageFolder:
 
     def saving(self, source: ImageSource) -> ImageSource:
         """The same source; every image that is taken from it is written as well."""
-        return lambda blocks: self._save(source(blocks))
+        return lambda blocks: self._save(source(blocks), self._beside)
 
     def finish(self) -> None:
         """Gives the folder its name. All processes take part, after their last image."""
@@ -62,23 +62,27 @@ class ImageFolder:
         if self._ranks.is_main:
             atomic.replace_folder(self._beside, self.folder, _FILES)
 
-    def _save_files(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        for ids, images in blocks:
-            for image_id, image in zip(ids.tolist(), images, strict=True):
-                (self._beside / _name(image_id)).write_bytes(png_bytes(image))
-            yield ids, images
 
-    def _save_shards(self, blocks: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-        while (first := next(blocks, None)) is not None:
-            path = (self._beside / _name(int(first[0][0]))).with_suffix(".tar")
-            with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
-                for ids, images in chain([first], islice(blocks, _BLOCKS_A_SHARD - 1)):
-                    for image_id, image in zip(ids.tolist(), images, strict=True):
-                        content = png_bytes(image)
-                        member = tarfile.TarInfo(_name(image_id))
-                        member.size = len(content)
-                        shard.addfile(member, io.BytesIO(content))
-                    yield ids, images
+def write_pngs(blocks: Iterator[tuple[Tensor, Tensor]], folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same blocks; each image is written as FOLDER/00000012.png for image 12."""
+    for ids, images in blocks:
+        for image_id, image in zip(ids.tolist(), images, strict=True):
+            (folder / _name(image_id)).write_bytes(png_bytes(image))
+        yield ids, images
+
+
+def write_tars(blocks: Iterator[tuple[Tensor, Tensor]], folder: Path) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same blocks; their images are written into WebDataset tars of up to 4096, named after their first image."""
+    while (first := next(blocks, None)) is not None:
+        path = (folder / _name(int(first[0][0]))).with_suffix(".tar")
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
+            for ids, images in chain([first], islice(blocks, BLOCKS_A_SHARD - 1)):
+                for image_id, image in zip(ids.tolist(), images, strict=True):
+                    content = png_bytes(image)
+                    member = tarfile.TarInfo(_name(image_id))
+                    member.size = len(content)
+                    shard.addfile(member, io.BytesIO(content))
+                yield ids, images
 
 
 def _name(image_id: int) -> str:

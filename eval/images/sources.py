@@ -6,7 +6,7 @@ Latents to generate from are drawn block by block, here from the prior or the mi
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
@@ -41,15 +41,23 @@ class LoadedDensity:
     """Draws the latents of a block."""
     finish: Finish | None = None
     """What becomes of their mean images; None where they stay as they are."""
+    walk: Finish | None = None
+    """The same along a walk, continuous in the latents; None where `finish` is that already."""
     log_density: Callable[[torch.device], Callable[[Tensor], Tensor]] | None = None
     """A device to the function of latents (N, D) there to log-densities (N,) in nats; None where images are changed."""
+    tempered: Callable[[float], LatentSampler] | None = None
+    """A factor on the deviations to the sampler of the narrower or wider density; None where there is no such."""
     digest: str = ""
     """16 hexadecimal digits that differ between different parameters; empty where there are none."""
 
 
 def prior_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
     """N(0, I)."""
-    return LoadedDensity(sampler=prior_sampler(run.model.latent_dim), log_density=lambda device: log_prior)
+    return LoadedDensity(
+        sampler=prior_sampler(run.model.latent_dim),
+        log_density=lambda device: log_prior,
+        tempered=partial(prior_sampler, run.model.latent_dim),
+    )
 
 
 def mixture_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
@@ -63,6 +71,7 @@ def mixture_density(run: MeasuredRun, components: int, covariance: str) -> Loade
     return LoadedDensity(
         sampler=mixture_sampler(mixture.parameters),
         log_density=cache(log_density),
+        tempered=partial(mixture_sampler, mixture.parameters),
         digest=mixture_digest(mixture),
     )
 
@@ -78,13 +87,15 @@ def flow_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDe
     )
 
 
-def prior_sampler(latent_dim: int) -> LatentSampler:
-    """Draws from N(0, I)."""
-    return lambda generator: torch.randn(BLOCK, latent_dim, generator=generator)
+def prior_sampler(latent_dim: int, temperature: float = 1.0) -> LatentSampler:
+    """Draws from N(0, temperature^2 I)."""
+    return lambda generator: temperature * torch.randn(BLOCK, latent_dim, generator=generator)
 
 
-def mixture_sampler(parameters: Parameters) -> LatentSampler:
+def mixture_sampler(parameters: Parameters, temperature: float = 1.0) -> LatentSampler:
     """Independent draws from a mixture: a component by its weight, then that component's Gaussian.
+
+    temperature: a factor on each component's deviations; below 1 latents lie nearer to the components' means.
 
     Only the components that were drawn are factorised, so that a block costs the same for 32 components and 10,000.
     """
@@ -101,7 +112,7 @@ def mixture_sampler(parameters: Parameters) -> LatentSampler:
             scaled = (factors @ noise[:, :, None])[:, :, 0]
         else:
             scaled = _chosen(parameters, chosen).covariances.sqrt() * noise
-        return (parameters.means[chosen] + scaled).float()
+        return (parameters.means[chosen] + temperature * scaled).float()
 
     return sample
 

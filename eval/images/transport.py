@@ -17,6 +17,7 @@ written last.
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -360,8 +361,13 @@ def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transp
 def transported_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
     """The mixture q_hat of the run's codes, whose mean images are transported."""
     transport = load_transport(run, components, covariance)
-    sampler = mixture_sampler(transport.mixture.parameters)
-    return LoadedDensity(sampler=sampler, finish=transport.apply, digest=transport.digest)
+    parameters = transport.mixture.parameters
+    return LoadedDensity(
+        sampler=mixture_sampler(parameters),
+        finish=transport.apply,
+        tempered=partial(mixture_sampler, parameters),
+        digest=transport.digest,
+    )
 
 
 def _summary(folder: Path) -> TransportSummary | None:

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError
-from eval.distance.extractors.efficientnet import efficientnet_lite0
+from eval.distance.extractors.clip import clip
+from eval.distance.extractors.dinov2 import dinov2
+from eval.distance.extractors.efficientnet import LITES, efficientnet_lite
 from eval.distance.extractors.extractor import Extractor, resize_clean
 from eval.distance.extractors.inception import inception
 from eval.distance.extractors.probe import probe, probe_images, require_eval_mode
@@ -27,10 +29,12 @@ Network = Callable[[Tensor], Tensor]
 def extractor_by_name(
     name: str, device: torch.device, *, size: int = 0, mode: str = "clean", weights: str = ""
 ) -> Extractor:
-    """The extractor `name`: "efficientnet-lite0", "inception", the path of a TorchScript file, or MODULE:FUNCTION.
+    """The extractor `name`: one of LITES, "inception", "dinov2", "clip", the path of a TorchScript file, or
+    MODULE:FUNCTION.
 
-    size: input size in pixels, 0 for the extractor's own (64 for EfficientNet-Lite0, 224 for custom ones); mode and
-    weights: see `inception`. Raises InputError for an unknown name, or an option that the extractor does not have.
+    size: input size in pixels, 0 for the extractor's own (64 for EfficientNet-Lite, 224 for custom ones); mode: see
+    `inception`; weights: of inception, dinov2 or clip. Raises InputError for an unknown name, or an option that the
+    extractor does not have.
     """
     if size and not 32 <= size <= 1024:
         raise InputError(f"{size} is not in 32 to 1024 pixels", parameter="extractor_size")
@@ -38,17 +42,24 @@ def extractor_by_name(
         if size:
             raise InputError("inception takes 299 pixels; leave it out", parameter="extractor_size")
         return inception(device, mode=mode, weights=weights)
+    if name in ("dinov2", "clip") and mode == "clean":
+        if not weights:
+            raise InputError(
+                f"{name} needs its weights; give a state dict (.pth, .safetensors) or a Hugging Face folder",
+                parameter="extractor_weights",
+            )
+        return (dinov2 if name == "dinov2" else clip)(device, Path(weights), size=size)
     if mode != "clean" or weights:
         given = "extractor_mode" if mode != "clean" else "extractor_weights"
-        raise InputError(f"is for the extractor inception, not for {name}; leave it out", parameter=given)
-    if name == "efficientnet-lite0":
-        return efficientnet_lite0(device, size=size or _LITE_SIZE)
+        raise InputError(f"is not for the extractor {name}; leave it out", parameter=given)
+    if name in LITES:
+        return efficientnet_lite(device, name, size=size or _LITE_SIZE)
     if Path(name).is_file():
         return torchscript(device, Path(name), size=size or _CUSTOM_SIZE)
     if ":" in name:
         return function(device, name, size=size or _CUSTOM_SIZE)
     raise InputError(
-        f"{name!r} is unknown; use efficientnet-lite0, inception, a TorchScript file or MODULE:FUNCTION",
+        f"{name!r} is unknown; use {', '.join(LITES)}, inception, dinov2, clip, a TorchScript file or MODULE:FUNCTION",
         parameter="extractor",
     )
 

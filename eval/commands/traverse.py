@@ -1,0 +1,54 @@
+"""`python -m eval traverse`: each of a run's most active latents moved through its range."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from data_shards.io.errors import InputError
+from eval.commands.options import add_run_options
+from eval.image_sets.kinds import KINDS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m eval traverse`."""
+    add_run_options(parser, weights_help="which weights generate")
+    parser.add_argument("--out", required=True, help="folder, made here; one with other files is never touched")
+    parser.add_argument("--rows", type=int, default=8, help="number of latents, the most active first (default: 8)")
+    parser.add_argument("--steps", type=int, default=15, help="images of a walk, at least 2 (default: 15)")
+    parser.add_argument(
+        "--around", metavar="SET", help=f"an image of your own, of which the other latents are: {KINDS}"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of the image")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes OUT with walk.png, walk.gif, latents.safetensors and made.json."""
+    from eval.export.own_images import own_images
+    from eval.export.walks import codes_of, traversal, typical_codes, write_walk
+    from eval.image_sets.remarks import remarks_of
+    from eval.image_sets.run_samples import run_folder
+    from eval.run import load_shared_run
+    from trainer.process_group import process_group
+
+    for name, least in (("rows", 1), ("steps", 2), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
+    out = Path(args.out)
+    with process_group(args.device, options=vars(args)) as ranks:
+        run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
+        if args.rows > run.model.latent_dim:
+            raise InputError(f"{args.rows}, but there are {run.model.latent_dim} latents", parameter="rows")
+        codes, split = ranks.agree(lambda: typical_codes(run))
+        identity: dict[str, Any] = {"codes": split}
+        centre, remarks = codes[0], []
+        if args.around:
+            images = own_images(run, args.around, ranks, n=1, seed=args.seed)
+            centre = codes_of(run, images)[0]
+            identity["around"] = dict(images.identity)
+            remarks = remarks_of(images, ranks, skip_bad=0)
+        walk = traversal(codes, centre, rows=args.rows, steps=args.steps, identity=identity)
+        made = write_walk(run, walk, None, out, ranks)
+        if ranks.is_main:
+            shown = ", ".join(map(str, walk.identity["dimensions"]))
+            print("\n".join(remarks), end="\n" if remarks else "")
+            print(f"{out}: latents {shown}, {args.steps} images each{'' if made else ' (made before)'}")

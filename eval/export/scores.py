@@ -1,0 +1,130 @@
+"""A score for each image of a set: how likely it is under a run, alone and against a general image coder.
+
+Likelihoods are highest for smooth images, whatever the model was trained on. The ratio to the probability that a coder
+for any image gives them, 2^-bits of their PNG file, takes that away (Serra et al. 2020).
+"""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from data_shards.io.progress import Progress
+from eval.image_sets.image_set import ImageSet
+from eval.images.blocks import BLOCK, blocks_of, gathered, image_noise
+from eval.images.files import png_bytes
+from eval.measurements.annealed import Annealing, LogJoint, annealed_bound
+from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_posterior
+from eval.run import MeasuredRun
+from trainer.objectives.gaussian import log_likelihood
+from trainer.process_group import Ranks
+
+COLUMNS = ("log_likelihood", "log_likelihood_ratio", "effective_samples", "mean_square_error")
+"""Nats per image of pixels in [0, 1]; nats; samples; squared pixel units."""
+ANNEALED = ("annealed_log_likelihood", "acceptance")
+"""The tighter bound in nats, and what part of its trajectories was accepted."""
+_DIRECTIONS = {"log_likelihood": "likelihood", "log_likelihood_ratio": "likelihood ratio to PNG"}
+
+
+@torch.no_grad()
+def scores(
+    run: MeasuredRun,
+    images: ImageSet,
+    prior: Prior,
+    ranks: Ranks,
+    *,
+    samples: int,
+    seed: int,
+    annealing: Annealing | None = None,
+) -> Tensor:
+    """(n, 4) float64 by COLUMNS, (n, 6) with ANNEALED; NaN for images that cannot be read; the same on every process.
+
+    images: made by the run's recipe; prior: the density of the latents; samples: of q(z|x) for each image; annealing:
+    None leaves its columns out.
+    """
+    columns = 1 + len(COLUMNS) + (len(ANNEALED) if annealing else 0)
+    table = torch.zeros(images.n, columns, dtype=torch.float64)  # the first column: whether it was read
+    with Progress(f"scores of {images.name}", images.n, show=ranks.is_main) as bar:
+        for done, (ids, found) in enumerate(images.images(blocks_of(images.n, ranks)), start=1):
+            pixels = found if isinstance(found, Tensor) else torch.stack(list(found))
+            x = pixels.to(ranks.device).float() / 255  # (B, C, H, W)
+            noise = image_noise(seed, ids.tolist(), samples, run.model.latent_dim).to(ranks.device)
+            drawn = sample_posterior(run.model, x, noise)
+            log_ratio = drawn.prior_terms(prior) - drawn.log_posterior  # (K, B)
+            log_weights = drawn.log_likelihood + log_ratio
+            values = [
+                torch.ones(len(ids), dtype=torch.float64),
+                log_mean_exp(log_weights),
+                log_mean_exp(drawn.log_discretised + log_ratio) + _png_nats(pixels).to(ranks.device),
+                effective_samples(log_weights),
+                drawn.square_error.mean(0),
+            ]
+            if annealing is not None:
+                found_bound = annealed_bound(
+                    run.model.encode(x), _joint(run, x, prior), ids.tolist(), annealing, seed=seed
+                )
+                values += [found_bound.bound, found_bound.acceptance]
+            table[ids] = torch.stack([value.cpu() for value in values], dim=1)
+            bar.update(min(images.n, done * BLOCK * ranks.world_size))
+    table = gathered(table, ranks)
+    return torch.where(table[:, :1] > 0, table[:, 1:], torch.nan)
+
+
+def _joint(run: MeasuredRun, x: Tensor, prior: Prior) -> LogJoint:
+    """log p(x, z) of images (B, C, H, W) as a function of latents (B, D)."""
+
+    def log_joint(z: Tensor) -> Tensor:
+        decoded = run.model.decode(z)
+        return log_likelihood(x.double(), decoded.mean.double(), decoded.variance.double()) + prior(z)
+
+    return log_joint
+
+
+def _png_nats(images: Tensor) -> Tensor:
+    """-log of the probability that a PNG coder gives images (B, C, H, W) uint8: (B,) float64."""
+    return torch.tensor([8 * math.log(2) * len(png_bytes(image.cpu())) for image in images], dtype=torch.float64)
+
+
+def to_csv(names: Sequence[str], table: Tensor) -> str:
+    """The table with the images' names; images that could not be read are left out."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", *COLUMNS, *ANNEALED][: 1 + table.shape[1]])
+    for name, row in zip(names, table.tolist(), strict=True):
+        if not math.isnan(row[0]):
+            writer.writerow([name.encode(errors="surrogateescape").decode(errors="backslashreplace"), *row])
+    return text.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """How well a score tells the images of two sets apart."""
+
+    score: str
+    """Which."""
+    auroc: float
+    """Chance that an image of the first set has the larger score than one of the second; ties count half."""
+
+
+def detections(inside: Tensor, outside: Tensor) -> list[Detection]:
+    """The AUROC of each score between images of the run's kind (n, 4) and others (m, 4), see `scores`."""
+    return [
+        Detection(score=title, auroc=auroc(_read(inside[:, column]), _read(outside[:, column])))
+        for column, title in ((COLUMNS.index(name), title) for name, title in _DIRECTIONS.items())
+    ]
+
+
+def _read(column: Tensor) -> list[float]:
+    return [value for value in column.tolist() if not math.isnan(value)]
+
+
+def auroc(larger: Iterable[float], smaller: Iterable[float]) -> float:
+    """The area under the ROC curve of a score that should be larger for the first values than for the second."""
+    first, second = list(larger), list(smaller)
+    ranks = rankdata([*first, *second])[: len(first)]
+    return float((ranks.sum() - len(first) * (len(first) + 1) / 2) / (len(first) * len(second)))

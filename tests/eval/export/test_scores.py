@@ -1,0 +1,111 @@
+"""`python -m eval score`: likelihoods of single images, and how well they tell images of another kind apart."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from support.picture_folders import write_pictures
+
+from data_shards.io.errors import command
+from data_shards.stream.stream import ShardStream
+from eval import open_run
+from eval.__main__ import main
+from eval.export.scores import auroc
+from eval.images.blocks import image_noise
+from eval.images.files import png_bytes
+from eval.measurements.likelihood import image_values, sample_posterior
+from trainer.objectives.gaussian import log_prior
+
+
+@pytest.fixture
+def say(monkeypatch, capsys):
+    """Runs `python -m eval WORDS` in this process; the exit code and what was printed."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["eval", *map(str, words)])
+        code = command(main)
+        return code, capsys.readouterr()
+
+    return run
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.open()))
+
+
+@pytest.fixture(scope="module")
+def digits(digits_shards):
+    (batch,) = ShardStream(digits_shards, split="test", global_batch=200, shuffle=False)
+    return batch.image
+
+
+@pytest.mark.parametrize("density", ["mixture", "prior"])
+def test_the_score_of_a_file_is_its_log_likelihood(digits_run, digits, tmp_path, say, density):
+    folder = write_pictures(tmp_path / "mine", digits[:70, 0].numpy())
+    code, printed = say(
+        *("score", folder, "--run", digits_run, "--density", density, "--samples", 8, "--out", tmp_path / "s.csv")
+    )
+    assert code == 0, printed.err
+    rows = rows_of(tmp_path / "s.csv")
+    assert [row["image"] for row in rows] == [f"{number:03d}.png" for number in range(70)]
+    expected = open_run(digits_run).log_likelihood(digits[:70].float() / 255, samples=8, density=density)
+    np.testing.assert_allclose([float(row["log_likelihood"]) for row in rows], expected.numpy(), rtol=1e-6)
+
+
+def test_the_ratio_is_that_of_the_probabilities_of_8_bit_pixels_and_of_their_png(digits_run, digits, tmp_path, say):
+    folder = write_pictures(tmp_path / "mine", digits[:5, 0].numpy())
+    words = ("--run", digits_run, "--density", "prior", "--samples", 4, "--out", tmp_path / "s.csv")
+    assert say("score", folder, *words)[0] == 0
+    model = open_run(digits_run).measured.model
+    drawn = sample_posterior(model, digits[:5].float() / 255, image_noise(0, range(5), 4, model.latent_dim))
+    bits = image_values(drawn, model.pixels, {"prior": log_prior})[:, -1]
+    nats = -bits * model.pixels * math.log(2) + torch.tensor([8 * math.log(2) * len(png_bytes(x)) for x in digits[:5]])
+    found = [float(row["log_likelihood_ratio"]) for row in rows_of(tmp_path / "s.csv")]
+    np.testing.assert_allclose(found, nats.numpy(), rtol=1e-6)
+
+
+def test_noise_is_told_from_digits_and_the_command_prints_how_well(digits_run, digits_shards, tmp_path, say):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    write_pictures(tmp_path / "noise", noise)
+    words = ("--run", digits_run, "--against", tmp_path / "noise", "--n", 40, "--samples", 2)
+    code, printed = say("score", f"shards:{digits_shards}/test", *words)
+    assert code == 0, printed.err
+    assert "AUROC by likelihood: 1.0000" in printed.out
+    assert "AUROC by likelihood ratio to PNG: " in printed.out
+
+
+def test_auroc_is_scikit_learns_with_ties():
+    rng = np.random.default_rng(1)
+    inside, outside = rng.integers(3, 9, 50), rng.integers(0, 7, 80)
+    expected = roc_auc_score([1] * 50 + [0] * 80, [*inside, *outside])
+    assert auroc(inside, outside) == pytest.approx(expected, abs=1e-12)
+
+
+def test_unreadable_files_have_no_row_and_foreign_tables_are_not_replaced(digits_run, digits, tmp_path, say):
+    folder = write_pictures(tmp_path / "mine", digits[:4, 0].numpy())
+    (folder / "bad.png").write_bytes(b"nothing")
+    words = ("score", folder, "--run", digits_run, "--samples", 2, "--out", tmp_path / "s.csv")
+    code, printed = say(*words)
+    assert code == 2
+    assert "1 of 5 images cannot be read (bad.png" in printed.err
+    assert not (tmp_path / "s.csv").exists()
+    assert say(*words, "--skip-bad", 1)[0] == 0
+    assert [row["image"] for row in rows_of(tmp_path / "s.csv")] == [f"{number:03d}.png" for number in range(4)]
+    (tmp_path / "s.csv").write_text("a,b\n1,2\n")
+    assert say(*words, "--skip-bad", 1)[0] == 2
+    assert (tmp_path / "s.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_annealing_gives_a_tighter_bound_beside_the_others(digits_run, digits, tmp_path, say):
+    folder = write_pictures(tmp_path / "mine", digits[:6, 0].numpy())
+    words = ("--run", digits_run, "--samples", 2, "--annealing", 30, "--out", tmp_path / "s.csv")
+    code, printed = say("score", folder, *words)
+    assert code == 0, printed.err
+    rows = rows_of(tmp_path / "s.csv")
+    gains = [float(row["annealed_log_likelihood"]) - float(row["log_likelihood"]) for row in rows]
+    assert np.mean(gains) > 0
+    assert "annealed log likelihood" in printed.out
+    assert "annealing: 0 is not" in say("score", folder, "--run", digits_run, "--annealing", 0)[1].err

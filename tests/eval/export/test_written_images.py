@@ -1,0 +1,163 @@
+"""`python -m eval sample`, `reconstruct`, `interpolate`, `traverse`: files of a run's images, whole and its own."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from support.picture_folders import pictures, write_pictures
+from support.running import run_module
+
+from data_shards.io.errors import command
+from data_shards.stream.stream import ShardStream
+from eval import open_run
+from eval.__main__ import main
+
+
+@pytest.fixture
+def say(monkeypatch, capsys):
+    """Runs `python -m eval WORDS` in this process; the exit code and what was printed."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["eval", *map(str, words)])
+        code = command(main)
+        return code, capsys.readouterr()
+
+    return run
+
+
+def eight_bits(images):
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize("density", ["mixture", "prior"])
+def test_samples_are_those_of_open_run_in_every_format(digits_run, tmp_path, say, density):
+    z, x = open_run(digits_run).sample(70, density=density, seed=3)
+    expected = eight_bits(x)
+    for file_format in ("png", "npz", "shards", "grid"):
+        out = tmp_path / file_format
+        words = ("--n", 70, "--out", out, "--format", file_format, "--density", density, "--seed", 3)
+        code, printed = say("sample", "--run", digits_run, *words)
+        assert code == 0, printed.err
+        torch.testing.assert_close(load_file(out / "latents.safetensors")["z"], z)
+    saved = np.stack([np.asarray(Image.open(path)) for path in sorted((tmp_path / "png").glob("*.png"))])
+    assert torch.equal(torch.from_numpy(saved), expected[:, 0])
+    with np.load(tmp_path / "npz" / "samples.npz") as file:
+        assert torch.equal(torch.from_numpy(file["arr_0"]), expected.permute(0, 2, 3, 1))
+    assert [path.name for path in (tmp_path / "shards").glob("*.tar")] == ["00000000.tar"]
+    assert Image.open(tmp_path / "grid" / "grid.png").width > 9 * 28
+
+
+def test_the_files_are_the_same_on_three_processes(digits_run, tmp_path, say):
+    for file_format in ("png", "npz", "shards"):
+        words = ("sample", "--run", str(digits_run), "--n", "200", "--format", file_format)
+        say(*words, "--out", tmp_path / file_format)
+        if file_format == "png":
+            continue
+        done = run_module("eval", *words, "--out", str(tmp_path / "three"), processes=3)
+        assert done.returncode == 0, done.stderr
+        for path in (tmp_path / file_format).iterdir():
+            assert (tmp_path / "three" / path.name).read_bytes() == path.read_bytes()
+        shutil.rmtree(tmp_path / "three")
+
+
+def test_a_temperature_below_1_draws_nearer_to_the_means(digits_run, tmp_path, say):
+    spread = {}
+    for temperature in (1.0, 0.5):
+        words = ("--density", "prior", "--n", 64, "--temperature", temperature, "--out", tmp_path / str(temperature))
+        assert say("sample", "--run", digits_run, *words)[0] == 0
+        spread[temperature] = load_file(tmp_path / str(temperature) / "latents.safetensors")["z"]
+    torch.testing.assert_close(spread[0.5], 0.5 * spread[1.0])
+    run = open_run(digits_run)
+    words = ("--n", 64, "--temperature", 1e-6, "--out", tmp_path / "cold")
+    assert say("sample", "--run", digits_run, *words)[0] == 0
+    cold = load_file(tmp_path / "cold" / "latents.safetensors")["z"]
+    nearest = torch.cdist(cold.double(), run.mixture.means).min(1).values
+    assert nearest.max() < 1e-4
+
+
+def test_a_folder_is_made_once_replaced_by_another_question_and_never_taken_from_others(digits_run, tmp_path, say):
+    words = ("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "out")
+    assert say(*words)[0] == 0
+    assert "made before" in say(*words)[1].out
+    assert say(*words, "--seed", 1)[0] == 0
+    assert json.loads((tmp_path / "out" / "made.json").read_text())["question"]["seed"] == 1
+    # Pictures that are named as ours are, of someone else.
+    write_pictures(tmp_path / "theirs", pictures(2, 0))
+    for path in list((tmp_path / "theirs").iterdir()):
+        path.rename(path.with_name(f"00000{path.name}"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()}
+    code, printed = say("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "theirs")
+    assert (code, printed.err.count("\n")) == (2, 1)
+    assert "holds other files" in printed.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()} == before
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    assert say(*words, "--seed", 2)[0] == 2
+    assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_ones_own_images_are_reconstructed_with_maps_of_uncertainty(digits_run, digits_shards, tmp_path, say):
+    mine = write_pictures(tmp_path / "mine", pictures(6, 1, side=(40, 50)))
+    (batch,) = ShardStream(digits_shards, split="test", global_batch=200, shuffle=False)
+    write_pictures(tmp_path / "mine" / "digits", batch.image[:3, 0].numpy())
+    code, printed = say("reconstruct", mine, "--run", digits_run, "--out", tmp_path / "out")
+    assert code == 0, printed.err
+    assert "6 images colours made grey" in printed.out
+    assert "6 images cut to their largest centred square" in printed.out
+    rows = list(csv.DictReader((tmp_path / "out" / "reconstructions.csv").open()))
+    assert len(rows) == len(list((tmp_path / "out").glob("0*.png"))) == 9
+    run = open_run(digits_run)
+    x = batch.image[:1].float() / 255
+    decoded = run.decode(run.encode(x).mean)
+    row = next(row for row in rows if row["image"] == "digits/000.png")
+    assert float(row["mean_square_error"]) == pytest.approx(float((x - decoded.mean).square().mean()), rel=1e-4)
+    sigma = load_file(tmp_path / "out" / "sigma.safetensors")["sigma"]
+    torch.testing.assert_close(sigma[int(row["file"][:8])], decoded.variance[0].sqrt(), atol=1e-5, rtol=1e-4)
+    assert "made before" in say("reconstruct", mine, "--run", digits_run, "--out", tmp_path / "out")[1].out
+
+
+def test_walks_end_where_their_latents_do_and_are_drawn_as_picture_and_gif(digits_run, tmp_path, say):
+    words = ("--rows", 3, "--steps", 5, "--density", "prior")
+    assert say("interpolate", "--run", digits_run, "--out", tmp_path / "walk", *words)[0] == 0
+    z = load_file(tmp_path / "walk" / "latents.safetensors")["z"]
+    ends, _ = open_run(digits_run).sample(6, density="prior")
+    torch.testing.assert_close(torch.stack([z[:, 0], z[:, -1]], dim=1).reshape(6, -1), ends)
+    torch.testing.assert_close(z[:, 2], (z[:, 0] + z[:, 4]) / 2)
+    with Image.open(tmp_path / "walk" / "walk.gif") as animation:
+        assert animation.n_frames == 8
+    assert Image.open(tmp_path / "walk" / "walk.png").width > 5 * 28
+
+
+def test_traversals_move_one_latent_at_a_time(digits_run, tmp_path, say):
+    code, printed = say("traverse", "--run", digits_run, "--out", tmp_path / "walk", "--rows", 2, "--steps", 4)
+    assert code == 0, printed.err
+    z = load_file(tmp_path / "walk" / "latents.safetensors")["z"]
+    assert z.shape == (2, 4, 2)
+    moved = (z.std(1) > 0).int()
+    assert moved.sum(1).tolist() == [1, 1]
+    assert moved.sum(0).tolist() == [1, 1]
+    assert "rows: 5" in say("traverse", "--run", digits_run, "--out", tmp_path / "x", "--rows", 5)[1].err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("sample", "--run", "nowhere", "--out", "x"), "is no run"),
+        (("sample", "--run", "RUN", "--out", "x", "--temperature", "0"), "--temperature: 0.0 is not above 0"),
+        (("sample", "--run", "RUN", "--out", "x", "--n", "0"), "--n: 0 is below 1"),
+        (("sample", "--run", "RUN", "--out", "x", "--mixture", "77"), "77-full"),
+        (("reconstruct", "nowhere", "--run", "RUN", "--out", "x"), "nowhere does not exist"),
+        (("interpolate", "--run", "RUN", "--out", "x", "--steps", "1"), "--steps: 1 is below 2"),
+    ],
+)
+def test_a_mistake_is_one_line(digits_run, tmp_path, monkeypatch, say, words, message):
+    monkeypatch.chdir(tmp_path)
+    code, printed = say(*(digits_run if word == "RUN" else word for word in words))
+    assert code == 2
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
