@@ -75,3 +75,18 @@ def test_the_standard_error_is_the_deviation_over_repetitions():
 def test_too_few_images_are_one_clear_error():
     with pytest.raises(InputError, match="at least 3"):
         kernel_distance(features(2, 4, 0), features(100, 4, 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [100, 400])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.5])
+def test_two_standard_errors_hold_the_truth_in_95_percent_of_300_trials(n, shift):
+    truth = (
+        kernel_distance(features(12_000, 8, 10**6), features(12_000, 8, 10**6 + 1, shift=shift)).value if shift else 0
+    )
+    held = 0
+    for trial in range(300):
+        got = kernel_distance(features(n, 8, 2 * trial), features(n, 8, 2 * trial + 1, shift=shift))
+        held += abs(got.value - truth) <= 1.96 * got.standard_error
+    # Three standard deviations of a coverage of 0.95 over 300 trials are 0.038.
+    assert held / 300 >= 0.912
