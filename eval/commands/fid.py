@@ -177,9 +177,10 @@ def _between_sets(args: argparse.Namespace) -> None:
                 print(f"{path}; when all {parts} parts are done: the same command with --merge {parts}")
         else:
             earlier = compared.stored()
+            # The first process alone decides, so that all take the same way even if the file appears meanwhile.
             known = ranks.any(ranks.is_main and earlier is not None)
-            result = earlier if known and earlier is not None else compared.measure(ranks, merged=args.merge)
-            if ranks.is_main:
+            result = earlier if known else compared.measure(ranks, merged=args.merge)
+            if ranks.is_main and result is not None:
                 if known:
                     print("measured before:")
                 show_sets(result, compared.path)
@@ -190,7 +191,8 @@ def show_sets(result: "SetsResult", path: Path | None) -> None:
     _print_values(result.values)
     print(f"{'called':32} {result.label}")
     a, b = result.sets
-    print(f"{'compared':32} {result.protocol.n:,} images of {a} with {result.n_reference or 'statistics':,} of {b}")
+    reference = f"{result.n_reference:,}" if result.n_reference else "statistics"
+    print(f"{'compared':32} {result.protocol.n:,} images of {a} with {reference} of {b}")
     for remark in result.remarks:
         print(f"{'remark':32} {remark}")
     print(f"{'address':32} {result.protocol.address()}")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_run_options, add_sampling_options, question_of
+from eval.commands.options import add_lock_option, add_run_options, add_sampling_options, question_of
 from eval.image_sets.kinds import KINDS
 
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=16, help="images of a walk, at least 2 (default: 16)")
     parser.add_argument("--between", metavar="SET", help=f"walk between images of your own: {KINDS}")
     add_sampling_options(parser)
+    add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -39,7 +40,9 @@ def run(args: argparse.Namespace) -> None:
             remarks = remarks_of(images, ranks, skip_bad=0)
         else:
             (ends, identity), drawn, remarks = sampled_ends(run, sampling, 2 * args.rows), drawn_from(run, sampling), []
-        made = write_walk(run, interpolation(ends, steps=args.steps, identity=identity), drawn, out, ranks)
+        made = write_walk(
+            run, interpolation(ends, steps=args.steps, identity=identity), drawn, out, ranks, steal=args.steal_lock
+        )
         if ranks.is_main:
             print("\n".join(remarks), end="\n" if remarks else "")
             print(f"{out}: {args.rows} walks of {args.steps} images{'' if made else ' (made before)'}")

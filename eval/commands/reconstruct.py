@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_run_options, add_skip_bad_option
+from eval.commands.options import add_lock_option, add_run_options, add_skip_bad_option
 from eval.image_sets.kinds import KINDS
 
 
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n", type=int, help="a seeded choice of so many images (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice")
     add_skip_bad_option(parser)
+    add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
         images = own_images(run, args.set, ranks, n=args.n, seed=args.seed)
-        remarks = write_reconstructions(run, images, out, ranks, skip_bad=args.skip_bad)
+        remarks = write_reconstructions(run, images, out, ranks, skip_bad=args.skip_bad, steal=args.steal_lock)
         if ranks.is_main:
             print("\n".join(remarks or []), end="\n" if remarks else "")
             before = " (made before)" if remarks is None else ""

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_run_options, add_sampling_options, question_of
+from eval.commands.options import add_lock_option, add_run_options, add_sampling_options, question_of
 
 _FORMATS = ("png", "npz", "shards", "grid")
 
@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="png: a file an image; npz: one uint8 array (N, H, W, C); shards: WebDataset tars; grid: one picture",
     )
     add_sampling_options(parser)
+    add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -35,6 +36,6 @@ def run(args: argparse.Namespace) -> None:
     sampling, out = question_of(Sampling, args), Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
-        made = write_samples(run, sampling, out, ranks, n=args.n, file_format=args.format)
+        made = write_samples(run, sampling, out, ranks, n=args.n, file_format=args.format, steal=args.steal_lock)
         if ranks.is_main:
             print(f"{out}: {args.n:,} images as {args.format}, latents.safetensors{'' if made else ' (made before)'}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_run_options
+from eval.commands.options import add_lock_option, add_run_options
 from eval.image_sets.kinds import KINDS
 
 
@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--around", metavar="SET", help=f"an image of your own, of which the other latents are: {KINDS}"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of the image")
+    add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
             identity["around"] = dict(images.identity)
             remarks = remarks_of(images, ranks, skip_bad=0)
         walk = traversal(codes, centre, rows=args.rows, steps=args.steps, identity=identity)
-        made = write_walk(run, walk, None, out, ranks)
+        made = write_walk(run, walk, None, out, ranks, steal=args.steal_lock)
         if ranks.is_main:
             shown = ", ".join(map(str, walk.identity["dimensions"]))
             print("\n".join(remarks), end="\n" if remarks else "")

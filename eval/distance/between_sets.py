@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xxhash
 
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
@@ -38,7 +39,7 @@ class SetsProtocol:
     """Images of the first."""
     extractor: Mapping[str, Any]
     """How images become features."""
-    precision: str
+    precision: str = "highest"
     """Of matrix products in float32."""
     seed: int
     """Of the choice of images, and of measures that draw."""
@@ -96,7 +97,9 @@ def open_side(word: str, extractor: Extractor, ranks: Ranks, *, n: int | None, s
     """
     if ranks.agree(lambda: is_statistics(word)):
         saved = ranks.agree(lambda: load_statistics(Path(word), extractor))
-        digest = fingerprint({"mu": saved.mean().tolist(), "variance": saved.covariance().diagonal().tolist()})
+        if n is not None:
+            raise InputError(f"{word} holds statistics of all its images; leave it out", parameter="n")
+        digest = xxhash.xxh3_128_hexdigest(saved.mean().numpy().tobytes() + saved.covariance().numpy().tobytes())
         return Side(
             name=word, n=saved.n, identity={"kind": "statistics", "content": digest}, images=None, statistics=saved
         )

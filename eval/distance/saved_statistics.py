@@ -18,7 +18,7 @@ from data_shards.io.atomic import write_bytes
 from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.statistics import FeatureStatistics
-from eval.image_sets.arrays import members
+from eval.image_sets.arrays import member_names, members
 from eval.protocol import differences
 from eval.questions import INCEPTION_MODES
 
@@ -63,8 +63,8 @@ def is_statistics(word: str) -> bool:
     path = Path(word)
     if path.suffix != ".npz" or not path.is_file():
         return False
-    found = members(path)
-    return {"mu", "sigma"} <= set(found) and not any(array.ndim >= 3 for array in found.values())
+    # Images come before statistics: other programs keep both in one file, of an extractor that it does not name.
+    return {"mu", "sigma"} <= member_names(path) and not any(array.ndim >= 3 for array in members(path).values())
 
 
 def load_statistics(path: Path, extractor: Extractor) -> SavedStatistics:

@@ -11,6 +11,7 @@ from data_shards.io import atomic
 from data_shards.io.errors import InputError
 from data_shards.io.removal import holds_only, remove_own
 from trainer.process_group import Ranks
+from trainer.run_folder.holding import held_by_main
 
 RECORD = "made.json"
 _PROGRAM = "two-stage-sigma-vae"
@@ -45,12 +46,18 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def output_folder(
-    folder: Path, question: Mapping[str, Any], ranks: Ranks, facts: Mapping[str, Any] | None = None
+    folder: Path,
+    question: Mapping[str, Any],
+    ranks: Ranks,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    steal: bool = False,
 ) -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its name at the end of the block. All processes take part.
 
-    question: what the files depend on; facts: what else the record says. What was made here for another question is
-    replaced. Raises InputError where `folder` holds anything else.
+    question: what the files depend on; facts: what else the record says; steal: takes the folder from another job. What
+    was made here for another question is replaced. Raises InputError where `folder` holds anything else, or another job
+    writes it.
     """
     beside = folder.with_name(f".{folder.name}.partial")
 
@@ -58,15 +65,17 @@ def output_folder(
         if not ranks.is_main:
             return
         made_before(folder, question)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         if beside.exists() and not remove_own(beside, _FILES):
             raise InputError(f"{beside}: holds files that were not made here; move it away", parameter="out")
         beside.mkdir()
 
-    ranks.agree(prepare)
-    yield beside
-    ranks.barrier()
-    if ranks.is_main:
+    with held_by_main(folder.parent, ranks, folder.name, steal=steal) as lease:
+        ranks.agree(prepare)
+        yield beside
+        ranks.barrier()
+        if lease is None:
+            return
+        lease.check()
         atomic.write_json(beside / RECORD, {"program": _PROGRAM, "question": dict(question), **(facts or {})})
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

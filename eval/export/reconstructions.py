@@ -24,7 +24,7 @@ COLUMNS = ("mean_square_error", "mean_deviation", "mean_square_of_error_in_devia
 
 
 def write_reconstructions(
-    run: MeasuredRun, images: ImageSet, out: Path, ranks: Ranks, *, skip_bad: int
+    run: MeasuredRun, images: ImageSet, out: Path, ranks: Ranks, *, skip_bad: int, steal: bool = False
 ) -> list[str] | None:
     """Writes into `out` a PNG for each image, sigma.safetensors, and reconstructions.csv; None where they are there.
 
@@ -39,7 +39,7 @@ def write_reconstructions(
     remarks = remarks_of(images, ranks, skip_bad=skip_bad)
     read = table[:, 0] > 0
     scale = scale_of(sigma[read], error[read], darkest=0.0)
-    with output_folder(out, question, ranks, {"darkest": scale[0], "brightest": scale[1]}) as folder:
+    with output_folder(out, question, ranks, {"darkest": scale[0], "brightest": scale[1]}, steal=steal) as folder:
         for ids, x, g in _decoded(run, images, ranks):
             rows = (to_rgb(x), to_rgb(g), heat(error[ids], scale), heat(sigma[ids], scale))
             for place, image_id in enumerate(ids.tolist()):

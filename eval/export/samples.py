@@ -22,16 +22,19 @@ from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 
 
-def write_samples(run: MeasuredRun, sampling: Sampling, out: Path, ranks: Ranks, *, n: int, file_format: str) -> bool:
+def write_samples(
+    run: MeasuredRun, sampling: Sampling, out: Path, ranks: Ranks, *, n: int, file_format: str, steal: bool = False
+) -> bool:
     """Writes n images and latents.safetensors, z (n, D), into the folder `out`; False where they are there already.
 
-    The same files on any number of processes. Raises InputError where `out` holds anything that was not made here.
+    The same files on any number of processes. steal: takes `out` from another job. Raises InputError where it
+    holds anything that was not made here.
     """
     drawn = drawn_from(run, sampling)
     question: dict[str, Any] = {"format": file_format, **drawn.identity(run, sampling, n)}
     if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
         return False
-    with output_folder(out, question, ranks) as folder:
+    with output_folder(out, question, ranks, steal=steal) as folder:
         whole = _written(drawn.images(run, sampling, ranks, n), folder, run, ranks, n, file_format)
         if ranks.is_main:
             z = _latents(drawn, sampling.seed, n)

@@ -92,7 +92,9 @@ def typical_codes(run: MeasuredRun) -> tuple[Tensor, str]:
 
 
 @torch.inference_mode()
-def write_walk(run: MeasuredRun, walk: Walk, drawn: Drawn | None, out: Path, ranks: Ranks) -> bool:
+def write_walk(
+    run: MeasuredRun, walk: Walk, drawn: Drawn | None, out: Path, ranks: Ranks, *, steal: bool = False
+) -> bool:
     """Writes walk.png, walk.gif and latents.safetensors into `out`; False where they are there already.
 
     drawn: whose `finish` is applied to mean images, None for mean images themselves. Raises InputError where `out`
@@ -101,7 +103,7 @@ def write_walk(run: MeasuredRun, walk: Walk, drawn: Drawn | None, out: Path, ran
     question = {"walk": walk.identity, "checkpoint": run.checkpoint, "shape": list(walk.z.shape)}
     if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
         return False
-    with output_folder(out, question, ranks) as folder:
+    with output_folder(out, question, ranks, steal=steal) as folder:
         if ranks.is_main:
             rows = [to_rgb(_images(run, row, drawn, ranks)) for row in walk.z]  # (steps, 3, H, W) each
             enlarge = enlargement(run.model.image_shape[-1])

@@ -41,6 +41,15 @@ def image_array(path: Path, *, name: str, n: int | None, seed: int) -> ImageSet:
     )
 
 
+def member_names(path: Path) -> set[str]:
+    """The names of the arrays in an .npz file, which are not read. Raises InputError where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _unreadable(path, error) from error
+
+
 def members(path: Path) -> dict[str, NDArray[np.generic]]:
     """The arrays in an .npz file, by name; none are of Python objects. Raises InputError where it is damaged."""
     try:

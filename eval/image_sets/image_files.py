@@ -1,5 +1,6 @@
 """A folder of images, with the folders in it, or a zip archive of one."""
 
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +29,9 @@ def image_files(path: Path, *, name: str, n: int | None, seed: int, recipe: Pixe
         places, left_out = list(listing.names), listing.left_out
     else:
         places = sorted(place for same in images_in(path).values() for place in same)
+        with zipfile.ZipFile(path) as archive:
+            others = sum(not member.is_dir() for member in archive.infolist()) - len(places)
+        left_out = {"members that are no images": others} if others else {}
     if not places:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise InputError(f"{path}: no images in it{f' ({reasons})' if reasons else ''}; give a folder or zip of images")

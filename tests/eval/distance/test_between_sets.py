@@ -5,6 +5,7 @@ import json
 import shutil
 import tarfile
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from support.standin_inception import write_standin
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from data_shards.io.errors import command
+from data_shards.io.errors import InputError, command
 from eval.__main__ import main
+from eval.distance.extractors.by_name import extractor_by_name
+from eval.distance.saved_statistics import load_statistics
 
 CPU = torch.device("cpu")
 N = 30
@@ -75,8 +78,8 @@ def mistake(monkeypatch, capsys):
     def run(*words):
         code, printed = measured(monkeypatch, capsys, *words)
         assert code == 2, printed.out
-        assert printed.err.count("\n") == 1
-        return printed.err
+        (line,) = [line for line in printed.err.splitlines() if " of " not in line or line.startswith("error")]
+        return line
 
     return run
 
@@ -86,38 +89,8 @@ def result(folder):
     return json.loads(path.read_text())["values"]["frechet_distance"]["value"]
 
 
-def inception_features(place, name):
-    network = InceptionV3W(str(place), download=False, resize_inside=False).eval()
-    found = clean_fid.get_folder_features(
-        str(place / name), network, mode="clean", num_workers=0, device=CPU, verbose=False
-    )
-    return found.astype(np.float64)
-
-
-def test_two_folders_have_clean_fids_own_distance(place, distance, tmp_path):
-    weights = ("--extractor", "inception", "--extractor-weights", place / "inception-2015-12-05.pt")
-    distance(place / "a", place / "b", *weights, "--out", tmp_path / "out")
-    moments = [m for name in "ab" for m in _moments(inception_features(place, name))]
-    # Means in float64: clean-fid's own are of float32 sums.
-    assert result(tmp_path / "out") == pytest.approx(float(clean_fid.frechet_distance(*moments)), rel=1e-6)
-    theirs = clean_fid.compute_fid(
-        str(place / "a"),
-        str(place / "b"),
-        custom_feat_extractor=InceptionV3W(str(place), download=False, resize_inside=False).eval(),
-        mode="clean",
-        num_workers=0,
-        device=CPU,
-        verbose=False,
-    )
-    assert result(tmp_path / "out") == pytest.approx(float(theirs), rel=1e-5)
-
-
-def _moments(features):
-    return features.mean(0), np.cov(features, rowvar=False)
-
-
-class Resized(nn.Module):
-    """The tiny extractor for images that have its size."""
+class Tiny(nn.Module):
+    """The tiny extractor's network for other programs: images of its size to (B, 24)."""
 
     def __init__(self):
         super().__init__()
@@ -125,6 +98,39 @@ class Resized(nn.Module):
 
     def forward(self, images):
         return self.network(images.float()).mean(dim=(2, 3))
+
+
+def test_two_folders_have_clean_fids_own_distance(place, distance, tmp_path):
+    # clean-fid resizes to 299 pixels.
+    distance(place / "a", place / "b", *TINY[:3], 299, "--out", tmp_path / "out")
+    theirs = clean_fid.compute_fid(
+        str(place / "a"),
+        str(place / "b"),
+        custom_feat_extractor=Tiny(),
+        mode="clean",
+        num_workers=0,
+        device=CPU,
+        verbose=False,
+    )
+    assert result(tmp_path / "out") == pytest.approx(float(theirs), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_inceptions_distance_is_clean_fids_own(place, distance, tmp_path):
+    weights = ("--extractor", "inception", "--extractor-weights", place / "inception-2015-12-05.pt")
+    distance(place / "a", place / "b", *weights, "--out", tmp_path / "out")
+    network = InceptionV3W(str(place), download=False, resize_inside=False).eval()
+    moments = []
+    for name in "ab":
+        found = clean_fid.get_folder_features(
+            str(place / name), network, mode="clean", num_workers=0, device=CPU, verbose=False
+        )
+        moments += _moments(found.astype(np.float64))  # clean-fid's own means are of float32 sums
+    assert result(tmp_path / "out") == pytest.approx(float(clean_fid.frechet_distance(*moments)), rel=1e-6)
+
+
+def _moments(features):
+    return features.mean(0), np.cov(features, rowvar=False)
 
 
 def test_torchmetrics_and_torch_fidelity_find_the_same_distance_of_the_same_features(tmp_path, distance):
@@ -135,13 +141,13 @@ def test_torchmetrics_and_torch_fidelity_find_the_same_distance_of_the_same_feat
         write_pictures(tmp_path / name, images)
     distance(tmp_path / "a", tmp_path / "b", *TINY, "--out", tmp_path / "out")
     stacked = {name: torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) for name, images in sets.items()}
-    metric = FrechetInceptionDistance(feature=Resized(), input_img_size=(3, 32, 32)).set_dtype(torch.float64)
+    metric = FrechetInceptionDistance(feature=Tiny(), input_img_size=(3, 32, 32))
     metric.update(stacked["b"], real=True)
     metric.update(stacked["a"], real=False)
     assert result(tmp_path / "out") == pytest.approx(float(metric.compute()), rel=1e-6)
     with torch.inference_mode():
         statistics = [
-            torch_fidelity.metric_fid.fid_features_to_statistics(Resized()(stacked[name]).double()) for name in "ab"
+            torch_fidelity.metric_fid.fid_features_to_statistics(Tiny()(stacked[name]).double()) for name in "ab"
         ]
     theirs = torch_fidelity.metric_fid.fid_statistics_to_metric(*statistics, verbose=False)
     assert result(tmp_path / "out") == pytest.approx(theirs["frechet_inception_distance"], rel=1e-6)
@@ -191,31 +197,41 @@ def test_samples_of_a_run_are_those_that_the_runs_own_command_compares(digits_ru
         assert distance(*words, *TINY)[0] == pytest.approx(of_run, rel=1e-9)
 
 
-def test_saved_statistics_stand_for_their_images_with_their_extractor_only(place, distance, mistake, tmp_path):
+def test_saved_statistics_stand_for_their_images_with_their_extractor_only(
+    place, distance, mistake, tmp_path, monkeypatch, capsys
+):
     expected, _ = distance(place / "a", place / "b", *TINY)
-    done = run_module(
-        "eval", "statistics", str(place / "b"), "--out", str(tmp_path / "b.npz"), *TINY, env={"PYTHONPATH": "tests:."}
-    )
-    assert done.returncode == 0, done.stderr
+    code, printed = measured(monkeypatch, capsys, "statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
+    assert code == 0, printed.err
     assert distance(place / "a", tmp_path / "b.npz", *TINY)[0] == pytest.approx(expected, rel=1e-9)
     assert "another extractor" in mistake("fid", place / "a", tmp_path / "b.npz", *TINY[:3], "40")
     line = mistake("fid", place / "a", tmp_path / "b.npz", *TINY, "--also", "kernel")
     assert "kernel needs images on both sides" in line
 
 
-def test_clean_fids_statistics_go_with_its_network_in_its_mode(place, distance, mistake, tmp_path):
-    weights = ("--extractor", "inception", "--extractor-weights", place / "inception-2015-12-05.pt")
-    mean, covariance = _moments(inception_features(place, "b"))
-    for mode in ("clean", "legacy_tensorflow"):
-        np.savez(tmp_path / f"mine_{mode}_custom_na.npz", mu=mean, sigma=covariance)
-    expected, _ = distance(place / "a", place / "b", *weights)
-    found, printed = distance(place / "a", tmp_path / "mine_clean_custom_na.npz", *weights)
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert "do not say of how many images" in printed
-    assert "mode legacy_tensorflow" in mistake(
-        "fid", place / "a", tmp_path / "mine_legacy_tensorflow_custom_na.npz", *weights
-    )
-    assert "--extractor inception" in mistake("fid", place / "a", tmp_path / "mine_clean_custom_na.npz", *TINY)
+@pytest.fixture(scope="module")
+def as_inception():
+    """The tiny extractor under the name of clean-fid's."""
+    made = extractor_by_name("support.distance_extractor:make", CPU, size=32)
+    return replace(made, description={"name": "inception", "mode": "clean"})
+
+
+def test_clean_fids_statistics_go_with_its_network_in_its_mode(as_inception, tmp_path):
+    mean, covariance = np.arange(24.0), np.eye(24)
+    names = ("ffhq_clean_trainfull_1024", "ffhq_legacy_tensorflow_trainfull_1024", "ffhq_clean_clip_vit_b_32_na")
+    for name in names:
+        np.savez(tmp_path / f"{name}.npz", mu=mean, sigma=covariance)
+    found = load_statistics(tmp_path / f"{names[0]}.npz", as_inception)
+    assert found.mean().tolist() == mean.tolist()
+    assert (found.n, found.dim) == (0, 24)
+    with pytest.raises(InputError, match="mode legacy_tensorflow"):
+        load_statistics(tmp_path / f"{names[1]}.npz", as_inception)
+    with pytest.raises(InputError, match="CLIP"):
+        load_statistics(tmp_path / f"{names[2]}.npz", as_inception)
+    with pytest.raises(InputError, match="--extractor inception"):
+        load_statistics(tmp_path / f"{names[0]}.npz", replace(as_inception, description={"name": "other"}))
+    with pytest.raises(InputError, match="statistics of 24 features, but .* has 25"):
+        load_statistics(tmp_path / f"{names[0]}.npz", replace(as_inception, dim=25))
 
 
 def test_parts_give_the_number_of_one_job_and_are_asked_for_by_name(place, distance, tmp_path, monkeypatch, capsys):

@@ -16,7 +16,7 @@ from eval.__main__ import main
 from eval.export.scores import auroc
 from eval.images.blocks import image_noise
 from eval.images.files import png_bytes
-from eval.measurements.likelihood import image_values, sample_posterior
+from eval.measurements.likelihood import image_values, sample_posterior, units
 from trainer.objectives.gaussian import log_prior
 
 
@@ -61,7 +61,9 @@ def test_the_ratio_is_that_of_the_probabilities_of_8_bit_pixels_and_of_their_png
     assert say("score", folder, *words)[0] == 0
     model = open_run(digits_run).measured.model
     drawn = sample_posterior(model, digits[:5].float() / 255, image_noise(0, range(5), 4, model.latent_dim))
-    bits = image_values(drawn, model.pixels, {"prior": log_prior})[:, -1]
+    bits = image_values(drawn, model.pixels, {"prior": log_prior})[
+        :, list(units({"prior": log_prior})).index("bits_per_dimension_prior")
+    ]
     nats = -bits * model.pixels * math.log(2) + torch.tensor([8 * math.log(2) * len(png_bytes(x)) for x in digits[:5]])
     found = [float(row["log_likelihood_ratio"]) for row in rows_of(tmp_path / "s.csv")]
     np.testing.assert_allclose(found, nats.numpy(), rtol=1e-6)
