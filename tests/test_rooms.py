@@ -53,10 +53,12 @@ ROOMS = {
     "tune": [
         {"__init__", "__main__"},
         {"sweep"},
-        {"report"},
+        {"report", "terminal"},
+        {"history", "settings", "checks", "resources"},
         {"trial"},
         {"search"},
         {"sweep_config"},
+        {"space"},
     ],
 }
 SOURCES = {path: ast.parse(path.read_text()) for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))}

@@ -53,10 +53,12 @@ def main() -> None:
 
 def _estimate(sweep: SweepConfig, processes: int) -> None:
     """Prints the largest cost of the sweep on that many processes. Raises InputError where something is missing."""
+    from tune.checks import check_sweep, require_disk
     from tune.search.trials import number_of_search_trials
 
     if processes < sweep.workers:
         raise InputError(f"a trial needs {sweep.workers} processes, and there are {processes}", parameter="workers")
+    checked = check_sweep(sweep, cluster=True)
     config = sweep.trainer_config("base", 0, {})
     manifest = Manifest.load(config.data.location)
     images = manifest.num_samples(config.data.train_split)
@@ -65,11 +67,14 @@ def _estimate(sweep: SweepConfig, processes: int) -> None:
     searched = ", ".join(dimension.field for dimension in sweep.space)
     print(f"sweep    {sweep.folder}: {sweep.search} over {searched}")
     print(f"shards   {config.data.shards}: {images:,} training images")
-    print(f"trials   at most {trials}, {at_once} at once on {sweep.workers} processes each")
+    print(f"trials   at most {trials:,}, {at_once} at once on {sweep.workers} processes each")
     print(
         f"time     about {duration(cost.seconds * trials / at_once)} at the base's sizes, if no trial is stopped early"
     )
-    print(f"disk     {cost.checkpoint_bytes * trials / 1e9:.2g} GB of checkpoints in {sweep.trials_folder}")
+    print(f"disk     {checked.bytes_needed / 1e9:.2g} GB of checkpoints in {sweep.trials_folder}")
+    for line in checked.notices:
+        print(f"note     {line}")
+    require_disk(sweep, checked)
 
 
 def _run(sweep: SweepConfig, args: argparse.Namespace) -> None:
@@ -85,6 +90,13 @@ def _run(sweep: SweepConfig, args: argparse.Namespace) -> None:
     if not ended:
         print("interrupted; the same command continues the sweep", file=sys.stderr)
         sys.exit(130)
+    failed = [record for record in records if record.status == "failed"]
+    if again := sum(record.again for record in failed):
+        print(f"{again} trials failed by faults of machines; the same command tries them again", file=sys.stderr)
+        sys.exit(1)
+    if len(failed) == len(records):
+        print(f"all {len(records)} trials failed; the report says why, the first: {failed[0].reason}", file=sys.stderr)
+        sys.exit(1)
     if args.export_best:
         export_best(sweep, ranking(records, sweep.objectives[0]), Path(args.export_best))
         print(f"best configuration: {args.export_best}")

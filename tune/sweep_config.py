@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from data_shards.io.configuration import (
     Name,
     NonNegativeInt,
     PathText,
+    PositiveFloat,
     PositiveInt,
     Text,
     build,
@@ -23,10 +24,9 @@ from data_shards.io.strict_yaml import in_file, read_yaml
 from data_shards.manifest import Manifest
 from eval.distance.measures import FURTHER
 from trainer.config.config import Config, load_config, to_dict
+from tune.space import Dimension, Fields, read_space
 
-Fields = dict[str, Any]
-"""Fields of the trainer's configuration by dotted name, such as model.latent_dim."""
-Kind = Literal["choice", "uniform", "loguniform", "randint"]
+SchedulerName = Literal["asha", "hyperband", "median", "none"]
 ObjectiveName = Literal["elbo", "fd", "cost"]
 SET_BY_THE_SWEEP = ("name", "runs", "seed")
 
@@ -51,48 +51,17 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
 
 
 @configuration
-class Dimension:
-    """One field that is searched."""
+class StoppingConfig:
+    """When a trial is stopped early: what compares trials at rungs, which are parts of each trial's own budget."""
 
-    field: str
-    """Dotted name of a field of the trainer's configuration, such as model.latent_dim."""
-    kind: Kind
-    """choice: one of the values; uniform, loguniform: a number between two; randint: a whole one, ends included."""
-    values: tuple[Any, ...]
-    """The choices, or the lower and the upper end."""
-    when: tuple[tuple[str, Any], ...] = ()
-    """(field, value) pairs that must all hold for this field to be drawn; else it keeps the base's value."""
-
-    def __post_init__(self) -> None:
-        where = f"space.{self.field}"
-        if self.kind == "choice":
-            if not self.values:
-                raise InputError("choice has no values; give at least one", parameter=where)
-            return
-        whole = self.kind == "randint"
-        numbers = [v for v in self.values if isinstance(v, int if whole else int | float) and not isinstance(v, bool)]
-        if len(self.values) != 2 or len(numbers) != 2 or not self.values[0] < self.values[1]:
-            what = f"{self.kind} needs two {'whole ' * whole}numbers [low, high], low below high"
-            raise InputError(what, parameter=where)
-        if self.kind == "loguniform" and self.values[0] <= 0:
-            raise InputError("loguniform needs numbers above 0", parameter=where)
-
-    @property
-    def largest(self) -> Any:
-        """The largest value that can be drawn."""
-        return max(self.values)
-
-
-@configuration
-class AshaConfig:
-    """Asynchronous successive halving (Li et al. 2020) on images seen."""
-
-    enabled: bool = True
-    """False trains every trial to its end."""
-    reduction_factor: Annotated[float, Field(gt=1)] = 2.0
-    """About 1 in this many trials continues past a rung, and rungs lie this factor apart; above 1."""
-    grace_images: PositiveInt = 10_000
-    """Images past the latest possible switch to stage 2 before which no trial is stopped; at least 1."""
+    scheduler: SchedulerName = "asha"
+    """asha: successive halving (Li et al. 2020); hyperband: three brackets of it, two of which begin later; median: a
+    trial below the median of the others' means so far; none: every trial is trained to its end."""
+    first_percent: Annotated[float, Field(gt=0, lt=100)] = 1.0
+    """The first rung, in percent of a trial's budget; above 0 and below 100. A trial without a check by then is first
+    compared at a later rung."""
+    reduction_factor: Annotated[float, Field(gt=1, le=100)] = 2.0
+    """asha, hyperband: about 1 in this many trials continues past a rung, and rungs lie this factor apart; above 1."""
 
 
 @configuration
@@ -151,11 +120,16 @@ class SweepConfig:
     """Processes of one trial; at least 1."""
     cpus_per_worker: PositiveInt = 1
     """CPUs of one process; at least 1."""
+    gpus_per_trial: PositiveFloat | Literal["auto"] = "auto"
+    """GPUs of one trial on cuda. auto: one for each process; below 1: that part of one, which trials of one process
+    share."""
     concurrent: NonNegativeInt = 0
-    """Trials at once; 0: as many as fit on the CPUs (GPUs on cuda) at the start. With an autoscaler, set it."""
+    """Trials at once; 0: as many as fit on the machines at the start. With an autoscaler, set it."""
     retries: NonNegativeInt = 3
-    """Times that a trial is resumed after a killed worker, and again after a killed driver or node; at least 0."""
-    asha: AshaConfig = dataclasses.field(default_factory=AshaConfig)
+    """Times that a trial is resumed at once after a killed process, a lost machine or another fault of one."""
+    keep_weights: NonNegativeInt = 3
+    """Best configurations whose checkpoints are kept; those of other ended trials are deleted. 0 keeps all."""
+    stopping: StoppingConfig = dataclasses.field(default_factory=StoppingConfig)
     """When a trial is stopped early."""
     measure: MeasureConfig = dataclasses.field(default_factory=MeasureConfig)
     """What is measured at its end."""
@@ -165,6 +139,13 @@ class SweepConfig:
             seeds = getattr(self, name)
             if len(set(seeds)) < len(seeds):
                 raise InputError(f"{shown(seeds)} has a seed twice; give each once", parameter=name)
+        if len(set(self.objectives)) < len(self.objectives):
+            raise InputError(f"{shown(self.objectives)} has one twice; give each once", parameter="objectives")
+        shares = self.workers == 1 and self.gpus_per_trial != "auto" and self.gpus_per_trial < 1
+        if self.gpus_per_trial not in ("auto", self.workers) and not shares:
+            what = f"{self.gpus_per_trial} is not one for each of {self.workers} workers; use {self.workers}"
+            what += " or, to share a GPU, a number below 1" if self.workers == 1 else ""
+            raise InputError(what, parameter="gpus_per_trial")
         if self.objectives[0] == "cost":
             raise InputError("cost alone measures no quality; put elbo or fd first", parameter="objectives")
         if "fd" in self.objectives and self.measure.images == 0:
@@ -194,56 +175,31 @@ class SweepConfig:
         return load_config(None, {**self.fields, **drawn, "seed": seed, "name": name, "runs": str(self.trials_folder)})
 
     def _largest(self, name: str, base: float) -> float:
-        return max([base, *(d.largest for d in self.space if d.field == name)])
+        """The largest value of a field over the space. base: its value where it is not drawn."""
+        drawn = [dimension for dimension in self.space if dimension.field == name]
+        return max([*([base] if not drawn or drawn[0].when else []), *(dimension.largest for dimension in drawn)])
 
-    def latest_images(self) -> tuple[int, int]:
-        """Images at the latest possible switch to stage 2, and at the latest possible end, over the whole space."""
+    def longest_stages(self, train_images: int) -> tuple[int, int]:
+        """Images of either stage at its latest possible end over the whole space; 0 where no trial has a second one.
+
+        train_images: of an epoch.
+        """
         config = self.trainer_config("base", 0, {})
-        images = Manifest.load(config.data.location).num_samples(config.data.train_split)
         first, second = (
-            dataclasses.replace(stage, max_epochs=self._largest(f"{name}.max_epochs", stage.max_epochs)).cap(images)
+            dataclasses.replace(stage, max_epochs=self._largest(f"{name}.max_epochs", stage.max_epochs))
             for name, stage in (("stage1", config.stage1), ("stage2", config.stage2))
         )
-        # An update may exceed a stage's cap by less than a batch.
-        batch = round(self._largest("data.global_batch", config.data.global_batch))
-        return first + batch, first + second + 2 * batch
+        return first.cap(train_images), second.cap(train_images)
 
-    def rungs(self) -> tuple[int, ...]:
-        """Images at which ASHA compares a trial with the others; the first lies past any trial's latest switch.
+    def longest_images(self) -> int:
+        """Images of the longest possible trial."""
+        config = self.trainer_config("base", 0, {})
+        return sum(self.longest_stages(Manifest.load(config.data.location).num_samples(config.data.train_split)))
 
-        Empty where nothing is stopped early, or no rung lies before the end of the longest trial.
-        """
-        if not self.asha.enabled:
-            return ()
-        switch, end = self.latest_images()
-        images, found = float(switch + self.asha.grace_images), []
-        while images <= end:
-            found.append(round(images))
-            images *= self.asha.reduction_factor
-        return tuple(found)
-
-
-def read_space(content: Any) -> tuple[Dimension, ...]:
-    """The space of a YAML mapping {field: {kind: values, when: {field: value}}}. Raises InputError in one line."""
-    if not isinstance(content, Mapping) or not content:
-        what = "is empty; name at least one field, such as model.latent_dim: {choice: [8, 16]}"
-        raise InputError(what, parameter="space")
-    space: list[Dimension] = []
-    for name, entry in content.items():
-        where = f"space.{name}"
-        kinds = [key for key in entry if key != "when"] if isinstance(entry, Mapping) else []
-        if len(kinds) != 1 or kinds[0] not in get_args(Kind) or not isinstance(entry[kinds[0]], list):
-            what = f"{shown(entry)} is unknown; use one of {', '.join(get_args(Kind))} with a list"
-            raise InputError(what, parameter=where)
-        when = entry.get("when", {})
-        if not isinstance(when, Mapping):
-            raise InputError(f"{shown(when)} is no mapping; use {{field: value}}", parameter=f"{where}.when")
-        for other in when:
-            if other not in [dimension.field for dimension in space]:
-                raise InputError(f"{other} is not searched above it; put it first", parameter=f"{where}.when")
-        values = tuple(entry[kinds[0]])
-        space.append(Dimension(field=str(name), kind=kinds[0], values=values, when=tuple(when.items())))
-    return tuple(space)
+    @property
+    def gpus_per_worker(self) -> float:
+        """GPUs of one process of a trial on cuda."""
+        return 1.0 if self.gpus_per_trial == "auto" else self.gpus_per_trial / self.workers
 
 
 def read_sweep(path: str | Path) -> SweepConfig:
@@ -256,6 +212,9 @@ def read_sweep(path: str | Path) -> SweepConfig:
         raise InputError(f"{path} is not a file; the project's own are in tune/configs", parameter="config")
     content = read_yaml(path)
     try:
+        if "asha" in content:
+            what = "is called stopping now; write stopping: {scheduler: asha}, or {scheduler: none} to stop no trial"
+            raise InputError(what, parameter="asha")
         sweep = build(SweepConfig, content | {"space": read_space(content.get("space"))})
         if not Path(sweep.base).is_file():
             raise InputError(f"{sweep.base} is not a file; the project's own are in trainer/configs", parameter="base")

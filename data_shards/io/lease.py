@@ -133,6 +133,11 @@ def lease(folder: Path, name: str = "", *, steal: bool = False) -> Iterator[Leas
         held.release()
 
 
+def is_held(folder: Path) -> bool:
+    """Whether there is a lease on the folder, stale or not."""
+    return (folder / ".lease.json").exists()
+
+
 def _acquire(path: Path, steal: bool) -> Lease:
     folder, token = path.parent, secrets.token_hex(8)
     first = _read(path)

@@ -23,7 +23,7 @@ def sweep(cluster: Cluster, tmp_path):
         "space": {"model.latent_dim": {"choice": [3, 5]}},
         "search": "grid",
         "concurrent": 2,
-        "asha": {"enabled": False},
+        "stopping": {"scheduler": "none"},
         "measure": {"images": 0},
     }
     path.write_text(yaml.safe_dump(content))

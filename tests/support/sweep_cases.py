@@ -41,7 +41,7 @@ def write_sweep(folder: Path, shards: Path, **changed: Any) -> Path:
         "space": {"model.latent_dim": {"choice": [2, 4]}},
         "search": "grid",
         "concurrent": 1,
-        "asha": {"enabled": False},
+        "stopping": {"scheduler": "none"},
         "measure": {"images": 0},
     }
     path = folder / "sweep.yaml"
@@ -61,6 +61,7 @@ def record(number: int, **changed: Any) -> TrialRecord:
         fields={"model.latent_dim": 2 + number},
         status="finished",
         reason="",
+        again=False,
         parameters=1000,
         images=2000,
         stage=2,

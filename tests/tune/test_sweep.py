@@ -55,9 +55,10 @@ def swept(tmp_path_factory, digits_shards) -> tuple[Path, subprocess.CompletedPr
         space={
             "optimiser.learning_rate": {"choice": [0.005, 1e-8]},
             "model.norm": {"choice": ["none", "group"], "when": {"optimiser.learning_rate": 1e-8}},
-            "model.encoder_channels": {"choice": [[12]], "when": {"model.norm": "group"}},
+            "model.encoder_channels": {"choice": [[8], [12]], "when": {"optimiser.learning_rate": 1e-8}},
         },
-        asha={"enabled": True, "grace_images": 100, "reduction_factor": 2},
+        stopping={"scheduler": "asha", "first_percent": 4},
+        keep_weights=1,
         measure={"images": 60, "mixture": 2, "likelihood_images": 10, "likelihood_samples": 2},
         objectives=["fd"],
     )
@@ -67,20 +68,31 @@ def swept(tmp_path_factory, digits_shards) -> tuple[Path, subprocess.CompletedPr
 def test_a_sweep_finishes_good_trials_stops_unpromising_ones_and_continues_past_impossible_ones(swept):
     path, done = swept
     assert done.returncode == 0, done.stderr
-    good, unpromising, impossible = by_name(path).values()
+    good, *unpromising, impossible = by_name(path).values()
     assert good.status == "finished"
-    assert (unpromising.status, unpromising.fields["optimiser.learning_rate"]) == ("stopped", 1e-8)
-    assert unpromising.reason.startswith("ASHA, at the rung of ")
+    assert [one.status for one in unpromising] == ["stopped"] * 3
+    assert all(one.reason.startswith("asha, at the rung of ") for one in unpromising)
     assert impossible.status == "failed"
     assert "does not suit group norm; use multiples of 8" in impossible.reason
 
 
-def test_no_trial_is_stopped_before_the_first_rung(swept):
+def test_an_unpromising_trial_is_stopped_early_in_stage_1(swept):
     path, _ = swept
-    first = read_sweep(path).rungs()[0]
-    (stopped,) = [record for record in by_name(path).values() if record.status == "stopped"]
-    assert first <= stopped.images < 3 * first
-    assert stopped.stage == 2
+    stopped = [record for record in by_name(path).values() if record.status == "stopped"]
+    assert all(record.stage == 1 and record.images <= 0.2 * read_sweep(path).longest_images() for record in stopped)
+
+
+def test_only_the_best_configurations_keep_their_checkpoints_and_records_lose_nothing_by_it(swept):
+    path, done = swept
+    good, *others = by_name(path).values()
+    with_weights = [
+        one.parent.parent.parent.name for one in read_sweep(path).folder.glob("trials/*/checkpoints/*/COMPLETE")
+    ]
+    assert set(with_weights) == {good.trial}
+    assert (
+        "checkpoints were deleted, of trials that are not among the 1 best configurations (keep_weights)" in done.stderr
+    )
+    assert all(one.parameters for one in others if one.images > 300)
 
 
 def test_a_finished_trial_has_distances_of_reconstructions_and_of_both_stages_and_likelihoods(swept):
@@ -95,8 +107,8 @@ def test_a_finished_trial_has_distances_of_reconstructions_and_of_both_stages_an
 def test_the_terminal_shows_trials_done_running_stopped_failed_the_best_and_the_report(swept):
     path, done = swept
     last = [line for line in done.stderr.splitlines() if line.startswith("search  ")][-1]
-    assert "3 of 3 trials" in last
-    assert "stopped 1  failed 1" in last
+    assert "5 of 5 trials" in last
+    assert "stopped 3  failed 1" in last
     assert "best ELBO" in last
     assert f"report: {read_sweep(path).folder / 'sweep.html'}" in done.stdout
 
@@ -116,9 +128,25 @@ def test_the_same_command_again_trains_nothing(swept):
     assert "search  " not in done.stderr
 
 
-def test_a_sweep_that_was_changed_is_refused_with_what_changed(swept):
+def test_a_sweep_with_another_field_that_trials_learn_by_is_refused_with_what_changed(swept):
     path, _ = swept
-    path.with_name("changed.yaml").write_text(path.read_text().replace("images: 60", "images: 70"))
+    path.with_name("changed.yaml").write_text(path.read_text().replace("model.hidden: 16", "model.hidden: 24"))
     done = run_tune(path.with_name("changed.yaml"))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "the sweep was started with another measure" in done.stderr
+    assert "the sweep was started with another fields.model.hidden" in done.stderr
+
+
+def test_with_another_measure_what_is_trained_is_measured_again_and_nothing_trained(swept):
+    path, _ = swept
+    before = by_name(path)
+    path.with_name("measured.yaml").write_text(path.read_text().replace("images: 60", "images: 70"))
+    done = run_tune(path.with_name("measured.yaml"))
+    assert done.returncode == 0, done.stderr
+    assert "the sweep goes on with measure" in done.stderr
+    after = by_name(path)
+    good = next(name for name, record in before.items() if record.status == "finished")
+    assert after[good].checks == before[good].checks
+    assert after[good].fd_final != before[good].fd_final
+    assert {name: record for name, record in after.items() if name != good} == {
+        name: record for name, record in before.items() if name != good
+    }

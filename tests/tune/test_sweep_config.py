@@ -1,5 +1,6 @@
 """The configuration of a sweep, and the rungs that follow from it."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,14 @@ from support.running import ROOT, run_module
 from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError
-from data_shards.manifest import Manifest
+from data_shards.io.lease import lease
 from trainer.config.config import load_config
-from tune.search.trials import random_fields
+from tune.checks import check_sweep, corners, require_disk
+from tune.search.trials import Trial, random_fields
+from tune.settings import keep_settings
+from tune.space import canonical
 from tune.sweep_config import read_sweep
+from tune.trial.folder import save_trial
 
 # The fields that a sweep has to be able to change: width, depth, latent size, norm, variance update, floor, and the
 # eps, patience and cap of both stages.
@@ -57,27 +62,17 @@ def test_a_base_survives_the_way_through_the_sweep_with_every_field(tmp_path, di
     assert made == expected
 
 
-def test_no_rung_lies_before_the_latest_possible_switch_of_any_trial_and_its_grace(tmp_path, digits_shards):
-    path = write_sweep(
-        tmp_path,
-        digits_shards,
-        space={"stage1.max_epochs": {"choice": [1, 3]}, "stage2.max_epochs": {"choice": [2, 9]}},
-        asha={"grace_images": 200, "reduction_factor": 2},
-    )
-    images = Manifest.load(str(digits_shards)).num_samples("train")
-    found = read_sweep(path).rungs()
-    assert found[0] >= 3 * images + 200
-    assert found[1] == 2 * found[0]
-    assert found[-1] <= 12 * images + 2 * 50
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"search": "genetic"}, "search: 'genetic' is not one of grid, random, optuna"),
         ({"wokers": 2}, "wokers: is not a field; use workers"),
         ({"workers": 0}, "workers: 0 is not a whole number of at least 1"),
-        ({"asha": {"reduction_factor": 1}}, "asha.reduction_factor: 1 is not a number above 1"),
+        ({"stopping": {"reduction_factor": 1}}, "stopping.reduction_factor: 1 is not a number above 1"),
+        ({"stopping": {"scheduler": "bohb"}}, "stopping.scheduler: 'bohb' is not one of asha, hyperband, median, none"),
+        ({"asha": {"enabled": True}}, "asha: is called stopping now; write stopping: {scheduler: asha}"),
+        ({"gpus_per_trial": 0.5, "workers": 2}, "gpus_per_trial: 0.5 is not one for each of 2 workers; use 2"),
+        ({"gpus_per_trial": 2}, "gpus_per_trial: 2.* use 1 or, to share a GPU, a number below 1"),
         ({"measure": {"images": 1}}, "measure.images: 1 is too few for a distance"),
         ({"measure": {"images": 100, "also": ["kernl"]}}, "measure.also: 'kernl' is unknown; use some of infinite"),
         ({"measure": {"images": 0, "also": ["kernel"]}}, "measure.images: further measures need images"),
@@ -101,9 +96,9 @@ def test_a_mistake_in_the_file_is_one_line_with_what_would_be_right(tmp_path, di
     ("text", "message"),
     [
         ("workers: 1\nworkers: 2\n", r"workers: line \d+: stands in line \d+ already"),
-        ("asha: {reduction_factor: .inf}\n", r"asha\.reduction_factor: line \d+: \.inf is not a finite number"),
+        ("stopping: {reduction_factor: .inf}\n", r"stopping\.reduction_factor: line \d+: \.inf is not a finite number"),
         ("measure: {images: null}\n", r"measure\.images: null is not a whole number of at least 0"),
-        ("measure: {grace_images: 3}\n", r"measure\.grace_images: is not a field; use asha\.grace_images"),
+        ("measure: {first_percent: 3}\n", r"measure\.first_percent: is not a field; use stopping\.first_percent"),
         ("measure:\n", "measure: is empty; use fields below it"),
     ],
 )
@@ -146,3 +141,64 @@ def test_a_dry_run_refuses_trials_of_more_processes_than_there_are(tmp_path, dig
     path = write_sweep(tmp_path, digits_shards, workers=2)
     done = run_module("tune", "--config", str(path), "--dry-run")
     assert (done.returncode, done.stderr) == (2, "error: workers: a trial needs 2 processes, and there are 1\n")
+
+
+def test_a_second_start_of_a_sweep_is_refused_while_the_first_one_runs(tmp_path, digits_shards):
+    path = write_sweep(tmp_path, digits_shards)
+    folder = read_sweep(path).folder
+    folder.mkdir(parents=True)
+    with lease(folder):
+        done = run_module("tune", "--config", str(path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"{folder}: in use by process" in done.stderr
+
+
+def test_settings_that_change_no_trial_are_followed_and_told_and_others_refused(tmp_path, digits_shards, capsys):
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards))
+    keep_settings(sweep)
+    save_trial(sweep.trials_folder / "search-000-seed0", Trial(phase="search", number=0, seed=0, fields={}))
+    keep_settings(dataclasses.replace(sweep, concurrent=3, seeds=(0, 1), fields=sweep.fields | {"data.workers": 2}))
+    said = capsys.readouterr().err
+    assert "the sweep goes on with concurrent 3, before 1" in said
+    assert "the sweep goes on with seeds [0, 1], before [0]" in said
+    with pytest.raises(InputError, match=r"another search, fields\.model\.hidden; restore it"):
+        keep_settings(dataclasses.replace(sweep, search="random", fields=sweep.fields | {"model.hidden": 99}))
+
+
+def test_a_space_of_fewer_configurations_than_asked_for_is_told(tmp_path, digits_shards):
+    checked = check_sweep(read_sweep(write_sweep(tmp_path, digits_shards, search="random", configurations=9)))
+    assert checked.notices == (
+        "the space has 2 configurations, so that no more than these are trained (configurations: 9)",
+    )
+
+
+def test_a_value_that_can_never_be_trained_is_refused_and_a_combination_is_counted(tmp_path, digits_shards):
+    channels = {"model.encoder_channels": {"choice": [[8], [12]]}}
+    norms = {"model.norm": {"choice": ["none", "group"]}}
+    checked = check_sweep(read_sweep(write_sweep(tmp_path, digits_shards, space=channels | norms)))
+    (notice,) = checked.notices
+    assert notice.startswith("1 of the combinations that were checked cannot be trained")
+    alone = {"model.norm": {"choice": ["none", "group"]}}
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, fields={"model.encoder_channels": [12]}, space=alone))
+    with pytest.raises(InputError, match=r"space\.model\.norm: 'group' can never be trained: .*12 does not suit group"):
+        check_sweep(sweep)
+
+
+def test_the_corners_of_a_large_space_hold_every_value_with_its_conditions():
+    space = read_sweep(ROOT / "tune" / "configs" / "celeba.yaml").space
+    found = corners(space)
+    assert len(found) < 100
+    for dimension in space:
+        for value in dimension.values:
+            having = [one for one in found if canonical(one.get(dimension.field)) == canonical(value)]
+            assert having
+            assert all(one[name] == asked for one in having for name, asked in dimension.when)
+
+
+def test_a_sweep_whose_checkpoints_do_not_fit_on_the_disk_is_refused(tmp_path, digits_shards):
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards))
+    checked = check_sweep(sweep)
+    assert 10**4 < checked.bytes_needed < 10**8
+    require_disk(sweep, checked)
+    with pytest.raises(InputError, match=r"runs: its checkpoints need 1e[+]09 GB, but .* GB free"):
+        require_disk(sweep, dataclasses.replace(checked, bytes_needed=10**18))

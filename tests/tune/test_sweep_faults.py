@@ -63,11 +63,12 @@ def resumed_from(run: Path) -> list[int]:
     return [event["images"] for event in read_events(run) if event["event"] == "resume"]
 
 
-@pytest.mark.parametrize("title", ["ray::RayTrainWorker", "ray::ImplicitFunc"])
-def test_a_killed_worker_or_driver_is_started_again_and_continues_from_the_trials_checkpoint(
-    tmp_path, digits_shards, title
+@pytest.mark.parametrize(("workers", "title"), [(1, "ray::ImplicitFunc"), (2, "ray::ImplicitFunc"), (2, "ray::Peer")])
+def test_a_killed_process_is_started_again_and_continues_from_the_trials_checkpoint(
+    tmp_path, digits_shards, workers, title
 ):
-    path = write_sweep(tmp_path, digits_shards, fields=LONG, space={"model.latent_dim": {"choice": [2]}})
+    space = {"model.latent_dim": {"choice": [2]}}
+    path = write_sweep(tmp_path, digits_shards, fields=LONG, space=space, workers=workers)
     run = read_sweep(path).trials_folder / "search-000-seed0"
     command = start(path)
     try:
@@ -124,22 +125,20 @@ def test_a_trial_of_two_processes_reports_what_one_process_would(tmp_path, digit
     assert [images for images, _ in two.checks] == [images for images, _ in one.checks]
 
 
-def test_too_little_memory_and_losses_that_are_not_finite_fail_their_trial_and_no_other(tmp_path, digits_shards):
-    path = write_sweep(
-        tmp_path,
-        digits_shards,
-        space={
-            "model.hidden": {"choice": [2**37, 16]},
-            "optimiser.learning_rate": {"choice": [1e30, 0.005], "when": {"model.hidden": 16}},
-        },
-    )
+def test_losses_that_are_not_finite_fail_their_trial_and_no_other(tmp_path, digits_shards):
+    path = write_sweep(tmp_path, digits_shards, space={"optimiser.learning_rate": {"choice": [1e30, 0.005]}})
     done = run_tune(path, timeout=800)
     assert done.returncode == 0, done.stderr
-    memory, diverged, good = by_name(path).values()
-    assert memory.reason.startswith("out of memory")
+    diverged, good = by_name(path).values()
     assert "not finite" in diverged.reason
-    assert (memory.status, diverged.status, good.status) == ("failed", "failed", "finished")
-    assert (memory.retries, diverged.retries) == (0, 0)
+    assert (diverged.status, good.status, diverged.retries) == ("failed", "finished", 0)
+
+
+def test_a_sweep_whose_trials_all_fail_ends_with_code_1_and_says_so(tmp_path, digits_shards):
+    path = write_sweep(tmp_path, digits_shards, space={"optimiser.learning_rate": {"choice": [1e30, 2e30]}})
+    done = run_tune(path, timeout=800)
+    assert done.returncode == 1
+    assert "all 2 trials failed; the report says why, the first: " in done.stderr
 
 
 def test_optuna_searches_for_two_objectives_with_repeats_over_seeds(tmp_path, digits_shards):

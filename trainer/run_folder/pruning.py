@@ -36,6 +36,14 @@ def prune(run: Path, keep_last: int, newest: Path) -> None:
             _remove(folder)
 
 
+def remove_checkpoints(run: Path) -> int:
+    """Removes all checkpoints of a run that nobody trains or uses any more; returns how many."""
+    own = [folder for folder in complete_checkpoints(run) if is_ours(folder)]
+    for folder in own:
+        _remove(folder)
+    return len(own)
+
+
 def _ends_stage(folder: Path) -> bool:
     try:
         return bool(read_state(folder).stages.ended)

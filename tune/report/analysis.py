@@ -14,7 +14,8 @@ from typing import Any
 from scipy.stats import spearmanr
 
 from tune.report.ranking import finished_with, mean_and_spread, values
-from tune.sweep_config import OBJECTIVES, Dimension, Fields, ObjectiveName
+from tune.space import Dimension, Fields
+from tune.sweep_config import OBJECTIVES, ObjectiveName
 from tune.trial.record import TrialRecord
 
 _BINS = 3

@@ -1,31 +1,33 @@
 """The figures of the sweep's report."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-from eval.report.charts import BLUE, GREEN, INK, MUTED, ORANGE, RED, STYLE, figure, svg
+from eval.report.charts import BLUE, GREEN, MUTED, ORANGE, RED, STYLE, figure, svg
 from tune.report.analysis import early_final_pairs
 from tune.report.ranking import finished_with, pareto_front, values
-from tune.sweep_config import OBJECTIVES, Dimension, ObjectiveName
+from tune.space import Dimension
+from tune.sweep_config import OBJECTIVES, ObjectiveName
 from tune.trial.record import TrialRecord
 
 _COLOURS = {"finished": BLUE, "stopped": ORANGE, "failed": RED, "unfinished": MUTED}
 _COLUMNS = 3
+# More curves are a carpet: so many are drawn, evenly over the trials by their last ELBO.
+_MOST_CURVES = 80
 
 
-def curves(records: Sequence[TrialRecord], rungs: Sequence[int]) -> bytes:
-    """The held-out ELBO of every trial of the search over images seen; dashed lines are the rungs of ASHA."""
+def curves(records: Sequence[TrialRecord]) -> bytes:
+    """The held-out ELBO of trials of the search over images seen."""
     with figure(6.4, 3.2) as (made, axes):
         shown: set[str] = set()
         lowest = []
-        for record in records:
+        for record in _some_curves(records):
             checks = [(images, elbo) for images, elbo in record.checks if elbo is not None]
-            if record.phase != "search" or not checks:
-                continue
             status = record.status
             axes.plot(
                 *zip(*checks, strict=True),
@@ -36,8 +38,6 @@ def curves(records: Sequence[TrialRecord], rungs: Sequence[int]) -> bytes:
             )
             shown.add(status)
             lowest.append(checks[len(checks) // 3][1])
-        for rung in rungs:
-            axes.axvline(rung, color=INK, linestyle=(0, (3, 2)), linewidth=1)
         if lowest:
             # The first checks are lower by orders of magnitude and would flatten the rest.
             axes.set_ylim(bottom=min(lowest))
@@ -47,6 +47,15 @@ def curves(records: Sequence[TrialRecord], rungs: Sequence[int]) -> bytes:
         if shown:
             axes.legend(loc="lower right")
         return svg(made)
+
+
+def _some_curves(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Trials of the search with a check, at most `_MOST_CURVES`, the best and the worst among them."""
+    measured = [one for one in records if one.phase == "search" and any(elbo is not None for _, elbo in one.checks)]
+    if len(measured) <= _MOST_CURVES:
+        return measured
+    ordered = sorted(measured, key=lambda one: next(elbo for _, elbo in reversed(one.checks) if elbo is not None))
+    return [ordered[round(place * (len(ordered) - 1) / (_MOST_CURVES - 1))] for place in range(_MOST_CURVES)]
 
 
 def pareto_figure(records: Sequence[TrialRecord], objective: ObjectiveName) -> bytes:
@@ -65,7 +74,7 @@ def pareto_figure(records: Sequence[TrialRecord], objective: ObjectiveName) -> b
             label="Pareto front",
         )
         axes.set_xlabel(OBJECTIVES["cost"].title)
-        axes.set_ylabel(OBJECTIVES[objective].title)
+        axes.set_ylabel(textwrap.fill(OBJECTIVES[objective].title, 36))
         axes.legend(loc="best")
         return svg(made)
 
@@ -76,7 +85,7 @@ def early_figure(records: Sequence[TrialRecord], images: int, final: ObjectiveNa
     with figure() as (made, axes):
         axes.scatter([a for a, _ in pairs], [b for _, b in pairs], color=GREEN, s=16)
         axes.set_xlabel(f"ELBO at {images:,} images")
-        axes.set_ylabel(f"at the end: {OBJECTIVES[final].title}")
+        axes.set_ylabel(textwrap.fill(f"at the end: {OBJECTIVES[final].title}", 36))
         return svg(made)
 
 

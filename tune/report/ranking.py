@@ -12,7 +12,8 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from trainer.config.config import to_yaml
 from tune.search.trials import Phase
-from tune.sweep_config import OBJECTIVES, Fields, ObjectiveName, SweepConfig
+from tune.space import Fields
+from tune.sweep_config import OBJECTIVES, ObjectiveName, SweepConfig
 from tune.trial.record import TrialRecord
 
 

@@ -13,19 +13,22 @@ from eval.report.document import Card, Page, Picture, Section
 from tune.report.analysis import against_default, early_and_final, sensitivity
 from tune.report.figures import curves, early_figure, pareto_figure, sensitivity_figure
 from tune.report.ranking import Ranked, mean_and_spread, pareto_front, ranking, values
-from tune.sweep_config import OBJECTIVES, Dimension, Fields, ObjectiveName, SweepConfig
+from tune.space import Dimension, Fields
+from tune.sweep_config import OBJECTIVES, ObjectiveName, SweepConfig
 from tune.trial.record import StageRecord, TrialRecord
 
-# Parts of the longest training at which the early metric is compared with the final one, beside the first rung.
+# Parts of the longest training at which the early metric is compared with the final one.
 _EARLY_PARTS = (0.125, 0.25, 0.5)
+# Rows of a table on the page, so that the page of a thousand trials can be read; everything is in sweep.csv.
+_MOST_ROWS = 40
 # Sections of the page that the summary has too.
 _SUMMARY = ("ranking", "confirmation", "early", "stopped")
 
 
 def write_report(sweep: SweepConfig, records: Sequence[TrialRecord]) -> Path:
     """Writes sweep.html, sweep.md and sweep.csv into the sweep's folder; returns the path of sweep.html."""
-    folder, longest = sweep.folder, sweep.latest_images()[1]
-    page = build_page(folder.name, records, sweep.space, sweep.objectives[0], sweep.rungs(), longest)
+    folder, longest = sweep.folder, sweep.longest_images()
+    page = build_page(folder.name, records, sweep.space, sweep.objectives[0], longest)
     write_text(folder / "sweep.csv", to_csv(records))
     write_text(folder / "sweep.md", summary(page))
     write_text(folder / "sweep.html", page.html())
@@ -42,13 +45,11 @@ def build_page(
     records: Sequence[TrialRecord],
     space: Sequence[Dimension],
     objective: ObjectiveName,
-    rungs: Sequence[int],
     longest: int,
 ) -> Page:
     """The page of the sweep `name`.
 
-    objective: what ranks; rungs: images at which ASHA compares trials; longest: images of the longest training
-    possible.
+    objective: what ranks; longest: images of the longest training possible.
     """
     search = [record for record in records if record.phase == "search"]
     ranked = ranking(records, objective)
@@ -64,17 +65,25 @@ def build_page(
         cards.append(Card(value=_ranked_value(ranked[0]), title=f"best: {OBJECTIVES[objective].title}"))
     seconds = sum(values(records, "seconds"))
     cards.append(Card(value=duration(seconds), title="of training, over all trials"))
-    early = rungs[0] if rungs else round(longest * _EARLY_PARTS[1])
+    early = _early_moment(search, longest)
     sections = [
         _ranking_section(ranked, objective),
         _confirmation_section(records),
         _sensitivity_section(search, space, objective, early),
         _pareto_section(search, objective),
-        _early_section(search, objective, longest, rungs),
+        _early_section(search, objective, longest),
         _stopped_section(records),
-        _trials_section(records, rungs),
+        _trials_section(records),
     ]
     return Page(title=f"Sweep {name}", lead=lead, cards=cards, sections=[s for s in sections if s is not None])
+
+
+def _early_moment(records: Sequence[TrialRecord], longest: int) -> int:
+    """Images at which the fields are compared: the most that half of the trials have reached."""
+    moments = [round(longest * part) for part in (*_EARLY_PARTS[1::-1], 1 / 16, 1 / 32, 1 / 64)]
+    reached = [sum(record.elbo_at(images) is not None for record in records) for images in moments]
+    enough = [images for images, count in zip(moments, reached, strict=True) if 2 * count >= len(records)]
+    return enough[0] if enough else moments[-1]
 
 
 def _ranked_value(one: Ranked) -> str:
@@ -83,7 +92,7 @@ def _ranked_value(one: Ranked) -> str:
 
 def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Section:
     rows = []
-    for place, one in enumerate(ranked, start=1):
+    for place, one in enumerate(ranked[:_MOST_ROWS], start=1):
         others = [
             mean_and_spread(values(one.trials, field))
             for field in ("final_elbo", "fd_stage1", "fd_reconstruction", "seconds")
@@ -99,7 +108,7 @@ def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Sect
         text=(
             f"Ranked by {OBJECTIVES[objective].title}: mean over seeds ± standard deviation over seeds. Stopped and "
             "failed trials have no final value and are not ranked. The second table shows what was drawn for the "
-            "first ten.",
+            "first ten." + _left_out(len(ranked), "configurations"),
         ),
         tables=(Table(head=head, rows=rows), drawn),
     )
@@ -181,13 +190,11 @@ def _pareto_section(records: Sequence[TrialRecord], objective: ObjectiveName) ->
     )
 
 
-def _early_section(
-    records: Sequence[TrialRecord], objective: ObjectiveName, longest: int, rungs: Sequence[int]
-) -> Section:
-    moments = sorted({*(round(part * longest) for part in _EARLY_PARTS), *rungs})
+def _early_section(records: Sequence[TrialRecord], objective: ObjectiveName, longest: int) -> Section:
+    moments = [round(part * longest) for part in _EARLY_PARTS]
     found = early_and_final(records, moments)
     rows = [(f"{one.images:,}", OBJECTIVES[one.final].title, str(one.trials), number(one.rho, 2)) for one in found]
-    middle = rungs[0] if rungs else moments[len(moments) // 2]
+    middle = moments[len(moments) // 2]
     return Section(
         key="early",
         title="Does the early metric predict the final one?",
@@ -206,30 +213,39 @@ def _early_section(
 
 
 def _stopped_section(records: Sequence[TrialRecord]) -> Section:
+    others = sorted((one for one in records if one.status != "finished"), key=lambda one: one.status != "failed")
     rows = [
         (record.trial, record.status, number(record.images, 0), record.reason, drawn_text(record.fields))
-        for record in records
-        if record.status != "finished"
+        for record in others[:_MOST_ROWS]
     ]
-    text = () if rows else ("None.",)
+    text = (f"Failed ones first.{_left_out(len(others), 'trials')}",) if rows else ("None.",)
     head = ("Trial", "Status", "Images", "Reason", "Drawn")
     tables = (Table(head=head, rows=rows),) if rows else ()
     return Section(key="stopped", title="Stopped and failed trials", text=text, tables=tables)
 
 
-def _trials_section(records: Sequence[TrialRecord], rungs: Sequence[int]) -> Section:
+def _trials_section(records: Sequence[TrialRecord]) -> Section:
+    first = records[:_MOST_ROWS]
     return Section(
         key="trials",
         title="All trials",
-        text=("Everything is in sweep.csv too. Seconds are of training with its held-out checks.",),
-        tables=(trial_table(records), stage_table(records)),
+        text=(
+            "Everything is in sweep.csv too. Seconds are of training with its held-out checks."
+            + _left_out(len(records), "trials"),
+        ),
+        tables=(trial_table(first), stage_table(first)),
         pictures=(
             Picture(
-                data=curves(records, rungs),
-                caption="Held-out ELBO at the closed-form sigma while training; dashed: the rungs of ASHA.",
+                data=curves(records),
+                caption="Held-out ELBO at the closed-form sigma while training.",
             ),
         ),
     )
+
+
+def _left_out(count: int, what: str) -> str:
+    """What the page says of rows that a table does not show."""
+    return f" The first {_MOST_ROWS} of {count:,} {what} are shown; all are in sweep.csv." * (count > _MOST_ROWS)
 
 
 def to_csv(records: Sequence[TrialRecord]) -> str:

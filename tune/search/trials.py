@@ -1,15 +1,18 @@
 """The trials of a sweep: which configurations a grid or random search draws, and which seed each is trained with."""
 
-import itertools
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal
 
 from data_shards.io.errors import InputError
-from tune.sweep_config import Dimension, Fields, SweepConfig
+from tune.space import Combinations, Dimension, Fields, canonical, draw
+from tune.sweep_config import SweepConfig
 
+# After this many draws for each configuration that they found, what is left of a space up to this size is listed.
+_DRAWS_EACH, _MOST_LISTED = 20, 100_000
 Phase = Literal["search", "confirm"]
 
 
@@ -36,17 +39,8 @@ class Trial:
         return f"{self.phase}-{self.number:03d}-seed{self.seed}"
 
 
-def draw(space: tuple[Dimension, ...], pick: Callable[[Dimension], Any]) -> Fields:
-    """Fields drawn in order with `pick`; a dimension whose condition does not hold is left out."""
-    fields: Fields = {}
-    for dimension in space:
-        if all(other in fields and fields[other] == value for other, value in dimension.when):
-            fields[dimension.field] = pick(dimension)
-    return fields
-
-
 def random_fields(space: tuple[Dimension, ...], seed: int, index: int) -> Fields:
-    """The configuration number `index` of a random search: a function of (seed, index) alone."""
+    """Draw number `index` of a random search: a function of (seed, index) alone."""
     generator = random.Random(f"{seed}/{index}")
 
     def pick(dimension: Dimension) -> Any:
@@ -62,18 +56,39 @@ def random_fields(space: tuple[Dimension, ...], seed: int, index: int) -> Fields
     return draw(space, pick)
 
 
+def finite_size(space: Sequence[Dimension]) -> int | None:
+    """How many configurations the space has; None where a number of an interval may be drawn."""
+    return Combinations(space=tuple(space)).size if all(dimension.is_finite for dimension in space) else None
+
+
 def grid(space: tuple[Dimension, ...]) -> Iterator[Fields]:
-    """Every combination once. Raises InputError where a dimension has no finite number of values."""
+    """Every combination once, one after another. Raises InputError where a dimension has no finite number of values."""
     for dimension in space:
-        if dimension.kind in ("uniform", "loguniform"):
-            raise InputError(f"space.{dimension.field}: a grid needs choice or randint, not {dimension.kind}")
-    values = {d.field: d.values if d.kind == "choice" else tuple(range(d.values[0], d.values[1] + 1)) for d in space}
-    seen: list[Fields] = []
-    for combination in itertools.product(*values.values()):
-        chosen = dict(zip(values, combination, strict=True))
-        fields = draw(space, lambda dimension, chosen=chosen: chosen[dimension.field])  # type: ignore[misc]
-        if fields not in seen:
-            seen.append(fields)
+        if not dimension.is_finite:
+            raise InputError(
+                f"a grid needs choice or randint, not {dimension.kind}", parameter=f"space.{dimension.field}"
+            )
+    every = Combinations(space=space)
+    return (every[index] for index in range(every.size))
+
+
+def distinct_draws(space: tuple[Dimension, ...], seed: int) -> Iterator[Fields]:
+    """The draws of a random search, none twice. Ends where the space is exhausted."""
+    size = finite_size(space)
+    seen: set[str] = set()
+    index = 0
+    while size is None or len(seen) < size:
+        if size is not None and size <= _MOST_LISTED and index > _DRAWS_EACH * (len(seen) + 1):
+            # What is left is rare: it follows in a random order.
+            every = Combinations(space=space)
+            left = [fields for place in range(size) if canonical(fields := every[place]) not in seen]
+            random.Random(f"{seed}/left").shuffle(left)
+            yield from left
+            return
+        fields = random_fields(space, seed, index)
+        index += 1
+        if (key := canonical(fields)) not in seen:
+            seen.add(key)
             yield fields
 
 
@@ -87,16 +102,37 @@ def repeated(phase: Phase, configurations: Iterable[Fields], seeds: Iterable[int
     ]
 
 
-def search_trials(sweep: SweepConfig) -> list[Trial]:
-    """All trials of a grid or random search. Raises InputError for a grid over a continuous field."""
+def number_of_configurations(sweep: SweepConfig) -> int:
+    """Configurations of the search. Raises InputError for a grid over an interval."""
     if sweep.search == "grid":
-        return repeated("search", grid(sweep.space), sweep.seeds)
-    drawn = (random_fields(sweep.space, sweep.seed, index) for index in range(sweep.configurations))
-    return repeated("search", drawn, sweep.seeds)
+        grid(sweep.space)
+    size = finite_size(sweep.space)
+    if sweep.search == "grid" and size is not None:
+        return size
+    return sweep.configurations if size is None else min(size, sweep.configurations)
 
 
 def number_of_search_trials(sweep: SweepConfig) -> int:
     """Trials of the search, before any is stopped early."""
-    if sweep.search == "grid":
-        return len(search_trials(sweep))
-    return sweep.configurations * len(sweep.seeds)
+    return number_of_configurations(sweep) * len(sweep.seeds)
+
+
+def search_trials(sweep: SweepConfig, known: Mapping[int, Fields] = MappingProxyType({})) -> Iterator[Trial]:
+    """All trials of a grid or random search, one after another; all configurations with the first seed come first.
+
+    known: the configurations that the sweep has drawn before, by number. They stay what they are, also where the space
+    has changed since; others are added.
+    """
+    drawn = grid(sweep.space) if sweep.search == "grid" else distinct_draws(sweep.space, sweep.seed)
+    before = {canonical(fields) for fields in known.values()}
+    new = (fields for fields in drawn if canonical(fields) not in before)
+    count = max(number_of_configurations(sweep), max(known, default=-1) + 1)
+    found: dict[int, Fields] = dict(known)
+    for place, seed in enumerate(sweep.seeds):
+        for number in range(count):
+            if number not in found and place == 0 and (fields := next(new, None)) is not None:
+                if len(sweep.seeds) > 1:
+                    found[number] = fields
+                yield Trial(phase="search", number=number, seed=seed, fields=fields)
+            elif number in found:
+                yield Trial(phase="search", number=number, seed=seed, fields=found[number])

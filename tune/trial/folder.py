@@ -3,12 +3,15 @@
 import datetime
 import json
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from data_shards.io.atomic import write_json
+from data_shards.io.configuration import build
+from data_shards.io.errors import InputError
 from tune.search.trials import Trial
+from tune.sweep_config import MeasureConfig
 
 Status = Literal["finished", "stopped", "failed", "unfinished"]
 _TRIAL, _ATTEMPTS, _OUTCOME, _FAILURE = "trial.json", "attempts.jsonl", "outcome.json", "failure.json"
@@ -21,6 +24,12 @@ class Outcome:
     status: Status
     reason: str = ""
     """Why it was stopped or failed, in one line."""
+    again: bool = False
+    """True for a failed one that is tried again at the next start: the fault was a machine's."""
+    measure: str = ""
+    """What was measured, as `measure_key` has it; empty where an earlier version wrote this."""
+    parameters: int | None = None
+    """Learnt numbers, where the checkpoints that have them were deleted."""
 
 
 def save_trial(folder: Path, trial: Trial) -> None:
@@ -39,29 +48,30 @@ def trial_folders(trials_folder: Path) -> list[Path]:
     return sorted(path.parent for path in trials_folder.glob(f"*/{_TRIAL}"))
 
 
-def save_attempt(folder: Path, placement_group: str) -> None:
-    """Adds a line for a start of the trial's processes.
-
-    placement_group: hexadecimal id of the Ray placement group that holds their CPUs and GPUs; empty for none.
-    """
-    line = {
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": socket.gethostname(),
-        "placement_group": placement_group,
-    }
+def save_attempt(folder: Path) -> None:
+    """Adds a line for a start of the trial's processes."""
+    line = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "host": socket.gethostname()}
     with (folder / _ATTEMPTS).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def load_attempts(folder: Path) -> list[dict[str, Any]]:
-    """One entry a start of the trial's processes, with the keys at, host and placement_group."""
+    """One entry a start of the trial's processes, with the keys at and host."""
     path = folder / _ATTEMPTS
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def save_failure(folder: Path, reason: str) -> None:
-    """Writes that the trial failed because of its own configuration, so that it is not trained again."""
-    write_json(folder / _FAILURE, {"reason": reason})
+def measure_key(measure: MeasureConfig) -> str:
+    """A text that is equal for equal settings."""
+    return json.dumps(asdict(measure), sort_keys=True)
+
+
+def save_failure(folder: Path, reason: str, measure: MeasureConfig | None = None) -> None:
+    """Writes that the trial failed because of its own configuration, so that it is not trained again.
+
+    measure: given where it was trained and measuring it failed: it is measured again under other settings.
+    """
+    write_json(folder / _FAILURE, {"reason": reason} | ({"measure": measure_key(measure)} if measure else {}))
 
 
 def load_failure(folder: Path) -> str:
@@ -70,9 +80,43 @@ def load_failure(folder: Path) -> str:
     return str(json.loads(path.read_text()).get("reason", "")) if path.exists() else ""
 
 
+def reopen(folder: Path, measure: MeasureConfig, former: MeasureConfig | None) -> bool:
+    """Forgets how a trial ended where it is to be tried, or measured, again. Returns whether it was.
+
+    measure: what is to be measured; former: what was, where the outcome does not say so.
+    """
+    outcome, failure = load_outcome(folder), folder / _FAILURE
+    failed_with = json.loads(failure.read_text()).get("measure") if failure.exists() else None
+    measured_with = _measure(outcome.measure) or former or measure
+    if not (
+        outcome.again
+        or (failed_with is not None and _measure(failed_with) != measure)
+        or (outcome.status == "finished" and measured_with != measure and any(folder.glob("checkpoints/*/COMPLETE")))
+    ):
+        return False
+    for path in (failure, folder / _OUTCOME):
+        path.unlink(missing_ok=True)
+    return True
+
+
+def _measure(key: str) -> MeasureConfig | None:
+    """What `measure_key` made a text of."""
+    try:
+        return build(MeasureConfig, json.loads(key)) if key else None
+    except InputError:
+        return None
+
+
 def save_outcome(folder: Path, outcome: Outcome) -> None:
     """Writes how the trial ended."""
     write_json(folder / _OUTCOME, asdict(outcome))
+
+
+def save_parameters(folder: Path, parameters: int | None) -> None:
+    """Notes how many numbers the trial has learnt, before its checkpoints are deleted."""
+    path = folder / _OUTCOME
+    if parameters is not None and path.exists():
+        write_json(path, json.loads(path.read_text()) | {"parameters": parameters})
 
 
 def has_outcome(folder: Path) -> bool:
@@ -82,7 +126,7 @@ def has_outcome(folder: Path) -> bool:
 
 def load_outcome(folder: Path) -> Outcome:
     """How the trial ended; a failure because of its own configuration comes before any other outcome."""
-    if reason := load_failure(folder):
-        return Outcome(status="failed", reason=reason)
     path = folder / _OUTCOME
-    return Outcome(**json.loads(path.read_text())) if path.exists() else Outcome(status="unfinished")
+    written = Outcome(**json.loads(path.read_text())) if path.exists() else Outcome(status="unfinished")
+    reason = load_failure(folder)
+    return replace(written, status="failed", reason=reason, again=False) if reason else written

@@ -12,7 +12,7 @@ from eval.results import DistanceResult, LikelihoodResult, stored
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import Event, read_events
 from tune.search.trials import Phase
-from tune.sweep_config import Fields
+from tune.space import Fields
 from tune.trial.folder import Status, load_attempts, load_outcome, load_trial
 
 
@@ -65,6 +65,8 @@ class TrialRecord:
     status: Status
     reason: str
     """Why it was stopped or failed; else empty."""
+    again: bool
+    """Whether it failed by a fault of the machine, and is tried again at the next start."""
     parameters: int | None
     """Learnt numbers, counted in the newest checkpoint; buffers of a few numbers are counted with them."""
     images: int
@@ -114,7 +116,8 @@ def trial_record(folder: Path) -> TrialRecord:
         fields=trial.fields,
         status=outcome.status,
         reason=outcome.reason,
-        parameters=_parameters(folder),
+        again=outcome.again,
+        parameters=outcome.parameters or parameters_in_checkpoint(folder),
         images=images,
         stage=next((event["stage"] for event in reversed(events) if "stage" in event), None),
         seconds=seconds,
@@ -152,7 +155,8 @@ def _stage(stage: int, train: Sequence[Event], events: Sequence[Event]) -> Stage
     )
 
 
-def _parameters(folder: Path) -> int | None:
+def parameters_in_checkpoint(folder: Path) -> int | None:
+    """Learnt numbers in the newest checkpoint; None without one."""
     checkpoints = complete_checkpoints(folder)
     if not checkpoints:
         return None

@@ -1,15 +1,17 @@
-"""One process of a trial. Ray Train has made the process group; the trainer trains in it, and eval measures."""
+"""One process of a trial: the trainer trains in it, and eval measures. Ranks and process group are made by team.py."""
 
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
-import ray.util
+import psutil
 import torch
 import torch.distributed as dist
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault
+from data_shards.io.lease import LeaseHeld, LeaseLost
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
 from eval.measurements.likelihood import measure_likelihood
@@ -20,10 +22,14 @@ from trainer.loop import train
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import process_group
+from trainer.run_folder.log import read_events
+from tune.search.stopping import AtRungs, Budget
 from tune.sweep_config import MeasureConfig
-from tune.trial.folder import load_failure, save_attempt, save_failure
+from tune.trial.folder import save_failure
 from tune.trial.pause import wait_while_paused
 from tune.trial.record import reported_metrics
+
+Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,55 +40,89 @@ class Task:
     """The trainer's configuration."""
     measure: MeasureConfig
     """What is measured at the end."""
+    budget: Budget
+    """The images that the trial may see."""
+    rungs: tuple[float, ...]
+    """Where it is compared with others, in percent of its budget."""
 
 
-def train_and_measure(params: dict[str, Task]) -> None:
-    """Trains, or continues training, then measures. Reports each held-out check and the end to Ray."""
-    task = params["task"]
+def carry_out(task: Task, report: Report | None) -> None:
+    """Trains, or continues training, then measures; all processes of a trial call it.
+
+    report: takes what the trial reaches at its rungs, and its end; on rank 0, else None. It may raise SystemExit, which
+    ends the trial on all processes. A fault of the configuration is written into the run folder and reported; any
+    other error is raised, and the trial may be tried again.
+    """
     folder = task.config.folder
-    if load_failure(folder):
-        return  # another process failed because of the configuration, and Ray has started all of them again
-    if ray.train.get_context().get_world_rank() == 0:
-        group = ray.util.get_current_placement_group()
-        save_attempt(folder, group.id.hex() if group is not None else "")
+    measuring = False
     try:
-        train(task.config, _report_check)
+        train(task.config, _Checks(task, report))
         wait_while_paused(folder)
         _refuse_a_stopped_run(folder)
+        measuring = True
         measure_trial(task.config, task.measure)
     except Exception as error:
         wait_while_paused(folder)  # a training that begins meanwhile is refused, which is no fault of its own
-        reason = configuration_fault(error)
+        # With STOP in its folder a run does not start, whatever its configuration is.
+        reason = "" if (folder / "STOP").exists() else configuration_fault(error)
         if not reason:
             raise
-        save_failure(folder, reason)
-        # All processes raise an InputError together. After any other error the rest still wait for this one.
-        if not isinstance(error, InputError) and ray.train.get_context().get_world_size() > 1:
+        save_failure(folder, reason, task.measure if measuring else None)
+        # The processes may have left off at different places: they are not used again.
+        if dist.is_initialized():
             raise
+        assert report is not None
+        report({"failed": True})
         return
-    dist.barrier()
-    ray.train.report(reported_metrics(folder) | {"finished": True})
+    if dist.is_initialized():
+        dist.barrier()
+    if report is not None:
+        report(reported_metrics(folder) | {"progress": 100.0, "finished": True})
 
 
-def _report_check(kind: str, images: int, facts: dict[str, Any]) -> None:
-    """Reports a held-out check, which ASHA compares, to Ray. Called for every event of the run, in the same order on
-    all processes.
+class _Checks:
+    """Listens to the events of a run, which come in the same order on all processes, and reports at the rungs."""
 
-    The trainer has reduced what it measured over the processes, so the first one's numbers are the trial's.
-    """
-    if kind != "valid":
-        return
-    ray.train.report(
-        {
-            "images": images,
-            "elbo": facts["elbo_at_closed_form"],
-            "stage": facts["stage"],
-            "sigma2": facts["closed_form_sigma2"],
-            "kl": facts["kl"],
-            "active_dimensions": facts["active_dimensions"],
-            "finished": False,
-        }
-    )
+    def __init__(self, task: Task, report: Report | None) -> None:
+        self._task, self._report = task, report
+        self._at_rungs = AtRungs(budget=task.budget, rungs=task.rungs)
+
+    def __call__(self, kind: str, images: int, facts: dict[str, Any]) -> None:
+        if kind == "resume":
+            self._resume(images)
+        settled = self._at_rungs.event(kind, images, facts)
+        if kind == "valid":
+            self._send(settled, images, facts["stage"], settled_before=False)
+
+    def _resume(self, images: int) -> None:
+        """Reports what the run reached before it was interrupted: this sweep may not know of it."""
+        settled: list[tuple[float, float]] = []
+        for event in read_events(self._task.config.folder):
+            if event["images"] <= images:
+                settled += self._at_rungs.event(event["event"], event["images"], event)
+        self._send(settled, images, 0, settled_before=True)
+
+    def _send(self, settled: Sequence[tuple[float, float]], images: int, stage: int, *, settled_before: bool) -> None:
+        ends = False
+        if self._report is not None:
+            try:
+                for rung, elbo in settled:
+                    facts = {"progress": rung, "elbo": elbo, "images": images, "stage": stage}
+                    self._report(facts | {"settled": settled_before, "finished": False})
+            except SystemExit:
+                ends = True
+        if _on_any(ends):
+            raise SystemExit(0)
+
+
+def _on_any(flag: bool) -> bool:
+    """True on all processes where it is on one."""
+    if not dist.is_initialized():
+        return flag
+    device = torch.device("cuda" if "nccl" in dist.get_backend() else "cpu")
+    value = torch.tensor([float(flag)], device=device)
+    dist.all_reduce(value)
+    return bool(value.item())
 
 
 def measure_trial(config: Config, measure: MeasureConfig) -> None:
@@ -131,14 +171,25 @@ def _refuse_a_stopped_run(folder: Path) -> None:
 def configuration_fault(error: BaseException) -> str:
     """Why the configuration cannot be trained, in one line: trained again, it would fail again.
 
-    Empty for any other error, such as a lost connection.
+    Empty for any other error: a fault of the machine, a lost connection, a run folder in which another process works,
+    memory that others take.
     """
+    if isinstance(error, MachineFault | LeaseHeld | LeaseLost):
+        return ""
     if isinstance(error, InputError):
         return str(error)
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return f"out of memory: {first}"
+    if isinstance(error, torch.OutOfMemoryError):
+        return f"out of memory: {first}" if _has_most_of_the_gpu() else ""
     # torch has no class of its own for a failed allocation on a CPU.
-    if isinstance(error, RuntimeError) and ("can't allocate memory" in str(error) or "out of memory" in str(error)):
-        return f"out of memory: {first}"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        asked = re.search(r"(?:allocate|allocate array with shape .*?) (\d+) bytes", str(error))
+        too_much = asked is not None and int(asked[1]) > psutil.virtual_memory().total
+        return f"out of memory: {first}" if too_much else ""
     return ""
+
+
+def _has_most_of_the_gpu() -> bool:
+    """Whether this process, and no other one, has filled the GPU."""
+    free, total = torch.cuda.mem_get_info()
+    return total - free - torch.cuda.memory_reserved() < 0.1 * total

@@ -54,7 +54,7 @@ space:
 search: grid
 workers: 2
 cpus_per_worker: 2
-asha: {enabled: false}
+stopping: {scheduler: none}
 measure: {images: 0}
 """
 
@@ -100,7 +100,9 @@ def test_after_the_loss_of_a_host_its_trial_continues_from_its_checkpoint(cluste
         return sorted(int(mark.parent.name) for mark in first.glob("checkpoints/*/COMPLETE"))
 
     def trains(name: str) -> bool:
-        return any("RayTrainWorker" in command for command in network.hosts[name].commands())
+        return any(
+            "ray::ImplicitFunc" in command or "ray::Peer" in command for command in network.hosts[name].commands()
+        )
 
     def attempts() -> list[str]:
         """The host of the first process, for each time that the trial was started."""

@@ -3,7 +3,7 @@
 from support.sweep_cases import record
 
 from tune.report.analysis import sensitivity
-from tune.sweep_config import read_space
+from tune.space import read_space
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
 

@@ -7,7 +7,7 @@ import itertools
 from support.sweep_cases import record
 
 from tune.report.report import build_page, summary, to_csv, trial_table
-from tune.sweep_config import read_space
+from tune.space import read_space
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
 
@@ -31,12 +31,12 @@ def test_a_further_measure_is_a_column_of_the_csv_and_of_the_page():
 def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_nothing_from_elsewhere():
     records = [
         *(record(n) for n in range(4)),
-        record(4, status="stopped", reason="ASHA, at the rung of 1,000 images", final_elbo=1.0),
+        record(4, status="stopped", reason="asha, at the rung of 8 % of its budget", final_elbo=1.0),
         record(5, status="failed", reason="out of memory: <tensor>"),
         *(record(n, phase="confirm", seed=1) for n in (0, 1)),
     ]
-    page = build_page("s", records, SPACE, "fd", (1000,), 2000).html()
-    assert "ASHA, at the rung of 1,000 images" in page
+    page = build_page("s", records, SPACE, "fd", 2000).html()
+    assert "asha, at the rung of 8 % of its budget" in page
     assert "out of memory: &lt;tensor&gt;" in page
     for title in (
         "Ranking",
@@ -53,7 +53,7 @@ def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_n
 
 def test_the_summary_has_the_ranking_and_the_reasons_as_markdown_tables_of_even_rows():
     records = [record(0), record(1), record(2, status="failed", reason="a | b")]
-    text = summary(build_page("s", records, SPACE, "fd", (1000,), 2000))
+    text = summary(build_page("s", records, SPACE, "fd", 2000))
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert all(len({line.replace("\\|", "").count("|") for line in table}) == 1 for table in tables)
     assert "1. configuration 1 | 99.0 |" in text
@@ -64,4 +64,14 @@ def test_the_page_can_be_made_of_any_part_of_a_sweep():
     parts = [record(0), record(1, status="unfinished", checks=(), final_elbo=None, seconds=None, fd_final=None)]
     for length in range(len(parts) + 1):
         for chosen in itertools.combinations(parts, length):
-            assert "<h1>Sweep s</h1>" in build_page("s", list(chosen), SPACE, "fd", (), 2000).html()
+            assert "<h1>Sweep s</h1>" in build_page("s", list(chosen), SPACE, "fd", 2000).html()
+
+
+def test_the_page_of_a_thousand_trials_shows_the_first_rows_and_says_where_the_others_are():
+    records = [record(number, status="finished" if number % 2 else "stopped") for number in range(1000)]
+    page = build_page("s", records, SPACE, "elbo", 2000).html()
+    assert page.count("search-") < 500
+    assert len(page) < 1_000_000
+    for what in ("500 configurations", "500 trials", "1,000 trials"):
+        assert f"The first 40 of {what} are shown; all are in sweep.csv." in page
+    assert len(to_csv(records).splitlines()) == 1001

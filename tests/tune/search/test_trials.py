@@ -1,14 +1,18 @@
 """The search space: what it accepts, and what it draws."""
 
+import itertools
 import math
+import time
 from collections import Counter
 
 import pytest
 from scipy.stats import kstest
+from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError
-from tune.search.trials import grid, random_fields
-from tune.sweep_config import read_space
+from tune.search.trials import distinct_draws, grid, number_of_search_trials, random_fields, search_trials
+from tune.space import Combinations, Dimension, Fields, canonical, draw, read_space
+from tune.sweep_config import read_sweep
 
 CONDITIONAL = {
     "variance.update": {"choice": ["closed_form", "adam"]},
@@ -68,6 +72,90 @@ def test_an_impossible_space_is_refused_with_the_field_and_what_would_be_right(c
         read_space(content)
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": {"choice": [1, 1.0]}}, "space.a: choice has 1.0 twice"),
+        ({"a": {"choice": [[8], [8]]}}, r"space.a: choice has \[8\] twice"),
+        ({"a": {"choice": [1, 2]}, "b": {"choice": [1], "when": {"a": 3}}}, r"space.b.when: a is never 3; .* \[1, 2\]"),
+        ({"a": {"randint": [1, 4]}, "b": {"choice": [1], "when": {"a": 5}}}, "space.b.when: a is never 5; .* 1 to 4"),
+        ({"a": {"uniform": [0, 1]}, "b": {"choice": [1], "when": {"a": 0.5}}}, "space.b.when: a is a number of an"),
+    ],
+)
+def test_what_would_be_drawn_twice_or_never_is_refused(content, message):
+    with pytest.raises(InputError, match=message):
+        read_space(content)
+
+
 def test_a_grid_over_a_continuous_field_is_refused():
     with pytest.raises(InputError, match=r"space.a: a grid needs choice or randint, not uniform"):
-        list(grid(read_space({"a": {"uniform": [0.0, 1.0]}})))
+        grid(read_space({"a": {"uniform": [0.0, 1.0]}}))
+
+
+def brute_force(space: tuple[Dimension, ...]) -> list[Fields]:
+    """Every combination of all values, each made to a configuration, without repeats."""
+    found: list[Fields] = []
+    for values in itertools.product(*([one.value(index) for index in range(one.count)] for one in space)):
+        chosen = {one.field: value for one, value in zip(space, values, strict=True)}
+        fields = draw(space, lambda dimension, chosen=chosen: chosen[dimension.field])
+        if fields not in found:
+            found.append(fields)
+    return found
+
+
+def test_configurations_are_counted_and_found_by_index_as_brute_force_lists_them():
+    space = read_space(
+        {
+            "a": {"choice": ["x", "y", "z"]},
+            "b": {"randint": [1, 3], "when": {"a": "y"}},
+            "c": {"choice": [[8], [8, 8]]},
+            "d": {"randint": [0, 2], "when": {"b": 2, "a": "y"}},
+            "e": {"choice": [1, 2], "when": {"d": 1}},
+        }
+    )
+    every = Combinations(space=space)
+    assert [every[index] for index in range(every.size)] == brute_force(space)
+
+
+def test_a_grid_of_a_million_is_counted_and_begun_at_once(tmp_path, digits_shards):
+    fields = (
+        "stage1.patience",
+        "stage2.patience",
+        "model.latent_dim",
+        "model.hidden",
+        "data.valid_images",
+        "log.every_images",
+    )
+    space = {name: {"randint": [1, 10]} for name in fields}
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, space=space))
+    began = time.monotonic()
+    assert number_of_search_trials(sweep) == 10**6
+    first = list(itertools.islice(search_trials(sweep), 1000))
+    assert len({canonical(trial.fields) for trial in first}) == 1000
+    assert time.monotonic() - began < 5
+
+
+def test_a_random_search_draws_no_configuration_twice_and_all_of_a_small_space():
+    space = read_space({"a": {"choice": [1, 2]}, "b": {"randint": [1, 50], "when": {"a": 2}}})
+    drawn = [canonical(fields) for fields in distinct_draws(space, 0)]
+    assert len(drawn) == len(set(drawn)) == 51
+
+
+def test_more_seeds_and_a_larger_space_add_trials_to_those_that_were_drawn(tmp_path, digits_shards):
+    small = read_sweep(write_sweep(tmp_path, digits_shards))
+    before = list(search_trials(small))
+    known = {trial.number: trial.fields for trial in before}
+    space = {"model.latent_dim": {"choice": [1, 2, 4]}}
+    larger = read_sweep(write_sweep(tmp_path, digits_shards, space=space, seeds=[0, 1]))
+    after = list(search_trials(larger, known))
+    assert [trial for trial in after if trial in before] == before
+    assert [(trial.number, trial.seed, trial.fields["model.latent_dim"]) for trial in after] == [
+        (number, seed, latent) for seed in (0, 1) for number, latent in enumerate([2, 4, 1])
+    ]
+
+
+def test_a_search_that_lost_a_trial_before_its_folder_was_made_draws_it_again(tmp_path, digits_shards):
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, space={"model.latent_dim": {"randint": [2, 9]}}))
+    every = list(search_trials(sweep))
+    known = {trial.number: trial.fields for trial in every[:4] if trial.number != 2}
+    assert list(search_trials(sweep, known)) == every

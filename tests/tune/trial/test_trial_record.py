@@ -8,13 +8,25 @@ from support.running import run_module
 from support.sweep_cases import record as made_record
 from support.sweep_cases import write_sweep
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault
+from data_shards.io.lease import LeaseHeld, lease
 from trainer.loop import train
 from trainer.run_folder.log import read_events
 from trainer.run_folder.restore import load_model
-from tune.sweep_config import read_sweep
-from tune.trial.folder import Outcome, load_trial, save_failure, save_outcome
+from tune.search.trials import Trial
+from tune.sweep_config import MeasureConfig, read_sweep
+from tune.trial.folder import (
+    Outcome,
+    load_outcome,
+    load_trial,
+    measure_key,
+    reopen,
+    save_failure,
+    save_outcome,
+    save_trial,
+)
 from tune.trial.record import reported_metrics, trial_record
+from tune.trial.weights import KeptWeights
 from tune.trial.worker import configuration_fault
 
 
@@ -62,6 +74,71 @@ def test_a_failure_because_of_its_own_configuration_comes_before_any_other_outco
     assert trial_record(folder).status == "finished"
     save_failure(folder, "out of memory")
     assert (trial_record(folder).status, trial_record(folder).reason) == ("failed", "out of memory")
+
+
+def test_faults_of_machines_are_not_the_configurations(tmp_path):
+    full = MachineFault("/x: the disk is full")
+    assert configuration_fault(full) == ""
+    (tmp_path / "run").mkdir()
+    with lease(tmp_path / "run"), pytest.raises(LeaseHeld) as held, lease(tmp_path / "run"):
+        pass
+    assert configuration_fault(held.value) == ""
+    others_took_it = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
+    assert configuration_fault(others_took_it) == ""
+
+
+MEASURE = MeasureConfig(images=0)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "measure", "again"),
+    [
+        (Outcome(status="finished", measure=measure_key(MEASURE)), MEASURE, False),
+        (Outcome(status="finished", measure=measure_key(MEASURE)), MeasureConfig(images=60), True),
+        (Outcome(status="finished"), MEASURE, False),  # of an earlier version, which measured the same
+        (Outcome(status="stopped", reason="asha"), MeasureConfig(images=60), False),
+        (Outcome(status="failed", reason="the disk was full", again=True), MEASURE, True),
+        (Outcome(status="failed", reason="not finite"), MeasureConfig(images=60), False),
+    ],
+)
+def test_a_trial_is_reopened_after_a_fault_of_a_machine_or_for_another_measure(
+    trial_folder, tmp_path, outcome, measure, again
+):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    save_outcome(folder, outcome)
+    assert reopen(folder, measure, MEASURE) == again
+    assert load_outcome(folder) == (Outcome(status="unfinished") if again else outcome)
+
+
+def test_a_trial_whose_measuring_failed_is_measured_again_under_other_settings_alone(trial_folder, tmp_path):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    save_failure(folder, "measure.mixture: too many", MEASURE)
+    save_outcome(folder, Outcome(status="failed", reason="measure.mixture: too many"))
+    assert not reopen(folder, MEASURE, MEASURE)
+    assert reopen(folder, MeasureConfig(images=60), MEASURE)
+    assert load_outcome(folder).status == "unfinished"
+
+
+def test_the_checkpoints_of_losers_are_deleted_and_their_records_stay(trial_folder, tmp_path, digits_shards):
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, keep_weights=1))
+    names = [f"search-00{number}-seed1" for number in range(3)]
+    for number, name in enumerate(names):
+        folder = sweep.trials_folder / name
+        shutil.copytree(trial_folder, folder)
+        save_trial(folder, Trial(phase="search", number=number, seed=1, fields={}))
+    (sweep.trials_folder / names[0] / "checkpoints" / "mine.txt").write_text("of someone else")
+    for name, status in zip(names, ("stopped", "finished", "finished"), strict=True):
+        save_outcome(sweep.trials_folder / name, Outcome(status=status))
+    before = [trial_record(sweep.trials_folder / name) for name in names]
+    kept = KeptWeights(sweep, [])
+    for name in names:
+        kept.ended(name)
+    left = [any((sweep.trials_folder / name).glob("checkpoints/*/COMPLETE")) for name in names]
+    assert left == [False, True, False]  # of two that are as good the first stays
+    assert [trial_record(sweep.trials_folder / name) for name in names] == before
+    assert (sweep.trials_folder / names[0] / "checkpoints" / "mine.txt").exists()
 
 
 def test_too_little_memory_is_the_configurations_fault_and_a_lost_connection_is_not():
