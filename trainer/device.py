@@ -29,7 +29,7 @@ def resolved_device(device: str, *, processes: int | None = None) -> Literal["cp
             return in_group
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if processes is None:
-        processes = _local_processes()
+        processes = local_processes()
     if device == "cuda" and gpus == 0:
         raise InputError("cuda is requested, but this machine has no CUDA device; use cpu", parameter="device")
     if device == "cuda" and gpus < processes:
@@ -45,6 +45,7 @@ def planned_device(device: str) -> str:
     return resolved_device(device, processes=1) if device == "auto" else device
 
 
-def _local_processes() -> int:
+def local_processes() -> int:
+    """Processes of the job on this machine, as torchrun says; 1 without it."""
     word = os.environ.get("LOCAL_WORLD_SIZE", "1")
     return int(word) if word.isdecimal() else 1

@@ -1,10 +1,12 @@
 """Algorithm 1: both stages, from the first image to the last, resumable at any checkpoint.
 
-The weights are a function of (configuration, seed, position in the stream) alone. So a resumed run ends in exactly the
-weights of an uninterrupted one, and any number of processes gives the same weights up to the order of floating-point
-sums.
+The weights are a function of (configuration, seed, position in the stream) alone. So a resumed run ends in the weights
+of an uninterrupted one, and any number of processes gives the same weights up to the order of floating-point sums. With
+as many processes as before these are the same bits on CPUs, and on GPUs with `engine.deterministic`; without it some of
+their kernels add in another order each time.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +16,11 @@ from pathlib import Path
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import Batch, ShardStream
+from trainer.config.automatic import reader_processes
 from trainer.config.config import Config
+from trainer.device import local_processes
 from trainer.engines.cpu import keep_freed_memory
+from trainer.engines.determinism import deterministic_kernels
 from trainer.preemption import Interrupted, StopRequest, write_requeue
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.checkpoint import Checkpoint, RunState, newest_of, read
@@ -53,6 +58,7 @@ def train(
         StopRequest(config.folder, config.checkpoint.walltime_minutes) as stop_request,
         process_group(config.device) as ranks,
         held_by_main(config.folder, ranks, steal=steal_lock) as stop_request.lease,
+        deterministic_kernels(config.engine.deterministic and ranks.device.type == "cuda"),
     ):
         config.require_device(ranks.device.type)
         if ranks.device.type == "cpu":
@@ -137,7 +143,7 @@ class Training:
             # The networks, and sigma^2 (stage 1, equation 8) or the per-pixel variances (stage 2, equation 10).
             result = learner.update(batch, stages, stop=bool(self.stop_request.reason()))
             meter.add(batch, result)
-            stop = meter.stop_requested(result)
+            stop = meter.stop_requested()
             self.update_done()
 
             look = stages.advance(batch.count)
@@ -165,7 +171,12 @@ class Training:
             global_batch=data.global_batch,
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
-            workers=data.workers,
+            workers=reader_processes(
+                data,
+                raw=self.manifest.pixels.encoding == "raw",
+                device=self.ranks.device.type,
+                processors=len(os.sched_getaffinity(0)) // local_processes(),
+            ),
             seed=self.config.seed,
             position=self.stages.images,
             max_substitutes=data.substitutes,

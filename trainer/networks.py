@@ -146,10 +146,13 @@ class _SumOverRanks(torch.autograd.Function):
 
 def sum_over_ranks(values: Tensor) -> Tensor:
     """The sum of `values` over the processes of the group, through which gradients flow to every process."""
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    if several and not values.is_meta:  # trial_batch.py runs each process's networks alone
+    if _several_processes() and not values.is_meta:  # trial_batch.py runs each process's networks alone
         return _SumOverRanks.apply(values)
     return values
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class GlobalBatchNorm(nn.Module):
@@ -177,13 +180,7 @@ class GlobalBatchNorm(nn.Module):
         """
         if not self.training:
             return self._scale(x, self.running_mean, self.running_variance)
-        count = self.running_mean.new_tensor([x.shape[0] * x.shape[2] * x.shape[3]])
-        sums = sum_over_ranks(torch.cat([x.sum((0, 2, 3), dtype=self.running_mean.dtype), count]))  # (C + 1,)
-        total = sums[-1]
-        mean = sums[:-1] / total  # (C,)
-        # In two passes: the variance as a difference of two large sums would lose digits.
-        centred = x - mean.to(x.dtype)[:, None, None]
-        variance = sum_over_ranks(centred.square().sum((0, 2, 3), dtype=self.running_mean.dtype)) / total  # (C,)
+        total, mean, variance = self._global_moments(x)
         several = total > 1
         with torch.no_grad():
             # A batch that is not finite is skipped by the update, and must not change the running moments either.
@@ -196,10 +193,38 @@ class GlobalBatchNorm(nn.Module):
         mean = torch.where(several, mean, self.running_mean)
         return self._scale(x, mean, torch.where(several, variance, self.running_variance))
 
+    def _global_moments(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values a channel in the global batch, (), their means and their variances, (C,) each.
+
+        Each process takes its own moments in two passes: a difference of two large sums would lose digits, and so would
+        a mean in the bfloat16 that x may have. One sum over all processes brings the moments of each to all.
+        """
+        channels, dtype = len(self.weight), self.running_mean.dtype
+        # Filled on the device: a number that is copied from the host would make it wait.
+        count = x.new_full((1,), x.shape[0] * x.shape[2] * x.shape[3], dtype=dtype)
+        total = x.sum((0, 2, 3), dtype=dtype)  # (C,)
+        mean = total / count
+        if not _several_processes():
+            return count[0], mean, (x - mean[:, None, None]).square().sum((0, 2, 3), dtype=dtype) / count
+        centred = x - (total / count.clamp_min(1))[:, None, None]
+        own = torch.cat([total, centred.square().sum((0, 2, 3), dtype=dtype), count])
+        # Processes without images add nothing. The rows of others are zero here, so the sum over processes is exact.
+        rows = own.new_zeros(dist.get_world_size(), len(own))
+        rows[dist.get_rank()] = own
+        totals, squares, counts = sum_over_ranks(rows).split([channels, channels, 1], dim=1)  # (processes, ...)
+        count = counts.sum()
+        mean = totals.sum(0) / count
+        # Chan, Golub and LeVeque (1979): squares about each process's mean, and of that mean about the whole batch's.
+        between = counts * (totals / counts.clamp_min(1) - mean).square()
+        return count, mean, (squares + between).sum(0) / count
+
     def _scale(self, x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
         factor = self.weight * torch.rsqrt(variance + self.eps)  # (C,)
         shift = self.bias - mean * factor
-        return x * factor.to(x.dtype)[:, None, None] + shift.to(x.dtype)[:, None, None]
+        if x.dtype == factor.dtype:
+            return x * factor[:, None, None] + shift[:, None, None]
+        # x is bfloat16 under autocast: only the result is rounded.
+        return torch.addcmul(shift[:, None, None], x, factor[:, None, None]).to(x.dtype)
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:

@@ -59,9 +59,10 @@ def _one_update(model: SigmaVAE, config: Config) -> None:
         prior=torch.zeros(rows, model.latent_dim),
         start=0,
         rows=rows,
+        kl_weight=torch.ones(()),
     )
     whole = None if objective.penalty is None else objective.penalty_rows(batch).detach()
-    objective(batch, 1.0, whole).loss.backward()
+    objective(batch, whole).loss.backward()
 
 
 def _memory(device: torch.device) -> int:

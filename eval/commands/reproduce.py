@@ -15,7 +15,7 @@ from eval.paper.jobs import jobs, undone
 from eval.paper.pages import Chapter, missing_sentences, write_pages, write_results
 from eval.paper.plan import Plan, read_plan
 from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_kept, write_kept
-from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs
+from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs, visible_gpus
 from eval.paper.tables import EXHIBITS, exhibits
 from eval.report.printed_results import DATASETS
 from trainer.device import planned_device
@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", help="where the images lie, for shards that are not built yet")
     parser.add_argument("--part", metavar="I/N", help="do jobs I, I + N, I + 2 N ... and write no page")
-    parser.add_argument("--processes", type=int, default=0, metavar="N", help="jobs at a time (default: one a core)")
+    parser.add_argument(
+        "--processes", type=int, default=0, metavar="N", help="jobs at a time (default: one a GPU, without GPUs a core)"
+    )
     parser.add_argument("--address", default="", help="send the jobs to this Ray cluster, which shares the folder")
     add_device_option(parser)
     parser.add_argument("--pages-only", action="store_true", help="train and measure nothing; show what is known")
@@ -55,10 +57,17 @@ def run(args: argparse.Namespace) -> None:
     targets = tuple(EXHIBITS) if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")
     measured = Path(args.measured or (runs / "measured" if args.plan else KEPT))
+    device = planned_device(args.device)
+    gpus = visible_gpus() if device == "cuda" and not args.address else ()
+    if gpus and args.processes > len(gpus):
+        raise InputError(
+            f"{args.processes} jobs at a time have {len(gpus)} GPUs, one a job; use {len(gpus)} or fewer",
+            parameter="processes",
+        )
     place = Place(
         runs=runs,
-        processes=args.processes or len(os.sched_getaffinity(0)),
-        device=planned_device(args.device),
+        processes=args.processes or len(gpus) or len(os.sched_getaffinity(0)),
+        device=device,
         address=args.address,
         source=args.source,
     )

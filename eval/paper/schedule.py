@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import torch
 
 from data_shards.io.configuration import build, configuration
 from data_shards.io.disk import free_bytes
@@ -59,7 +62,7 @@ class Place:
     runs: Path
     """Folder that holds the run folders."""
     processes: int
-    """Jobs at a time on this machine."""
+    """Jobs at a time on this machine; on GPUs at most one for each."""
     device: str
     """cpu or cuda."""
     address: str
@@ -97,7 +100,10 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], place: Place) -> Iterator[Outcome]
             measure=plan.measure,
             device=place.device,
         ).save(files[-1])
-    yield from run_on_ray(files, place.address) if place.address else run_here(files, place.processes)
+    if place.address:
+        yield from run_on_ray(files, place.address, on_gpu=place.device == "cuda")
+    else:
+        yield from run_here(files, place.processes, visible_gpus() if place.device == "cuda" else ())
 
 
 def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
@@ -127,15 +133,20 @@ def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
     return Table(head=("", ""), rows=rows)
 
 
-def run_job(job: Path, started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None) -> Outcome:
-    """Runs the job RUNS/jobs/NAME.json in a process of its own, which writes everything into RUNS/NAME.log."""
+def run_job(
+    job: Path, started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None, *, gpu: str = ""
+) -> Outcome:
+    """Runs the job RUNS/jobs/NAME.json in a process of its own, which writes everything into RUNS/NAME.log.
+
+    gpu: the only one that it sees, as CUDA_VISIBLE_DEVICES names it; empty for those that this process sees.
+    """
     log = job.parent.with_name(f"{job.stem}.log")
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "eval.paper.worker", str(job)],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {})},
         )
         started(process)
         code = process.wait()
@@ -150,15 +161,32 @@ def last_line(log: Path, code: int) -> str:
     return f"{lines[-1].strip() if lines else f'exit code {code}'}; see {log}"
 
 
-def run_here(jobs: Sequence[Path], processes: int) -> Iterator[Outcome]:
-    """Runs the jobs, `processes` at a time. An interruption is passed on to them, so that they save and end."""
+def visible_gpus() -> tuple[str, ...]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them: by number, or by UUID where it says so."""
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    count = torch.cuda.device_count()
+    return tuple(named[:count]) if named else tuple(map(str, range(count)))
+
+
+def run_here(jobs: Sequence[Path], processes: int, gpus: Sequence[str] = ()) -> Iterator[Outcome]:
+    """Runs the jobs, `processes` at a time. An interruption is passed on to them, so that they save and end.
+
+    gpus: where there are any, each job has one of them to itself.
+    """
+    free: queue.SimpleQueue[str] = queue.SimpleQueue()
+    for gpu in gpus or [""] * processes:
+        free.put(gpu)
     running: set[subprocess.Popen[bytes]] = set()
     stopping = threading.Event()
 
     def one(job: Path) -> Outcome:
         if stopping.is_set():
             return Outcome(name=job.stem, failure="not started: the command was interrupted")
-        return run_job(job, running.add)
+        gpu = free.get()
+        try:
+            return run_job(job, running.add, gpu=gpu)
+        finally:
+            free.put(gpu)
 
     def stop(number: int, frame: object) -> None:
         stopping.set()
@@ -166,7 +194,7 @@ def run_here(jobs: Sequence[Path], processes: int) -> Iterator[Outcome]:
             if process.poll() is None:
                 process.terminate()
 
-    with _handling(stop), ThreadPoolExecutor(processes) as pool:
+    with _handling(stop), ThreadPoolExecutor(min(processes, len(gpus) or processes)) as pool:
         for end in as_completed([pool.submit(one, job) for job in jobs]):
             yield end.result()
 
@@ -181,8 +209,8 @@ def _handling(stop: Callable[[int, object], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def run_on_ray(jobs: Sequence[Path], address: str) -> Iterator[Outcome]:
-    """Runs the jobs as tasks of a Ray cluster whose machines share this folder, one processor a job."""
+def run_on_ray(jobs: Sequence[Path], address: str, *, on_gpu: bool) -> Iterator[Outcome]:
+    """Runs the jobs as tasks of a Ray cluster whose machines share this folder, one processor a job, and one GPU."""
     import ray
 
     try:
@@ -191,7 +219,8 @@ def run_on_ray(jobs: Sequence[Path], address: str) -> Iterator[Outcome]:
         raise InputError(f"no Ray cluster answers at {address} ({error})", parameter="address") from error
     here = Path.cwd()
 
-    @ray.remote(num_cpus=1, max_retries=2)
+    # Ray lets a task that asks for a GPU see that one alone.
+    @ray.remote(num_cpus=1, num_gpus=int(on_gpu), max_retries=2)
     def task(job: Path) -> Outcome:
         os.chdir(here)
         return run_job(job)

@@ -51,3 +51,31 @@ def test_batch_norm_of_two_values_has_torchs_running_moments():
     ours, torchs = GlobalBatchNorm(5), torch.nn.BatchNorm2d(5)
     torch.testing.assert_close(ours(x), torchs(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(ours.running_variance, torchs.running_var)
+
+
+def test_batch_norm_of_bfloat16_is_as_exact_as_torchs_own():
+    """Under autocast the convolutions before it give bfloat16; only the result may be rounded to that."""
+    x = (3 * torch.randn(1, 8, 1, 1) + torch.randn(16, 8, 9, 9, generator=torch.Generator().manual_seed(0))).bfloat16()
+    ours, torchs = GlobalBatchNorm(8), torch.nn.BatchNorm2d(8)
+    exact = torch.nn.functional.batch_norm(x.double(), None, None, training=True)
+    found, expected = ours(x), torchs(x)
+    assert found.dtype == torch.bfloat16
+    error, torchs_error = ((y.double() - exact).abs() for y in (found, expected))
+    assert (error <= 2**-8 * exact.abs() + 1e-6).all()  # one rounding to eight binary digits
+    assert error.square().mean() <= 1.001 * torchs_error.square().mean()
+    torch.testing.assert_close(ours.running_variance, torchs.running_var, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_batch_norm_of_bfloat16_are_as_exact_as_torchs_own():
+    generator = torch.Generator().manual_seed(0)
+    values = (2 + torch.randn(16, 8, 9, 9, generator=generator)).bfloat16()
+    weigh = torch.randn(16, 8, 9, 9, generator=generator)
+
+    def gradient(norm, dtype):
+        x = values.to(dtype).requires_grad_()
+        (norm(x) * weigh.to(dtype)).sum().backward()
+        return x.grad.double()
+
+    exact = gradient(GlobalBatchNorm(8).double(), torch.float64)
+    ours, torchs = gradient(GlobalBatchNorm(8), torch.bfloat16), gradient(torch.nn.BatchNorm2d(8), torch.bfloat16)
+    assert (ours - exact).norm() <= 1.05 * (torchs - exact).norm()

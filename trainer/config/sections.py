@@ -50,8 +50,8 @@ class DataConfig:
     """Images of the held-out split that one check evaluates, from its start."""
     global_batch: PositiveInt = 128
     """Images of one update, summed over all processes."""
-    workers: Annotated[NonNegativeInt, Field(le=256)] = 0
-    """Reader processes beside each training process; 0 reads ahead in a thread."""
+    workers: Annotated[NonNegativeInt, Field(le=256)] | Literal["auto"] = "auto"
+    """Reader processes beside each training process; 0 reads ahead in a thread; auto is 0 but for JPEGs on a GPU."""
     substitutes: NonNegativeInt = 16
     """Unreadable images that may be replaced by readable ones over the whole run before it stops; 0 allows none."""
     flip: bool = False
@@ -226,6 +226,8 @@ class EngineConfig:
     """Compiles the networks with torch.compile; auto does on GPUs under engine ddp."""
     grad_accumulation_steps: PositiveInt = 1
     """Parts into which each process cuts its rows of a batch to save memory; their gradients are added."""
+    deterministic: bool = False
+    """On GPUs: only algorithms that give the same bits each time, some of them slower; on CPUs all of them do."""
 
     def __post_init__(self) -> None:
         if (self.name == "deepspeed") != bool(self.deepspeed_config):

@@ -8,7 +8,6 @@ that every update frees and allocates again. Without both, gloo sums the gradien
 
 import ctypes
 import fcntl
-import itertools
 import os
 import platform
 import secrets
@@ -22,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from trainer.engines.flat_sum import places
 from trainer.process_group import PeerEnded, Ranks
 
 __all__ = ["HostSum", "keep_freed_memory", "open_host_sum"]
@@ -69,7 +69,7 @@ class HostSum:
         were reserved. totals: at most 16 numbers. Raises PeerEnded where another process has ended.
         """
         turn = self._barriers % 2
-        slots = [_like(slot, tensors) for slot in self._halves[turn]]
+        slots = [places(slot, tensors) for slot in self._halves[turn]]
         rows = self._totals[turn, :, : len(totals)]
         torch._foreach_copy_(slots[self._rank], list(tensors))
         rows[self._rank] = totals
@@ -104,16 +104,6 @@ class HostSum:
                     raise PeerEnded(f"rank {rank} did not reach the sum within {waited:.0f} s") from None
             else:
                 raise PeerEnded(f"rank {rank} has ended; see its own error message")
-
-
-def _like(slot: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Consecutive parts of `slot` in the shapes and layouts of `tensors`."""
-    starts = [0, *itertools.accumulate(tensor.numel() for tensor in tensors)]
-    offset = slot.storage_offset()
-    return [
-        slot.as_strided(tensor.shape, tensor.stride(), offset + start)
-        for tensor, start in zip(tensors, starts, strict=False)
-    ]
 
 
 def open_host_sum(ranks: Ranks, numbers: int) -> HostSum | None:

@@ -1,11 +1,7 @@
-"""The engine with a replica on each process, whose gradients DistributedDataParallel or shared memory sums."""
-
-import contextlib
-import warnings
+"""The engine with a replica on each process, whose gradients one sum over all processes adds up."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config.config import Config
 from trainer.engines.cpu import HostSum, open_host_sum
@@ -19,12 +15,13 @@ from trainer.engines.engine import (
     set_learning_rate,
     whole_batch_rows,
 )
+from trainer.engines.flat_sum import FlatSum
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 
 
 class DdpEngine:
-    """A replica on each process. On CPUs of one machine `HostSum` sums gradients, else DistributedDataParallel."""
+    """A replica on each process. On CPUs of one machine `HostSum` sums gradients, else `FlatSum`."""
 
     def __init__(self, objective: Objective, config: Config, ranks: Ranks) -> None:
         self.objective, self.config, self.ranks = objective, config, ranks
@@ -34,69 +31,60 @@ class DdpEngine:
         self.adam = build_adam(self.objective, self.config)
         self.parameters = [p for p in self.objective.parameters() if p.requires_grad]
         self.host_sum: HostSum | None = None
+        self.flat_sum: FlatSum | None = None
         if self.ranks.world_size > 1 and self.ranks.device.type == "cpu":
             self.host_sum = open_host_sum(self.ranks, sum(p.numel() for p in self.parameters))
-        self.ddp = self._replicated() if self.ranks.world_size > 1 and self.host_sum is None else None
-        self.replica: nn.Module = self.ddp or self.objective
+        if self.ranks.world_size > 1 and self.host_sum is None:
+            self.flat_sum = FlatSum(self.ranks, self.parameters)
+        self.replica: nn.Module = self.objective
         compiled = self.config.engine.compile
         if compiled is True or (compiled == "auto" and self.ranks.device.type == "cuda"):
-            self.replica = torch.compile(self.replica)  # type: ignore[assignment]
+            # One size of the batch, one compilation; the others run as they are.
+            self.replica = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
 
-    def _replicated(self) -> DistributedDataParallel:
-        on_gpu = self.ranks.device.type == "cuda"
-        with warnings.catch_warnings():
-            # torch 2.14 announces a successor of broadcast_buffers that older versions do not know.
-            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-            return DistributedDataParallel(
-                self.objective,
-                device_ids=[self.ranks.device.index] if on_gpu else None,
-                broadcast_buffers=False,
-                # With unused parameters to find, DDP does not reorder its buckets after the first update. Reordering
-                # changes the order of gloo's sums, and so the bits of a resumed run.
-                find_unused_parameters=not on_gpu,
-                gradient_as_bucket_view=True,
-            )
-
-    def step(
-        self, batch: LocalBatch, *, learning_rate: float, kl_weight: float, signals: tuple[float, float]
-    ) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rate: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
         self.adam.zero_grad(set_to_none=True)
         parts = micro_batches(batch, self.config.engine.grad_accumulation_steps)
         whole = whole_batch_rows(self.objective, parts)
+        # The last batch of an epoch is short, and not worth a compilation of its own.
+        module = self.replica if batch.rows == self.config.data.global_batch else self.objective
         sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)
-        # DDP divides the sum of gradients by the number of processes.
-        divided_by = 1 if self.ddp is None else self.ranks.world_size
-        for number, part in enumerate(parts, start=1):
-            with self.ddp.no_sync() if self.ddp and number < len(parts) else contextlib.nullcontext():
-                with autocast(self.config, self.ranks.device):
-                    terms = self.replica(part, kl_weight, whole)
-                (terms.loss * (divided_by / batch.rows)).backward()
+        for part in parts:
+            with autocast(self.config, self.ranks.device):
+                terms = module(part, whole)
+            (terms.loss * (1 / batch.rows)).backward()
             sums[:4] += terms.sums(len(parts) * self.ranks.world_size)
-        sums[4:] = sums.new_tensor(signals)
-        if self.host_sum is None:
-            self.ranks.sum_(sums)
-        else:
-            self.host_sum.sum_([p.grad for p in self.parameters if p.grad is not None], sums)
-        finite, norm = self._update(learning_rate, sums[0])
-        return StepResult(sums, finite, norm)
+        for place, signal in enumerate(signals, start=4):
+            if signal:  # filled on the device: a copy from the host would wait for it
+                sums[place] = signal
+        return StepResult(sums, *self._update(learning_rate, sums[0], self._summed(sums)))
 
-    def _update(self, learning_rate: float, loss: Tensor) -> tuple[Tensor, Tensor]:
+    def _summed(self, sums: Tensor) -> list[Tensor]:
+        """Adds gradients and `sums` over all processes; returns the gradients."""
+        if self.flat_sum is not None:
+            return self.flat_sum.sum_(sums)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if self.host_sum is not None:
+            self.host_sum.sum_(gradients, sums)
+        return gradients
+
+    def _update(self, learning_rate: float, loss: Tensor, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Clips the gradients and does Adam's step, unless loss or gradient is not finite.
 
         Returns whether they are, and the norm before clipping.
         """
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        finite = torch.isfinite(norm) & torch.isfinite(loss)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.config.optimiser.max_grad_norm > 0:
             factor = (self.config.optimiser.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
             torch._foreach_mul_(gradients, factor)
         set_learning_rate(self.adam, learning_rate)
         # The fused kernel changes nothing where found_inf is 1, and the host need not wait to know it.
-        self.adam.found_inf = (~finite).float().reshape(())  # type: ignore[attr-defined]
+        both = norm + loss
+        found_inf = torch.nan_to_num(both - both, nan=1.0).float()  # a number minus itself: 0, or NaN if not finite
+        self.adam.found_inf = found_inf  # type: ignore[attr-defined]
         self.adam.step()
-        return finite, norm
+        return found_inf == 0, norm
 
     def enter_stage2(self, floor: float) -> None:
         """Adds the variance head; see `Engine`."""

@@ -110,11 +110,9 @@ class DeepSpeedEngine:
         if self.zero_stage < 3:
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def step(
-        self, batch: LocalBatch, *, learning_rate: float, kl_weight: float, signals: tuple[float, float]
-    ) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rate: float, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
-        terms = self.engine(batch, kl_weight, None)
+        terms = self.engine(batch, None)
         own = terms.sums(self.ranks.world_size)
         sums = torch.cat([own, own.new_tensor(signals)])
         self.ranks.sum_(sums)

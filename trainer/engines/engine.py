@@ -32,13 +32,10 @@ class Engine(Protocol):
 
     objective: Objective
 
-    def step(
-        self, batch: LocalBatch, *, learning_rate: float, kl_weight: float, signals: tuple[float, float]
-    ) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rate: float, signals: tuple[float, float]) -> StepResult:
         """One update on the global batch of which `batch` is this process's part.
 
-        learning_rate: above 0. kl_weight: 0 to 1. signals: numbers that are summed over processes together with the
-        losses.
+        learning_rate: above 0. signals: numbers that are summed over processes together with the losses.
         """
 
     def enter_stage2(self, floor: float) -> None:
@@ -73,7 +70,14 @@ def whole_batch_rows(objective: Objective, parts: list[LocalBatch]) -> Tensor | 
 def micro_batches(batch: LocalBatch, count: int) -> list[LocalBatch]:
     """A local batch cut into `count` of nearly equal size."""
     cuts = [partition(len(batch.images), part, count) for part in range(count)]
-    return [batch._replace(images=batch.images[cut.start : cut.stop], start=batch.start + cut.start) for cut in cuts]
+    return [
+        batch._replace(
+            images=batch.images[cut.start : cut.stop],
+            noise=batch.noise[cut.start : cut.stop],
+            start=batch.start + cut.start,
+        )
+        for cut in cuts
+    ]
 
 
 def autocast(config: Config, device: torch.device) -> contextlib.AbstractContextManager:

@@ -19,18 +19,15 @@ class LocalBatch(NamedTuple):
     images: Tensor
     """(b, C, H, W), uint8."""
     noise: Tensor
-    """(n, D), standard normal, for z of the whole batch."""
+    """(b, D), standard normal, for z of these rows."""
     prior: Tensor
     """(n, D), draws of the prior for a penalty that needs them; (0, D) otherwise."""
     start: int
     """Row of the global batch that images[0] is."""
     rows: int
     """n, rows of the global batch."""
-
-    @property
-    def own_noise(self) -> Tensor:
-        """(b, D), the noise of the rows here."""
-        return self.noise[self.start : self.start + len(self.images)]
+    kl_weight: Tensor
+    """(), 0 to 1, on the device; not a number of the host, for each value of which networks would be compiled anew."""
 
 
 class Terms(NamedTuple):
@@ -49,8 +46,10 @@ class Terms(NamedTuple):
 
     def sums(self, local_batches: int) -> Tensor:
         """(4,) float64: loss, log-likelihood, KL, square error; added over all `local_batches` they are the batch's."""
-        loss = self.loss.double() - self.penalty.double() * (1 - 1 / local_batches)
-        return torch.stack([loss, self.log_likelihood.double(), self.kl.double(), self.square_error.double()]).detach()
+        sums = torch.stack([self.penalty, self.loss, self.log_likelihood, self.kl, self.square_error]).detach().double()
+        if local_batches > 1:
+            sums[1] -= sums[0] * (1 - 1 / local_batches)
+        return sums[1:]
 
 
 class BatchPenalty(ABC):
@@ -128,15 +127,15 @@ class Objective(nn.Module):
         self.model, self.beta = model, variance.beta_nll
         self.penalty = batch_penalty(objective)
 
-    def forward(self, batch: LocalBatch, kl_weight: float, whole: Tensor | None) -> Terms:
+    def forward(self, batch: LocalBatch, whole: Tensor | None) -> Terms:
         """The terms of one local batch.
 
-        kl_weight: 0 to 1. whole: (n, W) rows of the global batch for the penalty, without gradient, where `batch` is
-        not all of this process's rows; None gathers them here. Those of `batch` are replaced by ones with gradient.
+        whole: (n, W) rows of the global batch for the penalty, without gradient, where `batch` is not all of this
+        process's rows; None gathers them here. Those of `batch` are replaced by ones with gradient.
         """
         x = batch.images.float() / 255  # (b, C, H, W)
         mean, std = self.model.encode(x)
-        z = gaussian.reparameterise(mean, std, batch.own_noise)  # (b, D)
+        z = gaussian.reparameterise(mean, std, batch.noise)  # (b, D)
         output = self.model.decode(z)
         log_likelihood = gaussian.log_likelihood(x, output.mean, output.variance)  # (b,)
         square_error = (x - output.mean).square().sum()
@@ -145,20 +144,22 @@ class Objective(nn.Module):
         if self.beta > 0 and self.model.per_pixel:
             dataset_variance = self.model.log_variance.exp()  # (1,), a buffer in stage 2
             nats = beta_nll(x, output.mean, output.variance, dataset_variance, self.beta)
-            loss = (kl_weight * kl - nats).sum()
+            loss = (batch.kl_weight * kl - nats).sum()
         else:
-            loss = (kl_weight * kl - log_likelihood).sum()
+            loss = (batch.kl_weight * kl - log_likelihood).sum()
         penalty = torch.zeros_like(loss)
         if self.penalty is not None:
             loss = self.penalty.loss(loss, square_error)
             own = self.penalty.rows(mean, std, z)
             whole = rows_of_all_ranks(own, batch) if whole is None else whole
             rows = torch.cat([whole[: batch.start], own, whole[batch.start + len(own) :]])  # (n, W)
-            penalty = batch.rows * self.penalty(rows, batch.prior)
+            # A penalty is a small difference of products, of which bfloat16 would leave the gradient two digits.
+            with torch.autocast(rows.device.type, enabled=False):
+                penalty = batch.rows * self.penalty(rows, batch.prior)
         return Terms(loss + penalty, penalty, log_likelihood.sum(), kl.sum(), square_error)
 
     def penalty_rows(self, batch: LocalBatch) -> Tensor:
         """(b, W), what the penalty needs of the images here."""
         assert self.penalty is not None
         mean, std = self.model.encode(batch.images.float() / 255)
-        return self.penalty.rows(mean, std, mean + std * batch.own_noise)
+        return self.penalty.rows(mean, std, mean + std * batch.noise)

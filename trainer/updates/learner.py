@@ -24,6 +24,7 @@ from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint
 from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model
 from trainer.updates.evaluation import HeldOut, exact_variance, held_out
+from trainer.updates.feed import Feed
 from trainer.updates.pictures import Pictures
 from trainer.updates.stages import Stages
 
@@ -109,9 +110,9 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: SigmaVAE, images: int) -> None:
         """Moves the average toward the weights after an update on `images` images."""
-        weight, average = 1 - 0.5 ** (images / self.half_life), self.model.state_dict()
-        for name, value in model.state_dict().items():
-            average[name].lerp_(value, weight)
+        weight, values = 1 - 0.5 ** (images / self.half_life), model.state_dict()
+        averages = self.model.state_dict()
+        torch._foreach_lerp_(list(averages.values()), [values[name] for name in averages], weight)
 
 
 _VARIANCE = "variance/state"
@@ -134,6 +135,7 @@ class Learner:
     ) -> None:
         self.config, self.ranks, self.between_batches = config, ranks, between_batches
         self.engine = build_engine(config, image_shape, ranks, saved)
+        self._feed = Feed(ranks.device, memory_format(config))
         self._pictures = Pictures(config.data, config.seed)
         self.learning_rate = 0.0
         """Of the last update."""
@@ -170,7 +172,6 @@ class Learner:
         result = self.engine.step(
             self._local(batch),
             learning_rate=self.learning_rate,
-            kl_weight=kl_weight(self.config, batch.start),
             signals=(float(stop), float(batch.substituted)),
         )
         if state.stage == 1 and self.learns_variance and self.config.variance.update != "adam":
@@ -182,18 +183,18 @@ class Learner:
         return result
 
     def _local(self, batch: Batch) -> LocalBatch:
-        """This process's rows on its device, with the noise of the global batch."""
-        seed, device, width = self.config.seed, self.ranks.device, self.model.latent_dim
+        """This process's rows on its device, with their part of the noise of the global batch."""
+        seed, width = self.config.seed, self.model.latent_dim
         penalty = self.engine.objective.penalty
         draws = batch.count if penalty is not None and penalty.draws_prior else 0
-        noise = global_noise(seed, "posterior", batch.start, batch.count, width)
-        return LocalBatch(
-            images=batch.image.to(device, non_blocking=True, memory_format=memory_format(self.config)),
-            noise=noise.to(device, non_blocking=True),
-            prior=global_noise(seed, "prior", batch.start, draws, width).to(device, non_blocking=True),
-            start=self.ranks.partition(batch.count).start,
-            rows=batch.count,
+        rows = self.ranks.partition(batch.count)
+        numbers = (
+            global_noise(seed, "posterior", batch.start, batch.count, width)[rows.start : rows.stop],
+            global_noise(seed, "prior", batch.start, draws, width),
+            torch.tensor(kl_weight(self.config, batch.start)),
         )
+        images, (noise, prior, weight) = self._feed.send(batch.image, numbers)
+        return LocalBatch(images=images, noise=noise, prior=prior, start=rows.start, rows=batch.count, kl_weight=weight)
 
     def held_out(self) -> HeldOut:
         """Evaluates the weights, averaged where averages are kept, on held-out images."""

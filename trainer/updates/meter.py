@@ -1,18 +1,21 @@
 """What is measured of updates.
 
-Sums of the results of updates stay on the device and are read at intervals, so that no update waits for the host.
+No update waits for the host: on a GPU the host reads the result of an update when it has asked for the next one.
 """
 
 import contextlib
+import math
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from data_shards.stream.stream import Batch
@@ -81,19 +84,36 @@ def peak_memory_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Update:
+    """One update whose result may still be on its way to the host."""
+
+    start: int
+    count: int
+    values: Tensor
+    """(8,) float64 on the host: the sums of `StepResult`, whether it was finite, the norm of the gradient."""
+    arrived: torch.cuda.Event | None
+    """After it `values` are there; None where they are."""
+
+
 class Meter:
-    """Sums the results of updates between two readings."""
+    """Sums the results of updates between two readings.
+
+    On a GPU each result is copied to pinned memory, and looked at when the next update has been asked for. So the host
+    stays an update ahead of the GPU; every process knows of an update at the same place, one update late.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        self._late = 1 if device.type == "cuda" else 0
+        self._on_their_way: deque[_Update] = deque()
+        self._stop = self._skipped = False
         self._begin()
-        self._last_stop: torch.Tensor | None = None
 
     def _begin(self) -> None:
-        self._sums = torch.zeros(6, dtype=torch.float64, device=self.device)
-        self._norms = torch.zeros(2, dtype=torch.float64, device=self.device)  # sum and largest
-        self._finite: list[torch.Tensor] = []
-        self._batches: list[tuple[int, int]] = []
+        self._sums = [0.0] * 6
+        self._norm_sum = self._largest_norm = 0.0
+        self._seen: list[tuple[int, int, bool]] = []  # start, count, finite
         self._start, self._waited = time.monotonic(), 0.0
 
     def waiting(self, stream: Iterable[Batch]) -> Iterator[Batch]:
@@ -109,53 +129,63 @@ class Meter:
 
     def add(self, batch: Batch, result: StepResult) -> None:
         """Adds the result of an update."""
-        self._sums[:4] += torch.where(result.finite, result.sums[:4], 0.0)
-        self._sums[4:] += result.sums[4:]
-        norm = torch.where(result.finite, result.gradient_norm, 0.0)
-        self._norms[0] += norm
-        self._norms[1].clamp_min_(norm)
-        self._finite.append(result.finite)
-        self._batches.append((batch.start, batch.count))
+        values = torch.cat([result.sums, result.finite.reshape(1), result.gradient_norm.reshape(1)])
+        arrived = None
+        if self.device.type == "cuda":
+            on_host = torch.empty(8, dtype=torch.float64, pin_memory=True)
+            values, arrived = on_host.copy_(values, non_blocking=True), torch.cuda.Event()
+            arrived.record()
+        self._on_their_way.append(_Update(start=batch.start, count=batch.count, values=values, arrived=arrived))
+        self._take(self._late)
+        self._skipped = any(not finite for _, _, finite in self._seen)
 
-    def stop_requested(self, result: StepResult) -> bool:
-        """True, on every rank at the same update, once any rank sent the signal to stop.
+    def _take(self, left: int) -> None:
+        """Takes the results of all but the last `left` updates into the sums."""
+        while len(self._on_their_way) > left:
+            update = self._on_their_way.popleft()
+            if update.arrived is not None:
+                update.arrived.synchronize()
+            *sums, finite, norm = update.values.tolist()
+            self._seen.append((update.start, update.count, bool(finite)))
+            self._stop |= sums[4] > 0
+            kept = [*(sums[:4] if finite else [0.0] * 4), *sums[4:]]
+            self._sums = [total + value for total, value in zip(self._sums, kept, strict=True)]
+            if finite:
+                self._norm_sum += norm
+                self._largest_norm = norm if math.isnan(norm) else max(self._largest_norm, norm)
 
-        On a GPU this reads the signal of the previous update, so that the host stays one update ahead.
-        """
-        if self.device.type != "cuda":
-            return bool(result.sums[4] > 0)
-        seen, self._last_stop = self._last_stop, result.sums[4]
-        return seen is not None and bool(seen > 0)
+    def stop_requested(self) -> bool:
+        """True, on every rank at the same update, once any rank sent the signal to stop."""
+        return self._stop
 
     def must_read(self) -> bool:
-        """True where the last update was skipped, on a CPU; on a GPU the check would wait for the device."""
-        return self.device.type != "cuda" and not bool(self._finite[-1])
+        """True, on every rank at the same update, where an update since the last reading was skipped."""
+        return self._skipped
 
     def read(self, learner: Learner) -> Reading:
-        """The updates since the last reading; starts a new interval."""
+        """The updates since the last reading; starts a new interval. On a GPU this waits for the last of them."""
+        self._take(0)
         reading = self.look(learner)
         self._begin()
         return reading
 
     def look(self, learner: Learner) -> Reading:
-        """The updates since the last reading."""
-        flags = torch.stack(self._finite).tolist() if self._finite else []
-        counts = [count for (_, count), good in zip(self._batches, flags, strict=True) if good]
-        trailing = next((n for n, good in enumerate(reversed(flags)) if good), len(flags))
-        norm_sum, largest_norm = self._norms.tolist()
+        """The updates since the last reading whose results are known."""
+        counts = [count for _, count, finite in self._seen if finite]
+        trailing = next((n for n, (*_, finite) in enumerate(reversed(self._seen)) if finite), len(self._seen))
         return Reading(
             images=sum(counts),
             good_steps=len(counts),
             bad_in_a_row=trailing,
-            bad_batches=[where for where, good in zip(self._batches, flags, strict=True) if not good],
+            bad_batches=[(start, count) for start, count, finite in self._seen if not finite],
             seconds=time.monotonic() - self._start,
             seconds_waiting=self._waited,
-            sums=self._sums[:4].tolist(),
-            substituted=round(self._sums[5].item()),
+            sums=self._sums[:4],
+            substituted=round(self._sums[5]),
             pixels=learner.model.pixels,
             sigma2=learner.model.dataset_variance,
-            gradient_norm=norm_sum / max(len(counts), 1),
-            largest_gradient_norm=largest_norm,
+            gradient_norm=self._norm_sum / max(len(counts), 1),
+            largest_gradient_norm=self._largest_norm,
             learning_rate=learner.learning_rate,
         )
 

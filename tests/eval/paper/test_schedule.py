@@ -1,10 +1,16 @@
-"""A job that fails is named with the last line of its log."""
+"""Jobs beside each other: a GPU for each; one that fails is named with the last line of its log."""
+
+import argparse
+import sys
 
 import pytest
+import torch
 
+from data_shards.io.errors import InputError
+from eval.commands import reproduce
 from eval.paper.plan import Measurements
 from eval.paper.record import Question
-from eval.paper.schedule import Work, last_line, run_here
+from eval.paper.schedule import Work, last_line, run_here, visible_gpus
 
 
 @pytest.fixture
@@ -41,3 +47,45 @@ def test_the_last_line_is_the_last_that_is_not_empty(tmp_path):
     log.write_text("first\nerror: data.shards: is missing\n\n")
     assert last_line(log, 2) == f"error: data.shards: is missing; see {log}"
     assert last_line(log, -9) == f"ended by SIGKILL; see {log}"
+
+
+@pytest.fixture
+def gpu_machine(tmp_path, monkeypatch):
+    """A machine with three GPUs. A job notes the GPU that it sees, and whether another job has it."""
+    worker = tmp_path / "python"
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    worker.write_text(
+        "#!/bin/bash\n"
+        f'exec {{lock}}>{notes}/lock-"$CUDA_VISIBLE_DEVICES"\n'
+        'flock -n "$lock" || echo taken >> ' + str(notes) + "/taken\n"
+        f'echo "$CUDA_VISIBLE_DEVICES" > {notes}/seen-$(basename "$3")\n'
+        "sleep 0.2\n"
+    )
+    worker.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(worker))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    return notes
+
+
+@pytest.mark.parametrize(("variable", "names"), [(None, {"0", "1", "2"}), ("4,GPU-8a,6", {"4", "GPU-8a", "6"})])
+def test_each_job_has_a_gpu_to_itself(gpu_machine, tmp_path, monkeypatch, variable, names):
+    if variable is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
+    (tmp_path / "jobs").mkdir()
+    jobs = [tmp_path / "jobs" / f"{number}.json" for number in range(7)]
+    assert [outcome.failure for outcome in run_here(jobs, 8, visible_gpus())] == [""] * 7
+    assert {path.read_text().strip() for path in gpu_machine.glob("seen-*")} == names
+    assert not (gpu_machine / "taken").exists()
+
+
+def test_more_jobs_at_a_time_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    parser = argparse.ArgumentParser()
+    reproduce.add_arguments(parser)
+    words = ["table2", "--dataset", "fashion-mnist", "--device", "cuda", "--processes", "3"]
+    with pytest.raises(InputError, match="processes: 3 jobs at a time have 2 GPUs, one a job; use 2 or fewer"):
+        reproduce.run(parser.parse_args(words))

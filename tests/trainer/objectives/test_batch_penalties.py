@@ -66,8 +66,9 @@ def test_an_update_runs_the_encoder_once_and_moves_batch_norm_once(name):
     config = Config(objective=ObjectiveConfig(name=name), model=ModelConfig(**fields), device="cpu")
     engine = build_engine(config, (1, 8, 8), single())
     images = torch.randint(0, 256, (6, 1, 8, 8), dtype=torch.uint8)
-    batch = LocalBatch(images=images, noise=torch.randn(6, 3), prior=torch.randn(6, 3), start=0, rows=6)
+    noise, prior = torch.randn(2, 6, 3)
+    batch = LocalBatch(images=images, noise=noise, prior=prior, start=0, rows=6, kl_weight=torch.ones(()))
     first = engine.objective.model.encoder[0](images / 255)
-    engine.step(batch, learning_rate=1e-3, kl_weight=1.0, signals=(0.0, 0.0))
+    engine.step(batch, learning_rate=1e-3, signals=(0.0, 0.0))
     moved = engine.objective.model.encoder[1].running_mean
     torch.testing.assert_close(moved, 0.1 * first.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)

@@ -1,0 +1,118 @@
+"""python session.py JOB.json, perhaps under torchrun: trainings and commands, on the CPU or the pretended GPU.
+
+One process does many, because starting it takes longer than they do. The main process writes what happened beside JOB:
+for each training what one update did, in each stage; for each command what it printed or why it failed.
+"""
+
+import contextlib
+import io
+import json
+import os
+import runpy
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[2])]
+
+from device.pretended.counts import COUNTS  # noqa: E402
+from device.pretended.install import install  # noqa: E402
+
+JOB = Path(sys.argv[1])
+job = json.loads(JOB.read_text())
+if job["device"] == "cuda":
+    install()
+
+from trainer.__main__ import read_command_line  # noqa: E402
+from trainer.loop import train  # noqa: E402
+from trainer.process_group import process_group  # noqa: E402
+from trainer.updates.learner import Learner  # noqa: E402
+
+# The updates of a stage of which one is looked at: those before warm up, and no log line is due.
+FIRST, LAST = 3, 7
+
+
+class Updates:
+    """What lies between the beginnings of two updates that follow each other, for each stage the one with least."""
+
+    def __init__(self) -> None:
+        self.least: dict[int, dict[str, Any]] = {}
+        self._seen: dict[int, int] = {}
+        original = Learner.update
+
+        def update(learner: Any, batch: Any, stages: Any, **others: Any) -> Any:
+            self._begin(stages.state.stage)
+            return original(learner, batch, stages, **others)
+
+        Learner.update = update  # type: ignore[method-assign]
+
+    def clear(self) -> None:
+        """Begins a new training."""
+        self.least, self._seen = {}, {}
+        COUNTS.clear()
+
+    def _begin(self, stage: int) -> None:
+        number = self._seen[stage] = self._seen.get(stage, 0) + 1
+        if FIRST < number <= LAST:
+            table = COUNTS.table()
+            least = self.least.get(stage)
+            if least is None or total(table) < total(least):
+                self.least[stage] = table
+        if number >= FIRST:
+            COUNTS.clear()
+
+
+def total(table: dict[str, Any]) -> tuple[int, ...]:
+    """Orders tables by waits, then by launches."""
+    return tuple(sum(times for *_, times in table[name]) for name in ("waits", "pageable", "launches"))
+
+
+def stopped_once(words: list[str], after: int) -> None:
+    """Trains, but is stopped at that line of its log and started again."""
+    config, lines = read_command_line(words).config, []
+
+    def listener(kind: str, images: int, facts: object) -> None:
+        if kind == "train":
+            lines.append(images)
+            if len(lines) == after:
+                (config.folder / "STOP").touch()
+
+    train(config, listener)
+    (config.folder / "STOP").unlink(missing_ok=True)
+    train(config)
+
+
+def main() -> None:
+    """Does the job."""
+    updates, found = Updates(), {"trainings": {}, "commands": {}}
+    with process_group(job["device"]):
+        for name, words in job.get("trainings", {}).items():
+            updates.clear()
+            try:
+                if name in job.get("stopped", {}):
+                    stopped_once(words, job["stopped"][name])
+                else:
+                    train(read_command_line(words).config)
+                found["trainings"][name] = {str(stage): table for stage, table in updates.least.items()}
+            except BaseException:
+                found["trainings"][name] = {"failure": traceback.format_exc()}
+                if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                    raise
+    for name, words in job.get("commands", {}).items():
+        COUNTS.clear()
+        sys.argv, printed = list(words), io.StringIO()
+        try:
+            with contextlib.redirect_stdout(printed):
+                runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+            code: Any = 0
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            code = traceback.format_exc()
+        found["commands"][name] = {"code": code, "printed": printed.getvalue(), "counts": COUNTS.table()}
+    if os.environ.get("RANK", "0") == "0":
+        JOB.with_suffix(".found.json").write_text(json.dumps(found))
+
+
+main()

@@ -1,0 +1,83 @@
+"""Trainings and commands on the CPU or on the pretended GPU, many in one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.running import ROOT
+from support.training import SMALL
+
+SESSION = ROOT / "tests" / "device" / "pretended" / "session.py"
+# Twelve updates in each stage, with line of the log after six; the shards hold 1397 images.
+FIELDS = SMALL | {
+    "stage1.max_epochs": 360 / 1397,
+    "stage2.max_epochs": 360 / 1397,
+    "stage1.check_images": 100_000,
+    "stage2.check_images": 100_000,
+    "log.every_images": 300,
+    "data.valid_images": 30,
+}
+TRAININGS: dict[str, dict[str, Any]] = {
+    "two stages": {},
+    "adam": {"variance.update": "adam", "variance.beta_nll": 0.5},
+    "epoch": {"variance.update": "epoch"},
+    "batch norm": {"model.norm": "batch"},
+    "group norm": {"model.norm": "group"},
+    "average": {"optimiser.ema_images": 100},
+    "clipping": {"optimiser.max_grad_norm": 0.5},
+    "accumulation": {"engine.grad_accumulation_steps": 3},
+    "warm-up": {"objective.kl_warmup_images": 200, "optimiser.warmup_images": 100},
+    "vae": {"objective.name": "vae"},
+    "beta-vae": {"objective.name": "beta_vae"},
+    "fixed": {"objective.name": "fixed", "objective.sigma2": 0.1},
+    "dip-vae-i": {"objective.name": "dip_vae_i"},
+    "dip-vae-ii": {"objective.name": "dip_vae_ii", "engine.grad_accumulation_steps": 2},
+    "wae": {"objective.name": "wae_mmd"},
+    "stopped": {"model.norm": "batch", "optimiser.ema_images": 100},
+}
+ON_TWO = ("two stages", "adam", "batch norm", "accumulation", "dip-vae-i", "wae", "stopped")
+# Only on the GPU: what it looks like in bfloat16.
+LOWER = {
+    "bf16": {"engine.precision": "bf16", "model.norm": "batch", "variance.beta_nll": 0.5},
+    "bf16 dip": {"engine.precision": "bf16", "objective.name": "dip_vae_i"},
+    "bf16 wae": {"engine.precision": "bf16", "objective.name": "wae_mmd"},
+}
+
+
+def run_session(
+    folder: Path, device: str, processes: int, job: dict[str, Any], *, check: bool = True
+) -> dict[str, Any]:
+    """Does the trainings and commands of `job`; returns what happened."""
+    path = folder / f"{device}-{processes}.json"
+    path.write_text(json.dumps({"device": device, **job}))
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*command, str(SESSION), str(path)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    found = path.with_suffix(".found.json")
+    return json.loads(found.read_text()) if found.exists() else {"stderr": done.stderr}
+
+
+def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str, Any]:
+    """All trainings, into `runs`; returns what one update of each did. Stopped and resumed only on the GPU."""
+    chosen = {name: TRAININGS[name] for name in (TRAININGS if processes == 1 else ON_TWO)}
+    if device == "cuda" and processes == 1:
+        chosen |= LOWER
+    listed = {}
+    for name, fields in chosen.items():
+        values = FIELDS | fields | {"data.shards": shards, "runs": runs, "name": name, "device": device}
+        listed[name] = [f"--{key}={value}" for key, value in values.items()]
+    job = {"trainings": listed, "stopped": {"stopped": 1} if device == "cuda" else {}}
+    return run_session(runs, device, processes, job)["trainings"]
