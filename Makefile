@@ -13,6 +13,7 @@ TORCHRUN := OMP_NUM_THREADS=1 $(BIN)/torchrun --standalone --nproc-per-node 2 -m
 help:
 	@echo "make demo   everything on Fashion-MNIST: install, then build, train, report on two processes"
 	@echo "make test   lint, types and tests"
+	@echo "make test-gpu   what needs a GPU, and a table of what this one does; says so where there is none"
 	@echo "make test-slurm   the batch scripts on a real scheduler, which this installs (root)"
 	@echo "make test-cluster   ray up, a sweep, a lost host and ray down, on three hosts that are network namespaces (root)"
 
@@ -35,6 +36,10 @@ test: .venv/.installed
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
+test-gpu: .venv/.installed
+	$(BIN)/python -m pytest -m "(gpu or gpus) and not slow" -rs --no-header || [ $$? = 5 ]
+	$(BIN)/python tests/device/acceptance.py
+
 # Not part of the suite: it makes hosts, which takes root and Debian's openssh-server, rsync, iproute2. Says what is missing.
 test-cluster: .venv/.installed
 	@cd tests/tune/clusters && ../../../$(BIN)/python -c "import sys, cluster_hosts; sys.exit(cluster_hosts.missing())"
@@ -46,4 +51,4 @@ test-slurm: .venv/.installed
 	  || { echo "the tests of the batch scripts need slurmctld, slurmd and munged, and root: apt-get install slurm-wlm munge"; exit 2; }
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
-.PHONY: help demo test test-cluster test-slurm
+.PHONY: help demo test test-gpu test-cluster test-slurm

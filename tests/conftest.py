@@ -1,9 +1,27 @@
 """Fixtures that several rooms share: shards of small real images, and a run trained on them."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 from support.running import run_module, write_digits
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips, saying so, what needs more GPUs than this machine has."""
+    for item in items:
+        marker = item.get_closest_marker("gpus")
+        wanted = marker.args[0] if marker else int(item.get_closest_marker("gpu") is not None)
+        if wanted and wanted > gpu_count():
+            item.add_marker(pytest.mark.skip(reason=f"needs {wanted} CUDA devices, there are {gpu_count()}"))
+
+
+@cache
+def gpu_count() -> int:
+    """How many GPUs this machine has."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ ROOMS = {
         {"updates"},
         {"engines"},
         {"run_folder"},
+        {"roofline"},
         {"trial_batch"},
         {"objectives"},
         {"networks"},

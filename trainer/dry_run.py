@@ -6,7 +6,7 @@ reported, a line each.
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,16 +19,17 @@ from trainer.config.automatic import resolved, resolved_model
 from trainer.config.config import Config
 from trainer.device import planned_device
 from trainer.networks import SigmaVAE
+from trainer.roofline import GPUS, known_gpu, launches_of, update_seconds
 from trainer.run_folder.changes import accepted_changes
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
 from trainer.trial_batch import require_trainable
 from trainer.updates.learner import require_engine
 
-# Floating-point operations a second of one process. cpu: what one core of 2021 does with both configurations of CelebA;
-# cuda: a cautious guess, for small convolutions leave most of a GPU idle. A run that has begun is timed instead.
-SUSTAINED = {"cpu": 60e9, "cuda": 10e12}
-# What an update costs beside that: Python, the reduction over all processes, the optimiser.
+# Floating-point operations a second of one process, for networks that are not trained. cpu: what one core of 2021 does
+# with both configurations of CelebA; cuda: an A100 in TF32. A run that has begun is timed instead.
+SUSTAINED = {"cpu": 60e9, "cuda": 40e12}
+# What an update on CPUs costs beside that: Python, the reduction over all processes, the optimiser.
 UPDATE_SECONDS = 0.01
 
 
@@ -47,7 +48,9 @@ class RunCost:
     rate: float
     """Images a second, of all processes."""
     timed: bool
-    """True where the rate was measured by this run; else it follows from `SUSTAINED`."""
+    """True where the rate was measured by this run; else it follows from `SUSTAINED` or, on GPUs, from `rates`."""
+    rates: dict[str, float]
+    """Images a second of all processes by the kind of GPU; empty for CPUs. `rate` is an A100's for a GPU not in it."""
     checkpoint_bytes: int
     """Bytes of all checkpoints that are kept at a time."""
 
@@ -75,21 +78,62 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
     operations = 3.0 * forward_operations(model)  # the backward pass costs two forward ones
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
     measured = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
-    rate = processes * SUSTAINED[planned_device(config.device)]
-    computing = config.data.global_batch * operations / rate
     parameters = sum(weight.numel() for weight in model.parameters())
     # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
     copies = 3 + (config.optimiser.ema_images > 0)
     saved = complete_checkpoints(config.folder)
+    batch, rates = config.data.global_batch, {}
+    if planned_device(config.device) == "cuda":
+        launches = launches_of(replace(config, model=resolved_model(config.model, image_shape)), image_shape)
+        for gpu in GPUS:
+            seconds = update_seconds(
+                gpu,
+                operations=batch * operations,
+                weights=parameters,
+                launches=launches,
+                bf16=config.engine.precision != "float32",
+                processes=processes,
+            )
+            rates[gpu.name] = batch / seconds
+        rate = rates[this_gpu() or "A100"]
+    else:
+        rate = batch / (batch * operations / (processes * SUSTAINED["cpu"]) + UPDATE_SECONDS)
     return RunCost(
         stage_images=tuple(stage.cap(train_images) for stage in stages),
         done=int(saved[-1].name) if saved else 0,
         parameters=parameters,
         operations=operations,
-        rate=measured[-1] if measured else config.data.global_batch / (computing + UPDATE_SECONDS),
+        rate=measured[-1] if measured else rate,
         timed=bool(measured),
+        rates=rates,
         checkpoint_bytes=4 * parameters * copies * (config.checkpoint.keep_last + len(stages) + 1),  # and the best
     )
+
+
+def this_gpu() -> str:
+    """The name in the table of the GPU of this machine; empty where it has none or another one."""
+    gpu = known_gpu(torch.cuda.get_device_name()) if torch.cuda.is_available() else None
+    return gpu.name if gpu is not None else ""
+
+
+def time_lines(cost: RunCost, device: str, processes: int) -> list[str]:
+    """How long the run takes at most, for each GPU that it may be meant for."""
+    on = f"on {processes} {device} processes"
+    if cost.timed or device == "cpu":
+        from_where = "as this run was timed" if cost.timed else f"guessed at {SUSTAINED['cpu'] / 1e9:g} GFLOP/s each"
+        return [f"at most {duration(cost.seconds)} {on}, {from_where}"]
+    images = max(0, sum(cost.stage_images) - cost.done)
+    here = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    shown = [this_gpu()] if this_gpu() else [] if here else list(cost.rates)
+    lines = [
+        f"at most {duration(images / cost.rates[name])} {on} of {name}: {cost.rates[name]:,.0f} images/s by its "
+        "printed rates, within a factor of 2"
+        for name in shown
+    ]
+    if not this_gpu():
+        other = here or "another GPU"
+        lines.append(f"unknown {on} of {other}: measure 50 updates; this then takes their rate from the run's log")
+    return lines
 
 
 def missing(config: Config, *, allow_change: bool = False) -> list[str]:
@@ -131,13 +175,13 @@ def dry_run(config: Config, processes: int, *, allow_change: bool = False) -> No
     cost = estimate(config, manifest.image_shape, manifest.num_samples(config.data.train_split), processes)
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
     stages = ", ".join(f"stage {number} {images:,}" for number, images in enumerate(cost.stage_images, start=1))
-    from_where = "as this run was timed" if cost.timed else f"guessed at {SUSTAINED[device] / 1e9:g} GFLOP/s each"
     free = free_bytes(config.folder)
     print(f"run      {config.folder}, {cost.done:,} images done")
     print(f"shards   {config.data.shards}: {counts}")
     print(f"model    {cost.parameters:,} weights, {cost.operations / 1e9:.3g} GFLOP an image")
     print(f"images   at most: {stages}")
-    print(f"time     at most {duration(cost.seconds)} on {processes} {device} processes, {from_where}")
+    for line in time_lines(cost, device, processes):
+        print(f"time     {line}")
     print(f"disk     {cost.checkpoint_bytes / 1e9:.2g} GB of checkpoints; {free / 1e9:.4g} GB are free")
     if cost.checkpoint_bytes > free:
         raise InputError(f"{cost.checkpoint_bytes / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free", "runs")

@@ -26,12 +26,12 @@ def require_trainable(config: Config, image_shape: tuple[int, int, int], device:
     try:
         with torch.device("meta"):
             model = SigmaVAE(image_shape, config.model)
-            _one_update(model, config)
+            one_update(model, config)
         if config.two_stages:
             model.log_variance = torch.zeros(1)  # a number, which the start of stage 2 reads
             model.add_variance_head(1.0)
             with torch.device("meta"):
-                _one_update(model.to("meta"), config)
+                one_update(model.to("meta"), config)
     except InputError as error:
         raise InputError(error.named(None), parameter=f"model.{error.parameter}") from None
     except (RuntimeError, ValueError, IndexError) as error:
@@ -50,7 +50,8 @@ def require_trainable(config: Config, image_shape: tuple[int, int, int], device:
         )
 
 
-def _one_update(model: SigmaVAE, config: Config) -> None:
+def one_update(model: SigmaVAE, config: Config) -> None:
+    """The passes forward and backward of an update on at most two images, within a block of the meta device."""
     objective = Objective(model.train(), config.objective, config.variance)
     rows = min(2, config.data.global_batch)
     batch = LocalBatch(

@@ -10,6 +10,7 @@ from typing import Any
 from support.running import ROOT
 from support.training import SMALL
 
+DISTANCE = ["--mixture", "3", "--n", "60", "--extractor", "support.distance_extractor:make"]
 SESSION = ROOT / "tests" / "device" / "pretended" / "session.py"
 # Twelve updates in each stage, with line of the log after six; the shards hold 1397 images.
 FIELDS = SMALL | {
@@ -46,6 +47,40 @@ LOWER = {
     "bf16 wae": {"engine.precision": "bf16", "objective.name": "wae_mmd"},
 }
 
+# Every command on a trained run, in this order.
+COMMANDS: dict[str, list[str]] = {
+    "encode": ["eval", "encode", "--split", "train", "valid", "test"],
+    "mixture": ["trainer.mixture", "--components", "3"],
+    "mixture of few candidates": ["trainer.mixture", "--components", "12", "--candidates", "4"],
+    "diagonal mixture": ["trainer.mixture", "--components", "4", "--covariance", "diag"],
+    "transport": ["eval", "transport", "--mixture", "3"],
+    "fid": ["eval", "fid", "--from", "q_hat", "--mixture", "3", "--n", "60", "--extractor", EXTRACTOR],
+    "fid of transported": [
+        "eval",
+        "fid",
+        "--from",
+        "transported",
+        "--mixture",
+        "3",
+        "--n",
+        "60",
+        "--extractor",
+        EXTRACTOR,
+    ],
+    "likelihood": ["eval", "likelihood", "--mixture", "3", "--images", "20", "--samples", "8"],
+    "uncertainty": ["eval", "uncertainty", "--images", "40"],
+    "memorisation": ["eval", "memorisation", "--mixture", "3", "--images", "20"],
+    "report": ["eval", "report", "--mixture", "3", "--make-nothing"],
+}
+
+
+def numbers(value: Any, name: str = "") -> dict[str, float]:
+    """The numbers of a result, by their place in it, without those of its protocol."""
+    if isinstance(value, dict):
+        inner = {f"{name}.{key}": part for key, part in value.items() if key not in ("protocol", "seconds")}
+        return {key: number for at, part in inner.items() for key, number in numbers(part, at).items()}
+    return {name: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
+
 
 def run_session(
     folder: Path, device: str, processes: int, job: dict[str, Any], *, check: bool = True
@@ -59,7 +94,7 @@ def run_session(
     done = subprocess.run(
         [*command, str(SESSION), str(path)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
         timeout=280,
@@ -71,7 +106,10 @@ def run_session(
 
 
 def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str, Any]:
-    """All trainings, into `runs`; returns what one update of each did. Stopped and resumed only on the GPU."""
+    """All trainings, into `runs`, and by one process the commands on the first of them; returns what they did.
+
+    Stopped and resumed only on the GPU.
+    """
     chosen = {name: TRAININGS[name] for name in (TRAININGS if processes == 1 else ON_TWO)}
     if device == "cuda" and processes == 1:
         chosen |= LOWER
@@ -80,4 +118,7 @@ def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str
         values = FIELDS | fields | {"data.shards": shards, "runs": runs, "name": name, "device": device}
         listed[name] = [f"--{key}={value}" for key, value in values.items()]
     job = {"trainings": listed, "stopped": {"stopped": 1} if device == "cuda" else {}}
-    return run_session(runs, device, processes, job)["trainings"]
+    if processes == 1:
+        run = ["--run", str(runs / next(iter(chosen))), "--device", device]
+        job["commands"] = {name: [*words, *run] for name, words in COMMANDS.items()}
+    return run_session(runs, device, processes, job)

@@ -1,14 +1,23 @@
 """Training on a GPU that is pretended: the weights of the CPU, and nothing that a real one would refuse."""
 
 import functools
+import json
 
 import pytest
 import torch
-from device.sessions import LOWER, ON_TWO, TRAININGS, train_all
+from device.sessions import COMMANDS, LOWER, ON_TWO, TRAININGS, numbers, train_all
 from support.training import weights
 
 ONE = [*TRAININGS, *LOWER]
 WITHOUT_WAITS = ["two stages", "batch norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
+# What an update launches beside its passes forward and backward, Adam included; measured, and may only fall.
+LAUNCHES = [
+    ("two stages", "1", 60),
+    ("two stages", "2", 60),
+    ("vae", "1", 60),
+    ("average", "2", 60),
+    ("clipping", "2", 60),
+]
 CASES = [(name, 1) for name in TRAININGS] + [(name, 2) for name in ON_TWO]
 
 
@@ -26,7 +35,7 @@ def trained(tmp_path_factory, digits_shards):
 
 @pytest.mark.parametrize(("name", "processes"), CASES)
 def test_a_training_ends_in_the_weights_of_the_cpu(trained, name, processes):
-    on_gpu, gpu_runs = trained("cuda", processes)
+    on_gpu, gpu_runs = trained("cuda", processes)[0]["trainings"], trained("cuda", processes)[1]
     _, cpu_runs = trained("cpu", processes)
     assert "failure" not in on_gpu[name], on_gpu[name]["failure"]
     ours, expected = weights(gpu_runs / name), weights(cpu_runs / name)
@@ -34,17 +43,12 @@ def test_a_training_ends_in_the_weights_of_the_cpu(trained, name, processes):
     assert all(torch.equal(ours[key], expected[key]) for key in expected)
 
 
-def times(table, counter, *, backward=True):
-    """What the counter holds in all, without the passes backward where they are left out."""
-    return sum(n for _, place, n in table[counter] if backward or place != "backward")
-
-
 @pytest.mark.parametrize("stage", ["1", "2"])
 @pytest.mark.parametrize(
     "name", ["two stages", "batch norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
 )
 def test_an_update_neither_waits_for_the_gpu_nor_copies_from_pageable_memory(trained, name, stage):
-    table = trained("cuda", 1)[0][name].get(stage)
+    table = trained("cuda", 1)[0]["trainings"][name].get(stage)
     if table is None:
         assert stage == "2"
         return
@@ -54,3 +58,66 @@ def test_an_update_neither_waits_for_the_gpu_nor_copies_from_pageable_memory(tra
     assert sum(n for *_, n in late) <= 1
     assert table["pageable"] == []
     assert {(what, n) for what, _, n in table["copies"]} == {("to the GPU", 2), ("to the host", 1)}
+
+
+def launches_beside_the_passes(table):
+    """What the engine, the update of sigma^2 and the meter launch, by place: neither forward nor backward."""
+    found = {}
+    for what, place, n in table["launches"]:
+        if place.startswith(("trainer/engines", "trainer/updates", "trainer/loop.py")):
+            found.setdefault(place, {})[what] = n
+    return found
+
+
+@pytest.mark.parametrize(("name", "stage", "most"), LAUNCHES)
+def test_an_update_launches_no_more_than_it_did(trained, name, stage, most):
+    found = launches_beside_the_passes(trained("cuda", 1)[0]["trainings"][name][stage])
+    assert sum(n for place in found.values() for n in place.values()) <= most, found
+
+
+@pytest.mark.parametrize(("name", "norms"), [("two stages", 0), ("batch norm", 3), ("accumulation", 0), ("wae", 0)])
+def test_processes_meet_once_an_update_and_once_a_batch_norm_and_direction(trained, name, norms):
+    table = trained("cuda", 2)[0]["trainings"][name]["1"]
+    found = {}
+    for _, place, n in table["collectives"]:
+        found[place] = found.get(place, 0) + n
+    penalty = 1 if name == "wae" else 0
+    assert found.pop("trainer/process_group.py Ranks.sum_") == 1
+    assert sum(found.values()) == 2 * norms + penalty, found
+
+
+@pytest.mark.parametrize("stage", ["1", "2"])
+@pytest.mark.parametrize("name", LOWER)
+def test_under_autocast_only_the_networks_leave_float32(trained, name, stage):
+    table = trained("cuda", 1)[0]["trainings"][name].get(stage)
+    if table is None:
+        return  # a method of one stage
+    lower = {(what, place) for what, place, _ in table["dtypes"] if what.endswith(("bfloat16", "float16"))}
+    assert any(what.startswith("convolution") for what, _ in lower)
+    outside = {
+        pair for pair in lower if pair[1].startswith(("trainer/objectives", "trainer/engines", "trainer/updates"))
+    }
+    assert outside == set()
+    moments = {what for what, place in lower if "GlobalBatchNorm" in place}
+    assert moments <= {"copy_ bfloat16"}  # the rounding of its result
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_on_the_gpu_has_the_numbers_of_the_cpu(trained, name):
+    on_gpu, on_cpu = trained("cuda", 1), trained("cpu", 1)
+    assert on_gpu[0]["commands"][name]["code"] == 0, on_gpu[0]["commands"][name]
+    assert on_cpu[0]["commands"][name]["code"] == 0, on_cpu[0]["commands"][name]
+    assert on_gpu[0]["commands"][name]["counts"]["launches"] or name == "report"
+
+
+def test_all_results_of_the_commands_are_those_of_the_cpu(trained):
+    found, expected = (
+        {
+            f"{path.name.split('-')[0]}{place}": number
+            for path in sorted((trained(device, 1)[1] / "two stages" / "eval").glob("*.json"))
+            for place, number in numbers(json.loads(path.read_text())).items()
+        }
+        for device in ("cuda", "cpu")
+    )
+    assert len(expected) > 10
+    assert found == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)

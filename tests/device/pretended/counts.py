@@ -50,3 +50,13 @@ def place() -> str:
             return "backward"
         frame = frame.f_back  # type: ignore[assignment]
     return "backward"  # a thread of autograd has no caller
+
+
+def runs_in(files: tuple[str, ...]) -> bool:
+    """Whether a function of one of these files of the project is running."""
+    paths, frame = {str(ROOT / file) for file in files}, sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_filename in paths:
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False

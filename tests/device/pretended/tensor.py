@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from device.pretended import graph, order
-from device.pretended.counts import COUNTS, place
+from device.pretended.counts import COUNTS, place, runs_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -124,18 +124,14 @@ def from_data(
     return GpuTensor(_torch_tensor(tree_map(held, data), dtype=dtype), requires_grad)
 
 
+# Where the project itself asks for the meta device. Elsewhere torch's C++ does, to make a tensor like another one: behind
+# a tensor of the GPU it sees one of the meta device.
+_ON_META = ("trainer/trial_batch.py", "trainer/dry_run.py", "trainer/roofline.py")
+
+
 def _is_gpu(device: Any) -> bool:
     kind = None if device is None else torch.device(device).type
-    return kind == "cuda" or (kind == "meta" and not _means_meta())
-
-
-def _means_meta() -> bool:
-    """Whether the project itself asks for the meta device.
-
-    Else torch's C++ does, which sees a tensor of that device behind one of the GPU, where it makes another one like it.
-    """
-    chosen = torch.utils._device.CURRENT_DEVICE
-    return (chosen is not None and chosen.type == "meta") or place().startswith("trainer/dry_run.py")
+    return kind == "cuda" or (kind == "meta" and not runs_in(_ON_META))
 
 
 def _wait(reason: str) -> None:

@@ -73,7 +73,6 @@ def test_inception_with_weights_that_are_not_the_published_ones_is_not_called_fi
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_features_on_a_gpu_are_those_of_the_cpu(lite):
     on_gpu = extractor_by_name("efficientnet-lite0", torch.device("cuda"))
     torch.testing.assert_close(on_gpu(images()).cpu(), lite(images()), atol=1e-3, rtol=1e-3)

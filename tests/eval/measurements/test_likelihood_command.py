@@ -168,7 +168,6 @@ def test_a_folder_that_holds_no_run_is_reported_in_one_line(tmp_path):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_a_gpu_gives_the_numbers_of_the_cpu_up_to_rounding(run, one_process):
     options = ("--mixture", "4", "--images", "130", "--samples", "3", "--device", "cuda")
     for path in result_files(run, "likelihood"):

@@ -201,7 +201,6 @@ def test_a_component_without_points_takes_half_of_the_heaviest():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("candidates", [0, 16])
 def test_a_fit_on_a_gpu_is_as_good_as_one_on_the_cpu(candidates):
     truth = known_mixture("full", k=30, dim=8, spread=4.0)

@@ -1,0 +1,249 @@
+"""python tests/device/acceptance.py: what this code does on the GPU of this machine, one line a check, in ten minutes.
+
+Each line has the figures that were measured and whether they are within the stated bounds. Without a GPU it says so,
+and how many checks were left out. Exit code 1 where a check fails.
+"""
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from device.sessions import numbers  # noqa: E402
+from support.running import run_module, write_digits  # noqa: E402
+from support.training import events, train, weights  # noqa: E402
+
+from trainer.mixture import GaussianMixture  # noqa: E402
+from trainer.updates.learner import Learner  # noqa: E402
+
+CHECKS: list[Callable[[Path], str]] = []
+FIELDS = {"stage1__max_epochs": 2, "stage2__max_epochs": 1, "optimiser__learning_rate": 0.005}
+
+
+def check(function: Callable[[Path], str]) -> Callable[[Path], str]:
+    """Adds a check: given a folder with shards of digits it returns its figures, or raises AssertionError with them."""
+    CHECKS.append(function)
+    return function
+
+
+def elbo(run: Path) -> float:
+    return events(run, "valid")[-1]["elbo"]
+
+
+def within(found: float, expected: float, part: float) -> str:
+    figures = f"{found:.4f}, CPU {expected:.4f}"
+    assert abs(found - expected) <= part * abs(expected), f"{figures}: more than {part:.1%} apart"
+    return figures
+
+
+@check
+def float32_training_reaches_the_elbo_of_the_cpu(folder: Path) -> str:
+    runs = [train(folder / "shards", folder, device, device=device, **FIELDS) for device in ("cuda", "cpu")]
+    return within(elbo(runs[0]), elbo(runs[1]), 0.01) + " nats"
+
+
+@check
+def bf16_compiled_training_reaches_the_elbo_of_the_cpu(folder: Path) -> str:
+    lower = {"engine__precision": "bf16", "engine__compile": True, "model__norm": "batch"}
+    start = time.monotonic()
+    run = train(folder / "shards", folder, "bf16", device="cuda", **FIELDS, **lower)
+    seconds = time.monotonic() - start
+    other = train(folder / "shards", folder, "batch-norm", device="cpu", **FIELDS, model__norm="batch")
+    return f"{within(elbo(run), elbo(other), 0.05)} nats, {seconds:.0f} s with compilation"
+
+
+@check
+def an_update_waits_for_nothing(folder: Path) -> str:
+    """torch itself raises where the host would wait, within `Learner.update`."""
+    original, updates = Learner.update, []
+
+    def update(*words: Any, **others: Any) -> Any:
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return original(*words, **others)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+            updates.append(1)
+
+    Learner.update = update  # type: ignore[method-assign]
+    try:
+        train(folder / "shards", folder, "no-wait", device="cuda", model__norm="batch", optimiser__ema_images=100)
+    finally:
+        Learner.update = original  # type: ignore[method-assign]
+    return f"{len(updates)} updates"
+
+
+@check
+def a_stopped_run_resumes_to_the_same_bits(folder: Path) -> str:
+    fields = {"device": "cuda", "engine__deterministic": True, "model__norm": "batch"}
+    whole = train(folder / "shards", folder, "whole", **fields)
+    stopped = folder / "stopped"
+    for _ in range(3):
+        train(folder / "shards", folder, "stopped", **fields, checkpoint__walltime_minutes=0.01)
+    train(folder / "shards", folder, "stopped", **fields)
+    ours, expected = weights(stopped), weights(whole)
+    differing = [name for name in expected if not torch.equal(ours[name], expected[name])]
+    assert not differing, f"other bits in {differing[:3]} after {len(events(stopped, 'stop'))} stops"
+    return f"{len(events(stopped, 'stop'))} stops"
+
+
+@check
+def an_update_that_is_not_finite_is_skipped(folder: Path) -> str:
+    original, calls = Learner._local, []
+
+    def local(*words: Any) -> Any:
+        batch = original(*words)
+        calls.append(1)
+        return batch._replace(noise=batch.noise * math.nan) if len(calls) == 5 else batch
+
+    Learner._local = local  # type: ignore[method-assign]
+    try:
+        run = train(folder / "shards", folder, "nan", device="cuda")
+    finally:
+        Learner._local = original  # type: ignore[method-assign]
+    skipped = events(run, "bad_step")
+    assert [event["batch_start"] for event in skipped] == [120], f"skipped {skipped}"
+    return "1 of 1 skipped, an update late"
+
+
+@check
+def every_measurement_has_the_numbers_of_the_cpu(folder: Path) -> str:
+    """Within 2 %, distances too: float32 networks on both."""
+    common = ("--run",)
+    commands = {
+        "encode": [],
+        "mixture": ["--components", "8"],
+        "transport": ["--mixture", "8"],
+        "fid": ["--from", "q_hat", "--mixture", "8", "--n", "200"],
+        "likelihood": ["--mixture", "8", "--images", "50"],
+        "uncertainty": ["--images", "100"],
+        "memorisation": ["--mixture", "8", "--images", "50"],
+    }
+    found: dict[str, dict[str, float]] = {}
+    for device in ("cuda", "cpu"):
+        run = folder / f"measured-{device}"
+        shutil.copytree(folder / "cpu", run)
+        for name, words in commands.items():
+            module = ["trainer.mixture"] if name == "mixture" else ["eval", name]
+            done = run_module(*module, *common, str(run), *words, "--device", device, timeout=500)
+            assert done.returncode == 0, f"{name} on {device}: {done.stderr.strip().splitlines()[-1]}"
+        found[device] = {}
+        for path in sorted((run / "eval").glob("*.json")):
+            found[device] |= numbers(json.loads(path.read_text()), path.name.split("-")[0])
+    worst, where = 0.0, ""
+    for name, expected in found["cpu"].items():
+        error = abs(found["cuda"].get(name, math.nan) - expected) / max(abs(expected), 1e-3)
+        if not error <= worst:
+            worst, where = error, name
+    assert worst <= 0.02, f"{where}: {worst:.1%} apart"
+    return f"{len(found['cpu'])} numbers of {len(commands)} commands, at most {worst:.2%} apart"
+
+
+@check
+def mixtures_of_celebas_size(folder: Path) -> str:
+    generator = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(200, 64, generator=generator)
+    x = centres[torch.randint(200, (162_770,), generator=generator)] + torch.randn(162_770, 64, generator=generator)
+    figures = []
+    for components in (32, 500, 10_000):
+        torch.cuda.reset_peak_memory_stats()
+        start = time.monotonic()
+        fitted = GaussianMixture(components, max_iter=10, random_state=0).fit(x.cuda())
+        torch.cuda.synchronize()
+        memory = torch.cuda.max_memory_allocated() / 2**30
+        figures.append(f"{components}: {time.monotonic() - start:.1f} s, {memory:.1f} GB, {fitted.score(x[:5000]):.2f}")
+    return "; ".join(figures)
+
+
+@check
+def faiss_finds_the_nearest_centres(folder: Path) -> str:
+    import faiss
+
+    x, centres = np.random.default_rng(0).standard_normal((2, 20_000, 64), dtype=np.float32)
+    index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatL2(64))
+    index.add(centres[:1000])
+    labels = index.search(x, 1)[1][:, 0]
+    expected = torch.cdist(torch.from_numpy(x).double(), torch.from_numpy(centres[:1000]).double()).argmin(1).numpy()
+    share = float((labels == expected).mean())
+    assert share > 0.9999, f"{share:.5f} of the labels"
+    return f"{share:.5f} of 20,000 labels"
+
+
+@check
+def celeba_at_its_two_batches(folder: Path) -> str:
+    shards = celeba_like(folder)
+    figures = []
+    for batch in (100, 800):
+        fields = {"data.shards": shards, "runs": folder, "name": f"celeba-{batch}", "data.global_batch": batch}
+        fields |= {"stage1.max_epochs": 300 * batch / 2000, "stage2.max_epochs": 0, "stage1.check_images": 10**9}
+        fields |= {"data.valid_images": batch, "log.every_images": 100 * batch, "log.to": "[]", "device": "cuda"}
+        config = ROOT / "trainer" / "configs" / "celeba.yaml"
+        done = run_module("trainer", "--config", str(config), *(f"--{k}={v}" for k, v in fields.items()), timeout=500)
+        assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
+        last = events(folder / f"celeba-{batch}", "train")[-1]
+        rate, wait, memory = (last[name] for name in ("images_per_second", "data_wait_share", "peak_memory_mib"))
+        figures.append(f"{batch}: {rate:,.0f} images/s, waiting {wait:.1%}, {memory / 1024:.1f} GB")
+    return "; ".join(figures)
+
+
+def celeba_like(folder: Path) -> Path:
+    """Shards of 2,000 random images of CelebA's form for training, and 1,000 more."""
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    images = folder / "images"
+    images.mkdir()
+    for number in range(3000):
+        Image.fromarray(generator.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(images / f"{number}.png")
+    words = ["--out", str(folder / "celeba-like"), "--valid", "900", "--test", "100"]
+    done = run_module("data_shards", "build", "folder", str(images), *words)
+    assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
+    return folder / "celeba-like"
+
+
+@check
+def deepspeed_trains_in_bf16(folder: Path) -> str:
+    figures = []
+    for stage in (1, 3):
+        fields = {"engine__name": "deepspeed", "engine__precision": "bf16", "device": "cuda"}
+        path = ROOT / "trainer" / "configs" / "deepspeed" / f"zero{stage}.json"
+        run = train(folder / "shards", folder, f"zero-{stage}", engine__deepspeed_config=path, **fields, **FIELDS)
+        figures.append(f"ZeRO {stage} {within(elbo(run), elbo(folder / 'cpu'), 0.05)}")
+    return "; ".join(figures)
+
+
+def main() -> int:
+    """Prints the table; returns 1 where a check failed."""
+    if not torch.cuda.is_available():
+        print(f"no GPU on this machine: {len(CHECKS)} checks on GPUs left out")
+        return 0
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    failed = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source, words = write_digits(folder / "digits"), ["--out", str(folder / "shards"), "--valid", "200"]
+        done = run_module("data_shards", "build", "mnist", "--source", str(source), *words)
+        assert done.returncode == 0, done.stderr
+        for function in CHECKS:
+            start = time.monotonic()
+            try:
+                result = "ok      " + function(folder)
+            except Exception as error:
+                result, failed = f"FAILED  {type(error).__name__}: {' '.join(str(error).split())[:300]}", failed + 1
+            print(f"{function.__name__.replace('_', ' '):55}{time.monotonic() - start:6.0f} s  {result}", flush=True)
+    return min(failed, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

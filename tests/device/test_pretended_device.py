@@ -1,0 +1,137 @@
+"""The pretended GPU refuses what a real one refuses: each fault is planted once, and must be found."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from support.running import ROOT
+
+PRELUDE = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from device.pretended.install import install
+install()
+import torch
+import torch.distributed as dist
+from device.pretended.counts import COUNTS
+gpu, cpu = torch.ones(4, device="cuda"), torch.ones(4)
+
+def fails(name, action):
+    try:
+        action()
+    except Exception as error:
+        print(name, type(error).__name__)
+    else:
+        print(name, "nothing")
+
+def waits(name, action):
+    before = sum(COUNTS.waits.values())
+    action()
+    print(name, sum(COUNTS.waits.values()) - before)
+"""
+FAULTS = """
+fails("two devices", lambda: gpu + cpu)
+fails("index on the gpu of a tensor of the cpu", lambda: cpu[torch.zeros(2, dtype=torch.int64, device="cuda")])
+fails("numpy", lambda: gpu.numpy())
+fails("generator of the cpu", lambda: torch.randn(3, device="cuda", generator=torch.Generator()))
+fails("pin the gpu", lambda: gpu.pin_memory())
+dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+fails("sum on the cpu", lambda: dist.all_reduce(cpu))
+fails("sum of a transposed tensor", lambda: dist.all_reduce(torch.ones(2, 3, device="cuda").T))
+fails("sum of complex numbers", lambda: dist.all_reduce(torch.ones(2, dtype=torch.complex64, device="cuda")))
+fails("objects", lambda: dist.all_gather_object([None], 1))
+
+def unread():
+    host = torch.empty(4, pin_memory=True)
+    host.copy_(gpu, non_blocking=True)
+    assert host.tolist() == [1, 1, 1, 1]
+
+def rewritten():
+    host = cpu.pin_memory()
+    sent = host.to("cuda", non_blocking=True)
+    host.fill_(2)
+    sent.sum().item()
+
+def other_stream():
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        made = torch.ones(4, device="cuda") * 2
+    made + 1
+
+def no_record():
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        made = torch.ones(4, device="cuda") * 2
+    torch.cuda.current_stream().wait_stream(side)
+    made + 1
+
+def overwritten():
+    side, read = torch.cuda.Stream(), torch.zeros(4, device="cuda")
+    read + 1
+    with torch.cuda.stream(side):
+        read.fill_(3)
+
+def wait_in_graph():
+    with torch.cuda.graph(torch.cuda.CUDAGraph()):
+        gpu.sum().item()
+
+for planted in (unread, rewritten, other_stream, no_record, overwritten, wait_in_graph):
+    fails(planted.__name__, planted)
+"""
+WAITS = """
+waits("item", lambda: gpu.sum().item())
+waits("if", lambda: bool((gpu > 0).all()))
+waits("flags", lambda: gpu[gpu > 0])
+waits("nonzero", lambda: gpu.nonzero())
+waits("constant", lambda: torch.tensor([1.0], device="cuda"))
+waits("new_tensor", lambda: gpu.new_tensor([1.0]))
+waits("pageable", lambda: cpu.to("cuda", non_blocking=True))
+waits("to the host", lambda: gpu.cpu())
+image = torch.ones(2, 3, 4, 4).pin_memory()
+waits("layout", lambda: image.to("cuda", non_blocking=True, memory_format=torch.channels_last))
+waits("pinned", lambda: cpu.pin_memory().to("cuda", non_blocking=True))
+waits("filled", lambda: gpu.new_full((1,), 3.0))
+"""
+
+
+def lines(script):
+    prelude = PRELUDE.format(root=str(ROOT), tests=str(ROOT / "tests"))
+    command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+
+
+def test_every_planted_fault_is_found():
+    found = lines(FAULTS)
+    assert len(found) == 15
+    assert [name for name, error in found.items() if error == "nothing"] == []
+
+
+def test_what_makes_the_host_wait_is_counted():
+    found = lines(WAITS)
+    assert {name: count for name, count in found.items() if count == "0"} == {"pinned": "0", "filled": "0"}
+    assert len(found) == 11
+
+
+@pytest.mark.parametrize("mode", ["grad", "no_grad"])
+def test_a_graph_done_again_reads_and_writes_the_same_memory(mode):
+    script = f"""
+    weight, x = torch.ones(3, device="cuda", requires_grad={mode == "grad"}), torch.ones(3, device="cuda")
+    graph, total = torch.cuda.CUDAGraph(), torch.zeros((), device="cuda")
+    with torch.cuda.graph(graph):
+        y = (weight * x).sum()
+        if weight.requires_grad:
+            y.backward()
+        total += y.detach()
+    for value in (2.0, 3.0):
+        x.fill_(value)
+        graph.replay()
+    print("y", y.item())
+    print("total", total.item())
+    print("gradient", weight.grad.tolist()[0] if weight.requires_grad else 7.0)
+    """
+    # The gradient is added to what the recording left: 1 + 2 + 3, or 1 + 1 + ... as the graph zeroes nothing.
+    found = lines(script)
+    assert (found["y"], found["total"]) == ("9.0", "18.0")
