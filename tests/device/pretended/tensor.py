@@ -124,8 +124,8 @@ def from_data(
     return GpuTensor(_torch_tensor(tree_map(held, data), dtype=dtype), requires_grad)
 
 
-# Where the project itself asks for the meta device. Elsewhere torch's C++ does, to make a tensor like another one: behind
-# a tensor of the GPU it sees one of the meta device.
+# Where the project itself asks for the meta device. Elsewhere torch's C++ does, to make a tensor like another one:
+# behind a tensor of the GPU it sees one of the meta device.
 _ON_META = ("trainer/trial_batch.py", "trainer/dry_run.py", "trainer/roofline.py")
 
 
