@@ -6,7 +6,6 @@ as many processes as before these are the same bits on CPUs, and on GPUs with `e
 their kernels add in another order each time.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +14,8 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
-from data_shards.stream.stream import Batch, ShardStream
-from trainer.config.automatic import reader_processes
+from data_shards.stream.stream import Batch
 from trainer.config.config import Config
-from trainer.device import local_processes
 from trainer.engines.cpu import keep_freed_memory
 from trainer.engines.determinism import deterministic_kernels
 from trainer.preemption import Interrupted, StopRequest, write_requeue
@@ -36,6 +33,7 @@ from trainer.updates.learner import Learner, require_engine
 from trainer.updates.meter import Meter, profiler
 from trainer.updates.reporter import Reporter, completed
 from trainer.updates.stages import Stages
+from trainer.updates.streams import training_stream
 
 
 def train(
@@ -164,24 +162,7 @@ class Training:
 
     def _batches(self) -> chain[Batch]:
         """The global batches from the run's position on, epoch after epoch without end."""
-        data = self.config.data
-        stream = ShardStream(
-            data.location,
-            split=data.train_split,
-            global_batch=data.global_batch,
-            rank=self.ranks.rank,
-            world_size=self.ranks.world_size,
-            workers=reader_processes(
-                data,
-                raw=self.manifest.pixels.encoding == "raw",
-                device=self.ranks.device.type,
-                processors=len(os.sched_getaffinity(0)) // local_processes(),
-            ),
-            seed=self.config.seed,
-            position=self.stages.images,
-            max_substitutes=data.substitutes,
-            flip=data.flip,
-        )
+        stream = training_stream(self.config, self.manifest, self.ranks, self.stages.images)
         return chain.from_iterable(repeat(stream))
 
     def _crossed(self, every: int, batch: Batch) -> bool:

@@ -110,7 +110,10 @@ FREE_TO_CHANGE = (
     "name",
     "runs",
     "device",
-    *(f"data.{name}" for name in ("shards", "workers", "substitutes", "patience_seconds", "cache_bytes", "cache_dir")),
+    *(
+        f"data.{name}"
+        for name in ("shards", "workers", "on_device", "substitutes", "patience_seconds", "cache_bytes", "cache_dir")
+    ),
     "engine",
     "checkpoint",
     "log",

@@ -52,6 +52,8 @@ class DataConfig:
     """Images of one update, summed over all processes."""
     workers: Annotated[NonNegativeInt, Field(le=256)] | Literal["auto"] = "auto"
     """Reader processes beside each training process; 0 reads ahead in a thread; auto is 0 but for JPEGs on a GPU."""
+    on_device: bool | Literal["auto"] = "auto"
+    """Keeps the training split in the device's memory; auto does on GPUs where it takes at most a quarter of it."""
     substitutes: NonNegativeInt = 16
     """Unreadable images that may be replaced by readable ones over the whole run before it stops; 0 allows none."""
     flip: bool = False

@@ -14,7 +14,15 @@ from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint
 
 # Fields that may suit each machine.
-_OF_A_MACHINE = ("runs", "data.shards", "data.workers", "data.cache_dir", "data.cache_bytes", "data.patience_seconds")
+_OF_A_MACHINE = (
+    "runs",
+    "data.shards",
+    "data.workers",
+    "data.on_device",
+    "data.cache_dir",
+    "data.cache_bytes",
+    "data.patience_seconds",
+)
 # A shared file system may show a new file on other machines after some seconds.
 _SECONDS_UNTIL_SHOWN = 5.0
 

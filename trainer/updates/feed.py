@@ -20,6 +20,8 @@ class Feed:
     def send(self, images: Tensor, numbers: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Images, (b, C, H, W) uint8, in the layout of the networks, and float32 numbers, all of them by one copy.
 
+        Images that are on the device stay there.
+
         What comes back may be used at once on the current stream; the host's memory may be given away.
         """
         if self._stream is None:
@@ -27,12 +29,15 @@ class Feed:
         together = torch.cat([values.flatten() for values in numbers])
         with torch.cuda.stream(self._stream):
             # As they lie: a copy that changes the layout would go through memory that is not pinned.
-            sent = [values.pin_memory().to(self._device, non_blocking=True) for values in (images, together)]
+            sent = [
+                values if values.is_cuda else values.pin_memory().to(self._device, non_blocking=True)
+                for values in (together, images)
+            ]
         current = torch.cuda.current_stream(self._device)
         current.wait_stream(self._stream)
         for values in sent:
             values.record_stream(current)
-        parts = sent[1].split([values.numel() for values in numbers])
-        return sent[0].contiguous(memory_format=self._memory_format), [
+        parts = sent[0].split([values.numel() for values in numbers])
+        return sent[1].contiguous(memory_format=self._memory_format), [
             part.view(values.shape) for part, values in zip(parts, numbers, strict=True)
         ]
