@@ -22,11 +22,11 @@ FIELDS = SMALL | {
     "data.valid_images": 30,
 }
 TRAININGS: dict[str, dict[str, Any]] = {
-    "two stages": {},
+    "two-stages": {},
     "adam": {"variance.update": "adam", "variance.beta_nll": 0.5},
     "epoch": {"variance.update": "epoch"},
-    "batch norm": {"model.norm": "batch"},
-    "group norm": {"model.norm": "group"},
+    "batch-norm": {"model.norm": "batch"},
+    "group-norm": {"model.norm": "group"},
     "average": {"optimiser.ema_images": 100},
     "clipping": {"optimiser.max_grad_norm": 0.5},
     "accumulation": {"engine.grad_accumulation_steps": 3},
@@ -39,12 +39,12 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "wae": {"objective.name": "wae_mmd"},
     "stopped": {"model.norm": "batch", "optimiser.ema_images": 100},
 }
-ON_TWO = ("two stages", "adam", "batch norm", "accumulation", "dip-vae-i", "wae", "stopped")
+ON_TWO = ("two-stages", "adam", "batch-norm", "accumulation", "dip-vae-i", "wae", "stopped")
 # Only on the GPU: what it looks like in bfloat16.
 LOWER = {
     "bf16": {"engine.precision": "bf16", "model.norm": "batch", "variance.beta_nll": 0.5},
-    "bf16 dip": {"engine.precision": "bf16", "objective.name": "dip_vae_i"},
-    "bf16 wae": {"engine.precision": "bf16", "objective.name": "wae_mmd"},
+    "bf16-dip": {"engine.precision": "bf16", "objective.name": "dip_vae_i"},
+    "bf16-wae": {"engine.precision": "bf16", "objective.name": "wae_mmd"},
 }
 
 # Every command on a trained run, in this order.

@@ -9,11 +9,11 @@ from device.sessions import COMMANDS, LOWER, ON_TWO, TRAININGS, numbers, train_a
 from support.training import weights
 
 ONE = [*TRAININGS, *LOWER]
-WITHOUT_WAITS = ["two stages", "batch norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
+WITHOUT_WAITS = ["two-stages", "batch-norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
 # What an update launches beside its passes forward and backward, Adam included; measured, and may only fall.
 LAUNCHES = [
-    ("two stages", "1", 60),
-    ("two stages", "2", 60),
+    ("two-stages", "1", 60),
+    ("two-stages", "2", 60),
     ("vae", "1", 60),
     ("average", "2", 60),
     ("clipping", "2", 60),
@@ -45,7 +45,7 @@ def test_a_training_ends_in_the_weights_of_the_cpu(trained, name, processes):
 
 @pytest.mark.parametrize("stage", ["1", "2"])
 @pytest.mark.parametrize(
-    "name", ["two stages", "batch norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
+    "name", ["two-stages", "batch-norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
 )
 def test_an_update_neither_waits_for_the_gpu_nor_copies_from_pageable_memory(trained, name, stage):
     table = trained("cuda", 1)[0]["trainings"][name].get(stage)
@@ -75,7 +75,7 @@ def test_an_update_launches_no_more_than_it_did(trained, name, stage, most):
     assert sum(n for place in found.values() for n in place.values()) <= most, found
 
 
-@pytest.mark.parametrize(("name", "norms"), [("two stages", 0), ("batch norm", 3), ("accumulation", 0), ("wae", 0)])
+@pytest.mark.parametrize(("name", "norms"), [("two-stages", 0), ("batch-norm", 3), ("accumulation", 0), ("wae", 0)])
 def test_processes_meet_once_an_update_and_once_a_batch_norm_and_direction(trained, name, norms):
     table = trained("cuda", 2)[0]["trainings"][name]["1"]
     found = {}
@@ -114,7 +114,7 @@ def test_all_results_of_the_commands_are_those_of_the_cpu(trained):
     found, expected = (
         {
             f"{path.name.split('-')[0]}{place}": number
-            for path in sorted((trained(device, 1)[1] / "two stages" / "eval").glob("*.json"))
+            for path in sorted((trained(device, 1)[1] / "two-stages" / "eval").glob("*.json"))
             for place, number in numbers(json.loads(path.read_text())).items()
         }
         for device in ("cuda", "cpu")

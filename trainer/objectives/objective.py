@@ -1,5 +1,6 @@
 """What each method minimises, over one process's part of a global batch."""
 
+import contextlib
 from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import NamedTuple
@@ -119,6 +120,11 @@ def rows_of_all_ranks(own: Tensor, batch: LocalBatch) -> Tensor:
     return sum_over_ranks(whole)
 
 
+def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    # The meta device, on which one batch is tried, has no autocast.
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
+
+
 class Objective(nn.Module):
     """A model and what is minimised over it; the module that an engine replicates or shards."""
 
@@ -154,7 +160,7 @@ class Objective(nn.Module):
             whole = rows_of_all_ranks(own, batch) if whole is None else whole
             rows = torch.cat([whole[: batch.start], own, whole[batch.start + len(own) :]])  # (n, W)
             # A penalty is a small difference of products, of which bfloat16 would leave the gradient two digits.
-            with torch.autocast(rows.device.type, enabled=False):
+            with _without_autocast(rows.device):
                 penalty = batch.rows * self.penalty(rows, batch.prior)
         return Terms(loss + penalty, penalty, log_likelihood.sum(), kl.sum(), square_error)
 

@@ -8,6 +8,7 @@ without waiting for it is an error.
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class RaceError(RuntimeError):
 _numbers = itertools.count(1)
 _pinned: dict[int, Any] = {}  # storages by address, kept so that no address is used twice
 _streams: list["Stream"] = []
-_current = 0
+_of_thread = threading.local()
 
 
 @dataclass
@@ -86,7 +87,7 @@ class Event:
 
     def record(self, stream: Stream | None = None) -> None:
         """After the work of the stream so far."""
-        self.number, self.stream = now(), _current if stream is None else stream.index
+        self.number, self.stream = now(), (stream or current_stream()).index
 
     def wait(self, stream: Stream | None = None) -> None:
         """Later work of the stream comes after the event."""
@@ -105,7 +106,7 @@ class Event:
 
 def current_stream(device: object = None) -> Stream:
     """The stream that gets what is asked for."""
-    return _streams[_current]
+    return _streams[getattr(_of_thread, "index", 0)]
 
 
 def default_stream(device: object = None) -> Stream:
@@ -116,12 +117,12 @@ def default_stream(device: object = None) -> Stream:
 @contextlib.contextmanager
 def stream(chosen: Stream | None) -> Iterator[None]:
     """The block whose work goes to the chosen stream."""
-    global _current
-    before, _current = _current, _current if chosen is None else chosen.index
+    before = current_stream().index
+    _of_thread.index = before if chosen is None else chosen.index
     try:
         yield
     finally:
-        _current = before
+        _of_thread.index = before
 
 
 def pin(tensor: Tensor) -> Tensor:
@@ -171,23 +172,24 @@ def used(tensors: list[Tensor], written: list[Tensor], made: list[Tensor]) -> No
     """
     if len(_streams) == 1:
         return
-    number, seen = now(), _streams[_current].seen
+    number, here = now(), current_stream()
+    current, seen = here.index, here.seen
     for tensor in tensors:
         address = tensor.untyped_storage().data_ptr()
         at, when = _written.get(address, (0, 0))
-        if at != _current and seen.get(at, 0) < when:
+        if at != current and seen.get(at, 0) < when:
             raise RaceError(f"a tensor is used that another stream writes; wait for an event of it, at {place()}")
-        if _home.get(address, _current) != _current and (address, _current) not in _recorded:
+        if _home.get(address, current) != current and (address, current) not in _recorded:
             raise RaceError(f"a tensor of another stream's memory is used without record_stream, at {place()}")
-        _read[address] = (_current, number)
+        _read[address] = (current, number)
     for tensor in written:
         address = tensor.untyped_storage().data_ptr()
         at, when = _read.get(address, (0, 0))
-        if at != _current and seen.get(at, 0) < when:
+        if at != current and seen.get(at, 0) < when:
             raise RaceError(f"a tensor is written that another stream still reads, at {place()}")
-        _written[address] = (_current, number)
+        _written[address] = (current, number)
     for tensor in made:
         address = tensor.untyped_storage().data_ptr()
-        _written[address], _home[address] = (_current, number), _current
+        _written[address], _home[address] = (current, number), current
         _read.pop(address, None)
         _recorded.difference_update([(address, stream.index) for stream in _streams])

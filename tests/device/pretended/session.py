@@ -103,7 +103,7 @@ def main() -> None:
         COUNTS.clear()
         sys.argv, printed = list(words), io.StringIO()
         try:
-            with contextlib.redirect_stdout(printed):
+            with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
                 runpy.run_module(words[0], run_name="__main__", alter_sys=True)
             code: Any = 0
         except SystemExit as end:

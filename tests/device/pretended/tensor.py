@@ -4,6 +4,7 @@ Each operation is looked at before it is computed: operands on two devices raise
 what launches a kernel, makes the host wait or copies from pageable memory is counted.
 """
 
+import threading
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
-_making_meta = False
+_of_thread = threading.local()
 
 
 class DeviceMixError(RuntimeError):
@@ -29,12 +30,11 @@ class GpuTensor(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor, requires_grad: bool = False) -> "GpuTensor":
-        global _making_meta
-        _making_meta = True
+        _of_thread.makes_meta = True
         try:
             meta = torch.empty_strided(held.size(), held.stride(), dtype=held.dtype, device="meta")
         finally:
-            _making_meta = False
+            _of_thread = threading.local()
         made = Tensor._make_subclass(cls, meta, requires_grad, dispatch_device=False, device_for_backend_keys=GPU)
         made.held = held
         return made
@@ -50,6 +50,7 @@ class GpuTensor(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "GpuTensor":
         copy = GpuTensor(self.held.detach().clone(), self.requires_grad)
+        order.used([], [], [copy.held])
         memo[id(self)] = copy
         return copy
 
@@ -121,7 +122,9 @@ def from_data(
         return order.pin(made) if pin_memory else made
     _wait("torch.tensor copies from pageable memory")
     _launch("copy_")
-    return GpuTensor(_torch_tensor(tree_map(held, data), dtype=dtype), requires_grad)
+    made = _torch_tensor(tree_map(held, data), dtype=dtype)
+    order.used([], [], [made])
+    return GpuTensor(made, requires_grad)
 
 
 # Where the project itself asks for the meta device. Elsewhere torch's C++ does, to make a tensor like another one:
@@ -167,18 +170,13 @@ _WAITING = {
     aten._linalg_check_errors.default: "check of a factorisation",
 }
 # They compute nothing; views do not either.
-_FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh"} | {
-    "_unsafe_view",
-    "_reshape_alias",
-    "record_stream",
-    "set_",
-    "resize_",
-}
+_ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+_FREE = {"detach", "alias", "lift_fresh", "_unsafe_view", "_reshape_alias", "record_stream", "set_", "resize_"}
 
 
 def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     """An operation, on the GPU where one of its tensors is or where it is asked for."""
-    if _making_meta:
+    if getattr(_of_thread, "makes_meta", False):
         return func(*args, **kwargs)
     tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
     from_gpu = any(map(on_gpu, tensors))
@@ -200,7 +198,9 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
     result = func(*tree_map(held, args), **tree_map(held, kwargs))
     wrapped = tree_map(lambda value: GpuTensor(value) if to_gpu and type(value) is Tensor else value, result)
-    if not (func.is_view or name in _FREE):
+    if name in _ALLOCATIONS:
+        _note_order(func, args, kwargs, [], wrapped)
+    elif not (func.is_view or name in _FREE):
         _launch(name)
         _note_dtypes(name, result)
         graph.record(func, tree_map(held, args), tree_map(held, kwargs), result)
