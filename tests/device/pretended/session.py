@@ -29,8 +29,8 @@ from trainer.loop import train  # noqa: E402
 from trainer.process_group import process_group  # noqa: E402
 from trainer.updates.learner import Learner  # noqa: E402
 
-# The updates of a stage of which one is looked at: those before warm up, and no log line is due.
-FIRST, LAST = 3, 7
+# The updates of a stage of which one is looked at: those before warm up, and no line of the log is due.
+FIRST, LAST = 5, 8
 
 
 class Updates:

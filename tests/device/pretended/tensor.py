@@ -34,7 +34,7 @@ class GpuTensor(Tensor):
         try:
             meta = torch.empty_strided(held.size(), held.stride(), dtype=held.dtype, device="meta")
         finally:
-            _of_thread = threading.local()
+            _of_thread.makes_meta = False
         made = Tensor._make_subclass(cls, meta, requires_grad, dispatch_device=False, device_for_backend_keys=GPU)
         made.held = held
         return made
