@@ -22,8 +22,8 @@ FIELDS = SMALL | {
     "data.valid_images": 30,
 }
 TRAININGS: dict[str, dict[str, Any]] = {
-    "two-stages": {},
-    "adam": {"variance.update": "adam", "variance.beta_nll": 0.5},
+    "two-stages": {"data.flip": True},
+    "adam": {"variance.update": "adam", "variance.beta_nll": 0.5, "data.on_device": False},
     "epoch": {"variance.update": "epoch"},
     "batch-norm": {"model.norm": "batch"},
     "group-norm": {"model.norm": "group"},
@@ -37,7 +37,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "dip-vae-i": {"objective.name": "dip_vae_i"},
     "dip-vae-ii": {"objective.name": "dip_vae_ii", "engine.grad_accumulation_steps": 2},
     "wae": {"objective.name": "wae_mmd"},
-    "stopped": {"model.norm": "batch", "optimiser.ema_images": 100},
+    "stopped": {"model.norm": "batch", "optimiser.ema_images": 100, "data.on_device": False, "data.flip": True},
 }
 ON_TWO = ("two-stages", "batch-norm", "accumulation", "wae", "stopped")
 # Only on the GPU: what it looks like in bfloat16.

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from device.pretended import collectives, graph, order
+from device.pretended import collectives, order
 from device.pretended.tensor import GpuMode, from_data
 from torch import Tensor, nn
 from torch.utils._device import _device_constructors
@@ -37,14 +37,12 @@ def install() -> None:
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: order.current_stream().synchronize(),
-        "is_current_stream_capturing": graph.is_recording,
+        "is_current_stream_capturing": lambda: False,
         "Stream": order.Stream,
         "Event": order.Event,
         "stream": order.stream,
         "current_stream": order.current_stream,
         "default_stream": order.default_stream,
-        "CUDAGraph": graph.Graph,
-        "graph": graph.capture,
     }
     for name, value in cuda.items():
         setattr(torch.cuda, name, value)

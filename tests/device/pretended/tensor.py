@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import torch
-from device.pretended import graph, order
+from device.pretended import order
 from device.pretended.counts import COUNTS, place, runs_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -138,7 +138,6 @@ def _is_gpu(device: Any) -> bool:
 
 
 def _wait(reason: str) -> None:
-    graph.forbid(f"the host waits ({reason})")
     COUNTS.waits[reason, place()] += 1
     order.complete(order.now())
 
@@ -203,7 +202,6 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     elif not (func.is_view or name in _FREE):
         _launch(name)
         _note_dtypes(name, result)
-        graph.record(func, tree_map(held, args), tree_map(held, kwargs), result)
         _note_order(func, args, kwargs, tensors, wrapped)
     return _with_written_arguments(func, args, kwargs, wrapped)
 
@@ -273,7 +271,6 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
         else:
             copied = func(source.held, **plain)
             result = GpuTensor(copied.clone() if copied is source.held else copied)
-        graph.record(func, tree_map(held, args), plain, held(result))
         _note_dtypes("copy_", held(result))
         order.used([source.held], [result.held] if into else [], [] if into else [result.held])
         return result
@@ -289,7 +286,6 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
             )
         if into:
             args[0].held.copy_(source)
-            graph.record(func, (args[0].held, source), {}, args[0].held)
             order.used([], [args[0].held], [])
             return args[0]
         made = GpuTensor(func(source, **plain).clone(memory_format=torch.preserve_format))
@@ -299,7 +295,6 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
         COUNTS.copies["to the host", place()] += 1
         order.used([source.held], [], [])
         order.copy_to_host(args[0], source.held.to(args[0].dtype))
-        graph.record(order.copy_to_host, (args[0], source.held), {}, None)
         return args[0]
     _wait("a copy to the host")
     if into:
