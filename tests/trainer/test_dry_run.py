@@ -7,7 +7,7 @@ from support.running import run_module
 from data_shards.manifest import Manifest
 from trainer.config.config import load_config
 from trainer.config.sections import ModelConfig
-from trainer.dry_run import estimate, forward_operations
+from trainer.dry_run import estimate, forward_operations, this_gpu, time_lines
 from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
@@ -75,3 +75,49 @@ def test_the_run_folder_can_be_printed_alone(digits_shards, tmp_path):
     assert done.stdout == f"{tmp_path / 'small'}\n"
     assert "on 2 cpu processes" in done.stderr
     assert not (tmp_path / "small").exists()
+
+
+def celeba(processes, name="celeba"):
+    config = load_config(f"trainer/configs/{name}.yaml", {"runs": "nowhere", "device": "cuda"})
+    return estimate(config, (3, 64, 64), 162_770, processes)
+
+
+def test_celeba_on_h100s_is_within_a_factor_of_two_of_the_roofline():
+    """By hand: 1.9 TFLOP an update at a quarter of 989 TFLOP/s are 7.7 ms; 800 launches of the host are 4 to 9 ms."""
+    assert celeba(1).operations == pytest.approx(19.06e9, rel=0.01)
+    one, eight = celeba(1).rates["H100"], celeba(8).rates["H100"]
+    assert 6_000 < one < 24_000
+    assert 7_000 < eight < 32_000
+    assert eight < 1.6 * one  # the host asks for as many kernels as for one GPU
+    assert celeba(8, "celeba_8gpu").rates["H100"] > 4 * one
+
+
+def test_a_slower_gpu_has_a_lower_rate():
+    rates = celeba(1).rates
+    assert rates["H100"] > rates["A100"] > rates["RTX 4090"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "line"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100", "on 8 cuda processes of H100: "),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090", "on 8 cuda processes of RTX 4090: "),
+        ("Tesla T4", "", "unknown on 8 cuda processes of Tesla T4: measure 50 updates"),
+    ],
+)
+def test_the_gpu_of_this_machine_is_told_by_its_name(monkeypatch, name, known, line):
+    cost = celeba(8)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: name)
+    assert this_gpu() == known
+    (found,) = time_lines(cost, "cuda", 8)
+    assert line in found
+
+
+def test_for_gpus_that_are_elsewhere_all_known_ones_are_listed(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = time_lines(celeba(1), "cuda", 1)
+    assert [
+        name for name in ("H100", "H200", "A100", "L40S", "RTX 4090") if not any(f"of {name}:" in x for x in found)
+    ] == []
+    assert found[-1].startswith("unknown on 1 cuda processes of another GPU: measure 50 updates")

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from support.running import ROOT
 from support.training import train
 
-from trainer.config.automatic import resolved
+from trainer.config.automatic import reader_processes, resolved
 from trainer.config.config import load_config
+from trainer.config.sections import DataConfig
 from trainer.networks import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 
@@ -64,3 +65,19 @@ def test_a_small_data_set_is_seen_as_often_as_the_least_cap_in_images_says():
     stage = load_config(IMAGES).stage1
     assert stage.cap(train_images=1000) == stage.min_images
     assert stage.cap(train_images=10**6) == stage.max_epochs * 10**6
+
+
+@pytest.mark.parametrize(
+    ("workers", "raw", "device", "processors", "expected"),
+    [
+        ("auto", True, "cuda", 16, 0),
+        ("auto", False, "cuda", 4, 3),
+        ("auto", False, "cuda", 64, 8),
+        ("auto", False, "cuda", 1, 0),
+        ("auto", False, "cpu", 16, 0),
+        (2, True, "cpu", 1, 2),
+    ],
+)
+def test_readers_are_started_where_images_are_decoded_for_a_gpu(workers, raw, device, processors, expected):
+    data = DataConfig(workers=workers)
+    assert reader_processes(data, raw=raw, device=device, processors=processors) == expected
