@@ -114,7 +114,10 @@ class DeepSpeedEngine:
         """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
         terms = self.engine(batch, None)
         own = terms.sums(self.ranks.world_size)
-        sums = torch.cat([own, own.new_tensor(signals)])
+        sums = torch.cat([own, own.new_zeros(len(signals))])
+        for place, signal in enumerate(signals, start=len(own)):
+            if signal:  # filled on the device: a copy from the host would wait for it
+                sums[place] = signal
         self.ranks.sum_(sums)
         finite, norm = torch.isfinite(sums[0]), None
         if bool(finite):
