@@ -47,7 +47,7 @@ LOWER = {
     "bf16-wae": {"engine.precision": "bf16", "objective.name": "wae_mmd"},
 }
 
-# Every command on a trained run, in this order.
+# Every command on a trained run, in this order. OUT is a folder; RUN and the device come with --run and --device.
 COMMANDS: dict[str, list[str]] = {
     "encode": ["eval", "encode", "--split", "train", "valid", "test"],
     "mixture": ["trainer.mixture", "--components", "3"],
@@ -59,6 +59,11 @@ COMMANDS: dict[str, list[str]] = {
     "likelihood": ["eval", "likelihood", "--mixture", "3", "--images", "20", "--samples", "8"],
     "uncertainty": ["eval", "uncertainty", "--images", "40"],
     "memorisation": ["eval", "memorisation", "--mixture", "3", "--images", "20"],
+    "sample": ["eval", "sample", "--mixture", "3", "--n", "12", "--out", "OUT/samples"],
+    "interpolate": ["eval", "interpolate", "--mixture", "3", "--rows", "2", "--steps", "3", "--out", "OUT/walks"],
+    "traverse": ["eval", "traverse", "--rows", "2", "--steps", "3", "--out", "OUT/latents"],
+    "reconstruct": ["eval", "reconstruct", "OUT/samples", "--out", "OUT/reconstructions"],
+    "score": ["eval", "score", "OUT/samples", "--mixture", "3", "--samples", "4", "--annealing", "3"],
     "report": ["eval", "report", "--mixture", "3", "--make-nothing"],
 }
 
@@ -109,5 +114,8 @@ def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str
     job = {"trainings": listed, "stopped": {"stopped": 1} if device == "cuda" else {}}
     if processes == 1:
         run = ["--run", str(runs / next(iter(chosen))), "--device", device]
-        job["commands"] = {name: [*words, *run] for name, words in COMMANDS.items()}
+        out = str(runs / "out")
+        job["commands"] = {
+            name: [*(word.replace("OUT", out) for word in words), *run] for name, words in COMMANDS.items()
+        }
     return run_session(runs, device, processes, job)
