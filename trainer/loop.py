@@ -87,8 +87,7 @@ def train(
                 may_write=stop_request.check_lease,
                 saved_images=stages.images,
             ) as saver,
-            # The trace is of the main process; the others do the same work.
-            profiler(config.folder / "profile.json", config.log.profile_steps if ranks.is_main else 0) as update_done,
+            profiler(_trace(config.folder, ranks), config.log.profile_steps) as update_done,
         ):
             stop_request.begin_training()
             stopped = Training(
@@ -100,6 +99,11 @@ def train(
     if stopped == "SIGINT":
         raise KeyboardInterrupt
     return config.folder
+
+
+def _trace(folder: Path, ranks: Ranks) -> Path:
+    """Each process has a trace: where one waits in a sum, another one is late."""
+    return folder / ("profile.json" if ranks.is_main else f"profile-{ranks.rank}.json")
 
 
 @dataclass(frozen=True)

@@ -273,4 +273,4 @@ class LogConfig:
     to: tuple[TrackerName, ...] = ("tensorboard",)
     """Programs that get the same numbers, and pictures at each check; [] for none."""
     profile_steps: Annotated[NonNegativeInt, Field(le=10_000)] = 0
-    """Updates recorded by the torch profiler into profile.json, after ten of warm-up; 0 records none."""
+    """Updates recorded by the torch profiler into profile.json (profile-RANK.json), after ten of warm-up; 0: none."""

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.profiler import record_function
 
 from trainer.engines.flat_sum import places
 from trainer.process_group import PeerEnded, Ranks
@@ -73,7 +74,8 @@ class HostSum:
         rows = self._totals[turn, :, : len(totals)]
         torch._foreach_copy_(slots[self._rank], list(tensors))
         rows[self._rank] = totals
-        self._barrier()
+        with record_function("wait for the other processes"):
+            self._barrier()
         totals.copy_(rows.sum(0))
         for place, tensor in enumerate(tensors):
             torch.add(slots[0][place], slots[1][place], out=tensor)
