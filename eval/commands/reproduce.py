@@ -20,6 +20,9 @@ from eval.paper.tables import EXHIBITS, exhibits
 from eval.report.printed_results import DATASETS
 from trainer.device import planned_device
 
+BY_WEIGHT = ("fashion-mnist", "celeba", "mnist")
+"""The order of the results: MNIST is last, as without a source it is few digits and one seed."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval reproduce`."""
@@ -113,16 +116,16 @@ def _show(
     ]
     keep_pictures(measured / plan.dataset, drawn, records, kept)
     write_kept(measured, plan.dataset, records)
-    chapter = _chapter(plan, targets, measured, failures)
+    chapter = known_chapter(plan, targets, measured, failures)
     print(f"written to {write_pages(chapter, command, runs / 'pages')}")
     if results:
-        plans = [plan if dataset == plan.dataset else read_plan(dataset) for dataset in DATASETS]
-        chapters = [_chapter(p, EXHIBITS, measured, failures if p is plan else {}) for p in plans]
+        plans = [plan if dataset == plan.dataset else read_plan(dataset) for dataset in BY_WEIGHT]
+        chapters = [known_chapter(p, EXHIBITS, measured, failures if p is plan else {}) for p in plans]
         write_results(Path(results), chapters, command, commit())
         print(f"written to {results}")
 
 
-def _chapter(plan: Plan, targets: Iterable[str], measured: Path, failures: Mapping[str, str]) -> Chapter:
+def known_chapter(plan: Plan, targets: Iterable[str], measured: Path, failures: Mapping[str, str]) -> Chapter:
     """A data set's part of the results, from what is kept alone: run folders of all data sets have the same names."""
     wanted = jobs(plan, EXHIBITS)
     kept = read_kept(measured, plan.dataset)

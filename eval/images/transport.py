@@ -15,7 +15,7 @@ written last.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.lease import Lease
 from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
+from eval.images.optimal_map import MomentSums, optimal_map
 from eval.images.sources import LoadedDensity, from_shards, mixture_sampler
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
@@ -50,7 +51,8 @@ _FILES = TensorFolder(noun="transport", tensors="transport.safetensors", record=
 class Transport:
     """Moves the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k.
 
-    Images are transported in P directions, the columns of `basis`; their parts outside of these stay as they are.
+    Images are transported in P directions, the columns of `basis`; their parts outside of these stay as they are. A
+    transported pixel may leave [0, 1], and is cut to 0 or 1 where an image is written, shown or compared.
     """
 
     mixture: MixtureDensity
@@ -75,15 +77,46 @@ class Transport:
 
     @torch.inference_mode()
     def apply(self, z: Tensor, images: Tensor) -> Tensor:
-        """Transports images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1]."""
+        """Transports samples by the map of the most responsible component.
+
+        images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1].
+        """
+
+        def transported(points: Tensor) -> Tensor:
+            component = self.mixture.predict(z).cpu()
+            moved = torch.empty_like(points)
+            for k in component.unique().tolist():
+                own = component == k
+                moved[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
+            return moved
+
+        return self._moved(images, transported)
+
+    @torch.inference_mode()
+    def walk(self, z: Tensor, images: Tensor) -> Tensor:
+        """Transports the images of a walk: the maps of all components, each weighed by its responsibility for z.
+
+        Continuous in z, where `apply` jumps as the most responsible component changes. Shapes as there.
+        """
+
+        def transported(points: Tensor) -> Tensor:
+            # sum_k r_k (A_k (g - source_k) + target_k), with one product for each different map.
+            weights = self.mixture.predict_proba(z).to(points)  # (B, K)
+            moved = weights @ self.target  # (B, P)
+            for group in range(len(self.maps)):
+                of_group = weights * (self.group == group)
+                centred = of_group.sum(1, keepdim=True) * points - of_group @ self.source
+                moved += centred @ self.maps[group].mT
+            return moved
+
+        return self._moved(images, transported)
+
+    def _moved(self, images: Tensor, transported: Callable[[Tensor], Tensor]) -> Tensor:
+        """Images whose coordinates in the P directions, (B, P), were moved by a function."""
         flat = images.flatten(1).cpu()  # (B, d)
         points = flat if self.basis is None else flat @ self.basis  # (B, P)
-        component = self.mixture.predict(z)
-        transported = torch.empty_like(points)
-        for k in component.unique().tolist():
-            own = component == k
-            transported[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
-        moved = transported if self.basis is None else flat + (transported - points) @ self.basis.mT
+        new = transported(points)
+        moved = new if self.basis is None else flat + (new - points) @ self.basis.mT
         return moved.view(images.shape).to(images.device)
 
 
@@ -192,62 +225,6 @@ def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.pca_lowrank(x, q=directions)[2].contiguous()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moments:
-    """Of the points of K components in P dimensions, where the components of one group share a covariance."""
-
-    count: Tensor
-    """(K,), points of each component."""
-    mean: Tensor
-    """(K, P); 0 where a component has no points."""
-    covariance: Tensor
-    """(M, P, P), of each group's points around the means of their own components, divided by their number."""
-
-
-class MomentSums:
-    """Sums over points that come in parts. group: (K,) int64 in 0 to M - 1, the group of each component."""
-
-    def __init__(self, group: Tensor, dim: int) -> None:
-        self.group = group
-        self.count = torch.zeros(len(group), dtype=torch.float64)
-        self.sum = torch.zeros(len(group), dim, dtype=torch.float64)
-        self.products = torch.zeros(int(group.max()) + 1, dim, dim, dtype=torch.float64)
-
-    def add(self, points: Tensor, component: Tensor) -> None:
-        """points: (n, P) float64; component: (n,) int64, the component of each."""
-        self.count.index_add_(0, component, torch.ones(len(points), dtype=torch.float64))
-        self.sum.index_add_(0, component, points)
-        groups = self.group[component]
-        for group in groups.unique().tolist():
-            own = points[groups == group]
-            self.products[group] += own.mT @ own
-
-    def moments(self, ranks: Ranks) -> Moments:
-        """The moments of all processes' points, on every process."""
-        sums: Iterable[Tensor] = (self.count, self.sum, self.products)
-        count, total, products = (ranks.sum_(values.to(ranks.device)).cpu() for values in sums)
-        mean = total / count.clamp_min(1)[:, None]  # (K, P)
-        covariance = torch.zeros_like(products)
-        for group in range(len(products)):
-            members = self.group == group
-            between = (count[members, None] * mean[members]).mT @ mean[members]  # (P, P)
-            covariance[group] = (products[group] - between) / count[members].sum().clamp_min(1)
-        return Moments(count=count, mean=mean, covariance=covariance)
-
-
-def optimal_map(source: Tensor, target: Tensor) -> Tensor:
-    """The symmetric A with A source A = target: x to A x moves N(0, source) to N(0, target) by the least mean square.
-
-    A = S^-1/2 (S^1/2 T S^1/2)^1/2 S^-1/2 for S = source and T = target (Knott and Smith 1984).
-    source: (P, P), positive definite; target: (P, P), positive semi-definite; both float64. Returns (P, P).
-    """
-    values, vectors = torch.linalg.eigh(source)
-    root = (vectors * values.sqrt()) @ vectors.mT
-    inverse_root = (vectors / values.sqrt()) @ vectors.mT
-    values, vectors = torch.linalg.eigh(root @ target @ root)
-    return inverse_root @ (vectors * values.clamp_min(0).sqrt()) @ vectors.mT @ inverse_root
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -365,6 +342,7 @@ def transported_density(run: MeasuredRun, components: int, covariance: str) -> L
     return LoadedDensity(
         sampler=mixture_sampler(parameters),
         finish=transport.apply,
+        walk=transport.walk,
         tempered=partial(mixture_sampler, parameters),
         digest=transport.digest,
     )

@@ -134,6 +134,8 @@ class Exhibit:
     """What must be known to read it."""
     head: tuple[str, ...] = ()
     rows: Sequence[Sequence[Cell]] = ()
+    caption: str = ""
+    """Of the table of these rows."""
     chart: Chart | None = None
     drawings: Sequence[Drawing] = ()
     remarks: Sequence[str] = ()

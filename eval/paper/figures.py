@@ -7,8 +7,8 @@ import torch
 from eval.images.sources import block_latents, prior_sampler
 from eval.images.transport import load_transport
 from eval.report import gallery
-from eval.report.figures import density_png
-from eval.report.model_sections import SAMPLES, evenly_spaced_images, mixture_latents
+from eval.report.figures import density_figure
+from eval.report.model_sections import SAMPLES, evenly_spaced_images, mixture_latents, spread_out
 from eval.run import MeasuredRun
 from trainer.process_group import single
 from trainer.run_folder import latents
@@ -30,17 +30,15 @@ def draw(name: str, run: MeasuredRun, components: int) -> bytes:
     """
     model = run.model
     device = next(model.parameters()).device
-    if name == "figure3":
-        images = evenly_spaced_images(run, "test", single(device))
-        few = images[:: max(1, len(images) // gallery.COLUMNS)][: gallery.COLUMNS]
-        return gallery.reconstructions(model, few)[0]
     mixture = run.mixture(components, "full")
     if name == "density":
         codes = latents.read(run.folder, run.config.data.train_split, weights=run.weights)
-        return density_png(codes, mixture.score_samples)
+        return density_figure(codes, mixture.score_samples)
     z = mixture_latents(mixture)[:SAMPLES].to(device)
-    if name == "figure4":
-        return gallery.samples(model, z)[0][0]
+    if name in ("figure3", "figure4"):
+        few = spread_out(evenly_spaced_images(run, "test", single(device)))
+        scale = gallery.map_scale(model, few, z)  # of both figures
+        return gallery.reconstructions(model, few, scale) if name == "figure3" else gallery.samples(model, z, scale)
     upper = model.decode(z).mean
     if name == "figure2":
         prior = block_latents(prior_sampler(model.latent_dim), seed=0, block=0)[:SAMPLES]

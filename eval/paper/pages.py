@@ -3,22 +3,28 @@
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.tables import Table
 from eval.measurements.uncertainty import calibration_verdict
-from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Wanted
+from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Number, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
 from eval.paper.plan import REFERENCE, method_trainings, resolved
-from eval.paper.verdicts import verdict_table
+from eval.paper.tables import method_rows, reference_row
+from eval.paper.verdicts import AGREES, Verdict, aims, claims, count_of, is_decided, verdict_table
 from eval.report.charts import bars, line_panels
-from eval.report.document import Missing, Page, Picture, Section
+from eval.report.document import Answer, Mark, Missing, Page, Picture, Section
 from eval.report.printed_results import DATASETS, REMARKS
 from eval.report.tables import uncertainty_table
 from eval.results import DistanceResult, LikelihoodResult
+
+HOW_DECIDED = (
+    "Not settled: the difference is within twice its standard error, or something is missing; cannot: the printed "
+    "number is impossible. Seeds: the fewest trainings behind a number."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,34 +38,46 @@ class Chapter:
     pictures: Path
     """Folder of the data set's kept pictures."""
 
-    def page(self, command: str) -> Page:
-        """The chapter as a page. command: makes what is missing."""
+    def page(self, command: str, *, decided: bool = True) -> Page:
+        """The chapter as a page. command: makes what is missing. decided: False leaves out claims that are decided."""
         plan, records = self.evidence.plan, self.evidence.records
         if not records:
             nothing = f"Nothing was measured: {plan.not_run or 'it has not been run yet'}."
             return Page(title=DATASETS[plan.dataset], lead=[nothing])
         commits = ", ".join(sorted({record.commit for record in records.values()}))
         lead = [f"{len(records)} trainings, trained and measured at {commits}.", _training_protocol(self.evidence)]
-        verdicts = Section(
-            key="verdicts",
-            title="What agrees, and what does not",
-            text=[
-                "Not settled: the difference is within twice its standard error, or something is missing; "
-                "cannot: the printed number is impossible. Seeds: the fewest trainings behind a number."
-            ],
-            tables=[verdict_table(self.evidence)],
-        )
-        sections = [verdicts, *(self.section(key) for key in self.exhibits)]
+        sections = [self._verdicts() if decided else self._open_verdicts()]
+        sections += [self.section(key) for key in self.exhibits]
         if missing := [Missing(what=what, command=command) for what in self.missing]:
             sections.append(Section(key="missing", title="What was not run", missing=missing))
         remark = [plan.remark] if plan.remark else []
-        return Page(title=DATASETS[plan.dataset], lead=[*lead, *remark, READING], sections=sections)
+        title = DATASETS[plan.dataset]
+        return Page(title=title, answer=_answer(self.evidence), lead=[*lead, *remark, READING], sections=sections)
+
+    def _verdicts(self) -> Section:
+        return Section(
+            key="verdicts",
+            title="What agrees, and what does not",
+            text=[HOW_DECIDED],
+            tables=[verdict_table(self.evidence)],
+        )
+
+    def _open_verdicts(self) -> Section:
+        """What stands in no table above the chapters: claims on too few seeds, and our own aims."""
+        waiting = [one for one in claims(self.evidence) if not is_decided(one)]
+        tables = [Table(head=Verdict._fields, rows=waiting, caption="Claims of the paper on too few seeds")]
+        ours = Table(head=Verdict._fields, rows=list(aims(self.evidence)), caption="Aims of our own")
+        return Section(
+            key="verdicts",
+            title="Not decided, and our own aims",
+            tables=[table for table in (*tables, ours) if table.rows],
+        )
 
     def section(self, key: str) -> Section:
         """One exhibit, filled with what was measured."""
         exhibit, evidence = self.exhibits[key], self.evidence
         rows = [tuple(evidence.text(cell) for cell in row) for row in exhibit.rows]
-        tables = [Table(head=exhibit.head, rows=rows)] if rows else []
+        tables = [Table(head=exhibit.head, rows=rows, caption=exhibit.caption)] if rows else []
         text = [evidence.text(sentence) for sentence in exhibit.text]
         if exhibit.calibration:
             answers = list(evidence.answers(exhibit.calibration).values())
@@ -80,6 +98,38 @@ class Chapter:
             pictures=[picture for picture in pictures if picture],
             remarks=[REMARKS[name] for name in exhibit.remarks],
         )
+
+
+def _answer(evidence: Evidence) -> Answer | None:
+    """How many claims agree, and the distances of all methods on one scale; None where no claim is decided."""
+    decided = [one for one in claims(evidence) if is_decided(one)]
+    distances = _distances(evidence)
+    if not decided or not distances:
+        return None
+    largest = max(number.value for number, _ in distances.values())
+    return Answer(
+        number=f"{sum(one.agrees == AGREES for one in decided)} of {len(decided)} claims agree",
+        meaning=f"of those of the paper on {DATASETS[evidence.plan.dataset]} that enough seeds decide: "
+        f"{count_of(decided)}.",
+        scale=[
+            Mark(title=title, value=number.plain(1), part=number.value / largest, best=ours)
+            for title, (number, ours) in sorted(distances.items(), key=lambda item: item[1][0].value)
+        ],
+        caption="Distance of samples from real images by method; lower is better",
+    )
+
+
+def _distances(evidence: Evidence) -> dict[str, tuple[Number, bool]]:
+    """By title: the distance of each method's samples, of real images, and whether it is of the reference method."""
+    plan = evidence.plan
+    wanted = {f"{one.title}, samples from q̂": (one.want("q_hat"), one.method == REFERENCE) for one in method_rows(plan)}
+    wanted["ours, samples from the prior"] = (reference_row(plan).want("prior"), True)
+    if any(variant.density == "transported" for variant in plan.variants):
+        transported = reference_row(plan, seeds=plan.variant_seeds).want("transported")
+        wanted["ours, per pixel, samples transported"] = (transported, True)
+    wanted["real training images"] = (reference_row(plan, seeds=plan.seeds[:1]).want("train"), False)
+    numbers = {title: (evidence.number(one), ours) for title, (one, ours) in wanted.items()}
+    return {title: (number, ours) for title, (number, ours) in numbers.items() if number is not None}
 
 
 def _chart(chart: Chart, evidence: Evidence) -> Picture | None:
@@ -166,7 +216,7 @@ def write_pages(chapter: Chapter, command: str, out: Path) -> Path:
             write_text(out / f"{section.key}.md", alone.to_markdown(pictures="."))
             if section.tables:
                 write_text(out / f"{section.key}.csv", "\n".join(table.to_csv() for table in section.tables))
-    whole = Page(title=f"The paper, reproduced on {page.title}", lead=page.lead, sections=page.sections)
+    whole = replace(page, title=f"The paper, reproduced on {page.title}")
     write_text(out / "index.html", whole.html())
     return out / "index.html"
 
@@ -175,6 +225,7 @@ def write_results(path: Path, chapters: Sequence[Chapter], command: str, commit:
     """Writes the page of all data sets, and the charts that it refers to beside their kept pictures."""
     head = Page(
         title="Results",
+        sections=[_claims_of_all(chapters)],
         lead=[
             f"Written by `{command}` at commit `{commit or 'unknown'}` from measurements of real runs; do not edit. "
             "Each number stands beside the paper's (Lin, Roberts, Trigoni and Clark 2019, arXiv 1909.03765) with its "
@@ -184,11 +235,30 @@ def write_results(path: Path, chapters: Sequence[Chapter], command: str, commit:
     )
     parts = [head.to_markdown()]
     for chapter in chapters:
-        page = chapter.page(command)
+        page = chapter.page(command, decided=False)
         _write_pictures(page, chapter.pictures)
         folder = Path(os.path.relpath(chapter.pictures, path.parent)).as_posix()
         parts.append(page.to_markdown(level=2, pictures=folder))
     write_text(path, "\n".join(parts))
+
+
+def _claims_of_all(chapters: Iterable[Chapter]) -> Section:
+    """Every decided claim of the paper in one table, and how many of each data set agree."""
+    text, rows, waiting = [], [], 0
+    for chapter in chapters:
+        title, every = DATASETS[chapter.evidence.plan.dataset], claims(chapter.evidence)
+        decided = [one for one in every if is_decided(one)]
+        waiting += len(every) - len(decided)
+        rows += [(one.claim, title, *one[1:]) for one in decided]
+        if decided:
+            are = "claim of the paper is" if len(decided) == 1 else "claims of the paper are"
+            text.append(f"{title}: {len(decided)} {are} decided, of which {count_of(decided)}.")
+    if waiting:
+        text.append(
+            f"{waiting} further claims rest on fewer than three seeds and are not decided; they stand in the chapters."
+        )
+    tables = [Table(head=("claim", "data set", *Verdict._fields[1:]), rows=rows)] if rows else []
+    return Section(key="claims", title="The paper's claims", text=[*text, HOW_DECIDED], tables=tables)
 
 
 def _write_pictures(page: Page, folder: Path) -> None:

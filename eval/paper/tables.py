@@ -78,6 +78,7 @@ def table1(plan: Plan) -> Exhibit:
     return Exhibit(
         title=f"Table 1: divergence of q̂ from the prior, {fields}",
         text=["KL(q̂ || p) by Monte Carlo, 10,000 samples; for one training ± is over 10 runs, as in print."],
+        caption="Divergence of q̂ from the prior by sigma²",
         head=("sigma²", "KL(q̂ || p), nats", "paper, MNIST", "ELBO, nats"),
         rows=rows,
         drawings=drawings,
@@ -93,6 +94,7 @@ def figure1(plan: Plan) -> Exhibit:
     return Exhibit(
         title="Figure 1: what the variance balances",
         text=["Every training is of one stage with the whole budget. The paper draws this of MNIST, without numbers."],
+        caption="ELBO, distances and divergence by sigma²",
         head=("sigma²", "ELBO, nats", "distance, q̂", "distance, prior", "KL(q̂ || p), nats"),
         rows=[(place, *numbers.values()) for place, numbers in points],
         chart=Chart(
@@ -123,6 +125,7 @@ def table2(plan: Plan) -> Exhibit:
     rows.append(("half of the real test images, against the rest", ours.want("half"), "", "", "", *none))
     return Exhibit(
         title="Table 2: how far samples are from real images",
+        caption="Frechet distances by method: lower is better",
         head=(
             "method",
             "samples from q̂",
@@ -191,6 +194,7 @@ def table3(plan: Plan) -> Exhibit:
             "Nats per image. The cap is -d/2 log(2 pi f) for d pixels and the smallest variance f that the weights "
             "allow; 8-bit images have at most d log 256."
         ],
+        caption="Log-likelihoods by method, nats per image",
         head=("method", "IWAE, prior", "paper", "IWAE, q̂", "paper", *titles),
         rows=rows,
         remarks=("cap", "one_variance", "scale") if plan.dataset in printed_results.LOG_LIKELIHOOD else ("scale",),
@@ -218,6 +222,7 @@ def table4(plan: Plan) -> Exhibit:
             "samples that are nearer to training images (or codes) than new images (or their codes) are: the columns "
             "nearer image and nearer code are the chance of that, 0.5 where it makes no difference.",
         ],
+        caption="Mixtures of the same codes by their number of components",
         head=("components", *titles, "paper, FID, CelebA"),
         rows=[(f"{count:,}", *found.values(), f"{printed.get(count, '')}") for count, found in numbers.items()],
         chart=Chart(
@@ -288,6 +293,7 @@ def beyond(plan: Plan) -> Exhibit:
     return Exhibit(
         title="Beyond the paper: what helps",
         text=text,
+        caption="Variants of the reference method, beside it",
         head=("variant", "weights", "distance, samples", "against the reference", "verdict", "IWAE, q̂, nats"),
         rows=rows,
         drawings=drawings,

@@ -1,7 +1,7 @@
 """What agrees with the paper, what does not, and what cannot: a row for each claim, computed from the numbers."""
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -33,10 +33,38 @@ class Verdict(NamedTuple):
     """Trainings that our numbers are the mean of; the fewest where several numbers are compared."""
 
 
+def claims(evidence: Evidence) -> list[Verdict]:
+    """Every claim of the paper on which something was measured."""
+    parts = (_best_distance, _mixture_or_prior, _divergence_rises, _learned, _gains, _likelihoods, _components)
+    return [one for part in parts for one in part(evidence)]
+
+
+def is_decided(verdict: Verdict) -> bool:
+    """Whether a claim rests on enough seeds to be decided."""
+    return verdict.agrees in (AGREES, DISAGREES, OPEN, CANNOT)
+
+
 def verdict_table(evidence: Evidence) -> Table:
-    """Every claim on which something was measured."""
-    parts = (_best_distance, _mixture_or_prior, _divergence_rises, _learned, _gains, _likelihoods, _components, aims)
-    return Table(head=Verdict._fields, rows=[one for part in parts for one in part(evidence)])
+    """Every claim of the paper, and every aim of our own, on which something was measured."""
+    caption = f"Claims on {printed_results.DATASETS[evidence.plan.dataset]}, beside our numbers"
+    return Table(head=Verdict._fields, rows=[*claims(evidence), *aims(evidence)], caption=caption)
+
+
+def count_of(verdicts: Iterable[Verdict]) -> str:
+    """How many claims agree, do not, cannot, or are not settled, in words."""
+    counts = Counter(one.agrees for one in verdicts)
+    said = {
+        AGREES: "agrees|agree",
+        DISAGREES: "does not|do not",
+        CANNOT: "cannot, as print is impossible|cannot, as print is impossible",
+        OPEN: "is not settled|are not settled",
+    }
+    parts = []
+    for answer, forms in said.items():
+        if count := counts[answer]:
+            one, many = forms.split("|")
+            parts.append(f"{count} {one if count == 1 else many}")
+    return ", ".join(parts)
 
 
 def _verdict(claim: str, paper: str, ours: str, agrees: str | bool, numbers: Iterable[Number]) -> Verdict:

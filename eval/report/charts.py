@@ -21,6 +21,8 @@ BLUE, ORANGE, GREEN, RED = "#2563a8", "#d97706", "#2f855a", "#b83280"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 9,
+    # A page may be dark; nothing is drawn behind the axes.
+    "axes.facecolor": "none",
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.titlesize": 10,
@@ -57,7 +59,7 @@ def figure(width: float = 4.4, height: float = 2.9) -> Iterator[tuple[Figure, Ax
 def svg(made: Figure) -> bytes:
     """The figure as an SVG file. To be called inside the `figure` block."""
     buffer = io.BytesIO()
-    made.savefig(buffer, format="svg", metadata={"Date": None})
+    made.savefig(buffer, format="svg", metadata={"Date": None}, facecolor="none")
     return buffer.getvalue()
 
 

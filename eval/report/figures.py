@@ -191,13 +191,7 @@ def log_aggregate_posterior(z: Tensor, codes: Latents) -> Tensor:
 
 
 def density_figure(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> bytes:
-    """Aggregate posterior, its mixture where there is one, and the prior, as an SVG file. codes: D = 2."""
-    with mpl.rc_context(STYLE):
-        return svg(_drawn(codes, log_mixture))
-
-
-def density_png(codes: Latents, log_mixture: Callable[[Tensor], Tensor] | None) -> bytes:
-    """The same as a PNG file."""
+    """Aggregate posterior, its mixture where there is one, and the prior, as a PNG file. codes: D = 2."""
     with mpl.rc_context(STYLE):
         return png(_drawn(codes, log_mixture))
 

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 
 from eval.images.transport import Transport
 from eval.report.charts import INK
+from eval.report.document import Scale
 from trainer.networks import Likelihood, SigmaVAE
 
 COLUMNS = 10
@@ -33,13 +33,6 @@ def to_rgb(images: Tensor) -> Tensor:
     return bright.expand(*bright.shape[:-3], 3, *bright.shape[-2:])
 
 
-class Scale(NamedTuple):
-    """The values that a map draws darkest and brightest."""
-
-    darkest: float
-    brightest: float
-
-
 def heat(values: Tensor, scale: Scale) -> Tensor:
     """A map (..., C, H, W) in colour, dark to bright: uint8 (..., 3, H, W). Channels are shown by their mean."""
     low, high = scale
@@ -48,10 +41,18 @@ def heat(values: Tensor, scale: Scale) -> Tensor:
     return torch.from_numpy((coloured * 255).round().astype(np.uint8)).movedim(-1, -3)
 
 
-def scale_of(*maps: Tensor, darkest: float) -> Scale:
-    """A common scale. One pixel in 200 lies above its brightest value, so that no single one darkens the rest."""
-    values = torch.cat([m.float().flatten() for m in maps]).cpu().numpy()
-    return Scale(darkest, max(float(np.quantile(values, 0.995)), darkest))
+def scale_of(*maps: Tensor) -> Scale:
+    """A common scale from 0. One pixel in 200 of the brightest map lies above it, so that no single one darkens all."""
+    tops = [float(np.quantile(m.float().flatten().cpu().numpy(), 0.995)) for m in maps]
+    return Scale(0.0, max(tops))
+
+
+@torch.no_grad()
+def map_scale(model: SigmaVAE, images: Tensor, *latents: Tensor) -> Scale:
+    """The scale of a page's maps: errors and deviations of images (B, C, H, W), deviations of latents (n, D)."""
+    decoded = model.decode(model.encode(images).mean)
+    sampled = (deviation(model.decode(z)) for z in latents)
+    return scale_of((images - decoded.mean).abs(), deviation(decoded), *sampled)
 
 
 def grid(rows: list[Tensor], *, enlarge: int) -> NDArray[np.uint8]:
@@ -82,13 +83,18 @@ def deviation(decoded: Likelihood) -> Tensor:
 
 # Figure 3 of the paper, with the error beside the variance that should predict it.
 @torch.no_grad()
-def reconstructions(model: SigmaVAE, images: Tensor) -> tuple[bytes, Scale]:
-    """Four rows: images (B, C, H, W) in [0, 1], reconstructions g(mu(x)), |x - g|, sigma_k; and the maps' scale."""
+def reconstructions(model: SigmaVAE, images: Tensor, scale: Scale) -> bytes:
+    """Four rows: images (B, C, H, W) in [0, 1], reconstructions g(mu(x)), |x - g|, sigma_k."""
     decoded = model.decode(model.encode(images).mean)
     error, sigma = (images - decoded.mean).abs(), deviation(decoded)
-    scale = scale_of(error, sigma, darkest=0.0)
     rows = [to_rgb(images), to_rgb(decoded.mean), heat(error, scale), heat(sigma, scale)]
-    return png(grid(rows, enlarge=enlargement(images.shape[-1]))), scale
+    return png(grid(rows, enlarge=enlargement(images.shape[-1])))
+
+
+@torch.no_grad()
+def square_errors(model: SigmaVAE, images: Tensor) -> Tensor:
+    """Mean squared error a pixel of each image's reconstruction, (B,)."""
+    return (images - model.decode(model.encode(images).mean).mean).square().flatten(1).mean(1)
 
 
 def images(shown: Tensor) -> bytes:
@@ -99,22 +105,14 @@ def images(shown: Tensor) -> bytes:
 
 # Figures 2b and 4 of the paper.
 @torch.no_grad()
-def samples(model: SigmaVAE, *latents: Tensor) -> tuple[list[bytes], Scale]:
-    """Rows of mean images g(z), each followed by a row of sigma_k(z): a picture for each set of latents, one scale.
-
-    latents: (n, D) each, n a multiple of COLUMNS. The darkest colour is the smallest variance the model can have.
-    """
-    decoded = [model.decode(z) for z in latents]
-    floor = model.variance_floor.item() ** 0.5 if model.per_pixel else 0.0
-    scale = scale_of(*(deviation(each) for each in decoded), darkest=floor)
-    pictures = []
-    for each in decoded:
-        rows: list[Tensor] = []
-        maps = heat(deviation(each), scale)
-        for image, spread in zip(to_rgb(each.mean).split(COLUMNS), maps.split(COLUMNS), strict=True):
-            rows += [image, spread]
-        pictures.append(png(grid(rows, enlarge=enlargement(each.mean.shape[-1]))))
-    return pictures, scale
+def samples(model: SigmaVAE, latents: Tensor, scale: Scale) -> bytes:
+    """Rows of mean images g(z), each followed by a row of sigma_k(z). latents: (n, D), n a multiple of COLUMNS."""
+    decoded = model.decode(latents)
+    rows: list[Tensor] = []
+    maps = heat(deviation(decoded), scale)
+    for image, spread in zip(to_rgb(decoded.mean).split(COLUMNS), maps.split(COLUMNS), strict=True):
+        rows += [image, spread]
+    return png(grid(rows, enlarge=enlargement(decoded.mean.shape[-1])))
 
 
 @torch.no_grad()
@@ -136,12 +134,18 @@ def traversals(model: SigmaVAE, means: Tensor, *, rows: int = 8, reach: float = 
 
 
 @torch.no_grad()
-def interpolations(model: SigmaVAE, means: Tensor, *, rows: int = 5) -> bytes:
-    """Straight lines between the codes of two images, one pair a row, up to `rows`. means: (at least 2, D)."""
+def interpolations(model: SigmaVAE, means: Tensor, transport: Transport | None = None, *, rows: int = 5) -> bytes:
+    """Straight lines between the codes of two images, one pair a row, up to `rows`. means: (at least 2, D).
+
+    transport: whose walk is drawn; without one, mean images are.
+    """
     rows = min(rows, len(means) // 2)
     steps = torch.linspace(0, 1, COLUMNS, device=means.device)[:, None]
-    pairs = means[: 2 * rows].reshape(rows, 2, 1, -1)
-    lines = [to_rgb(model.decode(torch.lerp(start, end, steps)).mean) for start, end in pairs]
+    lines = []
+    for start, end in means[: 2 * rows].reshape(rows, 2, 1, -1):
+        z = torch.lerp(start, end, steps)
+        drawn = model.decode(z).mean
+        lines.append(to_rgb(transport.walk(z, drawn) if transport is not None else drawn))
     return png(grid(lines, enlarge=enlargement(model.image_shape[-1])))
 
 
@@ -159,8 +163,7 @@ def overview(model: SigmaVAE, latents: Tensor, name: str, transport: Transport |
     """
     decoded = model.decode(latents)
     sigma = deviation(decoded)
-    floor = model.variance_floor.item() ** 0.5 if model.per_pixel else 0.0
-    scale = scale_of(sigma, darkest=floor)
+    scale = scale_of(sigma)
     panels = {f"{name}: samples from q_hat": to_rgb(decoded.mean)}
     if transport is not None:
         panels["transported to the distribution of real images"] = to_rgb(

@@ -86,7 +86,7 @@ def likelihood_table(results: Sequence[LikelihoodResult], dataset: str | None, o
         ]
         rows.append(("KL(q̂ || p), deviation over runs", *divergences, *blank))
     head = ("", *(column_title(r) for r in results), *(title for _, title in columns))
-    return Table(head=head, rows=rows)
+    return Table(head=head, rows=rows, caption="Likelihood: nats per image unless said otherwise")
 
 
 def distance_table(results: Sequence[DistanceResult]) -> Table:
@@ -97,8 +97,9 @@ def distance_table(results: Sequence[DistanceResult]) -> Table:
         protocol = result.protocol
         number = with_error(result.values[frechet.name], frechet.decimals) + ("*" if result.below_protocol else "")
         real = f"{protocol.n_reference:,} of {protocol.split}"
-        rows.append((_image_set(result), weights_title(result), number, f"{protocol.n:,}", real, result.label))
-    return Table(head=("Images", "Weights", "Distance", "Number", "Real images", "Measured as"), rows=rows)
+        rows.append((image_set(result), weights_title(result), number, f"{protocol.n:,}", real, result.label))
+    head = ("Images", "Weights", "Distance ↓", "Number", "Real images", "Measured as")
+    return Table(head=head, rows=rows, caption="Distances from real images: ↓ less is better")
 
 
 def further_measures_table(results: Sequence[DistanceResult]) -> Table | None:
@@ -108,7 +109,7 @@ def further_measures_table(results: Sequence[DistanceResult]) -> Table | None:
     for result in results:
         cells = [further_value(result.values.get(number.name), number.decimals) for number in shown]
         if any(cells):
-            rows.append((_image_set(result), weights_title(result), result.protocol.extractor["name"], *cells))
+            rows.append((image_set(result), weights_title(result), result.protocol.extractor["name"], *cells))
     head = ("Images", "Weights", "Features", *(number.column for number in shown))
     caption = "Further measures of the same images: ↓ less is better, ↑ more is better"
     return Table(head=head, rows=rows, caption=caption) if rows else None
@@ -124,7 +125,8 @@ def further_value(number: Measured | None, decimals: int) -> str:
     return f"{number.value:,.{decimals}f} ({low:,.{decimals}f} to {high:,.{decimals}f})"
 
 
-def _image_set(result: DistanceResult) -> str:
+def image_set(result: DistanceResult) -> str:
+    """Which images were compared, and the mixture that they are of."""
     protocol = result.protocol
     density = f", mixture {protocol.mixture}" if protocol.mixture else ""
     title = SOURCES[protocol.source].title if protocol.source in SOURCES else protocol.source
@@ -141,13 +143,16 @@ def paper_distance_table(dataset: str, objective: str) -> Table:
     method = _PAPER_METHOD.get(objective)
     names = [f"{name} (this method)" if name == method else name for name in printed_results.METHODS]
     values = tuple(f"{value}" for value in printed_results.FID[dataset])
-    return Table(head=(f"Paper, FID, {printed_results.DATASETS[dataset]}", *names), rows=[("Table 2", *values)])
+    title = printed_results.DATASETS[dataset]
+    caption = f"The paper's FID on {title}, which cannot be compared in size with another extractor's distance"
+    return Table(head=(f"Paper, FID, {title}", *names), rows=[("Table 2", *values)], caption=caption)
 
 
 def paper_components_table() -> Table:
     """The paper's Table 4."""
     head = ("Paper, FID, CelebA, components", *(f"{count:,}" for count in printed_results.FID_OF_COMPONENTS))
-    return Table(head=head, rows=[("Table 4", *(f"{value}" for value in printed_results.FID_OF_COMPONENTS.values()))])
+    rows = [("Table 4", *(f"{value}" for value in printed_results.FID_OF_COMPONENTS.values()))]
+    return Table(head=head, rows=rows, caption="The paper's FID by the number of components, CelebA")
 
 
 def paper_divergence_table() -> Table:
@@ -157,7 +162,7 @@ def paper_divergence_table() -> Table:
         *(f"{variance:g}" for variance in printed_results.LATENT_KL),
     )
     cells = (plus_minus(f"{mean}", f"{deviation}") for mean, deviation in printed_results.LATENT_KL.values())
-    return Table(head=head, rows=[("Table 1", *cells)])
+    return Table(head=head, rows=[("Table 1", *cells)], caption="The paper's divergence of q̂ from the prior, MNIST")
 
 
 def uncertainty_table(results: Sequence[UncertaintyResult]) -> Table:
@@ -189,7 +194,8 @@ def uncertainty_table(results: Sequence[UncertaintyResult]) -> Table:
         ),
         row("Gain over the best single variance, nats per image", [f"{r.log_likelihood_gain:z.1f}" for r in results]),
     ]
-    return Table(head=("", *(column_title(r) for r in results)), rows=rows)
+    head = ("", *(column_title(r) for r in results))
+    return Table(head=head, rows=rows, caption="Calibration and sharpness of the predicted variance")
 
 
 def memorisation_table(result: MemorisationResult) -> Table:
@@ -200,4 +206,5 @@ def memorisation_table(result: MemorisationResult) -> Table:
         nearer = plus_minus(f"{chance.value:.0%}", f"{chance.standard_error:.0%}")
         rows.append((title, f"{found.samples.median:.2f}", f"{found.held_out.median:.2f}", nearer))
     head = ("Distance to the nearest", "samples, median", "held out, median", "chance that the sample is nearer")
-    return Table(head=head, rows=rows)
+    caption = "How far samples, and reconstructions of new images, are from the nearest training image"
+    return Table(head=head, rows=rows, caption=caption)

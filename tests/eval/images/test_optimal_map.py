@@ -4,7 +4,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from eval.images.transport import MomentSums, optimal_map
+from eval.images.optimal_map import MomentSums, optimal_map
 from trainer.process_group import single
 
 

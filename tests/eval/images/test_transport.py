@@ -123,3 +123,23 @@ def test_a_transport_of_another_mixture_or_a_damaged_or_a_missing_one_is_refused
     done = run_module("eval", "fid", "--run", str(folder), "--from", "transported", "--mixture", "4", "--n", "64")
     assert done.returncode == 2
     assert "no transport is here; fit it with `python -m eval transport" in done.stderr.splitlines()[-1]
+
+
+def test_a_walk_weighs_the_maps_by_responsibility_and_does_not_jump_where_the_component_changes(run):
+    opened = load_run(run)
+    fitted = load_transport(opened, 4, "full")
+    means = fitted.mixture.means.float()
+    # Between the means of two components, in steps that change mean images little.
+    z = torch.lerp(means[0], means[1], torch.linspace(0, 1, 400)[:, None])
+    with torch.inference_mode():
+        g = opened.model.decode(z).mean
+    walked, changes = fitted.walk(z, g), fitted.mixture.predict(z).diff().nonzero()[:, 0]
+    assert len(changes) > 0
+    r = fitted.mixture.predict_proba(z).float()
+    literal = torch.zeros(400, 784)
+    for k in range(4):
+        moved = (g.flatten(1) - fitted.source[k]) @ fitted.maps[fitted.group[k]].mT + fitted.target[k]
+        literal += r[:, k, None] * moved
+    torch.testing.assert_close(walked.flatten(1), literal, atol=2e-4, rtol=0)
+    steps, jumps = (images.flatten(1).diff(dim=0).norm(dim=1) for images in (walked, fitted.apply(z, g)))
+    assert steps[changes].max() < 0.2 * jumps[changes].max()

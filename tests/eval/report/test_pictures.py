@@ -10,8 +10,9 @@ from PIL import Image
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from eval.report import gallery
+from eval.report.document import Scale
 from eval.report.figures import density_figure, log_aggregate_posterior
-from eval.report.gallery import Scale, grid, heat, png, scale_of, to_rgb
+from eval.report.gallery import grid, heat, png, scale_of, to_rgb
 from trainer.config.sections import ModelConfig
 from trainer.networks import SigmaVAE
 from trainer.run_folder.latents import Latents
@@ -61,17 +62,16 @@ def test_a_map_runs_from_the_darkest_to_the_brightest_colour():
 def test_one_outlier_does_not_darken_a_map():
     values = torch.full((1, 1, 100, 100), 0.2)
     values[0, 0, 0, 0] = 50.0
-    assert scale_of(values, darkest=0.0).brightest == pytest.approx(0.2)
+    assert scale_of(values) == Scale(0.0, pytest.approx(0.2))
 
 
 def test_rows_of_samples_alternate_with_their_variance_maps(model):
     z = torch.randn(2 * gallery.COLUMNS, 3, generator=torch.Generator().manual_seed(1))
-    (made,), scale = gallery.samples(model, z)
-    pixels, side = read(made), 8 * gallery.enlargement(8)
+    scale = gallery.map_scale(model, torch.rand(4, 1, 8, 8), z)
+    pixels, side = read(gallery.samples(model, z, scale)), 8 * gallery.enlargement(8)
     decoded = model.decode(z)
     shown = cell(pixels, 2, 4, side)[:: gallery.enlargement(8), :: gallery.enlargement(8), 0]
     np.testing.assert_allclose(shown / 255.0, decoded.mean[gallery.COLUMNS + 4, 0].detach(), atol=0.003)
-    assert scale.darkest == pytest.approx(0.1)
     expected = heat(decoded.variance.sqrt().detach(), scale)[gallery.COLUMNS + 4]
     shown = cell(pixels, 3, 4, side)[:: gallery.enlargement(8), :: gallery.enlargement(8)]
     np.testing.assert_array_equal(shown, expected.permute(1, 2, 0))
@@ -79,10 +79,10 @@ def test_rows_of_samples_alternate_with_their_variance_maps(model):
 
 def test_sets_of_samples_share_one_scale(model):
     near, far = torch.zeros(gallery.COLUMNS, 3), torch.full((gallery.COLUMNS, 3), 4.0)
-    pictures, scale = gallery.samples(model, near, far)
+    scale = gallery.map_scale(model, torch.rand(4, 1, 8, 8), near, far)
     enlarge = gallery.enlargement(8)
-    for z, data in zip((near, far), pictures, strict=True):
-        shown = cell(read(data), 1, 0, 8 * enlarge)[::enlarge, ::enlarge]
+    for z in (near, far):
+        shown = cell(read(gallery.samples(model, z, scale)), 1, 0, 8 * enlarge)[::enlarge, ::enlarge]
         expected = heat(model.decode(z).variance.sqrt().detach(), scale)[0]
         np.testing.assert_array_equal(shown, expected.permute(1, 2, 0))
 

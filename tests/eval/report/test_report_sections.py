@@ -105,8 +105,14 @@ def calibration(held, *, variance="per pixel", area=0.1):
 @pytest.mark.parametrize(
     ("held", "says"),
     [
-        ((0.51, 0.69, 0.79, 0.9, 0.94, 0.98), "as many as promised"),
-        ((0.77, 0.84, 0.89, 0.92, 0.94, 0.97), "mostly smaller and sometimes much larger"),
+        ((0.51, 0.69, 0.79, 0.9, 0.94, 0.98), "as promised"),
+        # A little below and a little above what is promised is the same verdict.
+        ((0.5, 0.68, 0.8, 0.9, 0.95, 0.987), "as promised"),
+        ((0.5, 0.68, 0.8, 0.9, 0.95, 0.991), "as promised"),
+        ((0.77, 0.84, 0.89, 0.92, 0.94, 0.97), "most errors are smaller, and the largest ones larger"),
+        ((0.3, 0.5, 0.7, 0.9, 0.99, 1.0), "most errors are larger, and the largest ones smaller"),
+        ((0.77, 0.84, 0.89, 0.92, 0.95, 0.987), "too wide, by a factor of up to 1.78"),
+        ((0.77, 0.84, 0.89, 0.92, 0.95, 0.991), "too wide, by a factor of up to 1.78"),
         ((0.8, 0.9, 0.95, 0.99, 1.0, 1.0), "too wide"),
         ((0.2, 0.3, 0.4, 0.5, 0.6, 0.7), "too narrow"),
     ],

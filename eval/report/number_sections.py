@@ -1,0 +1,227 @@
+"""The report's sections of numbers: nearest training images, distances, likelihood, calibration; with protocols."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+
+from eval.images.densities import SOURCES
+from eval.measurements.uncertainty import calibration_verdict
+from eval.questions import DistanceQuestion
+from eval.report import gallery, printed_results
+from eval.report.document import Details, Missing, Picture, Section
+from eval.report.figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
+from eval.report.known import RunResults, final
+from eval.report.tables import (
+    column_title,
+    distance_table,
+    further_measures_table,
+    image_set,
+    likelihood_table,
+    memorisation_table,
+    paper_components_table,
+    paper_distance_table,
+    paper_divergence_table,
+    uncertainty_table,
+    weights_title,
+)
+from eval.results import DistanceResult, VarianceResult, result_path, stored_at
+
+
+def protocols(results: Sequence[DistanceResult | VarianceResult], kind: str) -> list[Details]:
+    """The protocols of results, shown on demand: what all of them share, and what each has of its own."""
+    records = [result.protocol.record() for result in results]
+    shared = {name: value for name, value in records[0].items() if all(r.get(name) == value for r in records)}
+    parts = [_lines("All of them:" if len(records) > 1 else "", shared)]
+    for result, record in zip(results, records, strict=True):
+        own = {name: value for name, value in record.items() if name not in shared}
+        title = f"{image_set(result)}, {weights_title(result)}" if isinstance(result, DistanceResult) else ""
+        parts += [_lines(f"{title or weights_title(result).capitalize()}:", own)] if own else []
+    return [Details(title=f"How {kind} measured", text="\n\n".join(parts))]
+
+
+def _lines(title: str, record: dict[str, Any]) -> str:
+    """A field a line; what has fields of its own, such as an extractor, is one line too."""
+    lines = [f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in record.items()]
+    return "\n".join([*([title] if title else []), *lines])
+
+
+def likelihood_section(
+    results: RunResults, run: str, dataset: str | None, *, objective: str, two_stages: bool, latent_dim: int
+) -> Section:
+    """Likelihoods beside the paper's Tables 1 and 3."""
+    measured = results.likelihoods
+    missing = []
+    wanted = ["final"] + (["stage1"] if two_stages else [])
+    for weights in wanted:
+        if not any(r.protocol.weights == weights for r in measured):
+            option = "" if weights == "final" else " --weights stage1"
+            name = "the final weights" if weights == "final" else "the end of stage 1"
+            missing.append(
+                Missing(
+                    what=f"The likelihood of {name} has not been measured.",
+                    command=f"python -m eval likelihood --run {run}{option}",
+                )
+            )
+    if not measured:
+        return Section(key="likelihood", title="Likelihood", missing=missing)
+    first = measured[-1].protocol
+    text = [
+        f"Nats per image unless said otherwise, of the density of pixels on the {first.pixel_scale} scale: "
+        f"{first.n:,} images of split {first.split}, {first.importance_samples} importance samples, ± one "
+        "standard error over the images. q̂ is the mixture fitted to the training codes"
+        + (f" ({first.mixture})." if first.mixture else ", not measured here."),
+        "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
+        "Where few importance samples are effective, more of them would raise the bound further.",
+    ]
+    if any(r.latent_kl for r in measured):
+        text.append(
+            "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far "
+            "above the other would mean that q̂ remembers its training codes."
+        )
+    if dataset in printed_results.LOG_LIKELIHOOD and latent_dim != printed_results.LATENTS:
+        text.append(f"The paper's numbers are of {printed_results.LATENTS} latents; this run has {latent_dim}.")
+    tables = [likelihood_table(measured, dataset, objective), paper_divergence_table()]
+    remarks = [printed_results.REMARKS["scale"]]
+    if dataset in printed_results.LOG_LIKELIHOOD:
+        remarks += [printed_results.REMARKS["one_variance"]]
+        remarks += [printed_results.REMARKS["cap"]] if any(r.protocol.variance == "per pixel" for r in measured) else []
+    return Section(
+        key="likelihood",
+        title="Likelihood",
+        text=text,
+        tables=tables,
+        remarks=remarks,
+        missing=missing,
+        details=protocols(measured, "likelihoods were"),
+    )
+
+
+def distance_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
+    """Frechet distances beside the paper's Table 2 (and 4 for CelebA)."""
+    measured = results.distances
+    there = {r.protocol.source for r in measured}
+    missing = [
+        Missing(
+            what=f"The distance of {SOURCES[source].title} has not been measured.",
+            command=f"python -m eval fid --run {run} --from {source}",
+        )
+        for source in ("q_hat", "prior")
+        if source not in there
+    ]
+    text = []
+    tables = [distance_table(measured)] if measured else []
+    if further := further_measures_table(measured):
+        tables.append(further)
+    if measured:
+        text.append(
+            "A Frechet distance compares the mean and covariance of image features; smaller is closer. Only rows with "
+            "the same measure, number and real images may be compared with each other."
+        )
+        if any(r.below_protocol for r in measured):
+            text.append(
+                "* Fewer than 10,000 images on the smaller side (50,000 against the training split): too large by an "
+                "unknown amount."
+            )
+        if own := sorted({r.protocol.extractor["name"] for r in measured} - {DistanceQuestion.extractor, "inception"}):
+            text.append(
+                f"This page does not load {', '.join(f'`{name}`' for name in own)}: distances by it are of what it was "
+                "when they were measured. `python -m eval fid` with it looks, and measures again where it has changed."
+            )
+    remarks = [printed_results.REMARKS["protocol"]] if dataset else []
+    if dataset:
+        tables.append(paper_distance_table(dataset, objective))
+    if dataset == "celeba":
+        tables.append(paper_components_table())
+        remarks.append(printed_results.REMARKS["components"])
+    if two_stages:
+        remarks.append(printed_results.REMARKS["two_scores"])
+    return Section(
+        key="distance",
+        title="Quality of samples",
+        text=text,
+        tables=tables,
+        remarks=remarks,
+        missing=missing,
+        details=protocols(measured, "distances were") if measured else (),
+    )
+
+
+def uncertainty_section(results: RunResults, run: str) -> Section:
+    """Whether the predicted variance may be trusted."""
+    measured = results.uncertainties
+    of_final = final(measured)
+    missing = []
+    if of_final is None:
+        command = f"python -m eval uncertainty --run {run}"
+        missing.append(Missing(what="The calibration of the final weights has not been measured.", command=command))
+    if not measured:
+        return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
+    shown = of_final or measured[-1]
+    pictures = [
+        Picture(
+            data=coverage_figure(shown), caption="Part of the pixels that the central intervals of N(g, sigma²) hold."
+        ),
+        Picture(data=residual_figure(shown), caption="Errors in units of their predicted deviation."),
+        Picture(
+            data=reliability_figure(shown),
+            caption="Pixels in 20 groups of equal size by predicted variance, and the error made in each.",
+        ),
+        Picture(
+            data=sparsification_figure(shown),
+            caption="Error of the pixels that are kept as those of largest predicted variance are left out; the shaded "
+            "area is 0 for a perfect order.",
+        ),
+    ]
+    return Section(
+        key="uncertainty",
+        title="Can the uncertainty be trusted?",
+        text=[
+            calibration_verdict(shown),
+            f"Figures: {column_title(shown)}, {shown.protocol.n:,} images, all pixels together.",
+        ],
+        tables=[uncertainty_table(measured)],
+        pictures=pictures,
+        missing=missing,
+        details=protocols(measured, "calibration was"),
+    )
+
+
+def memorisation_section(results: RunResults, run: Path) -> Section:
+    """Samples above their nearest training images, and whether they are nearer than new images are."""
+    title = "Does it repeat its training images?"
+    measured = final(results.memorisations)
+    if measured is not None:
+        path = result_path(run / "eval", "memorisation", measured.protocol)
+        images = stored_at(path).with_suffix(".safetensors")
+    if measured is None or not images.exists():
+        command = f"python -m eval memorisation --run {run}"
+        missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
+        return Section(key="memorisation", title=title, missing=missing)
+    shown = load(images.read_bytes())
+    count = gallery.COLUMNS
+    nearest = shown["nearest"][:count].transpose(0, 1)  # (k, n, C, H, W)
+    drawn = gallery.neighbours(shown["sample"][:count], list(nearest))
+    protocol = measured.protocol
+    return Section(
+        key="memorisation",
+        title=title,
+        text=[
+            f"{protocol.n:,} samples from q̂ ({protocol.mixture}) are compared with reconstructions of as many "
+            f"images of split {protocol.split}: how far is each from its nearest training image? A chance well "
+            "above 50% of the sample being nearer would mean that training images are repeated. The same is measured "
+            "for the latents and the nearest training code, where a mixture of many components would show it first."
+        ],
+        tables=[memorisation_table(measured)],
+        pictures=[
+            Picture(
+                data=drawn,
+                caption="Samples in the first row; below each its three nearest training images, by Euclidean distance "
+                "over all pixels.",
+                pixels=True,
+            )
+        ],
+        details=protocols([measured], "nearest images were"),
+    )
