@@ -56,7 +56,7 @@ def count_of(verdicts: Iterable[Verdict]) -> str:
     said = {
         AGREES: "agrees|agree",
         DISAGREES: "does not|do not",
-        CANNOT: "cannot, as print is impossible|cannot, as print is impossible",
+        CANNOT: "cannot (the printed number is impossible)|cannot (the printed numbers are impossible)",
         OPEN: "is not settled|are not settled",
     }
     parts = []

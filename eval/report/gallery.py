@@ -41,10 +41,9 @@ def heat(values: Tensor, scale: Scale) -> Tensor:
     return torch.from_numpy((coloured * 255).round().astype(np.uint8)).movedim(-1, -3)
 
 
-def scale_of(*maps: Tensor) -> Scale:
-    """A common scale from 0. One pixel in 200 of the brightest map lies above it, so that no single one darkens all."""
-    tops = [float(np.quantile(m.float().flatten().cpu().numpy(), 0.995)) for m in maps]
-    return Scale(0.0, max(tops))
+def scale_of(*maps: Tensor, part: float = 0.995) -> Scale:
+    """A common scale from 0 that a part of each map's values lies within, so that no single pixel darkens the rest."""
+    return Scale(0.0, max(float(np.quantile(m.float().flatten().cpu().numpy(), part)) for m in maps))
 
 
 @torch.no_grad()
@@ -52,7 +51,9 @@ def map_scale(model: SigmaVAE, images: Tensor, *latents: Tensor) -> Scale:
     """The scale of a page's maps: errors and deviations of images (B, C, H, W), deviations of latents (n, D)."""
     decoded = model.decode(model.encode(images).mean)
     sampled = (deviation(model.decode(z)) for z in latents)
-    return scale_of((images - decoded.mean).abs(), deviation(decoded), *sampled)
+    # Errors scatter more than the deviations that predict them; where they are largest they may exceed the scale.
+    errors = scale_of((images - decoded.mean).abs(), part=0.95)
+    return max(errors, scale_of(deviation(decoded), *sampled))
 
 
 def grid(rows: list[Tensor], *, enlarge: int) -> NDArray[np.uint8]:
@@ -163,7 +164,9 @@ def overview(model: SigmaVAE, latents: Tensor, name: str, transport: Transport |
     """
     decoded = model.decode(latents)
     sigma = deviation(decoded)
-    scale = scale_of(sigma)
+    # A picture of its own: the darkest colour is the smallest deviation that the model can have.
+    floor = model.variance_floor.item() ** 0.5 if model.per_pixel else 0.0
+    scale = Scale(floor, max(scale_of(sigma).brightest, floor))
     panels = {f"{name}: samples from q_hat": to_rgb(decoded.mean)}
     if transport is not None:
         panels["transported to the distribution of real images"] = to_rgb(

@@ -58,7 +58,7 @@ def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks)
         uncertainty_section(results, folder),
     ]
     return Page(
-        title=f"{config.name}: a sigma-VAE on {manifest.name}",
+        title=f"{config.name}: a sigma-VAE on {data_name(run)}",
         answer=answer(results.distances, results.likelihoods),
         lead=[*lead(run, events), *sizes.remarks, *_out_of_date(results)],
         cards=key_numbers(run, results),
@@ -72,6 +72,12 @@ def _out_of_date(results: RunResults) -> list[str]:
     return [f"{count} of the numbers {were} measured of an earlier version and left out; see the end."] if count else []
 
 
+def data_name(run: MeasuredRun) -> str:
+    """What the data set is called; of a folder of images that is the name of its shards."""
+    name = run.manifest.name
+    return Path(run.config.data.shards).name if name == "folder" else name
+
+
 def lead(run: MeasuredRun, events: Sequence[Event]) -> list[str]:
     """What was trained, on what, for how long."""
     config, manifest = run.config, run.manifest
@@ -81,7 +87,7 @@ def lead(run: MeasuredRun, events: Sequence[Event]) -> list[str]:
     stages = "two stages" if config.two_stages else "one stage"
     sentences = [
         f"A {method} with {run.model.latent_dim} latents, trained in {stages} on "
-        f"{manifest.num_samples(config.data.train_split):,} images of {manifest.name} ({shape}); {seen:,} images seen."
+        f"{manifest.num_samples(config.data.train_split):,} images of {data_name(run)} ({shape}); {seen:,} images seen."
     ]
     if event_of(events, "stage_end", 2 if config.two_stages else 1) is None:
         sentences.append("Training has not ended yet; this is the state at the newest checkpoint.")

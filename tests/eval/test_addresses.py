@@ -3,6 +3,7 @@
 Results lie side by side, so that what was measured of an earlier state is still there when that state comes back.
 """
 
+import dataclasses
 import importlib
 import shutil
 import sys
@@ -27,7 +28,9 @@ from eval.images.transport import make_transport
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty
+from eval.protocol import DistanceProtocol, LikelihoodProtocol, MemorisationProtocol, VarianceProtocol
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
+from eval.report.known import Subject
 from eval.run import load_run
 from trainer.flow import FlowSettings, fit_run_flow
 from trainer.mixture.run_mixture import fit_run_mixture
@@ -158,6 +161,19 @@ def addresses(place, **other):
     return found
 
 
+def shown(place):
+    """The kinds of results that the report would show."""
+    try:
+        found = Subject(load_run(place / "run")).results()
+    except InputError:  # the shards are not those that were trained on
+        return set()
+    kinds = {result.protocol.source for result in found.distances}
+    kinds |= {"likelihood"} if found.likelihoods else set()
+    kinds |= {"uncertainty"} if found.uncertainties else set()
+    transported = {result.protocol.source == "transported" for result in found.memorisations}
+    return kinds | {"transported memorisation" if each else "memorisation" for each in transported}
+
+
 def files(place):
     return {path: path.stat().st_mtime_ns for path in (place / "run" / "eval").glob("*.json")}
 
@@ -166,8 +182,11 @@ def files(place):
 def test_what_depends_on_a_changed_input_is_renewed_or_refused_and_nothing_else_is(place, change):
     before, kept = addresses(place), files(place)
     assert not any(address.startswith("refused") for address in before.values())
+    assert shown(place) == set(KINDS)
     make, depends = CHANGES[change]
     make(place)
+    # A page loads no extractor of the user's, and says so.
+    assert shown(place) == (set(KINDS) if "extractor" in change else set(KINDS) - depends)
     after = addresses(place)
     assert {kind for kind in KINDS if before[kind] != after[kind]} == depends
     # What was there before lies beside what is new, untouched.
@@ -203,6 +222,28 @@ def test_seed_number_of_images_split_and_mode_are_of_the_address(place):
         settings += [{"extractor_size": 40}] if kind == "q_hat" else []
         found = [measure(place, kind, **other).protocol.address() for other in settings]
         assert len(set(found)) == len(settings)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [DistanceProtocol, VarianceProtocol, LikelihoodProtocol, MemorisationProtocol],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_field_of_a_protocol_but_the_runs_name_is_of_the_address(kind):
+    """Whatever a later field is, a change of it is another address."""
+
+    def example(annotation, version):
+        values = {"int": 3, "float": 0.25, "str": "a", "tuple[int, int, int]": (1, 8, 8)}
+        changed = {"int": 4, "float": 0.5, "str": "b", "tuple[int, int, int]": (3, 8, 8)}
+        name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+        fields = (values, changed)[version]
+        return fields.get(name, fields.get(str(annotation), {"name": ("x", "y")[version]}))
+
+    fields = dataclasses.fields(kind)
+    made = kind(**{field.name: example(field.type, 0) for field in fields})
+    for field in fields:
+        other = dataclasses.replace(made, **{field.name: example(field.type, 1)})
+        assert (other.address() == made.address()) == (field.name == "run"), field.name
 
 
 def test_images_saved_after_a_new_mixture_are_those_of_the_new_mixture(place):

@@ -50,6 +50,14 @@ def test_draws_have_the_distribution_of_scikit_learns_mixture(covariance_type):
         assert stats.ks_2samp(ours @ direction, reference @ direction).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("covariance_type", ["full", "tied", "diag", "spherical"])
+def test_a_temperature_scales_the_deviations_around_the_means_of_the_same_draws(covariance_type):
+    parameters = mixture(covariance_type).parameters
+    at = {temperature: draws(mixture_sampler(parameters, temperature), 4) for temperature in (0.0, 0.5, 1.0)}
+    assert all(bool((mean == parameters.means.float()).all(1).any()) for mean in at[0.0])
+    torch.testing.assert_close(at[0.5] - at[0.0], 0.5 * (at[1.0] - at[0.0]), atol=1e-5, rtol=1e-5)
+
+
 def test_a_component_of_weight_zero_is_never_drawn():
     made = mixture("spherical")
     made.parameters.means[4] = 1e6

@@ -10,6 +10,7 @@ from PIL import Image
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from eval.report import gallery
+from eval.report.classes import class_figure, class_means
 from eval.report.document import Scale
 from eval.report.figures import density_figure, log_aggregate_posterior
 from eval.report.gallery import grid, heat, png, scale_of, to_rgb
@@ -122,3 +123,34 @@ def test_the_aggregate_posterior_is_the_mixture_of_all_posteriors():
 def test_the_same_densities_give_the_same_picture():
     codes = Latents(torch.randn(40, 2), torch.full((40, 2), 0.3), torch.arange(40))
     assert density_figure(codes, None) == density_figure(codes, None)
+
+
+def test_errors_of_reconstructions_are_mean_squares_over_pixels(model):
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        expected = ((images - model.decode(model.encode(images).mean).mean) ** 2).mean((1, 2, 3))
+    torch.testing.assert_close(gallery.square_errors(model, images), expected)
+
+
+def test_a_walk_is_drawn_transported_where_a_transport_is_given(model):
+    class Brighter:
+        def walk(self, z, images):
+            return images + 0.5
+
+    means = torch.randn(4, 3, generator=torch.Generator().manual_seed(6))
+    plain, moved = (read(gallery.interpolations(model, means, one)) for one in (None, Brighter()))
+    assert moved.mean() > plain.mean() + 20
+
+
+def test_classes_are_shown_by_their_mean_code_and_rare_ones_together():
+    codes = torch.randn(60, 5, generator=torch.Generator().manual_seed(7))
+    labels = [f"class {i % 12:02d}" for i in range(60)]
+    means, named = class_means(codes, labels)
+    assert named == [f"class {i:02d}" for i in range(10)]
+    torch.testing.assert_close(means[3], codes[3::12].mean(0))
+    drawn, caption = class_figure(codes, labels)
+    assert b"others" in drawn
+    assert "hold" in caption
+    plane, caption = class_figure(codes[:, :2], ["a", "b"] * 30)
+    assert b"others" not in plane
+    assert caption == "Posterior means by class, in the plane of the two latents."
