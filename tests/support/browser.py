@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import pytest
 AXE = "axe-core@4.10.3"
 _SCHEMES = {"dark": 0, "light": 1}
 _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-# The page lies in a frame, as a window of Chromium is never narrower than 500 pixels.
-_FRAME = """<body style="margin:0"><iframe src="page.html" style="border:0;width:{width}px;height:900px" onload="
-setTimeout(() => document.documentElement.dataset.found = frames[0].document.documentElement.dataset.found, 15000)
-"></iframe></body>"""
+# The page lies in frames, as a window of Chromium is never narrower than 500 pixels.
+_FRAME = '<iframe src="page.html" style="border:0;width:{width}px;height:900px"></iframe>'
+_COLLECT = """<script>
+setTimeout(() => document.documentElement.dataset.found = JSON.stringify(
+  Array.from(frames, frame => JSON.parse(frame.document.documentElement.dataset.found))), 15000)
+</script>"""
 _RUN = """<script>
 axe.run(document, {runOnly: {type: 'tag', values: RULES}}).then(found => {
   document.documentElement.dataset.found = JSON.stringify({
@@ -56,17 +59,18 @@ class Browser:
         # The first closing tag in the source would end the element that it is put into.
         self._axe = (folder / "package" / "axe.min.js").read_text().replace("</script", "<\\/script")
 
-    def see(self, page: str, *, width: int, scheme: str) -> Seen:
-        """A page in a window of `width` CSS pixels. scheme: light or dark."""
+    def see(self, page: str, *, widths: Sequence[int], scheme: str) -> list[Seen]:
+        """A page in windows of these widths in CSS pixels. scheme: light or dark."""
         script = f"<script>{self._axe}</script>{_RUN.replace('RULES', json.dumps(_RULES))}</body>"
         (self._folder / "page.html").write_text(page.replace("</body>", script))
-        (self._folder / "frame.html").write_text(_FRAME.format(width=width))
+        frames = "".join(_FRAME.format(width=width) for width in widths)
+        (self._folder / "frame.html").write_text(f"<body>{frames}{_COLLECT}</body>")
         options = ("--allow-file-access-from-files", "--window-size=1400,1000", "--virtual-time-budget=60000")
         scheme_option = f"--blink-settings=preferredColorScheme={_SCHEMES[scheme]}"
         shown = self._chromium(*options, scheme_option, "--dump-dom", name="frame.html")
         found = re.search(r'data-found="([^"]*)"', shown)
         assert found is not None, shown[:2000]
-        return Seen(**json.loads(html.unescape(found[1])))
+        return [Seen(**one) for one in json.loads(html.unescape(found[1]))]
 
     def print(self, page: str) -> bytes:
         """The page as a PDF file."""
