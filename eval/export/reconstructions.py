@@ -38,7 +38,7 @@ def write_reconstructions(
     sigma, error, table = _measured(run, images, ranks)
     remarks = remarks_of(images, ranks, skip_bad=skip_bad)
     read = table[:, 0] > 0
-    scale = scale_of(sigma[read], error[read], darkest=0.0)
+    scale = scale_of(sigma[read], error[read])
     with output_folder(out, question, ranks, {"darkest": scale[0], "brightest": scale[1]}, steal=steal) as folder:
         for ids, x, g in _decoded(run, images, ranks):
             rows = (to_rgb(x), to_rgb(g), heat(error[ids], scale), heat(sigma[ids], scale))
