@@ -17,6 +17,7 @@ from torch import Tensor
 from data_shards.io.atomic import write_bytes
 from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
+from eval.distance.extractors.probe import alike
 from eval.distance.statistics import FeatureStatistics
 from eval.image_sets.arrays import member_names, members
 from eval.protocol import differences
@@ -78,7 +79,11 @@ def load_statistics(path: Path, extractor: Extractor) -> SavedStatistics:
         raise InputError(f"{path}: has a number that is not finite; make it again")
     if "extractor" in found:
         theirs = _json(found["extractor"], path)
-        if different := differences(dict(extractor.description), theirs):
+        ours = dict(extractor.description)
+        # Rounding on another machine is not another extractor.
+        if "probe" in ours and "probe" in theirs and alike(str(ours["probe"]), str(theirs["probe"])):
+            theirs["probe"] = ours["probe"]
+        if different := differences(ours, theirs):
             raise InputError(f"{path}: statistics of another extractor ({different}); use that one, or make them again")
         n, protocol = int(found["n"]) if "n" in found else 0, _json(found["images"], path) if "images" in found else {}
     else:
