@@ -16,10 +16,10 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from eval.distance.comparison import measure_distance
-from eval.images.blocks import BLOCK, image_noise
+from eval.images.blocks import BLOCK
 from eval.images.densities import DENSITIES, SPOKEN
 from eval.images.sources import LoadedDensity, block_latents
-from eval.measurements.likelihood import log_mean_exp, sample_posterior
+from eval.measurements.likelihood import log_mean_exp, sample_many
 from eval.questions import DEFAULT_COMPONENTS, DistanceQuestion
 from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run
@@ -107,8 +107,8 @@ class TrainedRun:
         prior, model = self._log_density(density), self.measured.model
         bounds = []
         for start, images in zip(range(0, len(x), BLOCK), self._images(x).split(BLOCK), strict=True):
-            noise = image_noise(seed, range(start, start + len(images)), samples, model.latent_dim)
-            drawn = sample_posterior(model, images, noise.to(self.device))
+            indices = range(start, start + len(images))
+            drawn = sample_many(model, images, [prior], seed=seed, indices=indices, num_samples=samples)
             bounds.append(log_mean_exp(drawn.log_likelihood + drawn.prior_terms(prior) - drawn.log_posterior))
         return torch.cat(bounds) if bounds else torch.zeros(0, dtype=torch.float64, device=self.device)
 

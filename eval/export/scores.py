@@ -16,10 +16,10 @@ from torch import Tensor
 
 from data_shards.io.progress import Progress
 from eval.image_sets.image_set import ImageSet
-from eval.images.blocks import BLOCK, blocks_of, gathered, image_noise
+from eval.images.blocks import BLOCK, blocks_of, gathered
 from eval.images.files import png_bytes
 from eval.measurements.annealed import Annealing, LogJoint, annealed_bound
-from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_posterior
+from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_many
 from eval.run import MeasuredRun
 from trainer.objectives.gaussian import log_likelihood
 from trainer.process_group import Ranks
@@ -53,8 +53,7 @@ def scores(
         for done, (ids, found) in enumerate(images.images(blocks_of(images.n, ranks)), start=1):
             pixels = found if isinstance(found, Tensor) else torch.stack(list(found))
             x = pixels.to(ranks.device).float() / 255  # (B, C, H, W)
-            noise = image_noise(seed, ids.tolist(), samples, run.model.latent_dim).to(ranks.device)
-            drawn = sample_posterior(run.model, x, noise)
+            drawn = sample_many(run.model, x, [prior], seed=seed, indices=ids.tolist(), num_samples=samples)
             log_ratio = drawn.prior_terms(prior) - drawn.log_posterior  # (K, B)
             log_weights = drawn.log_likelihood + log_ratio
             values = [

@@ -105,6 +105,20 @@ def image_noise(seed: int, indices: Iterable[int], num_samples: int, latent_dim:
     return torch.stack([torch.randn(num_samples, latent_dim, generator=g) for g in generators], dim=1)
 
 
+def noise_in_parts(
+    seed: int, indices: Iterable[int], num_samples: int, latent_dim: int, *, most: int
+) -> Iterator[Tensor]:
+    """The noise of `image_noise` in parts along its first axis, of `most` samples; the last has fewer than twice that.
+
+    most: a multiple of 16, so that the parts are the same numbers: torch draws 16 at a time.
+    """
+    generators = [seeded_generator(seed, "posterior samples of an image", int(i)) for i in indices]
+    parts = max(1, num_samples // most)
+    for part in range(parts):
+        count = most if part < parts - 1 else num_samples - most * (parts - 1)
+        yield torch.stack([torch.randn(count, latent_dim, generator=g) for g in generators], dim=1)
+
+
 def gathered(table: Tensor, ranks: Ranks) -> Tensor:
     """Puts together a table (N, ...) on the CPU of which each process filled its share and left zeros elsewhere.
 

@@ -7,22 +7,22 @@ such as the mixture fitted to the training encodings (equation 12).
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from data_shards.io.progress import Progress
-from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
+from eval.images.blocks import gathered, noise_in_parts, own_places, subset_blocks, subset_indices
+from eval.measurements.latent_divergence import divergence
 from eval.protocol import LikelihoodProtocol
 from eval.questions import LikelihoodQuestion
-from eval.results import LatentDivergence, LikelihoodResult, Measured, measured_before
+from eval.results import LikelihoodResult, Measured, measured_before
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.networks import Likelihood, Posterior
-from trainer.noise import seeded_generator
 from trainer.objectives.gaussian import kl_to_prior, log_likelihood, log_normal, log_prior, variance_floor_cap
 from trainer.process_group import Ranks
 from trainer.updates.evaluation import ACTIVE_VARIANCE
@@ -30,7 +30,6 @@ from trainer.updates.evaluation import ACTIVE_VARIANCE
 # Levels of an 8-bit pixel; probabilities of levels are free of the pixel scale and comparable between models.
 LEVELS = 256
 HALF_BIN = 0.5 / (LEVELS - 1)
-KL_SAMPLES, KL_RUNS = 10_000, 10
 
 
 def log_interval_probability(lower: Tensor, upper: Tensor) -> Tensor:
@@ -66,6 +65,9 @@ Prior = Callable[[Tensor], Tensor]
 
 class LatentVariableModel(Protocol):
     """What a likelihood needs of a model."""
+
+    latent_dim: int
+    """D."""
 
     def encode(self, x: Tensor) -> Posterior:
         """q(z|x) of images (B, C, H, W) in [0, 1]."""
@@ -135,6 +137,54 @@ def sample_posterior(model: LatentVariableModel, images: Tensor, noise: Tensor) 
         square_error=torch.stack(errors),
         posterior_mean=mean,
         kl=kl_to_prior(mean, std),
+    )
+
+
+SAMPLES_AT_A_TIME = 64
+"""Samples of an image whose latents are held at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSamples(PosteriorSamples):
+    """Samples without their latents, whose log-densities were taken as they were drawn."""
+
+    scores: tuple[tuple[Prior, Tensor], ...]
+    """Densities, with log-densities (K, B)."""
+
+    def prior_terms(self, prior: Prior) -> Tensor:
+        """log prior(z), (K, B), of one of the densities."""
+        return next(score for density, score in self.scores if density is prior)
+
+
+def sample_many(
+    model: LatentVariableModel,
+    images: Tensor,
+    densities: Sequence[Prior],
+    *,
+    seed: int,
+    indices: Sequence[int],
+    num_samples: int,
+) -> PosteriorSamples:
+    """`sample_posterior` with the noise of `image_noise`, in memory that hardly grows with the number of samples: a few
+    numbers are kept of each, and no latents.
+
+    densities: all that `prior_terms` will be asked for; indices: of the images, whose noise is theirs.
+    """
+    parts, scores = [], []
+    noise_parts = noise_in_parts(seed, indices, num_samples, model.latent_dim, most=SAMPLES_AT_A_TIME)
+    for noise in noise_parts:
+        part = sample_posterior(model, images, noise.to(images.device))
+        scores.append([part.prior_terms(density) for density in densities])
+        parts.append(replace(part, z=part.z[:0]))
+    return ScoredSamples(
+        z=parts[0].z,
+        log_likelihood=torch.cat([part.log_likelihood for part in parts]),
+        log_discretised=torch.cat([part.log_discretised for part in parts]),
+        log_posterior=torch.cat([part.log_posterior for part in parts]),
+        square_error=torch.cat([part.square_error for part in parts]),
+        posterior_mean=parts[0].posterior_mean,
+        kl=parts[0].kl,
+        scores=tuple(zip(densities, map(torch.cat, zip(*scores, strict=True)), strict=True)),
     )
 
 
@@ -276,8 +326,14 @@ def _measured(
     with Progress(f"likelihood, {run.weights} weights", len(mine), show=ranks.is_main) as bar:
         bar.update(0)
         for places, index, images in subset_blocks(run.config.data.location, question.split, indices, ranks):
-            noise = image_noise(question.seed, index.tolist(), question.samples, run.model.latent_dim)
-            samples = sample_posterior(run.model, images, noise.to(ranks.device))
+            samples = sample_many(
+                run.model,
+                images,
+                list(densities.values()),
+                seed=question.seed,
+                indices=index.tolist(),
+                num_samples=question.samples,
+            )
             table[places] = image_values(samples, run.model.pixels, densities).cpu()
             posterior_means[places] = samples.posterior_mean.cpu()
             bar.update(places.stop - mine.start)
@@ -286,53 +342,7 @@ def _measured(
         protocol=protocol,
         values=summary(gathered(table, ranks), densities),
         active_dimensions=int(varies.sum()),
-        latent_kl=_divergence(mixture, question.seed, ranks) if mixture else None,
+        latent_kl=divergence(mixture, question.seed, ranks) if mixture else None,
         cap=variance_floor_cap(run.model.pixels, run.variance_floor),
         dataset_variance=run.model.dataset_variance,
     )
-
-
-def _divergence(mixture: MixtureDensity, seed: int, ranks: Ranks) -> LatentDivergence:
-    """KL(q_hat || p) with its deviation over runs, as the paper's Table 1 gives it."""
-    estimates = latent_kl(mixture, log_prior, ranks, num_samples=KL_SAMPLES, runs=KL_RUNS, seed=seed)
-    return LatentDivergence(
-        value=estimates.mean().item(),
-        standard_deviation=estimates.std().item(),
-        samples=KL_SAMPLES,
-        runs=KL_RUNS,
-        unit="nats",
-    )
-
-
-class LatentDensity(Protocol):
-    """What the divergence needs of a mixture."""
-
-    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n latents, (n, D)."""
-        ...
-
-    def score_samples(self, z: Tensor) -> Tensor:
-        """Log-densities of latents (N, D) in nats, (N,)."""
-        ...
-
-
-def latent_kl(
-    density: LatentDensity,
-    log_prior: Callable[[Tensor], Tensor],
-    ranks: Ranks,
-    *,
-    num_samples: int = 10_000,
-    runs: int = 10,
-    seed: int = 0,
-) -> Tensor:
-    """Monte Carlo estimates of KL(q_hat || p) = E_q_hat[log q_hat(z) - log p(z)], as in Table 1 of the paper.
-
-    Run r draws its `num_samples` latents from (seed, r), whichever process does it. Returns (runs,), float64 nats, the
-    same on every process.
-    """
-    estimates = torch.zeros(runs, dtype=torch.float64)
-    for run in range(ranks.rank, runs, ranks.world_size):
-        z = density.sample(num_samples, generator=seeded_generator(seed, "latent divergence", run))
-        log_ratio = torch.as_tensor(density.score_samples(z)).double() - log_prior(z.double())
-        estimates[run] = log_ratio.mean()
-    return ranks.sum_(estimates.to(ranks.device)).cpu()

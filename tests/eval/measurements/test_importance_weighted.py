@@ -7,7 +7,15 @@ import torch
 from support.linear_gaussian import LinearGaussian
 from torch.distributions import Independent, Normal
 
-from eval.measurements.likelihood import effective_samples, importance_weighted, log_mean_exp, sample_posterior
+from eval.images.blocks import image_noise
+from eval.measurements import likelihood
+from eval.measurements.likelihood import (
+    effective_samples,
+    importance_weighted,
+    log_mean_exp,
+    sample_many,
+    sample_posterior,
+)
 from trainer.objectives.gaussian import log_prior
 
 SHAPE = (1, 4, 4)
@@ -106,3 +114,22 @@ def test_the_effective_number_is_kishs_ratio():
     weights = torch.rand(20, 3, generator=torch.Generator().manual_seed(7)).double()
     expected = weights.sum(0).square() / weights.square().sum(0)
     torch.testing.assert_close(effective_samples(weights.log() - 900), expected)
+
+
+def test_many_samples_are_drawn_a_few_at_a_time_and_are_the_same_numbers(monkeypatch):
+    model = LinearGaussian((1, 4, 4), 3, variance=0.02, stretch=1.5)
+    images = model.sample(5, torch.Generator().manual_seed(2))
+    whole = sample_posterior(model, images, image_noise(4, range(5), 75, 3))
+    monkeypatch.setattr(likelihood, "SAMPLES_AT_A_TIME", 16)
+    asked = []
+
+    def prior(z):
+        asked.append(len(z))
+        return log_prior(z)
+
+    parts = sample_many(model, images, [prior], seed=4, indices=range(5), num_samples=75)
+    assert max(asked) < 2 * 16 * 5
+    assert len(parts.z) == 0
+    torch.testing.assert_close(parts.prior_terms(prior), whole.prior_terms(log_prior), rtol=0, atol=0)
+    for name in ("log_likelihood", "log_discretised", "log_posterior", "square_error", "posterior_mean", "kl"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), rtol=0, atol=0)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 
-from eval.measurements.likelihood import latent_kl
+from eval.measurements.latent_divergence import latent_kl
 from trainer.objectives.gaussian import log_prior
 from trainer.process_group import single
 
