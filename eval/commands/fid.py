@@ -14,6 +14,7 @@ from eval.commands.options import (
     add_skip_bad_option,
     chosen_part,
     question_of,
+    refuse_sampling_without_run,
 )
 from eval.distance.measures import FURTHER
 from eval.image_sets.kinds import KINDS
@@ -145,6 +146,9 @@ def _between_sets(args: argparse.Namespace) -> None:
             raise InputError(f"goes with a run, not with two sets of images: --{name.replace('_', '-')}")
     if args.dry_run:
         raise InputError("goes with --run and --from only; leave it out", parameter="dry_run")
+    if args.split != "test":
+        raise InputError("goes with --run and --from; a split is given as shards:FOLDER/SPLIT", parameter="split")
+    refuse_sampling_without_run(args, args.sets)
     if args.n is not None and args.n < 2:
         raise InputError(f"{args.n} is below 2", parameter="n")
     sampling = question_of(Sampling, args)

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
@@ -85,6 +86,16 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="factor on the deviations of the density (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of latents and choices; image i is of (seed, i)")
+
+
+def refuse_sampling_without_run(args: argparse.Namespace, words: Sequence[str]) -> None:
+    """Raises InputError where options of a run's samples are given, but none of the sets of images is of a run."""
+    if any(word.startswith("run:") for word in words):
+        return
+    unused = {"density": "mixture", "mixture": None, "covariance": "full", "temperature": 1.0, "weights": "final"}
+    for option, value in unused.items():
+        if getattr(args, option) != value:
+            raise InputError("is of samples of a run, and no set is run:RUN; leave it out", parameter=option)
 
 
 def add_skip_bad_option(parser: argparse.ArgumentParser) -> None:

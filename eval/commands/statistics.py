@@ -10,6 +10,7 @@ from eval.commands.options import (
     add_sampling_options,
     add_skip_bad_option,
     question_of,
+    refuse_sampling_without_run,
 )
 from eval.image_sets.kinds import KINDS
 from trainer.run_folder.latents import WEIGHTS
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from eval.image_sets.run_samples import Sampling
     from trainer.process_group import process_group
 
+    refuse_sampling_without_run(args, [args.set])
     out = Path(args.out)
     if out.suffix != ".npz":
         raise InputError(f"{out} does not end with .npz", parameter="out")

@@ -346,6 +346,10 @@ def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set
         (("A", "tar-{0..3}.tar"), "missing"),
         (("A", "shards:A/test"), "manifest.json"),
         (("A", "run:nowhere"), "is no run"),
+        (("A", "B", "--temperature", "0.5"), "--temperature: is of samples of a run"),
+        (("A", "B", "--split", "valid"), "--split: goes with --run and --from"),
+        (("A", "B", "--n", "1"), "--n: 1 is below 2"),
+        (("A", "B", "--dry-run"), "--dry-run"),
     ],
 )
 def test_a_mistake_in_the_words_is_one_line(place, mistake, monkeypatch, words, message):
