@@ -17,9 +17,19 @@ from eval.images.blocks import block_ids
 _RIGHT = "use uint8 in 0 to 255, (N, H, W, 3), (N, H, W, 1) or (N, H, W)"
 
 
-def image_array(path: Path, *, name: str, n: int | None, seed: int) -> ImageSet:
-    """n images of an array, by a seeded choice; all where n is None. Raises InputError where there is none."""
-    pixels = _pixels(path)
+def array_of(word: str) -> tuple[Path, str] | None:
+    """The file and the array's name of FILE.npy, FILE.npz or FILE.npz:NAME; None where there is no such file."""
+    file, separator, array = word.rpartition(".npz:")
+    path = Path(f"{file}.npz" if separator else word)
+    return (path, array if separator else "") if path.suffix in (".npz", ".npy") and path.is_file() else None
+
+
+def image_array(path: Path, array: str, *, name: str, n: int | None, seed: int) -> ImageSet:
+    """n images of an array, by a seeded choice; all where n is None. Raises InputError where there is none.
+
+    array: its name in an .npz file; empty where it is the only array of images.
+    """
+    pixels = _pixels(path, array)
     rows = chosen(n, len(pixels), seed, name)
     pixels = pixels if len(rows) == len(pixels) else pixels[rows]
 
@@ -65,7 +75,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     return InputError(f"{path}: not an array file, or cut short ({error}); get the file again")
 
 
-def _pixels(path: Path) -> NDArray[np.uint8]:
+def _pixels(path: Path, name: str) -> NDArray[np.uint8]:
     """(N, H, W, C)."""
     if path.suffix == ".npy":
         try:
@@ -75,9 +85,10 @@ def _pixels(path: Path) -> NDArray[np.uint8]:
     else:
         found = members(path)
     # Samples of other programs come with class labels, one number an image.
-    candidates = {key: array for key, array in found.items() if array.ndim >= 3}
+    candidates = {key: array for key, array in found.items() if array.ndim >= 3 and name in ("", key)}
     if len(candidates) != 1:
-        raise InputError(f"{path}: has {len(candidates)} arrays of images ({_named(found)}); it must have one")
+        chosen_by_name = f"choose one as {path}:NAME" if len(candidates) > 1 else "it must have one"
+        raise InputError(f"{path}: has {len(candidates)} arrays of images ({_named(found)}); {chosen_by_name}")
     (array,) = candidates.values()
     if array.dtype != np.uint8 or array.ndim > 4 or (array.ndim == 4 and array.shape[3] not in (1, 3)):
         raise InputError(f"{path}: its array is {array.dtype} {array.shape}; {_RIGHT}")

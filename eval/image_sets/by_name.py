@@ -4,7 +4,7 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
-from eval.image_sets.arrays import image_array
+from eval.image_sets.arrays import array_of, image_array
 from eval.image_sets.image_files import image_files
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.kinds import KINDS
@@ -46,8 +46,8 @@ def _open(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSe
         return split if recipe is None else made_by(recipe, split)
     if is_pattern(word) and not path.is_dir():
         return tar_images(word, n=n, seed=seed, recipe=recipe)
-    if path.suffix in (".npz", ".npy") and path.is_file():
-        array = image_array(path, name=word, n=n, seed=seed)
+    if (found := array_of(word)) is not None:
+        array = image_array(*found, name=word, n=n, seed=seed)
         return array if recipe is None else made_by(recipe, array)
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
         return image_files(path, name=word, n=n, seed=seed, recipe=recipe)

@@ -1,6 +1,6 @@
 """What sets of images are read from, in words for the help of commands, which start quickly without the readers."""
 
 KINDS = (
-    "a folder or zip of images, an .npz or .npy of uint8 (N, H, W, C), WebDataset tars (data-{000..009}.tar), "
-    "shards:FOLDER/SPLIT, or run:RUN for samples of a run"
+    "a folder or zip of images, an .npz (or FILE.npz:ARRAY) or .npy of uint8 (N, H, W, C), WebDataset tars "
+    "(data-{000..009}.tar), shards:FOLDER/SPLIT, or run:RUN for samples of a run"
 )

@@ -163,6 +163,7 @@ def same_images(tmp_path_factory):
         for path in sorted((root / "folder").iterdir()):
             archive.write(path, f"images/{path.name}")
     np.savez(root / "images.npz", arr_0=np.stack(images), arr_1=np.arange(70))
+    np.savez(root / "two.npz", x_test=np.stack(images), x_train=np.zeros((9, 4, 4), np.uint8))
     np.save(root / "images.npy", np.stack(images))
     for number in range(2):
         with tarfile.open(root / f"tar-{number:02d}.tar", "w") as tar:
@@ -180,7 +181,17 @@ def same_images(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "name", ["folder", "images.zip", "images.npz", "images.npy", "tar-{00..01}.tar", "tar-*.tar", "shards:shards/train"]
+    "name",
+    [
+        "folder",
+        "images.zip",
+        "images.npz",
+        "two.npz:x_test",
+        "images.npy",
+        "tar-{00..01}.tar",
+        "tar-*.tar",
+        "shards:shards/train",
+    ],
 )
 def test_every_kind_of_set_has_the_same_distance(same_images, place, distance, name):
     word = f"shards:{same_images}/shards/train" if name.startswith("shards:") else same_images / name
@@ -321,6 +332,7 @@ def no_pickle(path):
         (lambda p: None, "does not exist"),
         (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 8, 8, 3), np.float32)), "uint8 in 0 to 255"),
         (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 3, 8, 8), np.uint8)), "(N, H, W, 3)"),
+        (lambda p: np.savez(p.with_suffix(".npz"), a=np.zeros((4, 8, 8)), b=np.zeros((4, 8, 8))), "choose one as"),
         (lambda p: no_pickle(p.with_suffix(".npz")), "Python objects"),
         (lambda p: p.with_suffix(".npz").write_bytes(b"PK\x03\x04cut"), "cut short"),
         (lambda p: p.with_suffix(".zip").write_bytes(b"PK"), "not a zip archive"),
