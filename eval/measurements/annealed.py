@@ -23,7 +23,9 @@ from trainer.noise import seeded_generator
 
 LogJoint = Callable[[Tensor], Tensor]
 """Latents (B, D) of B images to log p(x, z), (B,), differentiable."""
-_WANTED_ACCEPTANCE, _FACTOR, _FIRST_STEP = 0.65, 1.1, 0.2
+_WANTED_ACCEPTANCE, _RATE, _FIRST_STEP = 0.8, 0.3, 0.2
+# Trajectories of one length may come back to where they began; their steps vary by these factors.
+_SHORTEST, _LONGEST = 0.5, 1.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Annealed:
     bound: Tensor
     """log of the mean weight, (B,) float64 nats."""
     acceptance: Tensor
-    """Part of the trajectories that were accepted, (B,) float64; far below 0.65 the bound is loose."""
+    """Mean chance of trajectories to be accepted, (B,) float64; far below 0.8 the bound is loose."""
 
 
 def annealed_bound(
@@ -77,20 +79,24 @@ class _Noise:
     """(steps, B, D), standard normal."""
     uniform: Tensor
     """(steps, B), in 0 to 1."""
+    length: Tensor
+    """(steps, B), factors on step sizes."""
 
 
 def _noise(posterior: Posterior, indices: Sequence[int], annealing: Annealing, seed: int, purpose: str) -> _Noise:
     steps, dim, like = annealing.steps, posterior.mean.shape[1], posterior.mean
-    start, momentum, uniform = [], [], []
+    start, momentum, uniform, length = [], [], [], []
     for index in indices:
         generator = seeded_generator(seed, purpose, int(index))
         start.append(torch.randn(dim, generator=generator))
         momentum.append(torch.randn(steps, dim, generator=generator))
         uniform.append(torch.rand(steps, generator=generator))
+        length.append(torch.rand(steps, generator=generator))
     return _Noise(
         start=torch.stack(start).to(like),
         momentum=torch.stack(momentum, 1).to(like),
         uniform=torch.stack(uniform, 1).to(like).clamp_min(1e-30),
+        length=_SHORTEST + (_LONGEST - _SHORTEST) * torch.stack(length, 1).to(like),
     )
 
 
@@ -112,23 +118,22 @@ def _run(
             break  # at the posterior itself: moving on would change no weight
         step = step if adapt else used[number]
         used[number] = step
-        moved, at_moved, kept = _trajectory(
+        moved, at_moved, chance = _trajectory(
             posterior,
             log_joint,
             (u, joint, gradient),
             noise.momentum[number],
-            noise.uniform[number],
-            step,
+            step * noise.length[number],
             now,
             annealing,
         )
+        kept = noise.uniform[number].double() < chance
         u = torch.where(kept[:, None], moved, u)
         joint = torch.where(kept, at_moved[0], joint)
         gradient = torch.where(kept[:, None], at_moved[1], gradient)
-        accepted += kept
+        accepted += chance
         if adapt:
-            part = accepted / (number + 1)
-            step = torch.where(part > _WANTED_ACCEPTANCE, step * _FACTOR, step / _FACTOR)
+            step = step * torch.exp(_RATE * (chance - _WANTED_ACCEPTANCE)).to(step)
     return log_weight, accepted / max(1, annealing.steps - 1), used
 
 
@@ -137,12 +142,11 @@ def _trajectory(
     log_joint: LogJoint,
     start: tuple[Tensor, Tensor, Tensor],
     momentum: Tensor,
-    uniform: Tensor,
     step: Tensor,
     temperature: float,
     annealing: Annealing,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
-    """The end of a leapfrog trajectory, its log p(x, z) with gradient, and whether it is accepted, (B,)."""
+    """The end of a leapfrog trajectory, its log p(x, z) with gradient, and the chance that it is accepted, (B,)."""
 
     def target(u: Tensor, joint: Tensor) -> Tensor:
         return temperature * joint - (1 - temperature) * 0.5 * u.double().square().sum(1)
@@ -160,8 +164,8 @@ def _trajectory(
         p = p + (1.0 if leap < annealing.leapfrog - 1 else 0.5) * size * force(u, gradient)
     after = target(u, joint) - 0.5 * p.double().square().sum(1)
     # A trajectory that left the numbers has no density there.
-    kept = (uniform.double().log() < after - before) & after.isfinite() & gradient.isfinite().all(1)
-    return u, (joint, gradient), kept
+    inside = after.isfinite() & gradient.isfinite().all(1)
+    return u, (joint, gradient), torch.where(inside, (after - before).clamp_max(0).exp(), 0.0)
 
 
 def _evaluated(posterior: Posterior, log_joint: LogJoint, u: Tensor) -> tuple[Tensor, Tensor]:

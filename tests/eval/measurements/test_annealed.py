@@ -38,11 +38,11 @@ def poor():
 def test_it_is_much_nearer_to_the_exact_likelihood_than_importance_samples(poor):
     model, images = poor
     exact = model.log_marginal(images)
-    annealed = bound(model, images, Annealing(steps=250, leapfrog=5))
+    annealed = bound(model, images, Annealing(steps=100, leapfrog=5))
     weighted = importance_weighted(model, images, log_prior, 20, generator=torch.Generator().manual_seed(0))
     gap, other = (exact - annealed.bound).mean(), (exact - weighted).mean()
     assert 0 <= gap < 0.25 * other
-    assert 0.4 < annealed.acceptance.mean() < 0.95
+    assert 0.6 < annealed.acceptance.mean() < 0.98
 
 
 def test_the_mean_of_its_weights_is_the_likelihood_without_bias(poor):
