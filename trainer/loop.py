@@ -144,7 +144,7 @@ class Training:
         for batch in meter.waiting(self.stop_request.waiting(self._batches(), self.ranks)):
             # The networks, and sigma^2 (stage 1, equation 8) or the per-pixel variances (stage 2, equation 10).
             result = learner.update(batch, stages, stop=bool(self.stop_request.reason()))
-            meter.add(batch, result)
+            meter.add(batch, result, learner.model.log_variance)
             stop = meter.stop_requested()
             self.update_done()
 

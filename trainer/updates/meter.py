@@ -91,7 +91,7 @@ class _Update:
     start: int
     count: int
     values: Tensor
-    """(8,) float64 on the host: the sums of `StepResult`, whether it was finite, the norm of the gradient."""
+    """(9,) float64 on the host: the sums of `StepResult`, whether it was finite, the gradient's norm, log sigma^2."""
     arrived: torch.cuda.Event | None
     """After it `values` are there; None where they are."""
 
@@ -108,6 +108,7 @@ class Meter:
         self._late = 1 if device.type == "cuda" else 0
         self._on_their_way: deque[_Update] = deque()
         self._stop = self._skipped = False
+        self._sigma2 = math.nan  # not known before the first update
         self._begin()
 
     def _begin(self) -> None:
@@ -127,12 +128,13 @@ class Meter:
                 return
             yield batch
 
-    def add(self, batch: Batch, result: StepResult) -> None:
-        """Adds the result of an update."""
-        values = torch.cat([result.sums, result.finite.reshape(1), result.gradient_norm.reshape(1)])
+    def add(self, batch: Batch, result: StepResult, log_variance: Tensor) -> None:
+        """Adds the result of an update. log_variance: log sigma^2 after it, (1,)."""
+        found = (result.sums, result.finite.reshape(1), result.gradient_norm.reshape(1), log_variance.detach())
+        values = torch.cat(found)
         arrived = None
         if self.device.type == "cuda":
-            on_host = torch.empty(8, dtype=torch.float64, pin_memory=True)
+            on_host = torch.empty(9, dtype=torch.float64, pin_memory=True)
             values, arrived = on_host.copy_(values, non_blocking=True), torch.cuda.Event()
             arrived.record()
         self._on_their_way.append(_Update(start=batch.start, count=batch.count, values=values, arrived=arrived))
@@ -145,7 +147,8 @@ class Meter:
             update = self._on_their_way.popleft()
             if update.arrived is not None:
                 update.arrived.synchronize()
-            *sums, finite, norm = update.values.tolist()
+            *sums, finite, norm, log_variance = update.values.tolist()
+            self._sigma2 = math.exp(log_variance)
             self._seen.append((update.start, update.count, bool(finite)))
             self._stop |= sums[4] > 0
             kept = [*(sums[:4] if finite else [0.0] * 4), *sums[4:]]
@@ -183,7 +186,7 @@ class Meter:
             sums=self._sums[:4],
             substituted=round(self._sums[5]),
             pixels=learner.model.pixels,
-            sigma2=learner.model.dataset_variance,
+            sigma2=self._sigma2,
             gradient_norm=self._norm_sum / max(len(counts), 1),
             largest_gradient_norm=self._largest_norm,
             learning_rate=learner.learning_rate,

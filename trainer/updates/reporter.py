@@ -113,7 +113,7 @@ class Reporter:
         self._limit_failures()
 
     def update_done(self, meter: Meter, learner: Learner) -> None:
-        """Moves the bar. Its estimates begin after ten updates and are new every few seconds: they wait for a GPU."""
+        """Moves the bar. Its estimates begin after ten updates and are new every few seconds."""
         if not self.log.main:
             return
         self._updates += 1
