@@ -1,12 +1,13 @@
-"""python tests/device/acceptance.py: what this code does on the GPU of this machine, one line a check, in ten minutes.
+"""python tests/device/acceptance.py: the tests that need a GPU, then what it does, one line a check, in ten minutes.
 
 Each line has the figures that were measured and whether they are within the stated bounds. Without a GPU it says so,
-and how many checks were left out. Exit code 1 where a check fails.
+and how many tests and checks were skipped. Exit code 1 where one fails.
 """
 
 import json
 import math
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -223,13 +224,22 @@ def deepspeed_trains_in_bf16(folder: Path) -> str:
     return "; ".join(figures)
 
 
+def run_tests(*words: str) -> "subprocess.CompletedProcess[str]":
+    """pytest on the tests that need GPUs."""
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-m", "(gpu or gpus) and not slow", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
 def main() -> int:
-    """Prints the table; returns 1 where a check failed."""
+    """Prints the table; returns 1 where a test or a check failed."""
     if not torch.cuda.is_available():
-        print(f"no GPU on this machine: {len(CHECKS)} checks on GPUs left out")
+        tests = sum("::" in line for line in run_tests("--collect-only").stdout.splitlines())
+        print(f"no GPU on this machine: {tests} tests and {len(CHECKS)} checks skipped")
         return 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    failed = 0
+    done = run_tests("-rs")
+    print(done.stdout.strip())
+    failed = int(done.returncode != 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, words = write_digits(folder / "digits"), ["--out", str(folder / "shards"), "--valid", "200"]
