@@ -1,5 +1,6 @@
 """Makes torch believe in a GPU. It cannot be undone: it is for a process of its own."""
 
+import os
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ def install() -> None:
         "is_initialized": lambda: True,
         "_lazy_init": lambda: None,
         "init": lambda: None,
-        "device_count": lambda: 1,
+        "device_count": lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         "current_device": lambda: 0,
         "set_device": lambda device: None,
         "is_bf16_supported": lambda including_emulation=True: True,
