@@ -54,6 +54,8 @@ def check_sweep(sweep: SweepConfig, *, cluster: bool = False) -> Checked:
     if not os.access(parent := existing_parent(sweep.folder), os.W_OK | os.X_OK) or not parent.is_dir():
         what = "cannot be written" if parent.is_dir() else "is a file"
         raise InputError(f"{parent} {what}; choose another folder", parameter="runs")
+    if (sweep.folder / "checkpoints").exists() and not (sweep.folder / "sweep.json").exists():
+        raise InputError(f"{sweep.folder} is the folder of a training; choose another name", parameter="name")
     require_trackers(config.log.to)
     _check_measure(sweep, manifest)
     if not cluster:

@@ -1,9 +1,10 @@
 """What a sweep writes into a trial's run folder, beside what the trainer writes: which trial it is, and how it went."""
 
+import contextlib
 import datetime
 import json
 import socket
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,26 @@ def save_trial(folder: Path, trial: Trial) -> None:
 
 def load_trial(folder: Path) -> Trial:
     """The trial that the run folder belongs to."""
-    return Trial(**json.loads((folder / _TRIAL).read_text()))
+    content = _read(folder / _TRIAL)
+    try:
+        return Trial(**{name: content[name] for name in ("phase", "number", "seed", "fields")})
+    except KeyError as error:
+        raise _damaged(folder / _TRIAL) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What a JSON file of ours holds."""
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise _damaged(path) from error
+    if not isinstance(content, dict):
+        raise _damaged(path)
+    return content
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(f"{path}: is damaged; restore it, or move {path.parent} away and its trial is trained anew")
 
 
 def trial_folders(trials_folder: Path) -> list[Path]:
@@ -58,7 +78,11 @@ def save_attempt(folder: Path) -> None:
 def load_attempts(folder: Path) -> list[dict[str, Any]]:
     """One entry a start of the trial's processes, with the keys at and host."""
     path = folder / _ATTEMPTS
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):  # torn, where the machine was lost
+            found.append(json.loads(line))
+    return found
 
 
 def measure_key(measure: MeasureConfig) -> str:
@@ -77,7 +101,7 @@ def save_failure(folder: Path, reason: str, measure: MeasureConfig | None = None
 def load_failure(folder: Path) -> str:
     """Why the trial failed because of its own configuration; empty where it did not."""
     path = folder / _FAILURE
-    return str(json.loads(path.read_text()).get("reason", "")) if path.exists() else ""
+    return str(_read(path).get("reason", "")) if path.exists() else ""
 
 
 def reopen(folder: Path, measure: MeasureConfig, former: MeasureConfig | None) -> bool:
@@ -86,7 +110,7 @@ def reopen(folder: Path, measure: MeasureConfig, former: MeasureConfig | None) -
     measure: what is to be measured; former: what was, where the outcome does not say so.
     """
     outcome, failure = load_outcome(folder), folder / _FAILURE
-    failed_with = json.loads(failure.read_text()).get("measure") if failure.exists() else None
+    failed_with = _read(failure).get("measure") if failure.exists() else None
     measured_with = _measure(outcome.measure) or former or measure
     if not (
         outcome.again
@@ -116,7 +140,7 @@ def save_parameters(folder: Path, parameters: int | None) -> None:
     """Notes how many numbers the trial has learnt, before its checkpoints are deleted."""
     path = folder / _OUTCOME
     if parameters is not None and path.exists():
-        write_json(path, json.loads(path.read_text()) | {"parameters": parameters})
+        write_json(path, _read(path) | {"parameters": parameters})
 
 
 def has_outcome(folder: Path) -> bool:
@@ -127,6 +151,9 @@ def has_outcome(folder: Path) -> bool:
 def load_outcome(folder: Path) -> Outcome:
     """How the trial ended; a failure because of its own configuration comes before any other outcome."""
     path = folder / _OUTCOME
-    written = Outcome(**json.loads(path.read_text())) if path.exists() else Outcome(status="unfinished")
+    content = _read(path) if path.exists() else {"status": "unfinished"}
+    if "status" not in content:
+        raise _damaged(path)
+    written = Outcome(**{one.name: content[one.name] for one in fields(Outcome) if one.name in content})
     reason = load_failure(folder)
     return replace(written, status="failed", reason=reason, again=False) if reason else written

@@ -121,6 +121,16 @@ def test_a_trial_whose_measuring_failed_is_measured_again_under_other_settings_a
     assert load_outcome(folder).status == "unfinished"
 
 
+@pytest.mark.parametrize("name", ["trial.json", "outcome.json", "failure.json"])
+@pytest.mark.parametrize("content", ["", "{", "[1]"])
+def test_a_damaged_file_of_a_trial_is_one_line_that_names_it(trial_folder, tmp_path, name, content):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    (folder / name).write_text(content)
+    with pytest.raises(InputError, match=f"{name}: is damaged; restore it"):
+        trial_record(folder)
+
+
 def test_the_checkpoints_of_losers_are_deleted_and_their_records_stay(trial_folder, tmp_path, digits_shards):
     sweep = read_sweep(write_sweep(tmp_path, digits_shards, keep_weights=1))
     names = [f"search-00{number}-seed1" for number in range(3)]
