@@ -206,5 +206,5 @@ def test_a_sweep_whose_checkpoints_do_not_fit_on_the_disk_is_refused(tmp_path, d
 
 def test_a_sweep_does_not_move_into_the_folder_of_a_training(tmp_path, digits_shards, digits_run):
     sweep = read_sweep(write_sweep(tmp_path, digits_shards, name=digits_run.name, runs=str(digits_run.parent)))
-    with pytest.raises(InputError, match="name: .* is the folder of a training; choose another name"):
+    with pytest.raises(InputError, match=r"name: .* is the folder of a training; choose another name"):
         check_sweep(sweep)

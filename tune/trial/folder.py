@@ -151,7 +151,7 @@ def has_outcome(folder: Path) -> bool:
 def load_outcome(folder: Path) -> Outcome:
     """How the trial ended; a failure because of its own configuration comes before any other outcome."""
     path = folder / _OUTCOME
-    content = _read(path) if path.exists() else {"status": "unfinished"}
+    content: dict[str, Any] = _read(path) if path.exists() else {"status": "unfinished"}
     if "status" not in content:
         raise _damaged(path)
     written = Outcome(**{one.name: content[one.name] for one in fields(Outcome) if one.name in content})
