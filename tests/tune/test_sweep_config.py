@@ -74,7 +74,7 @@ def test_a_base_survives_the_way_through_the_sweep_with_every_field(tmp_path, di
         ({"gpus_per_trial": 0.5, "workers": 2}, "gpus_per_trial: 0.5 is not one for each of 2 workers; use 2"),
         ({"gpus_per_trial": 2}, "gpus_per_trial: 2.* use 1 or, to share a GPU, a number below 1"),
         ({"measure": {"images": 1}}, "measure.images: 1 is too few for a distance"),
-        ({"measure": {"images": 100, "also": ["kernl"]}}, "measure.also: 'kernl' is unknown; use some of infinite"),
+        ({"measure": {"images": 100, "also": ["kernl"]}}, "measure.also: 'kernl' is unknown; use some of "),
         ({"measure": {"images": 0, "also": ["kernel"]}}, "measure.images: further measures need images"),
         ({"objectives": ["fd"]}, "measure.images: 0 measures no distance, which objective fd needs"),
         ({"objectives": ["cost"]}, "objectives: cost alone measures no quality"),
@@ -180,7 +180,7 @@ def test_a_value_that_can_never_be_trained_is_refused_and_a_combination_is_count
     assert notice.startswith("1 of the combinations that were checked cannot be trained")
     alone = {"model.norm": {"choice": ["none", "group"]}}
     sweep = read_sweep(write_sweep(tmp_path, digits_shards, fields={"model.encoder_channels": [12]}, space=alone))
-    with pytest.raises(InputError, match=r"space\.model\.norm: 'group' can never be trained: .*12 does not suit group"):
+    with pytest.raises(InputError, match=r"space\.model\.norm: 'group' can never be trained: .*\[12\] does not suit group"):
         check_sweep(sweep)
 
 

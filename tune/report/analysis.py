@@ -92,19 +92,22 @@ def _grouped(records: Sequence[TrialRecord], dimension: Dimension) -> list[tuple
 
     if dimension.kind in ("choice", "randint"):
         found: dict[str, list[TrialRecord]] = {}
-        for value in dimension.values if dimension.kind == "choice" else range(*_ends(dimension)):
-            members = [record for record in records if drawn(record) == value]
-            if members:
-                found[str(value)] = members
-        return list(found.items())
-    ordered = sorted(records, key=drawn)
+        for record in records:
+            found.setdefault(str(drawn(record)), []).append(record)
+        # In the order of the space; what was in the space of an earlier start alone comes last.
+        known = {str(value): place for place, value in enumerate(dimension.values)}
+        if dimension.kind == "randint":
+            return sorted(found.items(), key=lambda item: _number_first(drawn(item[1][0])))
+        return sorted(found.items(), key=lambda item: known.get(item[0], len(known)))
+    ordered = sorted((record for record in records if isinstance(drawn(record), int | float)), key=drawn)
     cuts = [round(part * len(ordered) / _BINS) for part in range(_BINS + 1)]
     parts = [ordered[a:b] for a, b in itertools.pairwise(cuts) if b > a]
     return [(f"{drawn(part[0]):.3g} to {drawn(part[-1]):.3g}", part) for part in parts]
 
 
-def _ends(dimension: Dimension) -> tuple[int, int]:
-    return dimension.values[0], dimension.values[1] + 1
+def _number_first(value: Any) -> tuple[bool, float]:
+    is_number = isinstance(value, int | float)
+    return not is_number, float(value) if is_number else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,11 +104,13 @@ def sensitivity_figure(records: Sequence[TrialRecord], space: Sequence[Dimension
                 and (elbo := record.elbo_at(early_images)) is not None
             ]
             if dimension.kind == "choice":
-                named = [str(value) for value in dimension.values]
+                # A value may have been in the space of an earlier start alone.
+                named = list(dict.fromkeys([*map(str, dimension.values), *(str(value) for value, _ in points)]))
                 axes.scatter([named.index(str(v)) for v, _ in points], [e for _, e in points], color=BLUE, s=12)
                 axes.set_xticks(range(len(named)), named)
                 axes.set_xlim(-0.5, len(named) - 0.5)
             else:
+                points = [(value, elbo) for value, elbo in points if isinstance(value, int | float)]
                 axes.scatter([v for v, _ in points], [e for _, e in points], color=BLUE, s=12)
                 axes.xaxis.set_major_locator(MaxNLocator(integer=dimension.kind == "randint", nbins=4))
                 if dimension.kind == "loguniform":

@@ -3,6 +3,7 @@
 from support.sweep_cases import record
 
 from tune.report.analysis import sensitivity
+from tune.report.figures import sensitivity_figure
 from tune.space import read_space
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
@@ -26,3 +27,10 @@ def test_a_continuous_field_is_cut_into_thirds_of_its_trials():
     groups = sensitivity(records, space, "fd", 1000)
     assert [one.trials for one in groups] == [3, 3, 3]
     assert groups[0].value == "0.001 to 0.004"
+
+
+def test_values_that_only_an_earlier_space_had_are_groups_of_their_own():
+    space = read_space({"model.latent_dim": {"choice": [3, 2]}})
+    records = [record(n, fields={"model.latent_dim": value}) for n, value in enumerate([2, 99, 3])]
+    assert [one.value for one in sensitivity(records, space, "fd", 1000)] == ["3", "2", "99"]
+    assert b"99" in sensitivity_figure(records, space, 1000)

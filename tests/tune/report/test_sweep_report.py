@@ -68,7 +68,8 @@ def test_the_page_can_be_made_of_any_part_of_a_sweep():
 
 
 def test_the_page_of_a_thousand_trials_shows_the_first_rows_and_says_where_the_others_are():
-    records = [record(number, status="finished" if number % 2 else "stopped") for number in range(1000)]
+    fields = [{"model.latent_dim": 2 + number % 6} for number in range(1000)]
+    records = [record(n, status="finished" if n % 2 else "stopped", fields=fields[n]) for n in range(1000)]
     page = build_page("s", records, SPACE, "elbo", 2000).html()
     assert page.count("search-") < 500
     assert len(page) < 1_000_000
