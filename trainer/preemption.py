@@ -166,6 +166,7 @@ class StopRequest:
         while True:
             self._leaves_wait = ranks.world_size == 1
             if self._leaves_wait and self._reason:
+                self._leaves_wait = False  # a further signal comes while the checkpoint is written
                 raise Interrupted
             batch = next(iterator, None)
             self._leaves_wait = False

@@ -204,7 +204,7 @@ def test_python_submits_the_same_script(cluster: Cluster, tmp_path):
     assert done.returncode == 0, done.stderr
     job = done.stdout.strip()
     facts = cluster.scheduler.facts(job)
-    assert facts["NumNodes"] == "2"
+    assert facts["NumNodes"] in ("2", "2-2")  # a range while the job waits
     assert facts["TimeLimit"] == "00:20:00"
     cluster.finish(job)
     assert (cluster.runs / "launched" / "config.yaml").exists()
