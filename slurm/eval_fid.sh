@@ -41,7 +41,7 @@ cd "$home"
 source slurm/lib.sh
 read_words "$@"
 load_environment
-read_resources
+read_resources 1
 fid=(-m eval fid --run "$RUN" --from q_hat --mixture "$COMPONENTS" --n "$SAMPLES" "${WORDS[@]}")
 if [[ ${STEP:-} == merge ]]; then
   restartable in_python "${fid[@]}" --device "$DEVICE" --merge "$PARTS"

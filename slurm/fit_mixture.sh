@@ -43,10 +43,10 @@ source slurm/lib.sh
 read_words "$@"
 require_job
 load_environment
-read_resources
+read_resources "$PROCESSES"
 fit=(trainer.mixture --run "$RUN" --weights "$WEIGHTS" --device "$DEVICE" --components "$COMPONENTS" "${WORDS[@]}")
 [[ $DRY_RUN ]] || check_nodes
-in_python -m "${fit[@]}" --dry-run --processes "$((PROCESSES * NODE_COUNT))"
+in_python -m "${fit[@]}" --dry-run --processes "$ALL_PROCESSES"
 [[ ! $DRY_RUN ]] || exit 0
 
 restartable on_all_nodes eval encode --run "$RUN" --weights "$WEIGHTS" --device "$DEVICE"

@@ -61,10 +61,11 @@ load_environment() {
   fi
 }
 
-# Sets NODE_COUNT, PROCESSES of each node and DEVICE from what the job has or, before it is submitted, from what sbatch
-# would ask for.
+# read_resources [PROCESSES]: sets NODE_COUNT, DEVICE, NODE_PROCESSES and ALL_PROCESSES of the job from what it has or, before
+# it is submitted, from what sbatch would ask for; PROCESSES of each node are one a GPU where they are not given. --gpus may
+# give nodes different numbers of GPUs: NODE_PROCESSES is then "gpus".
 read_resources() {
-  local device_word gpus
+  local number least most=0 sum=0 gpus=()
   if [[ ${SLURM_JOB_ID:-} ]]; then
     NODE_COUNT="${SLURM_JOB_NUM_NODES:-1}"
     # A step would read these as options of its own, and ask one node for the GPUs of all.
@@ -72,26 +73,42 @@ read_resources() {
     mapfile -t gpus < <(gpus_of_each_node)
   else
     asked_for "$SCRIPT"
-    NODE_COUNT="$ASKED_NODES" gpus=("$ASKED_GPUS")
+    NODE_COUNT="$ASKED_NODES"
+    gpus=("$ASKED_GPUS")
   fi
-  ((${#gpus[@]} == 1)) || fail "the nodes have different numbers of GPUs (${gpus[*]}); ask for them with --gpus-per-node"
-  device_word="$(given --device)" || device_word=""
-  if [[ -z ${DEVICE:-} ]]; then DEVICE="$( ((gpus[0])) && echo cuda || echo cpu)"; fi
-  DEVICE="${device_word:-$DEVICE}"
-  PROCESSES="${PROCESSES:-$((gpus[0] > 0 ? gpus[0] : 1))}"
-  [[ $PROCESSES =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is '$PROCESSES'; give the number of processes of each node"
-  if [[ $DEVICE == cuda ]] && ((PROCESSES > gpus[0])); then
-    fail "$PROCESSES processes a node need as many GPUs, and the job has ${gpus[0]} a node; ask for --gpus-per-node=$PROCESSES (sbatch or slurm/resources.sh), or set PROCESSES, or DEVICE=cpu"
+  least="${gpus[0]}"
+  for number in "${gpus[@]}"; do
+    least=$((number < least ? number : least)) most=$((number > most ? number : most)) sum=$((sum + number))
+  done
+  if ((${#gpus[@]} < NODE_COUNT)); then sum=$((most * NODE_COUNT)); fi
+  DEVICE="$(given --device || echo "${DEVICE:-}")"
+  DEVICE="${DEVICE:-$( ((most)) && echo cuda || echo cpu)}"
+  if [[ ${1:-} ]]; then
+    [[ $1 =~ ^[1-9][0-9]*$ ]] || fail "PROCESSES is '$1'; give the number of processes of each node"
+    NODE_PROCESSES="$1" ALL_PROCESSES=$(($1 * NODE_COUNT))
+  elif ((least < most)); then
+    NODE_PROCESSES=gpus ALL_PROCESSES="$sum"
+    ((least)) || fail "a node has no GPU and another has $most; ask for them with --gpus-per-node"
+    [[ ${LAUNCH:-torchrun} == torchrun ]] || fail "LAUNCH=srun starts as many tasks on each node, and they have $least to $most GPUs; ask for them with --gpus-per-node"
+  else
+    NODE_PROCESSES=$((most > 0 ? most : 1))
+    ALL_PROCESSES=$((NODE_PROCESSES * NODE_COUNT))
   fi
-  if ((gpus[0] == 0)); then say "no GPU was asked for: $PROCESSES process(es) a node, on the CPU" >&2; fi
-  # shellcheck disable=SC2034 # tune.sh reads it
-  GPUS="${gpus[0]}"
+  if [[ $DEVICE == cuda && $NODE_PROCESSES != gpus ]] && ((NODE_PROCESSES > least)); then
+    fail "$NODE_PROCESSES processes a node need as many GPUs, and the job has $least a node; ask for --gpus-per-node=$NODE_PROCESSES (sbatch or slurm/resources.sh), or set PROCESSES, or DEVICE=cpu"
+  fi
+  if ((most == 0)); then say "no GPU was asked for: $NODE_PROCESSES process(es) a node, on the CPU" >&2; fi
+  GPUS="$most"
 }
 
-# The numbers of GPUs that the nodes of this job have, each once.
+# The number of GPUs of each node of this job, a line each.
 gpus_of_each_node() {
-  scontrol --details show job "$JOB" | sed -n 's/^ *Nodes=.* GRES=\(.*\)$/\1/p' |
-    sed -n 's/^.*gpu:\([^(:]*:\)\?\([0-9]*\)(.*$/\2/p; t; s/.*/0/p' | sort -nu | grep . || echo 0
+  local line nodes gpus
+  while read -r line; do
+    nodes="${line#Nodes=}" gpus=0
+    if [[ $line =~ gpu:([^\(:]*:)?([0-9]+)\( ]]; then gpus="${BASH_REMATCH[2]}"; fi
+    scontrol show hostnames "${nodes%% *}" | sed "s/.*/$gpus/"
+  done < <(scontrol --details show job "$JOB" | grep -o 'Nodes=.* GRES=.*')
 }
 
 # A script that is one job ends here with one line where it is called without sbatch, unless it is a dry run.
@@ -104,7 +121,7 @@ check_nodes() {
   local output
   if [[ ! ${LAUNCH:-torchrun} =~ ^(torchrun|srun)$ ]]; then fail "LAUNCH is '$LAUNCH'; use torchrun or srun"; fi
   if ! output="$(timeout 120 srun --export=ALL --quiet --nodes="$NODE_COUNT" --ntasks="$NODE_COUNT" --ntasks-per-node=1 \
-    bash -c "$(declare -f check_node); check_node \"\$@\"" bash "$PWD" "$DEVICE" "$PROCESSES" "${IN_PYTHON[@]}" 2>&1)"; then
+    bash -c "$(declare -f check_node); check_node \"\$@\"" bash "$PWD" "$DEVICE" "$NODE_PROCESSES" "${IN_PYTHON[@]}" 2>&1)"; then
     fail "$(grep '^node ' <<<"$output" | sort -u | head -n 1 || echo "no check of the nodes within 120 s: ${output:-no answer}")"
   fi
 }
@@ -115,6 +132,7 @@ check_node() {
   cd "$1" 2>/dev/null || { echo "$host does not see $1; project, shards and runs must lie on a disk that all nodes share" && return 2; }
   "${@:4}" -c 'import trainer' 2>/dev/null || { echo "$host: '${*:4}' cannot import the project there" && return 2; }
   [[ $2 == cuda ]] || return 0
+  [[ $3 != gpus ]] || set -- "$1" "$2" "${SLURM_GPUS_ON_NODE:-1}" "${@:4}"
   seen="$("${@:4}" -c 'import torch; print(torch.cuda.device_count())' 2>/dev/null | tail -n 1)"
   ((${seen:-0} >= $3)) || { echo "$host: PyTorch sees ${seen:-0} GPUs, and $3 are needed; look at the driver (nvidia-smi), MODULES and CONTAINER, or set DEVICE=cpu" && return 2; }
 }
@@ -138,22 +156,23 @@ set_rendezvous() {
   export MASTER_ADDR MASTER_PORT
 }
 
-# on_all_nodes MODULE WORDS...: `python -m MODULE WORDS` in PROCESSES processes on each node.
+# on_all_nodes MODULE WORDS...: `python -m MODULE WORDS` in NODE_PROCESSES processes on each node.
 on_all_nodes() {
   set_rendezvous
-  local cpus=$((${SLURM_CPUS_PER_TASK:-1}))
-  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > PROCESSES ? cpus / PROCESSES : 1))}"
+  local cpus=$((${SLURM_CPUS_PER_TASK:-1})) most="$NODE_PROCESSES"
+  if [[ $most == gpus ]]; then most="$GPUS"; fi
+  export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$((cpus > most ? cpus / most : 1))}"
   # --export=ALL: the environment of this script, also where the job was submitted with --export=LIST.
   local step=(srun --export=ALL --kill-on-bad-exit=1 --nodes="$NODE_COUNT")
   if [[ $LAUNCH == srun ]]; then
-    step+=(--ntasks=$((NODE_COUNT * PROCESSES)) --ntasks-per-node="$PROCESSES" --cpus-per-task=$((cpus > PROCESSES ? cpus / PROCESSES : 1)))
+    step+=(--ntasks="$ALL_PROCESSES" --ntasks-per-node="$NODE_PROCESSES" --cpus-per-task=$((cpus > most ? cpus / most : 1)))
     # Ignored until Python handles them: they would end a process that is still starting.
     "${step[@]}" bash -c "trap '' USR2 TERM; exec \"\$@\"" bash "${IN_PYTHON[@]}" -m "$@"
   else
     step+=(--ntasks="$NODE_COUNT" --ntasks-per-node=1 --cpus-per-task="$cpus")
     # -- keeps torchrun from reading the module's options as its own.
-    "${step[@]}" slurm/on_node.sh "${IN_PYTHON[@]}" -m torch.distributed.run \
-      --nnodes="$NODE_COUNT" --nproc-per-node="$PROCESSES" --signals-to-handle=SIGINT \
+    "${step[@]}" env NODE_PROCESSES="$NODE_PROCESSES" slurm/on_node.sh "${IN_PYTHON[@]}" -m torch.distributed.run \
+      --nnodes="$NODE_COUNT" --signals-to-handle=SIGINT \
       --master-addr="$MASTER_ADDR" --master-port="$MASTER_PORT" -m -- "$@"
   fi
 }

@@ -5,6 +5,9 @@
 set -euo pipefail
 
 export PET_NODE_RANK="${SLURM_NODEID:-0}" # torchrun's --node-rank
+PET_NPROC_PER_NODE="${NODE_PROCESSES:-1}" # and --nproc-per-node
+if [[ $PET_NPROC_PER_NODE == gpus ]]; then PET_NPROC_PER_NODE="${SLURM_GPUS_ON_NODE:-1}"; fi
+export PET_NPROC_PER_NODE
 
 forward() { pkill "-$1" --parent "$launcher" || true; }
 

@@ -48,7 +48,7 @@ cd "$home"
 source slurm/lib.sh
 read_words "$@"
 load_environment
-read_resources
+read_resources 1
 tables="$RUNS/reproduction/celeba"
 plan=(--dataset celeba --runs "$tables" ${PLAN:+--plan "$PLAN"})
 measure=(-m eval reproduce all "${plan[@]}" --device "$DEVICE")

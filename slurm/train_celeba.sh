@@ -45,10 +45,10 @@ source slurm/lib.sh
 read_words "$@"
 require_job
 load_environment
-read_resources
+read_resources "$PROCESSES"
 fields=(--device "$DEVICE" ${SHARDS:+--data.shards "$SHARDS"} ${RUNS:+--runs "$RUNS"} "${WORDS[@]}")
 given --config >/dev/null || fields=(--config "$CONFIG" "${fields[@]}")
-estimate=(-m trainer --dry-run --processes "$((PROCESSES * NODE_COUNT))" "${fields[@]}")
+estimate=(-m trainer --dry-run --processes "$ALL_PROCESSES" "${fields[@]}")
 if [[ $DRY_RUN ]]; then
   in_python "${estimate[@]}"
   exit

@@ -42,10 +42,10 @@ source slurm/lib.sh
 read_words "$@"
 require_job
 load_environment
-read_resources
+read_resources ""
 if [[ ! $DRY_RUN ]]; then check_nodes; fi
-cpus="${SLURM_CPUS_PER_TASK:-1}" ray_gpus="$([[ $DEVICE == cpu ]] && echo 0 || echo "$GPUS")"
-in_python -m tune --config "$SWEEP" --dry-run --processes "$((NODE_COUNT * (GPUS ? GPUS : cpus)))"
+cpus="${SLURM_CPUS_PER_TASK:-1}"
+in_python -m tune --config "$SWEEP" --dry-run --processes "$((GPUS ? ALL_PROCESSES : NODE_COUNT * cpus))"
 [[ ! $DRY_RUN ]] || exit 0
 
 # on_node NODE COMMAND...: one process of this job on one node. USR2 does not end it, unless it asks for it.
@@ -54,11 +54,21 @@ on_node() {
     bash -c "trap '' USR2; exec \"\$@\"" bash "${IN_PYTHON[@]}" "${@:2}"
 }
 
+# gpus_of NODE: the number of this job's GPUs on a node.
+gpus_of() {
+  local of_nodes number=0
+  mapfile -t of_nodes < <(gpus_of_each_node)
+  while [[ ${NODES[number]} != "$1" ]]; do number=$((number + 1)); done
+  echo "${of_nodes[number]}"
+}
+
 # ray_on NODE OPTIONS...: runs Ray on one node until the job ends, at ports that no other Ray of this node has. Trials pass
 # no data through Ray, so its store is small.
 ray_on() {
+  local gpus=0
+  if [[ $DEVICE == cuda ]]; then gpus="$(gpus_of "$1")"; fi
   on_node "$1" -m ray.scripts.scripts start --block --disable-usage-stats --node-ip-address="$(node_address "$1")" \
-    --num-cpus="$cpus" --num-gpus="$ray_gpus" --object-store-memory=200000000 --min-worker-port=0 --max-worker-port=0 "${@:2}"
+    --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=200000000 --min-worker-port=0 --max-worker-port=0 "${@:2}"
 }
 
 # ray_has_started: waits until the head's port is open and all nodes have joined, at most RAY_WAIT seconds each.

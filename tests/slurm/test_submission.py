@@ -84,7 +84,6 @@ GPUS = [
     (["--gres=gpu:2"], 2),
     (["--gpus=3"], 3),
     (["-G", "3"], 3),
-    (["--gpus=4", "--nodes=2"], 2),
     (["--gpus-per-node=4"], 4),
     (["--gpus-per-task=2"], 2),
 ]
@@ -103,8 +102,14 @@ def test_a_dry_run_plans_the_resources_that_the_options_of_sbatch_ask_for(cluste
     words = ["slurm/train_celeba.sh", "--name=planned", "--dry-run"]
     done = cluster.script("submit.sh", *options, *words, DEVICE="", PROCESSES="")
     assert done.returncode == 0, done.stderr
-    nodes = 2 if "--nodes=2" in options else 1
-    assert f" on {gpus * nodes} cuda processes" in done.stdout
+    assert f" on {gpus} cuda processes" in done.stdout
+
+
+def test_a_dry_run_on_two_nodes_plans_the_gpus_of_both(cluster: Cluster):
+    for options, gpus in ((["--gpus=4"], 4), (["--gpus-per-node=3"], 6), (["--gres=gpu:1"], 2)):
+        words = ["--nodes=2", *options, "slurm/train_celeba.sh", "--name=planned", "--dry-run"]
+        done = cluster.script("submit.sh", *words, DEVICE="", PROCESSES="")
+        assert f" on {gpus} cuda processes" in done.stdout, done.stderr
 
 
 def test_without_options_a_dry_run_plans_the_resources_of_the_file(cluster: Cluster):
@@ -133,7 +138,11 @@ def test_submit_passes_the_resources_of_the_file_unless_the_options_ask_for_othe
         ([], {"MAX_REQUEUES": "often"}, "MAX_REQUEUES is 'often'; give a whole number"),
         ([], {"PROCESSES": "0"}, "PROCESSES is '0'; give the number of processes of each node"),
         ([], {"DEVICE": "cuda"}, "1 processes a node need as many GPUs, and the job has 0 a node; ask for --gpus"),
-        (["--gpus=3", "--nodes=2"], {}, "the nodes have different numbers of GPUs (1 2); ask for them with --gpus-per"),
+        (
+            ["--gpus=3", "--nodes=2"],
+            {"LAUNCH": "srun", "PROCESSES": ""},
+            "and they have 1 to 2 GPUs; ask for them with",
+        ),
         ([], {"MODULES": "cuda"}, "MODULES: this shell has no command 'module'"),
         ([], {"PYTHON": "/usr/bin/false"}, "PYTHON: '/usr/bin/false' cannot import the project"),
     ],

@@ -171,3 +171,11 @@ def test_a_batch_of_one_hundred_is_divided_among_eight_processes(cluster: Cluste
     job = cluster.submit(["--gpus-per-node=4", "--cpus-per-task=8"], "train_celeba.sh", *words, PROCESSES=8)
     cluster.finish(job)
     assert read_state(complete_checkpoints(cluster.runs / "eight")[-1]).world_size == 8
+
+
+def test_nodes_with_different_numbers_of_gpus_train_together(cluster: Cluster):
+    fields = FIELDS | {"stage1.max_epochs": 1, "stage2.max_epochs": 1, "name": "uneven"}
+    words = [f"--{key}={value}" for key, value in fields.items()]
+    job = cluster.submit(["--gpus=3", "--nodes=2", "--cpus-per-task=1"], "train_celeba.sh", *words, PROCESSES="")
+    cluster.finish(job)
+    assert read_state(complete_checkpoints(cluster.runs / "uneven")[-1]).world_size == 3
