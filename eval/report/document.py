@@ -86,7 +86,7 @@ class Picture:
     @property
     def alt(self) -> str:
         """Its first sentence, for readers who do not see it."""
-        return re.split(r"(?<=[.:]) ", self.caption, maxsplit=1)[0]
+        return re.split(r"(?<=\.) ", self.caption, maxsplit=1)[0]
 
     @property
     def source(self) -> str:
