@@ -38,17 +38,23 @@ class Protocol:
     seed: int = 0
     """Seed of all noise drawn, 0 or more."""
     precision: str = "highest"
-    """Of matrix products in float32: highest, high or medium, see `torch.set_float32_matmul_precision`."""
+    """Of the networks' matrix products in float32: highest, high (TF32) or medium (bfloat16)."""
+    convolutions: str = "highest"
+    """Of their convolutions, likewise; CUDA's default is high. Measures themselves are computed in full precision."""
 
     def record(self) -> dict[str, Any]:
         """The fields as JSON stores them."""
         content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        # Earlier records do not have it.
-        return {name: value for name, value in content.items() if (name, value) != ("precision", "highest")}
+        # Earlier records do not have them.
+        new = [("precision", "highest"), ("convolutions", "highest")]
+        return {name: value for name, value in content.items() if (name, value) not in new}
 
     def address(self) -> str:
-        """16 hexadecimal digits that differ where anything differs that the number depends on: its content address."""
-        return fingerprint({name: value for name, value in self.record().items() if name != "run"})
+        """16 hexadecimal digits that differ where anything differs that the number depends on: its content address.
+
+        Convolutions do not count, as their default is another on GPUs, whose results are shown on machines without.
+        """
+        return fingerprint({name: value for name, value in self.record().items() if name not in _BESIDE})
 
     def command(self, run: str) -> str:
         """The command that measures the same on what the run folder `run` holds now."""
@@ -64,6 +70,7 @@ class Protocol:
         raise NotImplementedError
 
 
+_BESIDE = ("run", "convolutions")
 _DEFAULTS = {"weights": "final", "split": "test", "seed": 0, "covariance": "full", "extractor": "efficientnet-lite0"}
 """Values of options that a command need not be given."""
 

@@ -16,6 +16,7 @@ from eval.questions import DEFAULT_COMPONENTS
 from eval.results import AnyResult, result_path
 from trainer.config.config import Config, load_config
 from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
+from trainer.full_precision import allowed_precision
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import MIXTURE, load_mixture, mixture_folder, read_summary
 from trainer.networks import SigmaVAE
@@ -61,6 +62,7 @@ class MeasuredRun:
         """
         if issubclass(kind, VarianceProtocol):
             own |= {"variance": "per pixel" if self.model.per_pixel else "one", "variance_floor": self.variance_floor}
+        precision, convolutions = allowed_precision(next(self.model.parameters()).device)
         return kind(
             run=self.config.name,
             weights=self.weights,
@@ -71,7 +73,8 @@ class MeasuredRun:
             image_shape=self.manifest.image_shape,
             pixels=self.manifest.pixels.to_json(),
             seed=seed,
-            precision=torch.get_float32_matmul_precision(),
+            precision=precision,
+            convolutions=convolutions,
             **own,
         )
 

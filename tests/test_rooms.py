@@ -37,7 +37,7 @@ ROOMS = {
         {"preemption"},
         {"process_group", "noise", "stop_signals"},
         {"peers"},
-        {"device"},
+        {"device", "full_precision"},
     ],
     "eval": [
         {"__init__", "__main__"},

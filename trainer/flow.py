@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, PositiveInt, configuration
 from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import Progress
+from trainer.device import DEVICES, resolved_device
+from trainer.full_precision import full_precision
 from trainer.process_group import single
 from trainer.run_folder import latents
 from trainer.run_folder.holding import held_by_main
@@ -94,6 +96,7 @@ class LatentFlow(nn.Module):
         self.centre.copy_(mean)
         self.spread.copy_(variance.sqrt())
 
+    @full_precision()
     def score_samples(self, z: Tensor) -> Tensor:
         """Log-densities of latents (n, D) in nats, (n,)."""
         x = (z - self.centre) / self.spread
@@ -103,6 +106,7 @@ class LatentFlow(nn.Module):
             log_det = log_det + gained
         return log_det - 0.5 * (x.square().sum(1) + self.dim * math.log(2 * math.pi))
 
+    @full_precision()
     @torch.no_grad()
     def transform(self, noise: Tensor) -> Tensor:
         """Latents (n, D) from standard normal noise (n, D)."""
@@ -112,8 +116,8 @@ class LatentFlow(nn.Module):
         return x * self.spread + self.centre
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n draws, (n, D) float32."""
-        return self.transform(torch.randn(n, self.dim, generator=generator))
+        """n draws, (n, D) float32. generator: on the CPU."""
+        return self.transform(torch.randn(n, self.dim, generator=generator).to(self.centre.device))
 
 
 @configuration
@@ -152,9 +156,11 @@ def fit_flow(
     held_out: Latents,
     settings: FlowSettings,
     after: Callable[[int, float], None] = lambda epoch, nats: None,
+    device: str | torch.device = "cpu",
 ) -> FittedFlow:
     """Maximises the mean log-density of z ~ q(z|x), a new sample of every posterior each epoch (equation 11).
 
+    device: where it is fitted; codes and the noise of an epoch are copied there, and the fitted flow is on the CPU.
     after: called after each epoch with its number and the held-out mean in nats; the epoch with the highest mean gives
     the weights. Raises InputError where there are fewer than two latents, or no codes.
     """
@@ -163,16 +169,21 @@ def fit_flow(
         raise InputError(f"flow: {count} codes of {dim} latents; it needs codes, held-out codes and 2 latents or more")
     flow = LatentFlow(dim, layers=settings.layers, width=settings.width, seed=settings.seed)
     flow.set_scale(codes.mean.mean(0), codes.mean.var(0, correction=0) + codes.std.square().mean(0))
+    flow.to(device)
     generator = torch.Generator().manual_seed(settings.seed)
     validation = held_out.mean + held_out.std * torch.randn(held_out.mean.shape, generator=generator)
+    validation, mean, std = validation.to(device), codes.mean.to(device), codes.std.to(device)
     optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate)
     updates = settings.epochs * -(-count // settings.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
     best: tuple[float, int, dict[str, Tensor], float] | None = None
     for epoch in range(1, settings.epochs + 1):
-        for rows in torch.randperm(count, generator=generator).split(settings.batch):
-            noise = torch.randn(len(rows), dim, generator=generator)
-            loss = -flow.score_samples(codes.mean[rows] + codes.std[rows] * noise).mean()
+        order = torch.randperm(count, generator=generator).split(settings.batch)
+        drawn = torch.cat([torch.randn(len(rows), dim, generator=generator) for rows in order]).to(device)
+        for rows, noise in zip(
+            torch.cat(order).to(device).split(settings.batch), drawn.split(settings.batch), strict=True
+        ):
+            loss = -flow.score_samples(mean[rows] + std[rows] * noise).mean()
             optimiser.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(flow.parameters(), 10.0)
@@ -190,7 +201,7 @@ def fit_flow(
         raise InputError(message, parameter="learning_rate")
     nats, epoch, state, error = best
     flow.load_state_dict(state)
-    return FittedFlow(flow=flow.eval(), best_epoch=epoch, held_out=nats, held_out_error=error)
+    return FittedFlow(flow=flow.cpu().eval(), best_epoch=epoch, held_out=nats, held_out_error=error)
 
 
 def flow_folder(run: str | Path, weights: str = "final") -> Path:
@@ -235,15 +246,16 @@ def fit_run_flow(
     settings: FlowSettings | None = None,
     *,
     weights: str = "final",
+    device: str = "auto",
     show_progress: bool = False,
     steal_lock: bool = False,
 ) -> RunFlow:
     """Fits a flow to the codes of split train of a run, with split valid held out, unless it was fitted already.
 
-    settings: None for the defaults. steal_lock: takes the fit over from a process that works on it. Raises InputError
-    where codes are missing, or another process fits this flow.
+    settings: None for the defaults. device: one of DEVICES. steal_lock: takes the fit over from a process that works
+    on it. Raises InputError where codes are missing, or another process fits this flow.
     """
-    settings = settings or FlowSettings()
+    settings, device = settings or FlowSettings(), resolved_device(device)
     codes, held_out = (latents.read(run, split, weights=weights) for split in ("train", "valid"))
     folder = flow_folder(run, weights)
     facts = {"codes": latents.digest(codes)}
@@ -255,7 +267,8 @@ def fit_run_flow(
         Progress("flow", settings.epochs, "epochs", show=show_progress) as bar,
     ):
         bar.update(0)
-        fitted = fit_flow(codes, held_out, settings, lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}"))
+        after = lambda epoch, nats: bar.update(epoch, nats=f"{nats:.3f}")  # noqa: E731
+        fitted = fit_flow(codes, held_out, settings, after, device)
         if held is not None:
             held.check()
         save_flow(folder, fitted, settings, facts)
@@ -276,9 +289,16 @@ def main() -> None:
     parser.add_argument(
         "--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops"
     )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
     args = parser.parse_args()
-    settings = FlowSettings(epochs=args.epochs, seed=args.seed)
-    fitted = fit_run_flow(args.run, settings, weights=args.weights, show_progress=True, steal_lock=args.steal_lock)
+    fitted = fit_run_flow(
+        args.run,
+        FlowSettings(epochs=args.epochs, seed=args.seed),
+        weights=args.weights,
+        device=args.device,
+        show_progress=True,
+        steal_lock=args.steal_lock,
+    )
     if fitted.is_new:
         held_out = fitted.summary["held_out"]
         nats, error = held_out["nats"], held_out["standard_error"]

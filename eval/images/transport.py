@@ -17,7 +17,7 @@ written last.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from data_shards.io.errors import InputError
 from data_shards.io.lease import Lease
 from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
-from eval.images.optimal_map import MomentSums, optimal_map
+from eval.images.optimal_map import MomentSums, optimal_maps
 from eval.images.sources import LoadedDensity, from_shards, mixture_sampler
 from eval.run import MeasuredRun, mixture_digest
+from trainer.full_precision import full_precision
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import mixture_folder
 from trainer.noise import seeded_generator
@@ -44,6 +45,7 @@ MOST_DIRECTIONS = 1024
 _IMAGES_FOR_BASIS = 8192
 # Blocks whose images are sorted by component at a time.
 _CHUNK_BLOCKS = 64
+_TENSORS = ("source", "target", "maps", "group", "basis")
 _FILES = TensorFolder(noun="transport", tensors="transport.safetensors", record="summary.json")
 
 
@@ -68,6 +70,11 @@ class Transport:
     basis: Tensor | None
     """(d, P) float32 with orthonormal columns; None where P = d, for pixels themselves."""
 
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, "Transport"]:
+        """The same on other devices."""
+        return {}
+
     @property
     def digest(self) -> str:
         """16 hexadecimal digits that differ between different transports."""
@@ -75,49 +82,61 @@ class Transport:
         tensors |= {"weights": self.mixture.weights, "means": self.mixture.means}
         return f"{fingerprint(tensors):016x}"
 
+    @full_precision()
     @torch.inference_mode()
     def apply(self, z: Tensor, images: Tensor) -> Tensor:
-        """Transports samples by the map of the most responsible component.
+        """Transports samples by the map of the most responsible component, on the device of the images.
 
         images: (B, C, H, W), the g(z) of latents z, (B, D). Returns (B, C, H, W), not cut to [0, 1].
         """
+        there = self._on(images.device)
+        return there._moved(images, partial(there._by_component, z.to(images.device)))
 
-        def transported(points: Tensor) -> Tensor:
-            component = self.mixture.predict(z).cpu()
-            moved = torch.empty_like(points)
-            for k in component.unique().tolist():
-                own = component == k
-                moved[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
-            return moved
-
-        return self._moved(images, transported)
-
+    @full_precision()
     @torch.inference_mode()
     def walk(self, z: Tensor, images: Tensor) -> Tensor:
         """Transports the images of a walk: the maps of all components, each weighed by its responsibility for z.
 
         Continuous in z, where `apply` jumps as the most responsible component changes. Shapes as there.
         """
+        there = self._on(images.device)
+        return there._moved(images, partial(there._by_responsibility, z.to(images.device)))
 
-        def transported(points: Tensor) -> Tensor:
-            # sum_k r_k (A_k (g - source_k) + target_k), with one product for each different map.
-            weights = self.mixture.predict_proba(z).to(points)  # (B, K)
-            moved = weights @ self.target  # (B, P)
-            for group in range(len(self.maps)):
-                of_group = weights * (self.group == group)
-                centred = of_group.sum(1, keepdim=True) * points - of_group @ self.source
-                moved += centred @ self.maps[group].mT
-            return moved
+    def _by_component(self, z: Tensor, points: Tensor) -> Tensor:
+        component = self.mixture.predict(z)
+        moved = torch.empty_like(points)
+        for k in component.unique().tolist():
+            own = component == k
+            moved[own] = (points[own] - self.source[k]) @ self.maps[self.group[k]].mT + self.target[k]
+        return moved
 
-        return self._moved(images, transported)
+    def _by_responsibility(self, z: Tensor, points: Tensor) -> Tensor:
+        # sum_k r_k (A_k (g - source_k) + target_k), with one product for each different map.
+        weights = self.mixture.predict_proba(z).to(points)  # (B, K)
+        moved = weights @ self.target  # (B, P)
+        for group in range(len(self.maps)):
+            of_group = weights * (self.group == group)
+            centred = of_group.sum(1, keepdim=True) * points - of_group @ self.source
+            moved += centred @ self.maps[group].mT
+        return moved
+
+    def _on(self, device: torch.device) -> "Transport":
+        """The same on a device, kept for the next images."""
+        if self.maps.device == device:
+            return self
+        if device not in self._elsewhere:
+            tensors = {name: t.to(device) for name in _TENSORS if (t := getattr(self, name)) is not None}
+            mixture = MixtureDensity(self.mixture.parameters.to(device))
+            self._elsewhere[device] = dataclasses.replace(self, mixture=mixture, **tensors)
+        return self._elsewhere[device]
 
     def _moved(self, images: Tensor, transported: Callable[[Tensor], Tensor]) -> Tensor:
         """Images whose coordinates in the P directions, (B, P), were moved by a function."""
-        flat = images.flatten(1).cpu()  # (B, d)
+        flat = images.flatten(1)  # (B, d)
         points = flat if self.basis is None else flat @ self.basis  # (B, P)
         new = transported(points)
         moved = new if self.basis is None else flat + (new - points) @ self.basis.mT
-        return moved.view(images.shape).to(images.device)
+        return moved.view(images.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,33 +168,34 @@ def fit_transport(
     """
     split, pixels = run.config.data.train_split, run.model.pixels
     n = run.manifest.num_samples(split)
-    basis = None if pixels <= MOST_DIRECTIONS else principal_directions(run, seed)
+    basis = None if pixels <= MOST_DIRECTIONS else principal_directions(run, seed).to(ranks.device)
     dim = pixels if basis is None else basis.shape[1]
-    own = mixture.weights.cpu() * n >= dim / 2  # (K,)
+    there = MixtureDensity(mixture.parameters.to(ranks.device))
+    own = there.weights * n >= dim / 2  # (K,)
     # Group 0 is that of all components without a covariance of their own; it is left out where every one has.
     group = torch.where(own, own.cumsum(0) - int(own.all()), 0)
     real, mean_images = MomentSums(group, dim), MomentSums(group, dim)
-    error = torch.zeros(1, dtype=torch.float64)
+    error = torch.zeros(1, dtype=torch.float64, device=ranks.device)
     mine = blocks_of(n, ranks)
     for start in range(0, len(mine), _CHUNK_BLOCKS):
         blocks = mine[start : start + _CHUNK_BLOCKS]
         x, code, square = _real(run, blocks, n, seed, ranks)
         error += square
         z, g = _samples(run, mixture, blocks, n, seed, ranks)
-        for sums, images, latents in ((real, x, code), (mean_images, g, z)):
-            sums.add((images if basis is None else images @ basis).double(), mixture.predict(latents))
+        with full_precision():
+            for sums, images, latents in ((real, x, code), (mean_images, g, z)):
+                sums.add((images if basis is None else images @ basis).double(), there.predict(latents))
         progress(min(n, (start + _CHUNK_BLOCKS) * BLOCK * ranks.world_size))
-    square_error = float(ranks.sum_(error.to(ranks.device))) / (n * pixels)
+    square_error = float(ranks.sum_(error)) / (n * pixels)
     target, source = real.moments(ranks), mean_images.moments(ranks)
-    ridge = square_error / 2 * torch.eye(dim, dtype=torch.float64)
-    pairs = zip(source.covariance, target.covariance, strict=True)
+    ridge = square_error / 2 * torch.eye(dim, dtype=torch.float64, device=ranks.device)
     transport = Transport(
         mixture=mixture,
-        source=source.mean.float(),
-        target=target.mean.float(),
-        maps=torch.stack([optimal_map(of_means + ridge, of_images).float() for of_means, of_images in pairs]),
-        group=group,
-        basis=basis,
+        source=source.mean.float().cpu(),
+        target=target.mean.float().cpu(),
+        maps=optimal_maps(source.covariance + ridge, target.covariance).cpu(),
+        group=group.cpu(),
+        basis=None if basis is None else basis.cpu(),
     )
     counts = target.count.int()
     return FittedTransport(
@@ -186,18 +206,21 @@ def fit_transport(
     )
 
 
-def _real(run: MeasuredRun, blocks: range, n: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor, float]:
-    """Training images, (m, d) in [0, 1], a code of each, (m, D), and the summed square error of their mean images."""
+def _real(run: MeasuredRun, blocks: range, n: int, seed: int, ranks: Ranks) -> tuple[Tensor, Tensor, Tensor]:
+    """Training images, (m, d) in [0, 1], a code of each, (m, D), and the summed square error of their mean images.
+
+    On the processes' devices, as all of a fit.
+    """
     source = from_shards(run.config.data.location, run.config.data.train_split, n=n)
-    images, codes, square = [], [], 0.0
+    images, codes, square = [], [], torch.zeros((), dtype=torch.float64, device=ranks.device)
     for block, (_, found) in zip(blocks, source(blocks), strict=True):
         x = found.to(ranks.device).float() / 255  # (B, C, H, W)
         posterior = run.model.encode(x)
         noise = torch.randn(BLOCK, run.model.latent_dim, generator=seeded_generator(seed, "transport codes", block))
         z = posterior.mean + posterior.std * noise[: len(x)].to(ranks.device)  # (B, D)
-        square += float((run.model.decode(z).mean - x).double().square().sum())
-        images.append(x.flatten(1).cpu())
-        codes.append(z.cpu())
+        square += (run.model.decode(z).mean - x).double().square().sum()
+        images.append(x.flatten(1))
+        codes.append(z)
     return torch.cat(images), torch.cat(codes), square
 
 
@@ -208,12 +231,13 @@ def _samples(
     sampler = mixture_sampler(mixture.parameters)
     latents, images = [], []
     for block in blocks:
-        z = sampler(seeded_generator(seed, "transport samples", block))[: len(block_ids(block, n))]
+        z = sampler(seeded_generator(seed, "transport samples", block))[: len(block_ids(block, n))].to(ranks.device)
         latents.append(z)
-        images.append(run.model.decode(z.to(ranks.device)).mean.flatten(1).cpu())
+        images.append(run.model.decode(z).mean.flatten(1))
     return torch.cat(latents), torch.cat(images)
 
 
+@full_precision()
 def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     """The directions in which training images vary most, (d, P) with orthonormal columns."""
     split = run.config.data.train_split
@@ -313,7 +337,7 @@ def _fit_and_write(
     )
     if lease is not None:
         lease.check()
-        tensors = {name: getattr(transport, name) for name in ("source", "target", "maps", "group", "basis")}
+        tensors = {name: getattr(transport, name) for name in _TENSORS}
         _FILES.write(folder, {name: t for name, t in tensors.items() if t is not None}, dataclasses.asdict(summary))
     ranks.barrier()
     return summary

@@ -26,6 +26,7 @@ from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion
 from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before
 from eval.run import MeasuredRun
+from trainer.full_precision import full_precision
 from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
@@ -73,7 +74,8 @@ def nearest_images(queries: Tensor, shards: str | Path | Location, split: str, *
     with Progress("nearest training images", stop - start, show=ranks.is_main) as bar:
         for batch in stream if start < stop else ():
             images = batch.image.to(ranks.device)
-            distance = torch.cdist(flat, images.flatten(1).float() / 255)  # (Q, B)
+            with full_precision():
+                distance = torch.cdist(flat, images.flatten(1).float() / 255)  # (Q, B)
             place = batch.index.to(ranks.device).expand(count, -1)
             near = distance.argsort(dim=1, stable=True)[:, :k]  # (Q, k or fewer)
             found = Nearest(distance.gather(1, near), place.gather(1, near), images[near])
@@ -95,6 +97,7 @@ def _all_ranks(best: Nearest, ranks: Ranks) -> Nearest:
     return Nearest(*(together(part) for part in best))
 
 
+@full_precision()
 def nearest_code_distance(z: Tensor, codes: Tensor) -> Tensor:
     """Euclidean distance from latents z, (N, D), to the nearest of the codes, (M, D). Returns (N,)."""
     return torch.cat([torch.cdist(part, codes).amin(1) for part in z.split(256)])

@@ -107,3 +107,10 @@ def test_mistakes_are_refused_in_one_line(tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_refused_in_one_line(tmp_path):
+    done = run_module("trainer.flow", "--run", str(tmp_path), "--device", "cuda")
+    assert done.returncode == 2
+    assert done.stderr == "error: --device: cuda is requested, but this machine has no CUDA device; use cpu\n"

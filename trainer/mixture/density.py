@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from trainer.full_precision import full_precision
 from trainer.mixture.em.centred import weighted_log_densities
 from trainer.mixture.em.dense import DenseScores
 from trainer.mixture.em.pairs import Factors, Pairs
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.points import Points, matrix
+from trainer.mixture.working_memory import numbers_at_a_time
 
 # Numbers in the largest intermediate tensor.
 _CHUNK_NUMBERS = 16_000_000
@@ -98,6 +100,7 @@ class MixtureDensity:
         """In scikit-learn's shapes: full (K, D, D), tied (D, D), diag (K, D), spherical (K,); float64."""
         return self.parameters.expanded_covariances()
 
+    @full_precision()
     def score_samples(self, z: Tensor) -> Tensor:
         """log q(z) in nats for points z (n, D). Returns (n,) float64; gradients flow to z.
 
@@ -108,6 +111,7 @@ class MixtureDensity:
             return torch.cat([torch.logsumexp(part, 1) for part in self._every(points)])
         return self._of_parts(points, lambda part: part.log_density, (0,))
 
+    @full_precision()
     def predict_proba(self, z: Tensor) -> Tensor:
         """Responsibilities (n, K) float64 of the components for points z (n, D)."""
         points = self._points(z)
@@ -117,6 +121,7 @@ class MixtureDensity:
             points, lambda part: part.responsibilities(self.parameters.n_components), (0, len(self.weights))
         )
 
+    @full_precision()
     def predict(self, z: Tensor) -> Tensor:
         """The most responsible component of each point of z (n, D). Returns (n,) int64."""
         return self._of_parts(self._points(z).detach(), lambda part: part.best, (0,)).long()
@@ -125,6 +130,7 @@ class MixtureDensity:
         """n independent draws (n, D) float64, in random order of components. generator: on the CPU."""
         return self.sample_with_components(n, generator)[0]
 
+    @full_precision()
     def sample_with_components(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """The draws of `sample`, and the component (n,) int64 of each."""
         parameters, dim, device = self.parameters, self.parameters.dim, self.parameters.means.device
@@ -141,7 +147,7 @@ class MixtureDensity:
         for block in parameters.blocks():
             mine = ((chosen >= block.start) & (chosen < block.stop)).nonzero()[:, 0]
             cholesky = parameters.cholesky(block)
-            for rows in mine.split(max(1, _CHUNK_NUMBERS // dim**2)):
+            for rows in mine.split(max(1, numbers_at_a_time(_CHUNK_NUMBERS, device) // dim**2)):
                 draws[rows] += (cholesky[chosen[rows] - block.start] @ noise[rows, :, None])[..., 0]
         return draws, chosen
 
@@ -153,7 +159,8 @@ class MixtureDensity:
 
     def _every(self, points: Tensor) -> Iterator[Tensor]:
         """The log-densities (n, K) under all components, of part after part of the points."""
-        size = max(256, _CHUNK_NUMBERS // max(self.parameters.n_components, self.parameters.dim))
+        numbers = numbers_at_a_time(_CHUNK_NUMBERS, points.device)
+        size = max(256, numbers // max(self.parameters.n_components, self.parameters.dim))
         yield from (weighted_log_densities(rows, self.parameters) for rows in points.split(size))
 
     def _of_parts(self, points: Tensor, result: Callable[[Scored], Tensor], shape: tuple[int, ...]) -> Tensor:

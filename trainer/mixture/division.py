@@ -33,6 +33,10 @@ class Division:
 
     def e_step(self, settings: Settings) -> EStep:
         """The E-step of these settings."""
+        return self.resident_e_step(settings)
+
+    def resident_e_step(self, settings: Settings) -> DenseEStep | TruncatedEStep:
+        """That of points in memory."""
         if settings.width:
             return TruncatedEStep(self.points, self.held_out, self.second_moment, settings.products, settings.width)
         return DenseEStep(self.points, self.held_out, self.second_moment, settings.products)

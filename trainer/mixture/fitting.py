@@ -8,7 +8,9 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError
 from trainer.engines.cpu import keep_freed_memory
+from trainer.full_precision import full_precision
 from trainer.mixture.checkpoints import Checkpoints
+from trainer.mixture.chunks import Chunks
 from trainer.mixture.content import digest_of_points, digest_of_tensors
 from trainer.mixture.division import Division, divisions
 from trainer.mixture.em.e_step import EStep, Statistics
@@ -20,6 +22,7 @@ from trainer.mixture.points import Points, Standardisation, place_among_ranks
 from trainer.mixture.settings import Settings
 from trainer.mixture.shrinkage import Choice, chosen_shrinkage
 from trainer.mixture.start import Start, first_parameters
+from trainer.mixture.streaming import ChunkMoments, streamed_division
 from trainer.process_group import Ranks
 
 VERSION = 2
@@ -43,8 +46,9 @@ class _Phases:
         self._began = now
 
 
+@full_precision()
 def fit_mixture(
-    train: Points,
+    train: Points | Chunks,
     held_out: Points | None,
     *,
     settings: Settings,
@@ -57,26 +61,20 @@ def fit_mixture(
     """Fits a mixture to the points of all processes; what `GaussianMixture.fit` does, with all that a job needs.
 
     train: this process's slice, see `checked_points`; where points are Gaussians q(z|x) = N(x, diag(variance))
-    (equation 11), EM raises a lower bound of the mean of log q_hat under the aggregate posterior. held_out: points that
+    (equation 11), EM raises a lower bound of the mean of log q_hat under the aggregate posterior. Of chunks, which are
+    read once an iteration, at most 100,000 held-out points and a sample for k-means are kept. held_out: points that
     decide convergence, prior strength and inflation; None splits some off, see `Settings.validation_fraction`.
     after: called after each iteration on every process. checkpoint: a folder for checkpoints, at most one in
-    checkpoint_seconds; a fit with the same settings and points continues from it.
+    checkpoint_seconds; a fit with the same settings and points continues from it. Not of chunks.
     Raises InputError where there are fewer points than components, or a start of more components than wanted.
     """
     phases = _Phases()
-    if train.x.device.type == "cpu":
+    if ranks.device.type == "cpu":
         keep_freed_memory()
-    total, _ = place_among_ranks(len(train), ranks)
-    if total < settings.n_components:
-        message = f"{settings.n_components} components for {total} points; use {total} or fewer"
-        raise InputError(message, parameter="n_components")
-    standardisation = Standardisation.of(train.x, ranks)
-    inner = replace(settings, reg_covar=settings.reg_covar / standardisation.scale**2)
-    inner = inner.for_points(total, train.x.shape[1])
-    data = divisions(standardisation, train, held_out, inner, ranks)
+    standardisation, inner, data = _prepared(train, held_out, settings, ranks)
     phases.end("prepare")
-    keeps = checkpoint is not None and inner.products != "centred"
-    content = _content(train, held_out, start, ranks) if keeps else {}
+    keeps = checkpoint is not None and inner.products != "centred" and isinstance(train, Points)
+    content = _content(train, held_out, start, ranks) if keeps and isinstance(train, Points) else {}
     best: tuple[float, FittedMixture] | None = None
     for place in range(1 if start is not None and start.is_complete else settings.n_init):
         one = replace(inner, random_state=settings.random_state + place)
@@ -90,6 +88,27 @@ def fit_mixture(
             best = found
     assert best is not None
     return replace(best[1], settings=settings)
+
+
+def _prepared(
+    train: Points | Chunks, held_out: Points | None, settings: Settings, ranks: Ranks
+) -> tuple[Standardisation, Settings, list[Division]]:
+    """The standardisation, the settings of a fit to standardised points, and the divisions of these."""
+    moments = None
+    if isinstance(train, Chunks):
+        moments = ChunkMoments.of(train, ranks)
+        total, standardisation, dim = moments.count, moments.standardisation(), train.dim
+    else:
+        total, _ = place_among_ranks(len(train), ranks)
+        standardisation, dim = Standardisation.of(train.x, ranks), train.x.shape[1]
+    if total < settings.n_components:
+        message = f"{settings.n_components} components for {total} points; use {total} or fewer"
+        raise InputError(message, parameter="n_components")
+    inner = replace(settings, reg_covar=settings.reg_covar / standardisation.scale**2).for_points(total, dim)
+    if isinstance(train, Chunks) and moments is not None:
+        return standardisation, inner, [streamed_division(train, moments, standardisation, held_out, inner, ranks)]
+    assert isinstance(train, Points)
+    return standardisation, inner, divisions(standardisation, train, held_out, inner, ranks)
 
 
 def _content(train: Points, held_out: Points | None, start: Start | None, ranks: Ranks) -> dict[str, str | None]:

@@ -16,8 +16,9 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from trainer.mixture.chunks import chunks_of
 from trainer.mixture.density import MixtureDensity
-from trainer.mixture.em.loop import EMState
+from trainer.mixture.em.loop import printed_every
 from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
 from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.parameters import Parameters
@@ -41,6 +42,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     Points are numpy arrays, or what scikit-learn converts to them, or torch tensors, which are fitted on their device.
     Methods return arrays for arrays and tensors for tensors; fitted attributes and samples are of the kind that was
     fitted to. `fit_mixture` is the same fit for points that are Gaussians, several processes and checkpoints.
+
+    Points that do not fit in memory are a memory-mapped file (`np.memmap`, above 1 GiB), or anything that gives arrays
+    (n, D) each time it is iterated, such as a list of them. `fit` reads them once an iteration, and its memory does not
+    grow with their number: what it holds out, at most 100,000, and what k-means starts from are samples.
 
     n_components to random_state: see `Settings`, which checks them when a fit begins.
     weights_init: (K,); means_init: (K, D); precisions_init: inverse covariances in the shape of `precisions_`.
@@ -139,23 +144,19 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         Raises ValueError on parameters out of range, NaN, wrong shapes, or fewer points than components.
         """
         settings = self._settings()
-        x = self._points(X, reset=True)
-        ranks = single(x.device)
-        points = checked_points(x, None, "X", None, ranks)
+        chunks = chunks_of(X)
+        x = self._points(X if chunks is None else chunks.first, reset=True)
+        ranks, dim = single(x.device), x.shape[1]
+        points = checked_points(x, None, "X", None, ranks) if chunks is None else chunks
         if self.warm_start and hasattr(self, "parameters_"):
-            start = self._last(points.x.shape[1], "warm_start")
+            start = self._last(dim, "warm_start")
             settings = self._settings(annealing_iter=0)
         else:
-            start = given_start(
-                self.weights_init,
-                self.means_init,
-                self.precisions_init,
-                settings=settings,
-                dim=points.x.shape[1],
-            )
-        printed = _printed_every(self.verbose_interval, self.verbose) if self.verbose else None
+            start = given_start(self.weights_init, self.means_init, self.precisions_init, settings=settings, dim=dim)
+        printed = printed_every(self.verbose_interval, self.verbose) if self.verbose else None
         self._take(fit_mixture(points, None, settings=settings, start=start, ranks=ranks, after=printed))
-        self._fitted_tensors, self._fitted_dtype = isinstance(X, Tensor), x.dtype
+        self._fitted_tensors = isinstance(X, Tensor) if chunks is None else chunks.are_tensors
+        self._fitted_dtype = x.dtype
         for remark in self.remarks_:
             warnings.warn(remark, UserWarning, stacklevel=2)
         if not self.converged_ and settings.max_iter > 0:
@@ -201,19 +202,20 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def score_samples(self, X: Any) -> Array:
         """log q_hat in nats for points X (n, D). Returns (n,) float64; gradients flow to a tensor."""
-        return self._like(X, self.density_.score_samples(self._points(X)))
+        return self._of_all(X, self.density_.score_samples)
 
     def score(self, X: Any, y: object = None) -> float:
         """The mean of log q_hat over points X (n, D), in nats per point."""
-        return float(self.density_.score_samples(self._points(X)).mean())
+        total, count = self._log_likelihood(X)
+        return total / count
 
     def predict_proba(self, X: Any) -> Array:
         """Responsibilities (n, K) of the components for points X (n, D), float64."""
-        return self._like(X, self.density_.predict_proba(self._points(X)))
+        return self._of_all(X, self.density_.predict_proba)
 
     def predict(self, X: Any) -> Array:
         """The most responsible component of each point of X (n, D), (n,) integers."""
-        return self._like(X, self.density_.predict(self._points(X)))
+        return self._of_all(X, self.density_.predict)
 
     def sample(self, n_samples: int = 1, *, generator: torch.Generator | None = None) -> tuple[Array, Array]:
         """Draws (n_samples, D), in random order of components, and the component (n_samples,) of each.
@@ -233,14 +235,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
         Beyond n / D components it counts more parameters than numbers in X: select by held-out likelihood instead.
         """
-        x = self._points(X)
-        penalty = self.parameters_.n_free_numbers() * math.log(len(x))
-        return -2 * float(self.density_.score_samples(x).sum()) + penalty
+        total, count = self._log_likelihood(X)
+        return -2 * total + self.parameters_.n_free_numbers() * math.log(count)
 
     def aic(self, X: Any) -> float:
         """-2 log-likelihood of X plus 2 for each free parameter; lower is better."""
-        x = self._points(X)
-        return -2 * float(self.density_.score_samples(x).sum()) + 2 * self.parameters_.n_free_numbers()
+        return -2 * self._log_likelihood(X)[0] + 2 * self.parameters_.n_free_numbers()
 
     @property
     def weights_(self) -> Array:
@@ -368,10 +368,22 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         tensor = tensor.to(self._fitted_dtype) if tensor.is_floating_point() else tensor
         return tensor if self._fitted_tensors else tensor.cpu().numpy()
 
-    @staticmethod
-    def _like(X: Any, tensor: Tensor) -> Array:
-        """A result as what it was computed from."""
-        return tensor if isinstance(X, Tensor) else tensor.cpu().numpy()
+    def _of_all(self, X: Any, method: Callable[[Tensor], Tensor]) -> Array:
+        """A method's results for all points, as what they were computed from."""
+        chunks = chunks_of(X)
+        if chunks is None:
+            found = method(self._points(X))
+            return found if isinstance(X, Tensor) else found.cpu().numpy()
+        found = torch.cat([method(self._points(part)) for part in chunks])
+        return found if chunks.are_tensors else found.cpu().numpy()
+
+    def _log_likelihood(self, X: Any) -> tuple[float, int]:
+        """(nats of all points, their number)."""
+        total, count = 0.0, 0
+        for part in chunks_of(X) or [X]:
+            scores = self.density_.score_samples(self._points(part))
+            total, count = total + float(scores.sum()), count + len(scores)
+        return total, count
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:
@@ -379,16 +391,3 @@ def _seed(random_state: int | np.random.RandomState | None) -> int:
     if isinstance(random_state, (int, np.integer)):
         return int(random_state)
     return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _printed_every(interval: int, verbose: int) -> Callable[[EMState], None]:
-    """A callback after EM iterations that prints every `interval`-th one, and the last."""
-
-    def after(state: EMState) -> None:
-        if state.iteration % interval == 0 or state.converged:
-            record = state.history[-1]
-            seconds = f"  {record['seconds']:.2f} s" if verbose > 1 else ""
-            end = "  converged" if state.converged else ""
-            print(f"iteration {state.iteration}: {record['log_likelihood']:.5f} nats a point{seconds}{end}")
-
-    return after

@@ -1,8 +1,8 @@
 """k-means on any number of processes: assignment by a search index, centroids by an all-reduced float64 sum.
 
 faiss's own Kmeans runs in one process, and by default on a sample of 256 points a centroid; the index, which takes
-nearly all the time, is the same; the truncated E-step searches with it too. A checkpoint between iterations lets a
-killed fit continue.
+nearly all the time, is the same; the truncated E-step searches with it too. On a GPU a search is one product a chunk of
+points, by torch, so that nothing leaves the device. A checkpoint between iterations lets a killed fit continue.
 """
 
 import json
@@ -21,26 +21,38 @@ from torch import Tensor
 from data_shards.io import atomic
 from trainer.mixture.points import place_among_ranks
 from trainer.mixture.splitting import parts_of, splits
+from trainer.mixture.working_memory import numbers_at_a_time
 from trainer.process_group import Ranks
 
 
 class NearestIndex:
     """Exact search for nearest vectors.
 
-    Vectors (K, D) to search among by Euclidean distance, in float32; on the GPU where the vectors are there.
+    Vectors (K, D) to search among by Euclidean distance, in float32, on their device.
     """
 
     def __init__(self, vectors: Tensor) -> None:
-        self._index: faiss.Index = faiss.IndexFlatL2(vectors.shape[1])
-        if vectors.is_cuda and faiss.get_num_gpus() > 0:
-            device = vectors.device.index or 0
-            self._index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, self._index)
-        self._index.add(vectors.to("cpu", torch.float32).contiguous().numpy())
+        self._vectors = vectors.float()
+        self._index: faiss.Index | None = None
+        if not vectors.is_cuda:
+            self._index = faiss.IndexFlatL2(vectors.shape[1])
+            self._index.add(self._vectors.contiguous().numpy())
 
     def search(self, x: Tensor, count: int) -> Tensor:
         """Numbers of the `count` vectors nearest to each point x (n, D), nearest first. Returns (n, count) int64."""
-        found = self._index.search(x.to("cpu", torch.float32).contiguous().numpy(), count)[1]
-        return torch.from_numpy(found).to(x.device)
+        if self._index is None:
+            return nearest(x.float(), self._vectors, count)
+        return torch.from_numpy(self._index.search(x.float().contiguous().numpy(), count)[1])
+
+
+def nearest(x: Tensor, vectors: Tensor, count: int) -> Tensor:
+    """Numbers of the `count` of the vectors (K, D) nearest to each of the points x (n, D), by products: (n, count)."""
+    half_squares = 0.5 * vectors.square().sum(1)  # (K,)
+    found = []
+    for part in x.split(max(1, numbers_at_a_time(_DISTANCES, x.device) // len(vectors))):
+        closeness = torch.addmm(half_squares, part, vectors.t(), beta=-1)
+        found.append(closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count, dim=1).indices)
+    return torch.cat(found) if found else x.new_zeros(0, count, dtype=torch.int64)
 
 
 # Points a centroid that k-means++ draws from; its cost is their number times K.
@@ -143,7 +155,7 @@ def _assign(points: Tensor, centroids: Tensor) -> Tensor:
     """Index of the nearest centroid of each point, (n,) int64."""
     if points.dtype == torch.float32:
         return NearestIndex(centroids).search(points, 1)[:, 0]
-    rows = max(1, _DISTANCES // len(centroids))
+    rows = max(1, numbers_at_a_time(_DISTANCES, points.device) // len(centroids))
     return torch.cat([_squared_distances(chunk, centroids).argmin(1) for chunk in points.split(rows)])
 
 
@@ -167,16 +179,17 @@ def _plus_plus(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """
     draws = torch.rand(k, 2 + int(math.log(k)), generator=generator, dtype=torch.float64).to(pool.device)
 
-    chosen = [int(draws[0, 0] * len(pool))]
-    nearest = _squared_distances(pool[chosen], pool)[0]
+    first = (draws[0, :1] * len(pool)).long()
+    chosen = [first]
+    left = _squared_distances(pool[first], pool)[0]  # (n,)
     for draw in draws[1:]:
-        cumulative = nearest.cumsum(0)
+        cumulative = left.cumsum(0)
         places = torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_(max=len(pool) - 1)
-        left = torch.minimum(nearest, _squared_distances(pool[places], pool))  # (draws, n)
-        best = int(left.sum(1).argmin())
-        chosen.append(int(places[best]))
-        nearest = left[best]
-    return pool[torch.tensor(chosen, device=pool.device)]
+        each = torch.minimum(left, _squared_distances(pool[places], pool))  # (draws, n)
+        best = each.sum(1).argmin(0, keepdim=True)  # (1,)
+        chosen.append(places[best])
+        left = each[best][0]
+    return pool[torch.cat(chosen)]
 
 
 def _repaired(sums: Tensor) -> Tensor:

@@ -34,6 +34,13 @@ def _packed_index(dim: int) -> Tensor:
 
 
 @cache
+def _packed_rows(dim: int) -> tuple[Tensor, Tensor]:
+    """(P,) each: the row and the column of each packed entry."""
+    row, column = torch.triu_indices(dim, dim)
+    return row, column
+
+
+@cache
 def diagonal_index(dim: int) -> Tensor:
     """(D,): the packed places of the diagonal."""
     return _packed_index(dim).view(dim, dim).diagonal().clone()
@@ -53,6 +60,15 @@ def unpack(packed: Tensor, dim: int) -> Tensor:
 def quadratic_columns(covariance_type: str, dim: int) -> int:
     """Number of quadratic features: P for full, D for diag, 1 for spherical, 0 for tied (there it is common to all)."""
     return {"full": packed_size(dim), "diag": dim, "spherical": 1, "tied": 0}[covariance_type]
+
+
+def products_at_once(rows: Tensor, out: Tensor) -> None:
+    """The packed products x_i x_j of the rows (D, n) into out (P, n), in three operations whatever D is.
+
+    On a GPU launches cost more than the memory of the gathered factors; on a CPU it is the other way round.
+    """
+    first, second = (index.to(rows.device) for index in _packed_rows(len(rows)))
+    torch.mul(rows.index_select(0, first), rows.index_select(0, second), out=out)
 
 
 class Features:
@@ -75,8 +91,11 @@ class Features:
         rows.copy_(x.t())
         quadratic = phi[1 + dim :]
         if kind == "full":
-            for one, others, products in self._factors(phi):
-                torch.mul(one, others, out=products)
+            if phi.is_cuda:
+                products_at_once(rows, quadratic)
+            else:
+                for one, others, products in self._factors(phi):
+                    torch.mul(one, others, out=products)
             if variance is not None:
                 quadratic[diagonal_index(dim).to(x.device)] += variance.t()
         elif kind == "diag":

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack
+from trainer.mixture.working_memory import numbers_at_a_time
 
 LOG_2PI = math.log(2 * math.pi)
 # Components whose D x D matrices are held unpacked at one time.
@@ -63,7 +64,7 @@ class Parameters:
 
     def blocks(self) -> Iterator[slice]:
         """Slices of components small enough for their matrices to be held unpacked."""
-        size = max(1, _BLOCK_NUMBERS // self.dim**2)
+        size = max(1, numbers_at_a_time(_BLOCK_NUMBERS, self.means.device) // self.dim**2)
         for start in range(0, self.n_components, size):
             yield slice(start, min(start + size, self.n_components))
 

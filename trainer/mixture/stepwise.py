@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from trainer.full_precision import full_precision
 from trainer.mixture.em.dense import DenseEStep
 from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.em.m_step import m_step
@@ -23,6 +24,7 @@ class Stepwise:
     start: parameters in the data's coordinates to continue from, or None for k-means.
     """
 
+    @full_precision()
     def __init__(self, settings: Settings, first: Points, start: Parameters | None, ranks: Ranks) -> None:
         self._ranks, self._standardisation = ranks, Standardisation.of(first.x, ranks)
         self._settings = replace(settings, reg_covar=settings.reg_covar / self._standardisation.scale**2)
@@ -38,6 +40,7 @@ class Stepwise:
         """The mixture so far, in the data's coordinates."""
         return self._standardisation.invert(self._parameters)
 
+    @full_precision()
     def step(self, batch: Points) -> float:
         """One step by this process's part of a batch. Returns the batch's nats per point before the step."""
         points = self._standardised(batch)

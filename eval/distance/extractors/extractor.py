@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from data_shards.io.errors import InputError
+from trainer.full_precision import full_precision
 
 
 @lru_cache(maxsize=16)
@@ -26,6 +27,7 @@ def pillow_bicubic_matrix(size: int, new_size: int) -> Tensor:
     return torch.from_numpy(np.array(identity.resize((size, new_size), resample=Image.Resampling.BICUBIC)))
 
 
+@full_precision()
 def resize_clean(images: Tensor, size: int) -> Tensor:
     """(B, C, H, W) float32 in 0 to 255 as (B, C, size, size) in 0 to 255, by Pillow's bicubic filter."""
     height, width = images.shape[-2:]

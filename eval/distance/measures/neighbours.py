@@ -17,6 +17,7 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from eval.distance.measures.measure import Estimate, Measure, Number
 from eval.distance.statistics import FeatureStatistics
+from trainer.full_precision import full_precision
 
 # Rows of a distance matrix held at a time.
 _CHUNK = 1024
@@ -39,6 +40,7 @@ class Overlap:
     """Share of real images whose ball (k = 5) holds at least one sample, 0 to 1."""
 
 
+@full_precision()
 def overlap(samples: Tensor, real: Tensor) -> Overlap:
     """samples: (n, d) features; real: (m, d). Raises InputError for six images or fewer on a side."""
     fewest = min(len(samples), len(real))

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.linalg
 import torch
 
-from eval.images.optimal_map import MomentSums, optimal_map
+from eval.images.optimal_map import MomentSums, optimal_map, optimal_maps
 from trainer.process_group import single
 
 
@@ -63,3 +63,11 @@ def test_moments_are_numpys():
         np.testing.assert_allclose(found.mean[k], x[component == k].numpy().mean(0))
     np.testing.assert_allclose(found.covariance[0], alone[0])
     np.testing.assert_allclose(found.covariance[1], (alone[1] + alone[2]) / 2)
+
+
+def test_maps_made_together_are_those_made_one_by_one():
+    source, target = (torch.stack([covariance(seed) for seed in seeds]) for seeds in ((0, 1, 2), (3, 4, 5)))
+    together = optimal_map(source, target)
+    for place in range(3):
+        torch.testing.assert_close(together[place], optimal_map(source[place], target[place]))
+    torch.testing.assert_close(optimal_maps(source, target), together.float())

@@ -11,6 +11,14 @@ from trainer.mixture.points import Points
 from trainer.process_group import process_group
 
 FITS = {"exact": ("full", 0), "truncated": ("full", 8), "tied": ("tied", 0)}
+# In float32, until they converge.
+CONVERGED = {
+    "converged exact": ("full", 0),
+    "converged truncated": ("full", 8),
+    "converged diag": ("diag", 0),
+    "converged tied": ("tied", 0),
+    "converged spherical": ("spherical", 0),
+}
 
 
 def main(out: str) -> None:
@@ -23,8 +31,10 @@ def main(out: str) -> None:
         if ranks.is_main:
             Path(out).mkdir(parents=True, exist_ok=True)
             (Path(out) / "digest").write_text(str(digest))
-        for name, (kind, candidates) in FITS.items():
+        for name, (kind, candidates) in (FITS | CONVERGED).items():
             settings = {"covariance_type": kind, "products": "float64", "max_iter": 14, "tol": 1e-12}
+            if name in CONVERGED:
+                settings = {"covariance_type": kind, "products": "float32", "max_iter": 100}
             mixture = fitted(x[start:stop], 12, ranks=ranks, candidates=candidates, **settings)
             if ranks.is_main:
                 mixture.save(Path(out) / name)

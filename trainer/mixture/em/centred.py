@@ -13,9 +13,12 @@ from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.em.pairs import Factors, add_block
 from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points
+from trainer.mixture.working_memory import numbers_at_a_time
 
 # Numbers in the differences of a chunk of points from a block of components.
 _BLOCK_NUMBERS = 16_000_000
+# In the unpacked matrices of such a block.
+_MATRIX_NUMBERS = 1_000_000
 _CHUNK_ROWS = 2048
 
 
@@ -38,7 +41,9 @@ def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
 
 
 def _blocks(parameters: Parameters, count: int) -> list[slice]:
-    size = max(1, min(_BLOCK_NUMBERS // max(1, count * parameters.dim), 1_000_000 // parameters.dim**2))
+    numbers = numbers_at_a_time(_BLOCK_NUMBERS, parameters.means.device)
+    matrices = numbers_at_a_time(_MATRIX_NUMBERS, parameters.means.device)
+    size = max(1, min(numbers // max(1, count * parameters.dim), matrices // parameters.dim**2))
     return [slice(start, start + size) for start in range(0, parameters.n_components, size)]
 
 
@@ -50,8 +55,10 @@ class CentredScores:
 
     def chunks(self, points: Points) -> Iterator[tuple[Points, Tensor]]:
         """Chunk after chunk of the points, in float64, and their log-densities (n, K)."""
-        for start in range(0, len(points), _CHUNK_ROWS):
-            chunk = points.rows(slice(start, start + _CHUNK_ROWS)).to(torch.float64)
+        numbers = numbers_at_a_time(0, self.parameters.means.device)
+        size = max(_CHUNK_ROWS, numbers // (4 * (self.parameters.n_components + self.parameters.dim)))
+        for start in range(0, len(points), size):
+            chunk = points.rows(slice(start, start + size)).to(torch.float64)
             yield chunk, self._log_densities(chunk)
 
     def _log_densities(self, chunk: Points) -> Tensor:
@@ -65,7 +72,8 @@ class CentredScores:
         """Components (b,), and the points beside each of them: (b, n, D)."""
         k, dim = self.parameters.n_components, self.parameters.dim
         every = torch.arange(k, device=chunk.x.device)
-        for components in every.split(max(1, _BLOCK_NUMBERS // (max(1, len(chunk)) * dim))):
+        numbers = numbers_at_a_time(_BLOCK_NUMBERS, chunk.x.device)
+        for components in every.split(max(1, numbers // (max(1, len(chunk)) * dim))):
             shape = (len(components), -1, -1)
             variance = None if chunk.variance is None else chunk.variance.expand(shape)
             yield components, Points(chunk.x.expand(shape), variance)

@@ -8,9 +8,10 @@ from torch import Tensor
 from trainer.mixture.em.centred import CentredScores, centred_statistics
 from trainer.mixture.em.e_step import Statistics, inflated_log_densities, normalise_
 from trainer.mixture.em.pairs import SparseSums
-from trainer.mixture.packed import Features, diagonal_index, pack
+from trainer.mixture.packed import Features, diagonal_index, pack, quadratic_columns
 from trainer.mixture.parameters import Parameters, coefficients, common_precision, log_constants
 from trainer.mixture.points import Points
+from trainer.mixture.working_memory import numbers_at_a_time
 
 # The largest precision times second moment, in one dimension, at which packed products of a format are used. Measured
 # in 64 dimensions, log-densities are then off by at most 1e-3 nats: 7e-6 times that number in float32.
@@ -22,8 +23,11 @@ _CHUNK_ROWS = (384, 768)
 _ROWS_BETWEEN_SUMS = 4096
 
 
-def chunk_rows(n_components: int) -> int:
-    """Points whose responsibilities are held at one time."""
+def chunk_rows(n_components: int, columns: int, device: torch.device) -> int:
+    """Points whose responsibilities, and so many columns of features, are held at one time."""
+    if device.type == "cuda":
+        # Beside the responsibilities their comparison with a bound, and for features their factors.
+        return max(1, numbers_at_a_time(_CHUNK_NUMBERS, device) // (2 * (n_components + columns)))
     low, high = _CHUNK_ROWS
     return min(max(_CHUNK_NUMBERS // n_components, low), high)
 
@@ -83,7 +87,8 @@ class DenseScores:
 
         components, and that term (n,). Features and logits are overwritten by the next chunk.
         """
-        size, device = min(chunk_rows(self.n_components), max(1, len(points))), self.coefficients.device
+        columns, device = len(self.coefficients), self.coefficients.device
+        size = min(chunk_rows(self.n_components, columns, device), max(1, len(points)))
         features = Features(self.covariance_type, self.dim, size, self.dtype, device)
         buffer = torch.empty(size, self.n_components, dtype=self.dtype, device=device)
         for start in range(0, len(points), size):
@@ -128,12 +133,14 @@ def dense_statistics(points: Points, scores: DenseScores, *, sparse: bool = Fals
         if sums is None:
             # (columns, K): the transposed product is a third faster, as neither factor has to be transposed.
             sums = torch.zeros(statistics.sums.shape[::-1], dtype=scores.dtype, device=points.x.device)
-        sums.addmm_(phi, logits)
-        pending += len(chunk)
-        if pending >= _ROWS_BETWEEN_SUMS:
-            _add_transposed(statistics.sums, sums)
-            sums.zero_()
-            pending = 0
+        for rows in range(0, len(chunk), _ROWS_BETWEEN_SUMS):
+            part = slice(rows, min(rows + _ROWS_BETWEEN_SUMS, len(chunk)))
+            sums.addmm_(phi[:, part], logits[part])
+            pending += part.stop - part.start
+            if pending >= _ROWS_BETWEEN_SUMS:
+                _add_transposed(statistics.sums, sums)
+                sums.zero_()
+                pending = 0
     if sparse_sums is not None:
         sparse_sums.add()
     if sums is not None:
@@ -144,7 +151,8 @@ def dense_statistics(points: Points, scores: DenseScores, *, sparse: bool = Fals
 
 def _add_transposed(total: Tensor, part: Tensor) -> None:
     """Adds part (columns, K) to total (K, columns), a few rows at a time: torch copies the former to float64 first."""
-    for rows, columns in zip(total.split(_CHUNK_ROWS[1]), part.split(_CHUNK_ROWS[1], dim=1), strict=True):
+    size = _CHUNK_ROWS[1] if total.device.type == "cpu" else len(total)
+    for rows, columns in zip(total.split(size), part.split(size, dim=1), strict=True):
         rows += columns.t()
 
 
@@ -163,8 +171,10 @@ def hard_statistics(points: Points, labels: Tensor, covariance_type: str, centro
     """
     k, dim = centroids.shape
     statistics = Statistics.zeros(covariance_type, k, dim, points.x.device, centroids.double())
-    size = _CHUNK_ROWS[1]
-    features = Features(covariance_type, dim, size, torch.float64, points.x.device)
+    columns, device = 1 + dim + quadratic_columns(covariance_type, dim), points.x.device
+    # Features in float64, and the points beside them.
+    size = _CHUNK_ROWS[1] if device.type == "cpu" else chunk_rows(columns, 2 * columns, device)
+    features = Features(covariance_type, dim, size, torch.float64, device)
     for start in range(0, len(points), size):
         rows = slice(start, start + size)
         chunk = points.rows(rows).to(torch.float64)
@@ -182,6 +192,10 @@ class DenseEStep:
     def __init__(self, train: Points, held_out: Points | None, second_moment: Tensor, products: str) -> None:
         self._points = {"train": train} | ({} if held_out is None else {"held_out": held_out})
         self._second_moment, self._products = second_moment, products
+
+    def see(self, points: Points) -> None:
+        """Other training points, from the same standardisation."""
+        self._points["train"] = points
 
     def _precise(self, name: str) -> Points:
         """The points in float64; kept so, as mixtures rarely become broader again."""

@@ -130,3 +130,16 @@ def _converged(history: list[dict[str, float]], tol: float) -> bool:
     name = "held_out" if "held_out" in history[-1] else "log_likelihood"
     now, before = history[-1][name], history[-2].get(name, -math.inf)
     return now - before < tol * max(abs(now), 1.0)
+
+
+def printed_every(interval: int, verbose: int) -> Callable[[EMState], None]:
+    """A callback after EM iterations that prints every `interval`-th one, and the last."""
+
+    def after(state: EMState) -> None:
+        if state.iteration % interval == 0 or state.converged:
+            record = state.history[-1]
+            seconds = f"  {record['seconds']:.2f} s" if verbose > 1 else ""
+            end = "  converged" if state.converged else ""
+            print(f"iteration {state.iteration}: {record['log_likelihood']:.5f} nats a point{seconds}{end}")
+
+    return after

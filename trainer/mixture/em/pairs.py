@@ -13,6 +13,7 @@ from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.packed import pack
 from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points
+from trainer.mixture.working_memory import numbers_at_a_time
 
 # Numbers in a padded block of the points of some components.
 _BLOCK_NUMBERS = 2_000_000
@@ -112,9 +113,11 @@ class Pairs:
         first = (self.counts.cumsum(0) - self.counts)[by_count]
         stop = len(counts)
         sizes = counts.tolist()
+        numbers = numbers_at_a_time(_BLOCK_NUMBERS, counts.device)
+        most = _BLOCK_COMPONENTS * max(1, numbers // _BLOCK_NUMBERS)
         while stop > 0 and sizes[stop - 1] > 0:
             widest = sizes[stop - 1]
-            start = max(0, stop - min(_BLOCK_COMPONENTS, max(1, _BLOCK_NUMBERS // (widest * dim))))
+            start = max(0, stop - min(most, max(1, numbers // (widest * dim))))
             column = torch.arange(widest, device=counts.device)
             real = column < counts[start:stop, None]
             places = self.order[(first[start:stop, None] + column).where(real, 0)]
@@ -126,12 +129,13 @@ class Pairs:
 
         Undefined for pairs that are not selected.
         """
-        scores = points.x.new_empty(len(self.component), dtype=factors.white.dtype)
+        # The last place takes what is padding.
+        scores = points.x.new_empty(len(self.component) + 1, dtype=factors.white.dtype)
         for components, places, real in self.blocks(points.x.shape[1]):
             squares = factors.squares(components, points.rows(self.row[places]).to(scores.dtype))  # (b, m)
             values = factors.constants[components][:, None] - 0.5 * squares
-            scores[places[real]] = values[real]
-        return scores
+            scores[places.where(real, -1)] = values
+        return scores[:-1]
 
     def add_sums(self, points: Points, weight: Tensor, statistics: Statistics, kind: str) -> None:
         """Adds weight (p,) times features to the sums of `statistics`, about its origins."""

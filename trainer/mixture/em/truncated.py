@@ -20,6 +20,7 @@ from trainer.mixture.kmeans import NearestIndex
 from trainer.mixture.packed import pack, unpack
 from trainer.mixture.parameters import Parameters, log_constants
 from trainer.mixture.points import Points, second_moment
+from trainer.mixture.working_memory import numbers_at_a_time
 from trainer.process_group import single
 
 # Pairs with a smaller responsibility are left out of the sums.
@@ -72,6 +73,11 @@ class TruncatedEStep:
         self._graph: Tensor | None = None
         self._steps = 0
         self._factored: tuple[Parameters, Factors] | None = None
+
+    def see(self, points: Points) -> None:
+        """Other training points, from the same standardisation, whose candidates are searched for."""
+        self._points["train"] = points
+        self._candidates.pop("train", None)
 
     def statistics(self, parameters: Parameters, beta: float) -> Statistics:
         """See `EStep`."""
@@ -263,7 +269,7 @@ class _Adder:
         """Takes all pairs of some points."""
         self._collected.append((row, component))
         self._count += len(row)
-        if self._count >= _PAIRS_AT_A_TIME:
+        if self._count >= numbers_at_a_time(_PAIRS_AT_A_TIME, row.device):
             self.add()
 
     def add(self) -> None:

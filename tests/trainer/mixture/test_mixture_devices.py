@@ -1,0 +1,92 @@
+"""What a fit does on a GPU, as far as a machine without one can show it."""
+
+import pytest
+import torch
+
+from trainer.mixture.em import dense
+from trainer.mixture.em.dense import chunk_rows
+from trainer.mixture.kmeans import NearestIndex, nearest
+from trainer.mixture.packed import pack, packed_size, products_at_once
+from trainer.mixture.working_memory import numbers_at_a_time, numbers_of_share
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+GB = 10**9
+
+
+@pytest.fixture
+def gpu_of(monkeypatch):
+    """Says that GPUs have so many bytes of memory."""
+
+    def say(memory: int) -> None:
+        monkeypatch.setattr("trainer.mixture.working_memory._memory", lambda device: memory)
+
+    return say
+
+
+def test_on_a_cpu_chunks_stay_in_its_caches():
+    assert numbers_at_a_time(1000, CPU) == 1000
+    assert [chunk_rows(k, 2209, CPU) for k in (2, 2000, 100_000)] == [768, 524, 384]
+
+
+@pytest.mark.parametrize("memory", [8 * GB, 24 * GB, 80 * GB])
+@pytest.mark.parametrize("k", [32, 500, 10_000])
+def test_on_a_gpu_a_chunk_takes_a_share_of_its_memory(gpu_of, memory, k):
+    gpu_of(memory)
+    columns = 1 + 64 + packed_size(64)
+    rows = chunk_rows(k, columns, GPU)
+    # Responsibilities and their comparison, features and their factors, in float32.
+    taken = 4 * rows * 2 * (k + columns)
+    assert memory / 30 < taken <= memory / 24
+    # Far from a CPU's 768, so that operations are large.
+    assert rows > 3000
+
+
+def test_a_fit_of_ten_million_points_and_ten_thousand_components_has_room_in_24_gb(gpu_of):
+    """Streamed: what is there at a time in an exact iteration, by arithmetic."""
+    gpu_of(24 * GB)
+    n, dim, k = 10**7, 64, 10_000
+    columns = 1 + dim + packed_size(dim)
+    chunk = 8 * (1 << 22) * 4
+    held_out = 100_000 * dim * 4 * 2
+    sample = 256 * k * dim * 4 * 2
+    statistics, copies = 8 * k * columns, 4
+    coefficients, sums = 4 * k * columns, 4 * k * columns
+    intermediates = 4 * numbers_of_share(24 * GB) * 4
+    assert chunk + held_out + sample + copies * statistics + coefficients + sums + intermediates < 12 * GB
+    # A pass has few chunks beside the thousands that a CPU's cache would need.
+    assert n / chunk_rows(k, columns, GPU) < 1000 < n / chunk_rows(k, columns, CPU)
+
+
+def test_a_search_by_products_finds_what_the_index_finds(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    x, vectors = torch.randn(3000, 20, generator=generator), torch.randn(300, 20, generator=generator)
+    monkeypatch.setattr("trainer.mixture.kmeans._DISTANCES", 100_000)
+    for count in (1, 16):
+        assert torch.equal(nearest(x, vectors, count), NearestIndex(vectors).search(x, count))
+    assert nearest(x[:0], vectors, 2).shape == (0, 2)
+
+
+def test_packed_products_at_once_are_those_of_a_matrix():
+    rows = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))  # (D, n)
+    out = torch.empty(packed_size(7), 5)
+    products_at_once(rows, out)
+    assert torch.equal(out.t(), pack(rows.t()[:, :, None] * rows.t()[:, None]))
+
+
+def test_sums_of_a_large_chunk_join_float64_in_the_steps_of_small_ones(monkeypatch):
+    """A chunk of a GPU holds all points; its float32 sums are as short as those of a CPU's chunks."""
+    from support.mixture_cases import draws, known_mixture
+
+    from trainer.mixture.em.dense import DenseScores, dense_statistics
+    from trainer.mixture.points import Points
+
+    known = known_mixture("full", k=5, dim=4)
+    x = Points(draws(known, 30_000).float())
+    small = dense_statistics(x, DenseScores(known.parameters_, torch.float32))
+    monkeypatch.setattr(dense, "chunk_rows", lambda k, columns, device: 30_000)
+    large = dense_statistics(x, DenseScores(known.parameters_, torch.float32))
+    exact = dense_statistics(x.to(torch.float64), DenseScores(known.parameters_, torch.float64))
+    torch.testing.assert_close(large.sums, small.sums, rtol=1e-5, atol=1e-3)
+    size = exact.sums.abs().amax(0)
+    assert ((large.sums - exact.sums).abs() / size).max() < 3e-6
+    assert ((small.sums - exact.sums).abs() / size).max() < 3e-6
