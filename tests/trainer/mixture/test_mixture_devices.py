@@ -1,7 +1,11 @@
 """What a fit does on a GPU, as far as a machine without one can show it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
+from support.running import ROOT
 
 from trainer.mixture.em import dense
 from trainer.mixture.em.dense import chunk_rows
@@ -90,3 +94,47 @@ def test_sums_of_a_large_chunk_join_float64_in_the_steps_of_small_ones(monkeypat
     size = exact.sums.abs().amax(0)
     assert ((large.sums - exact.sums).abs() / size).max() < 3e-6
     assert ((small.sums - exact.sums).abs() / size).max() < 3e-6
+
+
+COUNTED = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from device.pretended.install import install
+install()
+import torch
+from device.pretended.counts import COUNTS
+from trainer.mixture.fitting import fit_mixture
+from trainer.mixture.points import Points
+from trainer.mixture.settings import Settings
+from trainer.process_group import single
+
+k, dim, seen = {k}, 8, []
+for n in (3000, 24_000):
+    generator = torch.Generator().manual_seed(0)
+    x = 3 * torch.randn(k, dim, generator=generator)[torch.arange(n) % k] + torch.randn(n, dim, generator=generator)
+    settings = Settings(n_components=k, candidates={candidates}, covariance_type="{kind}", products="{products}",
+                        max_iter=4, annealing_iter=0, prior_strength=16.0, inflation=1.0, init_params="k-means++")
+    counts = []
+    def after(state):
+        counts.append([sum(COUNTS.launches.values()), sum(COUNTS.waits.values()), sum(COUNTS.pageable.values())])
+    fit_mixture(Points(x.cuda()), None, settings=settings, ranks=single(torch.device("cuda", 0)), after=after)
+    print(*(b - a for a, b in zip(counts[1], counts[2])))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "k", "candidates", "products"),
+    [("full", 300, 0, "float32"), ("diag", 300, 0, "float32"), ("full", 300, 16, "float32"), ("full", 20, 0, "auto")],
+)
+def test_an_iteration_on_a_gpu_has_few_launches_and_waits_whatever_the_number_of_points(kind, k, candidates, products):
+    words = {"kind": kind, "k": k, "candidates": candidates, "products": products}
+    script = COUNTED.format(root=str(ROOT), tests=str(ROOT / "tests"), **words)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    few, many = ([int(count) for count in line.split()] for line in done.stdout.splitlines())
+    # The sums of a chunk join float64 ones every 4096 rows, in three launches.
+    assert many[0] <= few[0] + 3 * 8
+    assert many[0] < 400
+    assert many[1] <= few[1] + 2
+    assert many[1] < 40
+    assert many[2] == few[2]
