@@ -72,7 +72,8 @@ def test_a_fit_does_not_depend_on_how_points_are_chunked(small_chunks, tmp_path)
 def test_a_fit_to_chunks_explains_fresh_points_as_one_to_the_whole_does(small_chunks, candidates):
     known = known_mixture("full", k=12, dim=6)
     x, fresh = draws(known, 10_000), draws(known, 5000, seed=7)
-    settings = {"candidates": candidates, "max_iter": 30}
+    # From one start, as k-means may end in different optima.
+    settings = {"candidates": candidates, "max_iter": 30, "means_init": known.means_}
     whole = GaussianMixture(12, **settings).fit(x)
     streamed = GaussianMixture(12, **settings).fit(Again(x, 3000))
     assert isinstance(streamed.means_, torch.Tensor)
@@ -169,4 +170,5 @@ def test_memory_does_not_grow_with_the_number_of_points(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     _, small, large = map(float, done.stdout.split())
-    assert large < small + 15
+    # One copy of the points, or one number in float64 for each dimension and point, would be 90 MB or more.
+    assert large < small + 45

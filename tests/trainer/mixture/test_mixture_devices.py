@@ -113,7 +113,7 @@ for n in (3000, 24_000):
     generator = torch.Generator().manual_seed(0)
     x = 3 * torch.randn(k, dim, generator=generator)[torch.arange(n) % k] + torch.randn(n, dim, generator=generator)
     settings = Settings(n_components=k, candidates={candidates}, covariance_type="{kind}", products="{products}",
-                        max_iter=4, annealing_iter=0, prior_strength=16.0, inflation=1.0, init_params="k-means++")
+                        max_iter=12, annealing_iter=10, prior_strength=16.0, inflation=1.0, init_params="k-means++")
     counts = []
     def after(state):
         counts.append([sum(COUNTS.launches.values()), sum(COUNTS.waits.values()), sum(COUNTS.pageable.values())])
