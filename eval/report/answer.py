@@ -78,7 +78,8 @@ def _title(result: DistanceResult) -> str:
     if result.protocol.source not in DENSITIES:
         known = SOURCES.get(result.protocol.source)
         return known.title if known else result.protocol.source
-    return f"{image_set(result)}, {weights_title(result)} weights".replace("end of stage 1 weights", "end of stage 1")
+    weights = "final weights" if result.protocol.weights == "final" else weights_title(result)
+    return f"{image_set(result)}, {weights}"
 
 
 def _likelihood(result: LikelihoodResult) -> tuple[str, str]:

@@ -48,6 +48,14 @@ def test_the_smallest_distance_of_what_may_be_compared_is_the_answer_and_lies_on
     assert "one training" in found.text[-1]
 
 
+def test_weights_are_named_as_a_reader_says_it():
+    titles = [
+        mark.title
+        for mark in answer([distance("prior", 5.0, weights=w) for w in ("best", "stage1", "final")], []).scale
+    ]
+    assert [title.split(", ")[1] for title in titles] == ["best on held-out images", "end of stage 1", "final weights"]
+
+
 def test_few_images_and_a_scale_without_real_images_are_said():
     text = " ".join(answer([distance("q_hat", 5.0, few=True)], []).text)
     assert "What real images have was not measured" in text

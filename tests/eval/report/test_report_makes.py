@@ -107,6 +107,13 @@ def test_nothing_is_missing_from_the_page(reported):
     assert 'class="missing"' not in page
 
 
+def test_the_page_leads_with_the_answer_then_come_pictures_numbers_and_the_training(reported):
+    page = (reported[0] / "report.html").read_text()
+    order = ('class="answer"', 'id="samples"', 'id="reconstructions"', 'id="memorisation"', 'id="distance"')
+    places = [page.index(word) for word in (*order, 'id="likelihood"', 'id="uncertainty"', 'id="training"')]
+    assert places == sorted(places)
+
+
 def test_nothing_is_made_twice(reported, capsys):
     run = reported[0]
     before = {
