@@ -100,7 +100,7 @@ def run_session(
 
 
 def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str, Any]:
-    """All trainings, into `runs`, and by one process the commands on the first of them; returns what they did.
+    """All trainings and a trial of a sweep, into `runs`, and by one process the commands; returns what they did.
 
     Stopped and resumed only on the GPU.
     """
@@ -112,6 +112,8 @@ def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str
         values = FIELDS | fields | {"data.shards": shards, "runs": runs, "name": name, "device": device}
         listed[name] = [f"--{key}={value}" for key, value in values.items()]
     job = {"trainings": listed, "stopped": {"stopped": 1} if device == "cuda" else {}}
+    values = FIELDS | {"data.shards": shards, "runs": runs, "name": "trial", "device": device}
+    job["trial"] = [f"--{key}={value}" for key, value in values.items()]
     if processes == 1:
         run = ["--run", str(runs / next(iter(chosen))), "--device", device]
         out = str(runs / "out")

@@ -123,3 +123,10 @@ def test_all_results_of_the_commands_are_those_of_the_cpu(trained):
     )
     assert len(expected) > 10
     assert found == pytest.approx(expected, rel=1e-4, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_trial_of_a_sweep_reports_the_numbers_of_the_cpu(trained, processes):
+    found, expected = (trained(device, processes)[0]["trial"] for device in ("cuda", "cpu"))
+    assert [report["finished"] for report in expected] == [False] * (len(expected) - 1) + [True]
+    assert numbers(dict(enumerate(found))) == pytest.approx(numbers(dict(enumerate(expected))), rel=1e-4, nan_ok=True)

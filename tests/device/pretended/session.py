@@ -83,6 +83,20 @@ def stopped_once(words: list[str], after: int) -> None:
     train(config)
 
 
+def trial(words: list[str]) -> list[dict[str, Any]]:
+    """A trial of a sweep, as its processes carry it out without Ray; returns what it reports."""
+    from tune.search.stopping import Budget
+    from tune.sweep_config import MeasureConfig
+    from tune.trial.worker import Task, carry_out
+
+    reports: list[dict[str, Any]] = []
+    measure = MeasureConfig(images=30, mixture=2, likelihood_images=10, likelihood_samples=2)
+    config = read_command_line(words).config
+    task = Task(config=config, measure=measure, budget=Budget(caps=(270, 270), first_share=50.0), rungs=(50.0,))
+    carry_out(task, reports.append if os.environ.get("RANK", "0") == "0" else None)
+    return reports
+
+
 def main() -> None:
     """Does the job."""
     updates, found = Updates(), {"trainings": {}, "commands": {}}
@@ -99,6 +113,8 @@ def main() -> None:
                 found["trainings"][name] = {"failure": traceback.format_exc()}
                 if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                     raise
+        if "trial" in job:
+            found["trial"] = trial(job["trial"])
     for name, words in job.get("commands", {}).items():
         COUNTS.clear()
         sys.argv, printed = list(words), io.StringIO()
