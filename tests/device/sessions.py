@@ -69,9 +69,9 @@ COMMANDS: dict[str, list[str]] = {
 
 
 def numbers(value: Any, name: str = "") -> dict[str, float]:
-    """The numbers of a result, by their place in it, without those of its protocol."""
+    """The numbers of a result, by their place in it, without those of its protocol and the time."""
     if isinstance(value, dict):
-        inner = {f"{name}.{key}": part for key, part in value.items() if key not in ("protocol", "seconds")}
+        inner = {f"{name}.{key}": part for key, part in value.items() if key not in ("protocol", "seconds", "cost")}
         return {key: number for at, part in inner.items() for key, number in numbers(part, at).items()}
     return {name: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 
