@@ -76,10 +76,12 @@ def numbers(value: Any, name: str = "") -> dict[str, float]:
     return {name: float(value)} if isinstance(value, int | float) and not isinstance(value, bool) else {}
 
 
-def run_session(
-    folder: Path, device: str, processes: int, job: dict[str, Any], *, check: bool = True
-) -> dict[str, Any]:
-    """Does the trainings and commands of `job`; returns what happened."""
+class SessionError(AssertionError):
+    """A process of a session failed."""
+
+
+def run_session(folder: Path, device: str, processes: int, job: dict[str, Any]) -> dict[str, Any]:
+    """Does the trainings and commands of `job`; returns what happened. Raises SessionError."""
     path = folder / f"{device}-{processes}.json"
     path.write_text(json.dumps({"device": device, **job}))
     command = [sys.executable]
@@ -94,9 +96,9 @@ def run_session(
         timeout=280,
         check=False,
     )
-    assert not check or done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    found = path.with_suffix(".found.json")
-    return json.loads(found.read_text()) if found.exists() else {"stderr": done.stderr}
+    if done.returncode != 0:
+        raise SessionError(done.stdout[-1000:] + done.stderr[-4000:])
+    return json.loads(path.with_suffix(".found.json").read_text())
 
 
 def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str, Any]:
