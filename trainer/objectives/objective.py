@@ -1,6 +1,5 @@
 """What each method minimises, over one process's part of a global batch."""
 
-import contextlib
 from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
+from trainer.full_precision import full_precision
 from trainer.networks import SigmaVAE, sum_over_ranks
 from trainer.objectives import gaussian
 
@@ -120,11 +120,6 @@ def rows_of_all_ranks(own: Tensor, batch: LocalBatch) -> Tensor:
     return sum_over_ranks(whole)
 
 
-def _without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
-    # The meta device, on which one batch is tried, has no autocast.
-    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
-
-
 class Objective(nn.Module):
     """A model and what is minimised over it; the module that an engine replicates or shards."""
 
@@ -159,10 +154,15 @@ class Objective(nn.Module):
             own = self.penalty.rows(mean, std, z)
             whole = rows_of_all_ranks(own, batch) if whole is None else whole
             rows = torch.cat([whole[: batch.start], own, whole[batch.start + len(own) :]])  # (n, W)
-            # A penalty is a small difference of products, of which bfloat16 would leave the gradient two digits.
-            with _without_autocast(rows.device):
-                penalty = batch.rows * self.penalty(rows, batch.prior)
+            penalty = batch.rows * self._exact_penalty(rows, batch.prior)
         return Terms(loss + penalty, penalty, log_likelihood.sum(), kl.sum(), square_error)
+
+    @torch.compiler.disable  # a compiled graph would not see the settings of the process
+    def _exact_penalty(self, rows: Tensor, prior: Tensor) -> Tensor:
+        """A penalty is a small difference of products, of which bfloat16 would leave the gradient two digits."""
+        assert self.penalty is not None
+        with full_precision():
+            return self.penalty(rows, prior)
 
     def penalty_rows(self, batch: LocalBatch) -> Tensor:
         """(b, W), what the penalty needs of the images here."""
