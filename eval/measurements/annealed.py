@@ -23,7 +23,7 @@ from trainer.noise import seeded_generator
 
 LogJoint = Callable[[Tensor], Tensor]
 """Latents (B, D) of B images to log p(x, z), (B,), differentiable."""
-_WANTED_ACCEPTANCE, _RATE, _FIRST_STEP = 0.8, 0.3, 0.2
+_WANTED_ACCEPTANCE, _RATE, _FIRST_STEP = 0.8, 0.3, 0.5
 # Trajectories of one length may come back to where they began; their steps vary by these factors.
 _SHORTEST, _LONGEST = 0.5, 1.3
 

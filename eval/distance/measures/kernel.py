@@ -19,7 +19,8 @@ def kernel_distance(features_a: Tensor, features_b: Tensor) -> Estimate:
 
     features_a: (n, d); features_b: (m, d), in float64 throughout. The standard error is the jackknife's over the images
     of both sides, exact for each image left out. Where both sides have the same distribution it is too large, by up to
-    a factor of 2^(1/2). Raises InputError for fewer than 3 vectors on a side.
+    a factor of 2^(1/2); of 100 images that are far from the others it is a little too small: two errors then hold the
+    truth in 89 % of trials, from 400 on in 95 %. Raises InputError for fewer than 3 vectors on a side.
     """
     fewest = min(len(features_a), len(features_b))
     if fewest < 3:

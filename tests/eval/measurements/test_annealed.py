@@ -38,19 +38,22 @@ def poor():
 def test_it_is_much_nearer_to_the_exact_likelihood_than_importance_samples(poor):
     model, images = poor
     exact = model.log_marginal(images)
-    annealed = bound(model, images, Annealing(steps=100, leapfrog=5))
+    annealed = bound(model, images, Annealing(steps=400, leapfrog=5))
     weighted = importance_weighted(model, images, log_prior, 20, generator=torch.Generator().manual_seed(0))
     gap, other = (exact - annealed.bound).mean(), (exact - weighted).mean()
     assert 0 <= gap < 0.25 * other
     assert 0.6 < annealed.acceptance.mean() < 0.98
 
 
-def test_the_mean_of_its_weights_is_the_likelihood_without_bias(poor):
-    model, images = poor
-    one = images[:1].expand(400, -1, -1, -1)
-    found = bound(model, one, Annealing(steps=30, leapfrog=4))
+@pytest.mark.parametrize("steps", [3, 20])
+def test_the_mean_of_its_weights_is_the_likelihood_without_bias(steps):
+    # A posterior that is too wide: where it is too narrow, rare weights are so large that their mean converges slowly.
+    model, images = model_and_images(1, stretch=2.0)
+    one = images.expand(600, -1, -1, -1)
+    found = bound(model, one, Annealing(steps=steps, leapfrog=4))
     ratios = (found.bound - model.log_marginal(one)).exp()
-    assert abs(float(ratios.mean()) - 1) < 4 * float(ratios.std()) / 400**0.5
+    assert abs(float(ratios.mean()) - 1) < 4 * float(ratios.std()) / 600**0.5
+    assert float(ratios.std()) / 600**0.5 < 0.1
 
 
 def test_more_steps_and_more_chains_tighten_it(poor):
