@@ -199,15 +199,15 @@ class OptimiserConfig:
     final_fraction: Fraction = 0.05
     """Fraction of learning_rate that is left at the end of a cosine schedule."""
     stage2_fraction: PositiveFloat = 1.0
-    """Fraction of learning_rate that stage 2 starts from."""
+    """Fraction of learning_rate that stage 2 falls from."""
     warmup_images: NonNegativeInt = 0
     """Images at the start of the run over which the learning rate rises from 0."""
     max_grad_norm: NonNegativeFloat = 0.0
     """Largest norm of the gradient of the loss in nats per image; 0 leaves gradients alone."""
     switch_warmup_images: NonNegativeInt = 2000
-    """Images at the start of stage 2 over which its learning rate rises from 0."""
-    at_switch: Literal["keep", "reset"] = "keep"
-    """keep: the moments of the old parameters go on in stage 2; reset: all moments start anew."""
+    """Images over which the networks' rate rises from final_fraction to stage 2's, which the new head has at once."""
+    at_switch: Literal["shorten", "keep", "reset"] = "shorten"
+    """shorten: Adam's moments count as of 1 / (1 - beta1) updates in stage 2; keep: as they are; reset: they go."""
     ema_images: NonNegativeInt = 0
     """Half-life in images of an average of the weights that is evaluated in their place; 0 keeps none."""
 

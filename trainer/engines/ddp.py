@@ -6,13 +6,15 @@ from torch import Tensor, nn
 from trainer.config.config import Config
 from trainer.engines.cpu import HostSum, open_host_sum
 from trainer.engines.engine import (
+    LearningRates,
     StepResult,
     adam_state,
     autocast,
     build_adam,
     load_adam_state,
     micro_batches,
-    set_learning_rate,
+    moments_at_switch,
+    set_learning_rates,
     whole_batch_rows,
 )
 from trainer.engines.flat_sum import FlatSum
@@ -42,7 +44,7 @@ class DdpEngine:
             # One size of the batch, one compilation; the others run as they are.
             self.replica = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
 
-    def step(self, batch: LocalBatch, *, learning_rate: float, signals: tuple[float, float]) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
         self.adam.zero_grad(set_to_none=True)
         parts = micro_batches(batch, self.config.engine.grad_accumulation_steps)
@@ -58,7 +60,7 @@ class DdpEngine:
         for place, signal in enumerate(signals, start=4):
             if signal:  # filled on the device: a copy from the host would wait for it
                 sums[place] = signal
-        return StepResult(sums, *self._update(learning_rate, sums[0], self._summed(sums)))
+        return StepResult(sums, *self._update(learning_rates, sums[0], self._summed(sums)))
 
     def _summed(self, sums: Tensor) -> list[Tensor]:
         """Adds gradients and `sums` over all processes; returns the gradients."""
@@ -69,7 +71,7 @@ class DdpEngine:
             self.host_sum.sum_(gradients, sums)
         return gradients
 
-    def _update(self, learning_rate: float, loss: Tensor, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def _update(self, learning_rates: LearningRates, loss: Tensor, gradients: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Clips the gradients and does Adam's step, unless loss or gradient is not finite.
 
         Returns whether they are, and the norm before clipping.
@@ -78,7 +80,7 @@ class DdpEngine:
         if self.config.optimiser.max_grad_norm > 0:
             factor = (self.config.optimiser.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
             torch._foreach_mul_(gradients, factor)
-        set_learning_rate(self.adam, learning_rate)
+        set_learning_rates(self.adam, learning_rates)
         # The fused kernel changes nothing where found_inf is 1, and the host need not wait to know it.
         both = norm + loss
         found_inf = torch.nan_to_num(both - both, nan=1.0).float()  # a number minus itself: 0, or NaN if not finite
@@ -88,7 +90,7 @@ class DdpEngine:
 
     def enter_stage2(self, floor: float) -> None:
         """Adds the variance head; see `Engine`."""
-        kept = self.optimiser_state() if self.config.optimiser.at_switch == "keep" else {}
+        kept = moments_at_switch(self.optimiser_state(), self.config.optimiser)
         self.objective.model.add_variance_head(floor)
         self._start()
         self.load_optimiser_state(kept)

@@ -26,13 +26,15 @@ from data_shards.io.errors import InputError
 from trainer.config.config import Config
 from trainer.engines.deepspeed_json import read_json
 from trainer.engines.engine import (
+    LearningRates,
     StepResult,
     adam_state,
     load_adam_state,
     lower_precision,
+    moments_at_switch,
     named_parameters,
     parameter_groups,
-    set_learning_rate,
+    set_learning_rates,
 )
 from trainer.networks import SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
@@ -110,7 +112,7 @@ class DeepSpeedEngine:
         if self.zero_stage < 3:
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def step(self, batch: LocalBatch, *, learning_rate: float, signals: tuple[float, float]) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: tuple[float, float]) -> StepResult:
         """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
         terms = self.engine(batch, None)
         own = terms.sums(self.ranks.world_size)
@@ -122,7 +124,7 @@ class DeepSpeedEngine:
         finite, norm = torch.isfinite(sums[0]), None
         if bool(finite):
             self.engine.backward(terms.loss * (self.ranks.world_size / batch.rows))
-            set_learning_rate(self.optimizer, learning_rate)
+            set_learning_rates(self.optimizer, learning_rates)
             self.engine.step()
             norm = self.engine.get_global_grad_norm()
             if norm is not None and not bool(torch.isfinite(torch.as_tensor(norm))):
@@ -136,7 +138,7 @@ class DeepSpeedEngine:
 
     def enter_stage2(self, floor: float) -> None:
         """Builds a new DeepSpeed engine on the whole model with the variance head; see `Engine`."""
-        kept = self.optimiser_state() if self.config.optimiser.at_switch == "keep" else {}
+        kept = moments_at_switch(self.optimiser_state(), self.config.optimiser)
         model = self._whole_model(self.weights())
         model.add_variance_head(floor)
         self._restart(model, kept)

@@ -4,6 +4,7 @@ Below it is what engines share: Adam with its state by parameter name, which any
 """
 
 import contextlib
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -11,9 +12,20 @@ from torch import Tensor
 
 from data_shards.io.partition import partition
 from trainer.config.config import Config
+from trainer.config.sections import OptimiserConfig
 from trainer.objectives.objective import LocalBatch, Objective, rows_of_all_ranks
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearningRates:
+    """Adam's learning rates for an update, both above 0."""
+
+    networks: float
+    """Of all that stage 1 has; log sigma^2, where it is learnt by gradients, has its own multiple of it."""
+    variance_head: float
+    """Of the head that stage 2 adds."""
 
 
 class StepResult(NamedTuple):
@@ -32,14 +44,14 @@ class Engine(Protocol):
 
     objective: Objective
 
-    def step(self, batch: LocalBatch, *, learning_rate: float, signals: tuple[float, float]) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: tuple[float, float]) -> StepResult:
         """One update on the global batch of which `batch` is this process's part.
 
-        learning_rate: above 0. signals: numbers that are summed over processes together with the losses.
+        signals: numbers that are summed over processes together with the losses.
         """
 
     def enter_stage2(self, floor: float) -> None:
-        """Adds the variance head with this floor; keeps or resets the moments as optimiser.at_switch says."""
+        """Adds the variance head with this floor; the moments are as `moments_at_switch` says."""
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters and buffers by name, whole, on every process; the next update may change them."""
@@ -102,13 +114,18 @@ def named_parameters(objective: Objective) -> dict[str, torch.nn.Parameter]:
 def parameter_groups(objective: Objective, config: Config) -> list[dict[str, Any]]:
     """Groups for Adam: the networks, log sigma^2 with its own learning rate, the variance head of stage 2.
 
-    The head has its own group because it has taken fewer steps. `factor` multiplies the scheduled learning rate.
+    The head has its own group because it has taken fewer steps. `factor` multiplies the scheduled learning rate, which
+    is another one for the group with `is_head`.
     """
     found: dict[str, list[torch.nn.Parameter]] = {"networks": [], "log_variance": [], "to_variance": []}
     for name, parameter in named_parameters(objective).items():
         found[name.split(".")[0] if name.split(".")[0] in found else "networks"].append(parameter)
     factors = {"log_variance": config.variance.learning_rate / config.optimiser.learning_rate}
-    return [{"params": group, "factor": factors.get(name, 1.0)} for name, group in found.items() if group]
+    return [
+        {"params": group, "factor": factors.get(name, 1.0), "is_head": name == "to_variance"}
+        for name, group in found.items()
+        if group
+    ]
 
 
 def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:
@@ -121,10 +138,33 @@ def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:
     )
 
 
-def set_learning_rate(adam: torch.optim.Optimizer, learning_rate: float) -> None:
+def set_learning_rates(adam: torch.optim.Optimizer, rates: LearningRates) -> None:
     """Sets the learning rate of every group."""
     for group in adam.param_groups:
-        group["lr"] = learning_rate * group["factor"]
+        group["lr"] = group["factor"] * (rates.variance_head if group["is_head"] else rates.networks)
+
+
+def moments_at_switch(moments: dict[str, Tensor], optimiser: OptimiserConfig) -> dict[str, Tensor]:
+    """The optimiser's state with which stage 2 begins, by optimiser.at_switch. moments: that at the end of stage 1.
+
+    `shorten` leaves Adam's estimates of the gradient's mean and mean square as they are, but lets them count as means
+    over no more updates than the first moment looks back over, 1 / (1 - beta_1). Otherwise the mean square, which looks
+    back over 1 / (1 - beta_2) updates, would take about as many to follow the gradients of the new loss.
+    """
+    if optimiser.at_switch != "shorten":
+        return moments if optimiser.at_switch == "keep" else {}
+    found = dict(moments)
+    longest = max(1, round(1 / (1 - optimiser.betas[0])))
+    for name, steps in moments.items():
+        kind, _, parameter = name.partition("/")
+        if kind != "step" or steps <= longest:
+            continue
+        found[name] = torch.full_like(steps, longest)
+        for moment, beta in zip(("exp_avg", "exp_avg_sq"), optimiser.betas, strict=True):
+            key = f"{moment}/{parameter}"
+            # Adam divides a moment by 1 - beta^steps; that quotient stays.
+            found[key] = moments[key] * ((1 - beta**longest) / (1 - beta ** steps.item()))
+    return found
 
 
 def adam_state(adam: torch.optim.Optimizer, objective: Objective) -> dict[str, Tensor]:

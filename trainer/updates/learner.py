@@ -1,10 +1,9 @@
 """Everything that is learnt, and how an update changes it: the networks, sigma^2, and the averaged weights.
 
-First the parts of an update beside Adam's step: schedules, sigma^2 without gradients (decision D5), averaged weights.
+First the parts of an update beside Adam's step: sigma^2 without gradients (decision D5), averaged weights.
 """
 
 import copy
-import math
 from collections.abc import Callable
 
 import torch
@@ -26,37 +25,11 @@ from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model
 from trainer.updates.evaluation import HeldOut, exact_variance, held_out
 from trainer.updates.feed import Feed
 from trainer.updates.pictures import Pictures
+from trainer.updates.schedules import kl_weight, learning_rates
 from trainer.updates.stages import Stages
 
 # Images that `auto` looks back over; the part of all batches so far that any mean of sigma^2 looks back over at most.
 _SMOOTHING_IMAGES, _NEWEST_PART = 1000, 8
-
-
-def learning_rate(
-    config: Config, *, stage: int, stage_images: int, stage_cap: int, images: int, batch_images: int
-) -> float:
-    """Adam's learning rate for an update on `batch_images` images.
-
-    stage: 1 or 2. stage_images: images seen in the stage before the update; stage_cap: the most it may see. images:
-    images seen in the run after the update.
-    """
-    optimiser = config.optimiser
-    rate = optimiser.learning_rate * (optimiser.stage2_fraction if stage == 2 else 1.0)
-    if optimiser.schedule == "cosine":
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, stage_images / stage_cap)))
-        rate *= optimiser.final_fraction + (1 - optimiser.final_fraction) * cosine
-    if images < optimiser.warmup_images:
-        rate *= images / optimiser.warmup_images
-    # The variance head is new at the switch, and Adam's first updates have full size whatever the gradients are.
-    if stage == 2 and stage_images < optimiser.switch_warmup_images:
-        rate *= (stage_images + batch_images) / (optimiser.switch_warmup_images + batch_images)
-    return rate
-
-
-def kl_weight(config: Config, images: int) -> float:
-    """The weight of the KL term, 0 to 1, for an update before which the run has seen `images` images."""
-    warmup = config.objective.kl_warmup_images
-    return min(1.0, images / warmup) if warmup else 1.0
 
 
 def smoothing_images(config: VarianceConfig, train_images: int) -> float:
@@ -138,7 +111,7 @@ class Learner:
         self._feed = Feed(ranks.device, memory_format(config))
         self._pictures = Pictures(config.data, config.seed)
         self.learning_rate = 0.0
-        """Of the last update."""
+        """Of the networks at the last update."""
         self.learns_variance = METHODS[config.objective.name].learns_variance
         self.variance = VarianceUpdate(config.variance, ranks.device, train_images)
         self.average = WeightAverage(self.model, config.optimiser.ema_images) if config.optimiser.ema_images else None
@@ -161,7 +134,7 @@ class Learner:
     def update(self, batch: Batch, stages: Stages, *, stop: bool) -> StepResult:
         """One update on a global batch; `stages` does not count its images yet. stop: whether to signal a stop."""
         state = stages.state
-        self.learning_rate = learning_rate(
+        rates = learning_rates(
             self.config,
             stage=state.stage,
             stage_images=state.images,
@@ -169,9 +142,10 @@ class Learner:
             images=batch.start + batch.count,
             batch_images=batch.count,
         )
+        self.learning_rate = rates.networks
         result = self.engine.step(
             self._local(batch),
-            learning_rate=self.learning_rate,
+            learning_rates=rates,
             signals=(float(stop), float(batch.substituted)),
         )
         if state.stage == 1 and self.learns_variance and self.config.variance.update != "adam":

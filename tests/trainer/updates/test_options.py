@@ -1,18 +1,14 @@
 """Options of an update: averaged weights, schedules, beta-NLL, the switch of the optimiser."""
 
-import itertools
-
 import pytest
 import torch
 from support.training import events, train
 
-from trainer.config.config import Config, load_config
-from trainer.config.sections import OptimiserConfig
+from trainer.config.config import load_config
 from trainer.process_group import single
 from trainer.run_folder.checkpoint import complete_checkpoints, read
 from trainer.run_folder.restore import averaged, build_model
 from trainer.updates.evaluation import exact_variance, held_out
-from trainer.updates.learner import learning_rate
 
 
 @pytest.mark.parametrize(
@@ -23,6 +19,7 @@ from trainer.updates.learner import learning_rate
         {"variance__beta_nll": 0.5},
         {"optimiser__warmup_images": 300, "optimiser__schedule": "constant"},
         {"optimiser__at_switch": "reset"},
+        {"optimiser__at_switch": "keep"},
         {"model__norm": "group", "model__residual_blocks": 1, "model__activation": "relu"},
     ],
     ids=lambda fields: "-".join(fields),
@@ -52,27 +49,3 @@ def test_with_averaged_weights_a_stage_is_measured_and_ended_with_the_averages(d
             found = held_out(model, config.data, config.seed, single()).elbo
             assert found == pytest.approx(measured[saved.state.images], rel=1e-6)
             assert any(not torch.equal(value, saved.model[name]) for name, value in model.state_dict().items())
-
-
-def rates(stage: int, cap: int, **optimiser) -> list[float]:
-    config = Config(optimiser=OptimiserConfig(learning_rate=1.0, schedule="constant", **optimiser))
-    fields = {"stage": stage, "stage_cap": cap, "batch_images": 100}
-    return [learning_rate(config, stage_images=seen, images=10**6 + seen, **fields) for seen in range(0, 10_000, 100)]
-
-
-def test_the_learning_rate_rises_at_the_switch_to_stage_2():
-    found = rates(2, 10**6)
-    assert found[0] < 0.05
-    assert found[9] == pytest.approx(0.5, abs=0.03)
-    assert all(later > before for before, later in itertools.pairwise(found[:20]))
-    assert set(found[20:]) == {1.0}
-    assert set(rates(1, 10**6)) == {1.0}
-    assert set(rates(2, 10**6, switch_warmup_images=0)) == {1.0}
-
-
-def test_the_elbo_does_not_fall_at_the_switch(digits_shards, tmp_path):
-    fields = {"stage1__max_epochs": 8, "stage2__max_epochs": 8, "log__every_images": 300}
-    run = train(digits_shards, tmp_path, "switched", **fields, optimiser__learning_rate=0.004)
-    start = events(run, "stage_start")[0]["elbo"]
-    after = [event["elbo"] for event in events(run, "valid") if event["stage"] == 2]
-    assert min(after) > start - 5
