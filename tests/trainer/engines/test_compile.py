@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from trainer.config.config import load_config
+from trainer.engines.engine import LearningRates
 from trainer.objectives.objective import LocalBatch
 from trainer.process_group import single
 from trainer.updates.learner import build_engine
@@ -20,6 +21,7 @@ FIELDS = {
     "engine.compile": True,
     "device": "cpu",
 }
+RATES = LearningRates(networks=1e-3, variance_head=1e-3)
 
 
 def batch(rows, weight):
@@ -36,7 +38,7 @@ def test_one_compilation_a_stage(monkeypatch, fields):
     engine = build_engine(load_config(None, FIELDS | fields), (1, 8, 8), single())
 
     def update(rows, weight):
-        engine.step(batch(rows, weight), learning_rate=1e-3, signals=(0.0, 0.0))
+        engine.step(batch(rows, weight), learning_rates=RATES, signals=(0.0, 0.0))
         return counter.frame_count
 
     first = update(6, 0.0)

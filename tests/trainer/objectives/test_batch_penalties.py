@@ -6,6 +6,7 @@ import torch
 
 from trainer.config.config import Config
 from trainer.config.sections import ModelConfig, ObjectiveConfig
+from trainer.engines.engine import LearningRates
 from trainer.objectives.dip_vae import covariance, dip_penalty
 from trainer.objectives.objective import LocalBatch
 from trainer.objectives.wae_mmd import mmd
@@ -69,6 +70,6 @@ def test_an_update_runs_the_encoder_once_and_moves_batch_norm_once(name):
     noise, prior = torch.randn(2, 6, 3)
     batch = LocalBatch(images=images, noise=noise, prior=prior, start=0, rows=6, kl_weight=torch.ones(()))
     first = engine.objective.model.encoder[0](images / 255)
-    engine.step(batch, learning_rate=1e-3, signals=(0.0, 0.0))
+    engine.step(batch, learning_rates=LearningRates(networks=1e-3, variance_head=1e-3), signals=(0.0, 0.0))
     moved = engine.objective.model.encoder[1].running_mean
     torch.testing.assert_close(moved, 0.1 * first.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
