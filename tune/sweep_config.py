@@ -1,6 +1,7 @@
 """The configuration of a sweep: a YAML file read strictly into frozen dataclasses before anything starts."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -230,9 +231,9 @@ def read_sweep(path: str | Path) -> SweepConfig:
 def _with_base(sweep: SweepConfig, config: Config) -> SweepConfig:
     base = flat(to_dict(config))
     fields = {name: value for name, value in base.items() if name not in SET_BY_THE_SWEEP} | sweep.fields
-    for name in ("data.shards", "data.cache_dir"):  # trials run in folders of their own
-        if (place := str(fields[name])) and "://" not in place:
-            fields[name] = str(Path(place).resolve())
+    for name in ("data.shards", "data.cache_dir", "engine.deepspeed_config"):  # trials run in folders of their own
+        if (place := fields[name]) and isinstance(place, str) and "://" not in place:
+            fields[name] = str(Path(os.path.expanduser(place)).resolve())
     for section, names in (("space", [dimension.field for dimension in sweep.space]), ("fields", sweep.fields)):
         for name in names:
             if name not in base:

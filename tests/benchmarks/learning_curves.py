@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.io.atomic import write_json
+from data_shards.manifest import Manifest
 from trainer.loop import train
 from tune.search.trials import random_fields
 from tune.sweep_config import read_sweep
@@ -55,7 +56,8 @@ def curve(number: int, shards: str) -> dict[str, Any]:
         )
         config = type(config)(**{**vars(config), "runs": runs})
         train(config, note)
-    caps = [round(55_000 * fields[f"stage{stage}.max_epochs"]) for stage in (1, 2)]
+    images = Manifest.load(shards).num_samples(config.data.train_split)
+    caps = [stage.cap(images) for stage in (config.stage1, config.stage2)]
     return {"number": number, "fields": fields, "caps": caps, "checks": checks}
 
 

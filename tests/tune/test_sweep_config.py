@@ -118,13 +118,18 @@ def test_the_command_ends_with_code_2_and_one_line_before_ray_is_started(tmp_pat
 
 
 def test_a_sweep_lies_where_it_was_started_also_for_processes_that_run_elsewhere(tmp_path, digits_shards, monkeypatch):
-    path = write_sweep(tmp_path, digits_shards, runs="here")
+    engine = {"engine.name": "deepspeed", "engine.deepspeed_config": "zero.json", "data.cache_dir": "~/copies"}
+    path = write_sweep(tmp_path, digits_shards, runs="here", fields=engine)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     sweep = read_sweep(path)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert sweep.trials_folder == tmp_path / "here" / "sweep" / "trials"
-    assert sweep.trainer_config("one", 0, {}).folder == sweep.trials_folder / "one"
+    config = sweep.trainer_config("one", 0, {})
+    assert config.folder == sweep.trials_folder / "one"
+    assert config.engine.deepspeed_config == str(tmp_path / "zero.json")
+    assert config.data.cache_dir == str(tmp_path / "home" / "copies")
 
 
 def test_a_dry_run_prints_trials_time_and_disk_and_starts_nothing(tmp_path, digits_shards):
