@@ -57,7 +57,7 @@ def test_nodes_that_do_not_join_end_the_job_with_one_line(cluster: Cluster, tmp_
     options = ["--nodes=2", *ONE_NODE[1:]]
     job = submit(cluster, sweep(cluster, tmp_path), options, PYTHON=python, RAY_WAIT=60)
     cluster.scheduler.wait_until(job, "FAILED", seconds=300)
-    assert "1 of 2 nodes have joined Ray: 127.0.0.1" in cluster.log(job)
+    assert "1 of 2 nodes have joined Ray: " in cluster.log(job)
     assert "the Ray cluster is not complete after 60 s" in last_line(cluster, job)
 
 

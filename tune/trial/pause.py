@@ -73,8 +73,8 @@ def pausing_at_usr2(folder: Path, seconds: float = 60.0) -> Iterator[None]:
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         if saved:
-            print(f"paused by SIGUSR2: {saved[0]} running trials have saved; the same command continues", flush=True)
-            raise SystemExit(EXIT_CODE)
+            # Ray passes on no other exception of a signal handler: at SystemExit it ends the process with code 1.
+            raise KeyboardInterrupt
         if not threads:
             threads.append(threading.Thread(target=save, name="pause", daemon=True))
             threads[0].start()
@@ -82,5 +82,10 @@ def pausing_at_usr2(folder: Path, seconds: float = 60.0) -> Iterator[None]:
     former = signal.signal(signal.SIGUSR2, on_signal)
     try:
         yield
+    except KeyboardInterrupt:
+        if not saved:
+            raise
+        print(f"paused by SIGUSR2: {saved[0]} running trials have saved; the same command continues", flush=True)
+        raise SystemExit(EXIT_CODE) from None
     finally:
         signal.signal(signal.SIGUSR2, signal.SIG_IGN if threads else former)
