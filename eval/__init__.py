@@ -13,11 +13,12 @@ The rooms, from the top; each imports only what stands below it:
     report              one page with everything known of a run
     distance, measurements
                         one kind of measurement a file: a question becomes a result with its protocol
+    residuals           how the errors of reconstructions vary together, for noise with correlated pixels
     image_sets          any images: of a folder, zip, array, tar, shard set or run
     images              generated, transported, reconstructed and real images, block by block; `densities` is the table
                         of what latents are drawn from
     run                 a set of weights with its shards, as measurements see it
-    questions, results, protocol
+    questions, results, calibration, protocol
                         what is asked, what comes back, what it depends on
 """
 

@@ -45,9 +45,7 @@ class Protocol:
     def record(self) -> dict[str, Any]:
         """The fields as JSON stores them."""
         content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        # Earlier records do not have them.
-        new = [("precision", "highest"), ("convolutions", "highest")]
-        return {name: value for name, value in content.items() if (name, value) not in new}
+        return {name: value for name, value in content.items() if (name, value) not in ADDED}
 
     def address(self) -> str:
         """16 hexadecimal digits that differ where anything differs that the number depends on: its content address.
@@ -62,7 +60,11 @@ class Protocol:
         name, own = self._command()
         given = {option: value for option, value in (shared | own).items() if value != _DEFAULTS.get(option)}
         return " ".join(
-            ["python -m eval", name, *(f"--{option} {shlex.quote(str(given[option]))}" for option in given)]
+            [
+                "python -m eval",
+                name,
+                *(f"--{option} {shlex.quote(str(v))}" if v != "" else f"--{option}" for option, v in given.items()),
+            ]
         )
 
     def _command(self) -> tuple[str, dict[str, Any]]:
@@ -71,7 +73,27 @@ class Protocol:
 
 
 _BESIDE = ("run", "convolutions")
-_DEFAULTS = {"weights": "final", "split": "test", "seed": 0, "covariance": "full", "extractor": "efficientnet-lite0"}
+ADDED = (
+    ("precision", "highest"),
+    ("convolutions", "highest"),
+    ("family", "gaussian"),
+    ("noise", "independent"),
+    ("floor", ""),
+    ("residuals", ""),
+    ("calibration", ""),
+    ("noise_mixture", ""),
+    ("noise_mixture_digest", ""),
+)
+"""Fields with values that records of earlier versions do not have."""
+
+_DEFAULTS = {
+    "weights": "final",
+    "split": "test",
+    "seed": 0,
+    "covariance": "full",
+    "extractor": "efficientnet-lite0",
+    "floor": "algorithm1",
+}
 """Values of options that a command need not be given."""
 
 
@@ -122,13 +144,83 @@ class VarianceProtocol(Protocol):
     """"one" for the data set, or "per pixel"."""
     variance_floor: float
     """The smallest variance possible, in squared pixel units."""
+    family: str = "gaussian"
+    """The density of a pixel about its mean, see `trainer.objectives.families`."""
 
     def _command(self) -> tuple[str, dict[str, Any]]:
         return "uncertainty", {"images": self.n}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodProtocol(VarianceProtocol):
+class NoiseProtocol(VarianceProtocol):
+    """What else a number depends on that follows from the noise of an image given its latents."""
+
+    noise: str = "independent"
+    """independent pixels; correlated, by one covariance; or correlated-component, by one a component."""
+    floor: str = ""
+    """"algorithm1" or "none" for the eigenvalues of correlated noise; empty for independent pixels."""
+    residuals: str = ""
+    """Address of the fitted covariances, see `ResidualsProtocol`; empty for independent pixels."""
+
+    def _noise_options(self) -> dict[str, Any]:
+        return {} if self.noise == "independent" else {"noise": self.noise, "floor": self.floor}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UncertaintyProtocol(NoiseProtocol):
+    """What else the calibration of variances depends on."""
+
+    calibration: str = ""
+    """Split of the images that intervals were calibrated on; empty where they were not."""
+    noise_mixture: str = ""
+    """Whose components have a covariance each, as COMPONENTS-COVARIANCE; empty where they have not."""
+    noise_mixture_digest: str = ""
+    """Digest of its parameters; empty for none."""
+
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        mixture = _mixture_options(self.noise_mixture)
+        calibrate = {"calibrate": ""} if self.calibration else {}
+        return "uncertainty", {"images": self.n, **self._noise_options(), **mixture, **calibrate}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualsProtocol(VarianceProtocol):
+    """What fitted covariances of residuals depend on. `split` is the one they were fitted on, all of it."""
+
+    noise: str
+    """correlated, or correlated-component."""
+    floor: str
+    """"algorithm1" or "none"."""
+    held_out: str
+    """Split of the images on which rank, shrinkage and strength were chosen."""
+    mixture: str
+    """Whose components have a covariance each, as COMPONENTS-COVARIANCE; empty for one covariance."""
+    mixture_digest: str
+    """Digest of its parameters; empty for one covariance."""
+
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        own = {"noise": self.noise, "floor": self.floor, **_mixture_options(self.mixture)}
+        return "residuals", {"split": "test", **{k: v for k, v in own.items() if (k, v) != ("noise", "correlated")}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionProtocol(NoiseProtocol):
+    """What else the completion of images depends on."""
+
+    hide: str
+    """Which pixels are hidden: left, right, top, bottom, or square."""
+    mixture: str
+    """The density of the latents, as COMPONENTS-COVARIANCE."""
+    mixture_digest: str
+    """Digest of its parameters."""
+
+    def _command(self) -> tuple[str, dict[str, Any]]:
+        own = {"hide": self.hide, "images": self.n, "noise": self.noise, "floor": self.floor}
+        return "complete", own | _mixture_options(self.mixture)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodProtocol(NoiseProtocol):
     """What else a likelihood depends on."""
 
     importance_samples: int
@@ -140,7 +232,8 @@ class LikelihoodProtocol(VarianceProtocol):
 
     def _command(self) -> tuple[str, dict[str, Any]]:
         mixture = _mixture_options(self.mixture) or {"mixture": 0}
-        return "likelihood", {"images": self.n, "samples": self.importance_samples, **mixture}
+        own = {"images": self.n, "samples": self.importance_samples, **self._noise_options(), **mixture}
+        return "likelihood", own
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,9 @@ DEFAULT_COMPONENTS = 32
 """Of the mixture to sample from."""
 INCEPTION_MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 IMAGE_FORMATS = ("png", "shards")
+NOISES = ("independent", "correlated", "correlated-component")
+FLOORS = ("algorithm1", "none")
+HIDDEN = ("left", "right", "top", "bottom", "square")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +62,55 @@ def sufficient(split: str) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LikelihoodQuestion:
+class NoiseQuestion:
+    """What is the noise of an image given its latents? The fields that measurements of it share."""
+
+    noise: str = "independent"
+    """One of NOISES: independent pixels, one covariance for all, or one a component of the mixture."""
+    floor: str = "algorithm1"
+    """One of FLOORS, for the eigenvalues of correlated noise."""
+    mixture: int = 32
+    """Components of the fitted mixture."""
+    covariance: str = "full"
+    """Covariance type of the fitted mixture."""
+
+    def __post_init__(self) -> None:
+        _require_one_of(self, noise=NOISES, floor=FLOORS)
+        if self.noise == "correlated-component":
+            _require_at_least(self, mixture=1)
+        if self.noise == "independent" and self.floor != FLOORS[0]:
+            raise InputError("is of correlated noise; give --noise correlated too, or leave it out", parameter="floor")
+
+    @property
+    def residuals(self) -> "ResidualsQuestion":
+        """The covariances that it needs, where the noise is correlated."""
+        return ResidualsQuestion(
+            noise=self.noise, floor=self.floor, mixture=max(1, self.mixture), covariance=self.covariance
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualsQuestion:
+    """How do the residuals of a run's training images vary together?"""
+
+    noise: str = "correlated"
+    """correlated for one covariance, correlated-component for one a component of the mixture."""
+    floor: str = "algorithm1"
+    """One of FLOORS: the least eigenvalue is the floor of Algorithm 1, or there is none."""
+    mixture: int = 32
+    """Components of the fitted mixture, at least 1."""
+    covariance: str = "full"
+    """Covariance type of the fitted mixture."""
+    seed: int = 0
+    """Seed of the codes, at least 0."""
+
+    def __post_init__(self) -> None:
+        _require_one_of(self, noise=NOISES[1:], floor=FLOORS)
+        _require_at_least(self, mixture=1, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikelihoodQuestion(NoiseQuestion):
     """How likely are images of a split?"""
 
     images: int = 500
@@ -68,21 +119,22 @@ class LikelihoodQuestion:
     """Importance samples of q(z|x) for each image, at least 1."""
     mixture: int = DEFAULT_COMPONENTS
     """Components of the fitted mixture; 0 for the prior only."""
-    covariance: str = "full"
-    """Covariance type of the fitted mixture."""
     split: str = "test"
     """Split of the data."""
     seed: int = 0
     """Seed of the noise, at least 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_at_least(self, samples=1, mixture=0, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class UncertaintyQuestion:
+class UncertaintyQuestion(NoiseQuestion):
     """Do predicted variances say how far reconstructions are off?"""
 
+    calibrate: bool = False
+    """Whether intervals are calibrated on the held-out split of the training, and measured too."""
     images: int = 500
     """Images measured, evenly spaced over the split."""
     split: str = "test"
@@ -91,7 +143,29 @@ class UncertaintyQuestion:
     """Seed of the noise, at least 0."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require_at_least(self, seed=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionQuestion(NoiseQuestion):
+    """How well are hidden pixels of images told from the visible ones?"""
+
+    noise: str = "correlated"
+    """correlated, or correlated-component."""
+    hide: str = "right"
+    """One of HIDDEN: a half of each image, or its central square of half the sides."""
+    images: int = 100
+    """Images completed, evenly spaced over the split."""
+    split: str = "test"
+    """Split of the data."""
+    seed: int = 0
+    """Seed of the draws, at least 0."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_one_of(self, noise=NOISES[1:], hide=HIDDEN)
+        _require_at_least(self, mixture=1, seed=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,3 +197,10 @@ def _require_at_least(question: object, **least: int) -> None:
         value = getattr(question, name)
         if value is not None and value < smallest:
             raise InputError(f"{value} is below {smallest}", parameter=name)
+
+
+def _require_one_of(question: object, **known: tuple[str, ...]) -> None:
+    """Raises InputError where one of these fields of a question is not among its values."""
+    for name, values in known.items():
+        if getattr(question, name) not in values:
+            raise InputError(f"{getattr(question, name)!r} is unknown; use {' or '.join(values)}", parameter=name)

@@ -13,7 +13,18 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
-from eval.protocol import DistanceProtocol, LikelihoodProtocol, MemorisationProtocol, Protocol, VarianceProtocol
+from eval.calibration import CalibratedIntervals, Calibration, CoverageOfImages, RegionCoverage
+from eval.protocol import (
+    ADDED,
+    CompletionProtocol,
+    DistanceProtocol,
+    LikelihoodProtocol,
+    MemorisationProtocol,
+    Protocol,
+    ResidualsProtocol,
+    UncertaintyProtocol,
+    VarianceProtocol,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +80,13 @@ def _without_unused(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in fields if (name, value) not in _UNUSED}
 
 
-_UNUSED: tuple[tuple[str, Any], ...] = (("interval_95", None), ("versions", {}), ("precision", "highest"))
+_UNUSED: tuple[tuple[str, Any], ...] = (
+    ("interval_95", None),
+    ("versions", {}),
+    ("regions", ()),
+    ("calibrated", None),
+    *ADDED,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,106 +172,39 @@ class LikelihoodResult(VarianceResult):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coverage:
-    """How many pixels lie inside the central interval of one level."""
+class Tried:
+    """One value of what is chosen on held-out images."""
 
-    level: float
-    """The part of the pixels that a calibrated variance has inside."""
     value: float
-    """The part that is inside."""
+    """Shrinkage towards independent pixels, number of factors, or images that the common covariance counts for."""
+    gain: float
+    """Nats per held-out image by which residuals are likelier than under independent pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoverageOfImages(Coverage):
-    """The mean over images."""
+class ResidualsResult(VarianceResult):
+    """Fitted covariances L L^T + D of standardised residuals; the tensors lie beside it."""
 
-    standard_error: float | None
-    """Over the images; None for a single image."""
+    MEASURE: ClassVar[str] = "residuals 1"
 
-
-@dataclass(frozen=True, kw_only=True)
-class UpperHalf:
-    """Calibration of the pixels whose predicted variance is above the median."""
-
-    coverage: tuple[Coverage, ...]
-    """By level."""
-    mean_square_error: float
-    """Squared pixel units."""
-    variance: float
-    """Mean predicted variance, squared pixel units."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Residuals:
-    """Standardised residuals (x - g) / sigma."""
-
-    mean: float
-    """0 where calibrated."""
-    standard_deviation: float
-    """1 where calibrated."""
-    edges: tuple[float, ...]
-    """Of the histogram's bins, in standard deviations, (E,)."""
-    density: tuple[float, ...]
-    """In each bin, (E - 1,)."""
-    beyond: float
-    """Part of the residuals outside of all bins."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reliability:
-    """Pixels grouped by their predicted variance into groups of equal size."""
-
-    variance: tuple[float, ...]
-    """Mean predicted variance of each group, increasing, (G,)."""
-    square_error: tuple[float, ...]
-    """Mean squared error of each group, (G,): equal to `variance` where the prediction is calibrated."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sparsification:
-    """How the mean squared error of what is kept falls as the most uncertain pixels are left out (Ilg et al. 2018).
-
-    Errors are relative to the mean squared error of all pixels, so that every curve starts at 1.
-    """
-
-    left_out: tuple[float, ...]
-    """Parts left out, 0 up to 0.95, (P,)."""
-    by_variance: tuple[float, ...]
-    """Left out by predicted variance, largest first, (P,)."""
-    by_error: tuple[float, ...]
-    """Left out by the error itself, the best order there is, (P,)."""
-    area: float
-    """Area between the two curves: 0 is a perfect order."""
-    area_of_chance: float
-    """The same area for an order by chance, whose curve stays at 1: an uninformative variance has this."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Calibration:
-    """Whether predicted variances say how far the predictions are off, and how much they differ."""
-
-    coverage: tuple[CoverageOfImages, ...]
-    """By level, increasing."""
-    upper_half: UpperHalf | None
-    """The same for the more uncertain half of the pixels; None where all variances are equal."""
-    residuals: Residuals
-    """Errors in units of their predicted deviation."""
-    correlation_of_variance_and_square_error: float
-    """Pearson's, over pixels."""
-    rank_correlation_over_pixels: float
-    """Spearman's, of variance and squared error."""
-    rank_correlation_over_images: float
-    """Spearman's, of their means over each image."""
-    reliability: Reliability
-    """Error against predicted variance."""
-    sparsification: Sparsification
-    """How well the variance orders pixels by their error."""
-    log_likelihood_gain: float
-    """Nats per image by which these variances beat the best single one; below 0 where they are worse."""
-    mean_square_error: float
-    """Squared pixel units."""
-    mean_variance: float
-    """Squared pixel units."""
+    protocol: ResidualsProtocol
+    """What they depend on."""
+    gain: float
+    """Nats per held-out image by which residuals are likelier than under independent pixels, z from q(z|x)."""
+    rank: int
+    """Columns of L, the most of all components."""
+    smallest_variance: float
+    """The smallest entry of D, in units of sigma_k(z)^2."""
+    cap: float
+    """The largest log p(x|z) possible, nats per image."""
+    common: tuple[Tried, ...]
+    """What was tried for the common covariance: shrinkages for small images, numbers of factors for large ones."""
+    strengths: tuple[Tried, ...]
+    """What was tried to draw the covariances of components towards the common one; empty for one covariance."""
+    images: tuple[int, ...]
+    """Training images of each component, or all of them."""
+    digest: str
+    """Of the tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,6 +212,37 @@ class UncertaintyResult(Calibration, VarianceResult):
     """Whether a run's variance sigma_k(z)^2 can be trusted."""
 
     MEASURE: ClassVar[str] = "uncertainty 1"
+
+    protocol: UncertaintyProtocol
+    """What the numbers depend on."""
+    regions: tuple[RegionCoverage, ...] = ()
+    """Of means over regions, where the noise is correlated."""
+    calibrated: CalibratedIntervals | None = None
+    """Intervals calibrated on held-out images, where they were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completed:
+    """How well one method tells hidden pixels."""
+
+    mean_square_error: Measured
+    """Of its mean, over hidden pixels and images."""
+    effective_samples: Measured
+    """Effective latents of an image."""
+    coverage: tuple[CoverageOfImages, ...]
+    """Hidden pixels inside the central intervals, by level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionResult(VarianceResult):
+    """How well hidden pixels of images are told from the visible ones."""
+
+    MEASURE: ClassVar[str] = "completion 1"
+
+    protocol: CompletionProtocol
+    """What the numbers depend on."""
+    methods: Mapping[str, Completed]
+    """By method: the mean of the training images, the decoder alone, and the correlated noise."""
 
 
 @dataclass(frozen=True, kw_only=True)

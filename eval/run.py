@@ -55,13 +55,22 @@ class MeasuredRun:
         """The smallest variance that the likelihood can have, in squared pixel units of the [0, 1] scale."""
         return self.model.variance_floor.item() if self.model.per_pixel else self.model.dataset_variance
 
+    @property
+    def family(self) -> str:
+        """The density of a pixel about its mean; stage 1 is Gaussian."""
+        return self.model.family if self.model.per_pixel else "gaussian"
+
     def protocol(self, kind: type[AnyProtocol], *, split: str, n: int, seed: int, **own: Any) -> AnyProtocol:
         """The protocol of a measurement on n images of a split: which weights, which data.
 
         own: the fields of `kind` that are of this kind of measurement alone.
         """
         if issubclass(kind, VarianceProtocol):
-            own |= {"variance": "per pixel" if self.model.per_pixel else "one", "variance_floor": self.variance_floor}
+            own |= {
+                "variance": "per pixel" if self.model.per_pixel else "one",
+                "variance_floor": self.variance_floor,
+                "family": self.family,
+            }
         precision, convolutions = allowed_precision(next(self.model.parameters()).device)
         return kind(
             run=self.config.name,

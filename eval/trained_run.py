@@ -86,7 +86,7 @@ class TrainedRun:
         if z.ndim != 2 or z.shape[1] != dim:
             raise InputError(f"shape {tuple(z.shape)} is not (B, {dim})", parameter="z")
         decoded = self.measured.model.decode(z.to(self.device, torch.float32))
-        return Likelihood(decoded.mean, decoded.variance.expand_as(decoded.mean))
+        return decoded._replace(variance=decoded.variance.expand_as(decoded.mean))
 
     @torch.inference_mode()
     def log_likelihood(

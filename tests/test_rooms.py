@@ -46,9 +46,11 @@ ROOMS = {
         {"report"},
         {"distance", "measurements"},
         {"image_sets"},
+        {"residuals"},
         {"images"},
         {"run"},
         {"results", "questions"},
+        {"calibration"},
         {"protocol"},
     ],
     "tune": [

@@ -248,17 +248,20 @@ class Posterior(NamedTuple):
 
 
 class Likelihood(NamedTuple):
-    """p(x|z) = N(mean, variance). mean: (B, C, H, W) in [0, 1]; variance, above 0: (1,) in stage 1, then as mean."""
+    """p(x|z) by mean and variance. mean: (B, C, H, W) in [0, 1]; variance, above 0: (1,) in stage 1, then as mean."""
 
     mean: Tensor
     variance: Tensor
+    family: str = "gaussian"
+    """That of `variance.family` in stage 2; stage 1 is Gaussian, as its closed form (equation 9) is."""
 
 
 class SigmaVAE(nn.Module):
     """Encoder, decoder and the variance of the likelihood.
 
     image_shape: (C, H, W); initial_variance: sigma^2 before the first update, above 0; learn_variance: whether log
-    sigma^2 is a parameter, learnt by gradients, or a buffer, constant or set by a closed form.
+    sigma^2 is a parameter, learnt by gradients, or a buffer, constant or set by a closed form; family: of p(x|z) in
+    stage 2, as `variance.family`.
     """
 
     log_variance: Tensor
@@ -271,8 +274,10 @@ class SigmaVAE(nn.Module):
         *,
         initial_variance: float = 1.0,
         learn_variance: bool = False,
+        family: str = "gaussian",
     ) -> None:
         super().__init__()
+        self.family = family
         self.image_shape, self.latent_dim = image_shape, config.latent_dim
         self.encoder, width = encoder_features(image_shape, config)
         self.to_posterior = nn.Linear(width, 2 * config.latent_dim)
@@ -338,4 +343,5 @@ class SigmaVAE(nn.Module):
         if self.to_variance is None:
             return Likelihood(mean, self.log_variance.exp())
         # Algorithm 1: sigma_k(z)^2 = v_k(z) + floor
-        return Likelihood(mean, F.softplus(self.to_variance(features).float()) + self.variance_floor)
+        variance = F.softplus(self.to_variance(features).float()) + self.variance_floor
+        return Likelihood(mean, variance, self.family)

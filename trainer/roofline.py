@@ -82,7 +82,7 @@ def launches_of(config: Config, image_shape: tuple[int, int, int]) -> int:
     """
     small = replace(config, data=replace(config.data, global_batch=2))
     with torch.device("meta"):
-        model = SigmaVAE(image_shape, config.model)
+        model = SigmaVAE(image_shape, config.model, family=config.variance.family)
         with _Launches() as counter:
             one_update(model, small)
     return counter.count

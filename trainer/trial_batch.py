@@ -25,7 +25,7 @@ def require_trainable(config: Config, image_shape: tuple[int, int, int], device:
     channels, height, width = image_shape
     try:
         with torch.device("meta"):
-            model = SigmaVAE(image_shape, config.model)
+            model = SigmaVAE(image_shape, config.model, family=config.variance.family)
             one_update(model, config)
         if config.two_stages:
             model.log_variance = torch.zeros(1)  # a number, which the start of stage 2 reads

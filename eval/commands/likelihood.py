@@ -4,8 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.commands.options import add_mixture_options, add_run_options, add_subset_options, question_of
-from eval.questions import LikelihoodQuestion
+from eval.commands.options import (
+    add_mixture_options,
+    add_noise_options,
+    add_run_options,
+    add_subset_options,
+    question_of,
+)
+from eval.questions import NOISES, LikelihoodQuestion
 
 if TYPE_CHECKING:
     from eval.results import LikelihoodResult
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval likelihood`."""
     add_run_options(parser)
+    add_noise_options(parser, NOISES)
     add_mixture_options(parser, "components of the fitted mixture; 0 for the prior only")
     add_subset_options(parser, LikelihoodQuestion.images, "number of images, evenly spaced over the split")
     parser.add_argument(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError
 from eval.images.densities import SPOKEN
-from eval.questions import DEFAULT_COMPONENTS, INCEPTION_MODES
+from eval.questions import DEFAULT_COMPONENTS, FLOORS, INCEPTION_MODES
 from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.run_folder.latents import WEIGHTS
@@ -102,6 +102,22 @@ def add_skip_bad_option(parser: argparse.ArgumentParser) -> None:
     """Adds --skip-bad."""
     parser.add_argument(
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N images that cannot be read (default: 0)"
+    )
+
+
+def add_noise_options(parser: argparse.ArgumentParser, noises: tuple[str, ...]) -> None:
+    """Adds --noise, whose default is the first of `noises`, and --floor."""
+    parser.add_argument(
+        "--noise",
+        default=noises[0],
+        choices=noises,
+        help="of an image given its latents: one covariance of its pixels for all, or one a component of the mixture",
+    )
+    parser.add_argument(
+        "--floor",
+        default=FLOORS[0],
+        choices=FLOORS,
+        help="least eigenvalue of correlated noise: the floor of Algorithm 1, or none",
     )
 
 

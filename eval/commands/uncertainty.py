@@ -4,8 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.commands.options import add_run_options, add_subset_options, question_of
-from eval.questions import UncertaintyQuestion
+from eval.commands.options import (
+    add_mixture_options,
+    add_noise_options,
+    add_run_options,
+    add_subset_options,
+    question_of,
+)
+from eval.questions import NOISES, UncertaintyQuestion
 
 if TYPE_CHECKING:
     from eval.results import UncertaintyResult
@@ -14,6 +20,13 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval uncertainty`."""
     add_run_options(parser)
+    add_noise_options(parser, NOISES)
+    add_mixture_options(parser, "components of the fitted mixture, for --noise correlated-component")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="calibrate intervals on the training's held-out split, and measure how many pixels they hold",
+    )
     add_subset_options(parser, UncertaintyQuestion.images, "number of images, evenly spaced over the split")
 
 
@@ -40,4 +53,20 @@ def show(result: "UncertaintyResult", path: Path) -> None:
     print(f"sparsification area {area:.4f} (0 is a perfect order, {chance:.4f} an order by chance)")
     print(f"rank correlation of variance and squared error {result.rank_correlation_over_pixels:.4f}")
     print(f"gain over the best single variance {result.log_likelihood_gain:z.2f} nats per image")
+    if result.calibrated is not None:
+        print(f"calibrated on {result.calibrated.images:,} images of split {result.calibrated.split}:")
+        for row, number in enumerate(result.calibrated.coverage):
+            tenths = [tenth.coverage[row].value for tenth in result.calibrated.tenths]
+            print(
+                f"{number.level:6.0%} intervals hold {number.value:.2%} of the pixels, "
+                f"{min(tenths):.2%} to {max(tenths):.2%} in the tenths by predicted sigma"
+            )
+    if result.regions:
+        levels = result.regions[0].independent
+        print(f"{'means over':>15}{''.join(f'{point.level:>16.0%}' for point in levels)}")
+        print(f"{'':15}{'  indep.   corr.' * len(levels)}")
+    for region in result.regions:
+        side = f"{region.side} x {region.side} pixels" if region.side else "the whole image"
+        both = zip(region.independent, region.correlated, strict=True)
+        print(f"{side:>15}" + "".join(f"{a.value:>8.1%}{b.value:>8.1%}" for a, b in both))
     print(f"written to {path}")

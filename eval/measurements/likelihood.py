@@ -17,13 +17,17 @@ from torch import Tensor
 from data_shards.io.progress import Progress
 from eval.images.blocks import gathered, noise_in_parts, own_places, subset_blocks, subset_indices
 from eval.measurements.latent_divergence import divergence
+from eval.measurements.quantiles import log_cdf
 from eval.protocol import LikelihoodProtocol
 from eval.questions import LikelihoodQuestion
+from eval.residuals.noise import CorrelatedNoise
+from eval.residuals.stored import load_noise
 from eval.results import LikelihoodResult, Measured, measured_before
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.networks import Likelihood, Posterior
-from trainer.objectives.gaussian import kl_to_prior, log_likelihood, log_normal, log_prior, variance_floor_cap
+from trainer.objectives.families import cap, log_likelihood
+from trainer.objectives.gaussian import kl_to_prior, log_normal, log_prior
 from trainer.process_group import Ranks
 from trainer.updates.evaluation import ACTIVE_VARIANCE
 
@@ -32,18 +36,18 @@ LEVELS = 256
 HALF_BIN = 0.5 / (LEVELS - 1)
 
 
-def log_interval_probability(lower: Tensor, upper: Tensor) -> Tensor:
-    """log(Phi(upper) - Phi(lower)) of the standard normal for lower < upper, infinite ends allowed; any shape."""
-    # Phi loses its digits near 1, so an interval on the positive side is mirrored to the negative one.
+def log_interval_probability(lower: Tensor, upper: Tensor, family: str = "gaussian") -> Tensor:
+    """log(F(upper) - F(lower)) of a standardised family for lower < upper, infinite ends allowed; any shape."""
+    # F loses its digits near 1, so an interval on the positive side is mirrored to the negative one.
     mirrored = lower > 0
     low = torch.where(mirrored, -upper, lower)
     high = torch.where(mirrored, -lower, upper)
-    log_low, log_high = torch.special.log_ndtr(low), torch.special.log_ndtr(high)
+    log_low, log_high = log_cdf(low, family), log_cdf(high, family)
     return log_high + torch.log1p(-torch.exp(log_low - log_high))
 
 
-def log_discretised_likelihood(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """log P(x|z) of pixels n / 255, each given the Gaussian's mass in its bin of width 1/255.
+def log_discretised_likelihood(x: Tensor, mean: Tensor, variance: Tensor, family: str = "gaussian") -> Tensor:
+    """log P(x|z) of pixels n / 255, each given the density's mass in its bin of width 1/255.
 
     The bins of levels 0 and 255 reach to minus and plus infinity, so that the 256 probabilities of a pixel sum to 1.
     x, mean: (B, C, H, W) in [0, 1]; variance: (1,) or (B, C, H, W), above 0. Returns nats per image, (B,), float64.
@@ -51,7 +55,7 @@ def log_discretised_likelihood(x: Tensor, mean: Tensor, variance: Tensor) -> Ten
     x, mean, std = x.double(), mean.double(), variance.double().sqrt()
     lower = torch.where(x < HALF_BIN, -math.inf, (x - HALF_BIN - mean) / std)
     upper = torch.where(x > 1 - HALF_BIN, math.inf, (x + HALF_BIN - mean) / std)
-    return log_interval_probability(lower, upper).flatten(1).sum(1)  # (B,)
+    return log_interval_probability(lower, upper, family).flatten(1).sum(1)  # (B,)
 
 
 def bits_per_dimension(nats: Tensor, d: int) -> Tensor:
@@ -87,7 +91,7 @@ class PosteriorSamples:
     log_likelihood: Tensor
     """log p(x|z), the density of pixels in [0, 1], (K, B)."""
     log_discretised: Tensor
-    """log P(x|z), the probability of 8-bit pixels, (K, B)."""
+    """log P(x|z), the probability of 8-bit pixels, (K, B); (0, B) for correlated noise, which has no closed form."""
     log_posterior: Tensor
     """log q(z|x), (K, B)."""
     square_error: Tensor
@@ -108,8 +112,10 @@ class PosteriorSamples:
 
 
 @torch.no_grad()
-def sample_posterior(model: LatentVariableModel, images: Tensor, noise: Tensor) -> PosteriorSamples:
-    """Draws z = mean + std * noise and evaluates every term there.
+def sample_posterior(
+    model: LatentVariableModel, images: Tensor, noise: Tensor, correlated: CorrelatedNoise | None = None
+) -> PosteriorSamples:
+    """Draws z = mean + std * noise and evaluates every term there; p(x|z) has independent pixels or `correlated` ones.
 
     images: float (B, C, H, W) in [0, 1]; noise: standard normal, (K, B, D). The samples are decoded one after the
     other, so that memory does not grow with K.
@@ -123,16 +129,18 @@ def sample_posterior(model: LatentVariableModel, images: Tensor, noise: Tensor) 
     for eps in noise:  # (B, D)
         z = posterior.mean + posterior.std * eps
         decoded = model.decode(z)
-        g, variance = decoded.mean.double(), decoded.variance.double()
+        decoded = decoded._replace(mean=decoded.mean.double(), variance=decoded.variance.double())
+        g, variance = decoded.mean, decoded.variance
         latents.append(z)
-        continuous.append(log_likelihood(x, g, variance))
-        discretised.append(log_discretised_likelihood(x, g, variance))
+        continuous.append(correlated.log_likelihood(x, z, decoded) if correlated else log_likelihood(x, decoded))
+        if correlated is None:
+            discretised.append(log_discretised_likelihood(x, g, variance, decoded.family))
         log_q.append(log_normal(z.double(), mean, std))
         errors.append((g - x).square().flatten(1).mean(1))
     return PosteriorSamples(
         z=torch.stack(latents),
         log_likelihood=torch.stack(continuous),
-        log_discretised=torch.stack(discretised),
+        log_discretised=torch.stack(discretised) if discretised else mean.new_zeros(0, len(mean)),
         log_posterior=torch.stack(log_q),
         square_error=torch.stack(errors),
         posterior_mean=mean,
@@ -164,6 +172,7 @@ def sample_many(
     seed: int,
     indices: Sequence[int],
     num_samples: int,
+    correlated: CorrelatedNoise | None = None,
 ) -> PosteriorSamples:
     """`sample_posterior` with the noise of `image_noise`, in memory that hardly grows with the number of samples: a few
     numbers are kept of each, and no latents.
@@ -173,7 +182,7 @@ def sample_many(
     parts, scores = [], []
     noise_parts = noise_in_parts(seed, indices, num_samples, model.latent_dim, most=SAMPLES_AT_A_TIME)
     for noise in noise_parts:
-        part = sample_posterior(model, images, noise.to(images.device))
+        part = sample_posterior(model, images, noise.to(images.device), correlated)
         scores.append([part.prior_terms(density) for density in densities])
         parts.append(replace(part, z=part.z[:0]))
     return ScoredSamples(
@@ -239,9 +248,13 @@ _OF_A_DENSITY = {
 _OF_THE_MIXTURE = {"held_out_log_ratio": "nats per image"}
 
 
-def units(densities: Mapping[str, Prior]) -> dict[str, str]:
-    """Name and unit of every number, in order. densities: "prior", and "q_hat" where a mixture was fitted."""
-    named = {f"{name}_{density}": text for density in densities for name, text in _OF_A_DENSITY.items()}
+def units(densities: Mapping[str, Prior], *, discretised: bool = True) -> dict[str, str]:
+    """Name and unit of every number, in order.
+
+    densities: "prior", and "q_hat" where a mixture was fitted; discretised: whether 8-bit pixels have probabilities.
+    """
+    of_each = {name: text for name, text in _OF_A_DENSITY.items() if discretised or name != "bits_per_dimension"}
+    named = {f"{name}_{density}": text for density in densities for name, text in of_each.items()}
     return _OF_THE_MODEL | named | (_OF_THE_MIXTURE if "q_hat" in densities else {})
 
 
@@ -263,13 +276,16 @@ def image_values(samples: PosteriorSamples, d: int, densities: Mapping[str, Prio
         log_weights = samples.log_likelihood + log_ratio
         values[f"iwae_{name}"] = log_mean_exp(log_weights)
         values[f"effective_samples_{name}"] = effective_samples(log_weights)
-        values[f"bits_per_dimension_{name}"] = bits_per_dimension(log_mean_exp(samples.log_discretised + log_ratio), d)
+        if len(samples.log_discretised):
+            nats = log_mean_exp(samples.log_discretised + log_ratio)
+            values[f"bits_per_dimension_{name}"] = bits_per_dimension(nats, d)
     if "q_hat" in log_densities:
         values["held_out_log_ratio"] = (log_densities["q_hat"] - log_densities["prior"]).mean(0)
-    return torch.stack([values[name] for name in units(densities)], dim=1)
+    named = units(densities, discretised=len(samples.log_discretised) > 0)
+    return torch.stack([values[name] for name in named], dim=1)
 
 
-def summary(table: Tensor, densities: Mapping[str, Prior]) -> dict[str, Measured]:
+def summary(table: Tensor, named: Mapping[str, str]) -> dict[str, Measured]:
     """Mean over the images of a table (N, number of units), with its standard error (None for one image) and unit."""
     error = table.std(0) / len(table) ** 0.5
     return {
@@ -278,7 +294,7 @@ def summary(table: Tensor, densities: Mapping[str, Prior]) -> dict[str, Measured
             standard_error=error[column].item() if len(table) > 1 else None,
             unit=text,
         )
-        for column, (name, text) in enumerate(units(densities).items())
+        for column, (name, text) in enumerate(named.items())
     }
 
 
@@ -289,6 +305,7 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
     Raises InputError where the split is too small, or the mixture missing.
     """
     mixture = run.mixture(question.mixture, question.covariance, ranks.device) if question.mixture else None
+    correlated = None if question.noise == "independent" else load_noise(run, question.residuals, ranks)
     protocol = run.protocol(
         LikelihoodProtocol,
         split=question.split,
@@ -298,12 +315,15 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
         importance_samples=question.samples,
         mixture=f"{question.mixture}-{question.covariance}" if mixture else "",
         mixture_digest=mixture_digest(mixture) if mixture else "",
+        noise=question.noise,
+        floor=question.floor if correlated else "",
+        residuals=correlated.digest if correlated else "",
     )
     path = run.result_path("likelihood", protocol)
     found = measured_before(LikelihoodResult, path, protocol)
     if not ranks.any(found is None) and found is not None:
         return found
-    result = _measured(run, question, mixture, protocol, ranks)
+    result = _measured(run, question, mixture, correlated, protocol, ranks)
     if ranks.is_main:
         result.save(path)
     return result
@@ -313,6 +333,7 @@ def _measured(
     run: MeasuredRun,
     question: LikelihoodQuestion,
     mixture: MixtureDensity | None,
+    correlated: CorrelatedNoise | None,
     protocol: LikelihoodProtocol,
     ranks: Ranks,
 ) -> LikelihoodResult:
@@ -320,7 +341,8 @@ def _measured(
     if mixture:
         densities["q_hat"] = mixture.score_samples
     indices = subset_indices(run.manifest, question.split, question.images)
-    table = torch.zeros(len(indices), len(units(densities)), dtype=torch.float64)
+    named = units(densities, discretised=correlated is None)
+    table = torch.zeros(len(indices), len(named), dtype=torch.float64)
     posterior_means = torch.zeros(len(indices), run.model.latent_dim, dtype=torch.float64)
     mine = own_places(len(indices), ranks)
     with Progress(f"likelihood, {run.weights} weights", len(mine), show=ranks.is_main) as bar:
@@ -333,6 +355,7 @@ def _measured(
                 seed=question.seed,
                 indices=index.tolist(),
                 num_samples=question.samples,
+                correlated=correlated,
             )
             table[places] = image_values(samples, run.model.pixels, densities).cpu()
             posterior_means[places] = samples.posterior_mean.cpu()
@@ -340,9 +363,9 @@ def _measured(
     varies = gathered(posterior_means, ranks).var(0, correction=0) > ACTIVE_VARIANCE
     return LikelihoodResult(
         protocol=protocol,
-        values=summary(gathered(table, ranks), densities),
+        values=summary(gathered(table, ranks), named),
         active_dimensions=int(varies.sum()),
         latent_kl=divergence(mixture, question.seed, ranks) if mixture else None,
-        cap=variance_floor_cap(run.model.pixels, run.variance_floor),
+        cap=correlated.cap if correlated else cap(run.model.pixels, run.variance_floor, protocol.family),
         dataset_variance=run.model.dataset_variance,
     )

@@ -5,26 +5,42 @@ pixels, both (n,) float64 unless said otherwise, and treat them as one set of n 
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
-from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
-from eval.protocol import VarianceProtocol
-from eval.questions import UncertaintyQuestion
-from eval.results import (
+from eval.calibration import (
     Coverage,
     CoverageOfImages,
+    RegionCoverage,
     Reliability,
     Residuals,
     Sparsification,
-    UncertaintyResult,
     UpperHalf,
-    measured_before,
 )
-from eval.run import MeasuredRun, main_process_result
+from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
+from eval.measurements import conformal
+from eval.measurements.quantiles import half_widths
+from eval.measurements.regions import (
+    correlated_variances,
+    independent_variance,
+    region_coverage,
+    region_means,
+    region_sides,
+)
+from eval.protocol import UncertaintyProtocol
+from eval.questions import UncertaintyQuestion
+from eval.residuals.noise import CorrelatedNoise
+from eval.residuals.stored import load_noise
+from eval.results import UncertaintyResult, measured_before
+from eval.run import MeasuredRun, main_process_result, mixture_digest
+from trainer.objectives.families import log_density
+from trainer.objectives.gaussian import LOG_2PI
 from trainer.process_group import Ranks
 
 LEVELS = (0.5, 0.68, 0.8, 0.9, 0.95, 0.99)
@@ -32,15 +48,16 @@ RESIDUAL_EDGES = tuple(-5 + 0.25 * i for i in range(41))
 """Edges of the histogram of standardised residuals, in standard deviations."""
 
 
-def coverage(square_error: Tensor, variance: Tensor, levels: tuple[float, ...] = LEVELS) -> Tensor:
-    """Part of each image's pixels inside the central interval of each level of N(g, sigma^2).
+def coverage(
+    square_error: Tensor, variance: Tensor, levels: tuple[float, ...] = LEVELS, *, family: str = "gaussian"
+) -> Tensor:
+    """Part of each image's pixels inside the central interval of each level, of the family with mean g and sigma^2.
 
     square_error, variance: (N, d). Returns (N, number of levels). A calibrated variance gives the levels themselves on
     average; more means too wide, less too narrow.
     """
     residual = (square_error / variance).sqrt()
-    half_widths = torch.special.ndtri((1 + torch.tensor(levels, dtype=torch.float64)) / 2)  # in standard deviations
-    return torch.stack([(residual <= width).double().mean(1) for width in half_widths], dim=1)
+    return torch.stack([(residual <= width).double().mean(1) for width in half_widths(levels, family)], dim=1)
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -140,52 +157,112 @@ def measure_uncertainty(run: MeasuredRun, question: UncertaintyQuestion, ranks: 
     """The answer to a question, the same on every process.
 
     Written to RUN/eval/uncertainty[-stage1]-ADDRESS.json, and read from there where the same was measured before.
-    Raises InputError where the split is too small.
+    Raises InputError where the split is too small, or the noise was not fitted.
     """
+    correlated = None if question.noise == "independent" else load_noise(run, question.residuals, ranks)
+    mixture = correlated.mixture if correlated else None
+    held_out = run.config.data.valid_split
     protocol = run.protocol(
-        VarianceProtocol, split=question.split, n=question.images, seed=question.seed, measure=UncertaintyResult.MEASURE
+        UncertaintyProtocol,
+        split=question.split,
+        n=question.images,
+        seed=question.seed,
+        measure=UncertaintyResult.MEASURE,
+        noise=question.noise,
+        floor=question.floor if correlated else "",
+        residuals=correlated.digest if correlated else "",
+        calibration=held_out if question.calibrate else "",
+        noise_mixture=f"{question.mixture}-{question.covariance}" if mixture else "",
+        noise_mixture_digest=mixture_digest(mixture) if mixture else "",
     )
     path = run.result_path("uncertainty", protocol)
     found = measured_before(UncertaintyResult, path, protocol)
     if not ranks.any(found is None) and found is not None:
         return found
-    errors, variances = predictions(run, question, ranks)
+    measured = predictions(run, question, ranks, correlated)
+    calibrated_on = None
+    if question.calibrate:
+        if held_out == question.split:
+            raise InputError(f"intervals are calibrated on {held_out}; measure another split", parameter="split")
+        total = run.manifest.num_samples(held_out)
+        images = max(1, min(total, conformal.MOST_NUMBERS // run.model.pixels))
+        calibrated_on = predictions(run, replace(question, split=held_out, images=images), ranks, correlated)
 
     def result() -> UncertaintyResult:
-        made = calibration(errors.double(), variances.double(), protocol)
+        made = calibration(measured.errors.double(), measured.variances.double(), protocol)
+        made = replace(made, regions=measured.regions())
+        if calibrated_on is not None:
+            known = calibrated_on.errors, calibrated_on.variances
+            new = measured.errors, measured.variances
+            made = replace(made, calibrated=conformal.calibrated_intervals(known, new, LEVELS, held_out))
         made.save(path)
         return made
 
     return main_process_result(UncertaintyResult, result, ranks)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """Reconstructions with one z ~ q(z|x) an image, on every process."""
+
+    errors: Tensor
+    """x - g(z), (N, d) float32."""
+    variances: Tensor
+    """Of each pixel, (N, d) float32."""
+    scores: Mapping[int, tuple[Tensor, Tensor]]
+    """|error| / deviation of region means by their side, independent and correlated, (N, regions); or empty."""
+
+    def regions(self) -> tuple[RegionCoverage, ...]:
+        """Coverage of the means over regions."""
+        return tuple(region_coverage(side, *scores, LEVELS) for side, scores in self.scores.items())
+
+
 @torch.inference_mode()
-def predictions(run: MeasuredRun, question: UncertaintyQuestion, ranks: Ranks) -> tuple[Tensor, Tensor]:
-    """Errors x - g(z) and variances sigma_k(z)^2 with one z ~ q(z|x) an image, (N, d) float32, on every process."""
+def predictions(
+    run: MeasuredRun, question: UncertaintyQuestion, ranks: Ranks, correlated: CorrelatedNoise | None = None
+) -> Predictions:
+    """The reconstructions that a question is about; means over regions too where the noise is correlated."""
     model = run.model
     indices = subset_indices(run.manifest, question.split, question.images)
-    errors = torch.zeros(len(indices), model.pixels)
+    N = len(indices)
+    errors = torch.zeros(N, model.pixels)
     variances = torch.zeros_like(errors)
-    mine = own_places(len(indices), ranks)
+    shape = model.image_shape
+    sides = region_sides(*shape[1:]) if correlated else ()
+    counts = {side: region_means(torch.zeros(1, *shape), side).shape[1] for side in sides}
+    scores = {side: torch.zeros(2, N, count, dtype=torch.float64) for side, count in counts.items()}
+    mine = own_places(N, ranks)
     with Progress(f"uncertainty, {run.weights} weights", len(mine), show=ranks.is_main) as bar:
         bar.update(0)
         for places, index, x in subset_blocks(run.config.data.location, question.split, indices, ranks):
             posterior = model.encode(x)
             noise = image_noise(question.seed, index.tolist(), 1, model.latent_dim)[0].to(ranks.device)  # (B, D)
-            decoded = model.decode(posterior.mean + posterior.std * noise)
+            z = posterior.mean + posterior.std * noise
+            decoded = model.decode(z)
             errors[places] = (x - decoded.mean).flatten(1).cpu()
-            variances[places] = decoded.variance.expand_as(decoded.mean).flatten(1).cpu()
+            variance = correlated.variance(z, decoded) if correlated else decoded.variance.expand_as(decoded.mean)
+            variances[places] = variance.float().flatten(1).cpu()
+            of_regions = correlated_variances(correlated, z, decoded, sides) if correlated else []
+            for side, variance in zip(sides, of_regions, strict=True):
+                error = region_means((x - decoded.mean).double(), side).abs()
+                for row, own in enumerate((independent_variance(decoded, side), variance)):
+                    scores[side][row, places] = (error / own.sqrt()).cpu()
             bar.update(places.stop - mine.start)
-    return gathered(errors, ranks), gathered(variances, ranks)
+    return Predictions(
+        errors=gathered(errors, ranks),
+        variances=gathered(variances, ranks),
+        scores={side: tuple(gathered(both, ranks)) for side, both in scores.items()},
+    )
 
 
-def calibration(error: Tensor, variance: Tensor, protocol: VarianceProtocol) -> UncertaintyResult:
+def calibration(error: Tensor, variance: Tensor, protocol: UncertaintyProtocol) -> UncertaintyResult:
     """Calibration and sharpness of variances predicted for N images of d pixels.
 
     error: x - g(z), (N, d) float64; variance: (N, d) float64, above 0.
     """
     square_error = error.square()
-    inside = coverage(square_error, variance)  # (N, L)
+    family = protocol.family
+    inside = coverage(square_error, variance, family=family)  # (N, L)
     residual = error / variance.sqrt()
     flat_error, flat_variance = square_error.flatten(), variance.flatten()
     return UncertaintyResult(
@@ -198,7 +275,7 @@ def calibration(error: Tensor, variance: Tensor, protocol: VarianceProtocol) -> 
             )
             for i, level in enumerate(LEVELS)
         ),
-        upper_half=_upper_half(flat_error, flat_variance),
+        upper_half=_upper_half(flat_error, flat_variance, family),
         residuals=Residuals(
             mean=residual.mean().item(),
             standard_deviation=residual.std(correction=0).item(),
@@ -211,13 +288,13 @@ def calibration(error: Tensor, variance: Tensor, protocol: VarianceProtocol) -> 
         rank_correlation_over_images=rank_correlation(square_error.mean(1), variance.mean(1)),
         reliability=reliability(flat_error, flat_variance),
         sparsification=sparsification(flat_error, flat_variance),
-        log_likelihood_gain=log_likelihood_gain(square_error, variance),
+        log_likelihood_gain=log_likelihood_gain(square_error, variance, family),
         mean_square_error=flat_error.mean().item(),
         mean_variance=flat_variance.mean().item(),
     )
 
 
-def _upper_half(square_error: Tensor, variance: Tensor) -> UpperHalf | None:
+def _upper_half(square_error: Tensor, variance: Tensor, family: str) -> UpperHalf | None:
     """Calibration of those pixels whose variance lies above the median; None where all variances are equal.
 
     Backgrounds that are always black are easy, and many enough to hide how the intervals do where there is something
@@ -226,7 +303,7 @@ def _upper_half(square_error: Tensor, variance: Tensor) -> UpperHalf | None:
     above = variance > variance.median()
     if not above.any():
         return None
-    inside = coverage(square_error[above][None], variance[above][None])[0]
+    inside = coverage(square_error[above][None], variance[above][None], family=family)[0]
     return UpperHalf(
         coverage=tuple(Coverage(level=level, value=inside[i].item()) for i, level in enumerate(LEVELS)),
         mean_square_error=square_error[above].mean().item(),
@@ -241,11 +318,12 @@ def histogram(residual: Tensor) -> Tensor:
     return counts / residual.numel() / edges.diff()
 
 
-def log_likelihood_gain(square_error: Tensor, variance: Tensor) -> float:
-    """Nats per image by which these variances beat the best single one (equation 9) on the same errors.
+def log_likelihood_gain(square_error: Tensor, variance: Tensor, family: str = "gaussian") -> float:
+    """Nats per image by which these variances beat a Gaussian of the best single one (equation 9) on the same errors.
 
     square_error, variance: (N, d). Below 0 where one number for all pixels would have been better.
     """
     best = square_error.mean()
-    per_pixel = square_error / variance + variance.log()
-    return float(0.5 * ((1 + best.log()) * square_error.shape[1] - per_pixel.sum(1).mean()))
+    per_pixel = log_density((square_error / variance).sqrt(), family) - 0.5 * variance.log()
+    of_best = -0.5 * (LOG_2PI + 1 + best.log()) * square_error.shape[1]
+    return float(per_pixel.sum(1).mean() - of_best)

@@ -12,6 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from scipy import stats
 from torch import Tensor
 
+from eval.calibration import Coverage
 from eval.report.charts import BLUE, GREEN, INK, MUTED, ORANGE, STYLE, figure, png, svg
 from eval.results import UncertaintyResult
 from trainer.objectives.gaussian import log_normal, log_prior
@@ -126,6 +127,33 @@ def coverage_figure(result: UncertaintyResult) -> bytes:
         axes.set_ylabel("held")
         axes.set_title("Predicted intervals")
         axes.legend(loc="lower right")
+        return svg(made)
+
+
+def region_figure(result: UncertaintyResult, level: float = 0.9) -> bytes:
+    """How many means over regions the intervals of one level hold, with independent and with correlated pixels."""
+    names = [f"{one.side} x {one.side}" if one.side else "whole image" for one in result.regions]
+
+    def held(points: Sequence[Coverage]) -> float:
+        return next(point.value for point in points if point.level == level)
+
+    with figure() as (made, axes):
+        axes.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="promised")
+        axes.plot(
+            names,
+            [held(one.independent) for one in result.regions],
+            color=ORANGE,
+            marker="o",
+            label="independent pixels",
+        )
+        axes.plot(
+            names, [held(one.correlated) for one in result.regions], color=BLUE, marker="o", label="correlated pixels"
+        )
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("pixels that the mean is over")
+        axes.set_ylabel(f"means inside {level:.0%} intervals")
+        axes.set_title("Uncertainty of regions")
+        axes.legend(loc="lower left")
         return svg(made)
 
 

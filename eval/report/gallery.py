@@ -104,6 +104,16 @@ def images(shown: Tensor) -> bytes:
     return png(grid(rows, enlarge=enlargement(shown.shape[-1])))
 
 
+def completions(shown: Tensor) -> bytes:
+    """Rows of images, of their visible parts, and by method of completed images and deviations in colour.
+
+    shown: (2 + 2 methods, n, C, H, W) in [0, 1].
+    """
+    scale = scale_of(*shown[3::2])
+    rows = [to_rgb(row) if place < 2 or place % 2 == 0 else heat(row, scale) for place, row in enumerate(shown)]
+    return png(grid(rows, enlarge=enlargement(shown.shape[-1])))
+
+
 # Figures 2b and 4 of the paper.
 @torch.no_grad()
 def samples(model: SigmaVAE, latents: Tensor, scale: Scale) -> bytes:

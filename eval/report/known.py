@@ -58,9 +58,10 @@ class RunResults:
                 protocol = result.protocol
                 return getattr(protocol, "mixture", mixture) == mixture, protocol.split == split, protocol.n
 
-            by_weights: dict[str, AnyMeasured] = {}
+            by_weights: dict[tuple[str, str, str], AnyMeasured] = {}
             for result in sorted(results, key=fit):
-                by_weights[result.protocol.weights] = result
+                of_noise = getattr(result.protocol, "noise", "independent")
+                by_weights[result.protocol.weights, of_noise, getattr(result.protocol, "floor", "")] = result
             return sorted(by_weights.values(), key=lambda one: one.protocol.weights != "stage1")
 
         return replace(
@@ -72,8 +73,9 @@ class RunResults:
 
 
 def final(results: list[AnyMeasured]) -> AnyMeasured | None:
-    """The result for the final weights."""
-    return next((result for result in results if result.protocol.weights == "final"), None)
+    """The result for the final weights, with independent pixels where it is one of noise."""
+    ours = [result for result in results if result.protocol.weights == "final"]
+    return next((one for one in ours if getattr(one.protocol, "noise", "independent") == "independent"), None)
 
 
 class Subject:
@@ -133,8 +135,10 @@ class Subject:
             current = result.is_of_this_version
         if not current:
             return "the definition of the measure has changed since"
-        measured = getattr(protocol, "mixture_digest", "")
-        if measured and digest(protocol.weights, _density(protocol), getattr(protocol, "mixture", "")) != measured:
+        prefix = "noise_" if isinstance(result, UncertaintyResult) else ""
+        measured = getattr(protocol, f"{prefix}mixture_digest", "")
+        mixture = getattr(protocol, f"{prefix}mixture", "")
+        if measured and digest(protocol.weights, _density(protocol), mixture) != measured:
             return "what samples are drawn from has changed since"
         return ""
 

@@ -12,7 +12,13 @@ from eval.measurements.uncertainty import calibration_verdict
 from eval.questions import DistanceQuestion
 from eval.report import gallery, printed_results
 from eval.report.document import Details, Missing, Picture, Section
-from eval.report.figures import coverage_figure, reliability_figure, residual_figure, sparsification_figure
+from eval.report.figures import (
+    coverage_figure,
+    region_figure,
+    reliability_figure,
+    residual_figure,
+    sparsification_figure,
+)
 from eval.report.known import RunResults, final
 from eval.report.tables import (
     column_title,
@@ -24,6 +30,7 @@ from eval.report.tables import (
     paper_components_table,
     paper_distance_table,
     paper_divergence_table,
+    region_table,
     uncertainty_table,
     weights_title,
 )
@@ -175,6 +182,11 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
             "area is 0 for a perfect order.",
         ),
     ]
+    tables = [uncertainty_table(measured)]
+    for of_regions in [one for one in measured if one.regions][-1:]:
+        tables.append(region_table(of_regions))
+        caption = f"Means over regions, {column_title(of_regions)}: with independent pixels they are promised too much."
+        pictures.append(Picture(data=region_figure(of_regions), caption=caption))
     return Section(
         key="uncertainty",
         title="Can the uncertainty be trusted?",
@@ -182,7 +194,7 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
             calibration_verdict(shown),
             f"Figures: {column_title(shown)}, {shown.protocol.n:,} images, all pixels together.",
         ],
-        tables=[uncertainty_table(measured)],
+        tables=tables,
         pictures=pictures,
         missing=missing,
         details=protocols(measured, "calibration was"),

@@ -57,7 +57,10 @@ def with_error(number: Measured, decimals: int) -> str:
 def column_title(result: LikelihoodResult | UncertaintyResult) -> str:
     """What a likelihood's column is called."""
     variance = "one variance" if result.protocol.variance == "one" else "variance per pixel"
-    return f"{variance} ({weights_title(result)})"
+    protocol = result.protocol
+    noise = {"correlated": ", correlated", "correlated-component": ", correlated by component"}.get(protocol.noise, "")
+    floor = ", no floor" if protocol.floor == "none" else ""
+    return f"{variance}{noise}{floor} ({weights_title(result)})"
 
 
 def likelihood_table(results: Sequence[LikelihoodResult], dataset: str | None, objective: str) -> Table:
@@ -208,3 +211,15 @@ def memorisation_table(result: MemorisationResult) -> Table:
     head = ("Distance to the nearest", "samples, median", "held out, median", "chance that the sample is nearer")
     caption = "How far samples, and reconstructions of new images, are from the nearest training image"
     return Table(head=head, rows=rows, caption=caption)
+
+
+def region_table(result: UncertaintyResult) -> Table:
+    """How many means over regions lie inside their intervals: with independent pixels / with correlated ones."""
+    rows = []
+    for region in result.regions:
+        both = zip(region.independent, region.correlated, strict=True)
+        name = f"{region.side} x {region.side} pixels" if region.side else "whole images"
+        rows.append((name, *(f"{a.value:.1%} / {b.value:.1%}" for a, b in both)))
+    levels = [f"{point.level:.0%}" for point in result.regions[0].independent]
+    caption = "Means over regions inside their intervals: independent pixels / correlated pixels"
+    return Table(head=("Means over", *levels), rows=rows, caption=caption)

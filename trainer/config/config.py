@@ -66,6 +66,11 @@ class Config:
     def __post_init__(self) -> None:
         if self.stage1.max_epochs == 0:
             raise InputError("stage 1 cannot be left out; use a number above 0", parameter="stage1.max_epochs")
+        if self.variance.family != "gaussian" and not self.two_stages:
+            raise InputError(
+                f"{self.variance.family} is the density of stage 2, which this run has not; use gaussian",
+                parameter="variance.family",
+            )
         self.require_device(self.device)
         if self.engine.name == "deepspeed" and self.optimiser.ema_images > 0:
             raise InputError(
@@ -144,6 +149,7 @@ ADDED_FIELDS: dict[str, Any] = {
     "stage1.restore_best": False,
     "stage2.restore_best": False,
     "optimiser.switch_warmup_images": 0,
+    "variance.family": "gaussian",
 }
 
 # The names that fields had in the first run folders.

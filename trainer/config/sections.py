@@ -158,6 +158,15 @@ class VarianceConfig:
     """Least per-pixel variance in stage 2: half of sigma_dataset^2 as in Algorithm 1, or a value."""
     beta_nll: Fraction = 0.0
     """Weighs a pixel's term in stage 2 by (variance / sigma_dataset^2)^this; 1 trains means as stage 1 did."""
+    family: Literal["gaussian", "laplace", "student_t"] = "gaussian"
+    """Density of a pixel in stage 2 about its mean, with its variance; student_t has 4 degrees of freedom."""
+
+    def __post_init__(self) -> None:
+        if self.family != "gaussian" and self.beta_nll > 0:
+            raise InputError(
+                f"weighs the terms of a Gaussian, and family is {self.family}; use 0 or family gaussian",
+                parameter="beta_nll",
+            )
 
 
 @configuration

@@ -11,7 +11,7 @@ from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
 from trainer.full_precision import full_precision
 from trainer.networks import SigmaVAE, sum_over_ranks
-from trainer.objectives import gaussian
+from trainer.objectives import families, gaussian
 
 
 class LocalBatch(NamedTuple):
@@ -138,7 +138,7 @@ class Objective(nn.Module):
         mean, std = self.model.encode(x)
         z = gaussian.reparameterise(mean, std, batch.noise)  # (b, D)
         output = self.model.decode(z)
-        log_likelihood = gaussian.log_likelihood(x, output.mean, output.variance)  # (b,)
+        log_likelihood = families.log_likelihood(x, output)  # (b,)
         square_error = (x - output.mean).square().sum()
         kl = gaussian.kl_to_prior(mean, std)  # (b,)
         # Equation 8; with a variance head the likelihood is that of equation 10 in place of 7.

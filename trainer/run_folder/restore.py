@@ -160,6 +160,7 @@ def build_model(
         config.model,
         initial_variance=initial_variance,
         learn_variance=learn_variance and not per_pixel,
+        family=config.variance.family,
     )
     if per_pixel:
         model.add_variance_head(1.0)  # the floor is a buffer and is loaded with the weights

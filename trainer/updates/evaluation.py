@@ -12,7 +12,7 @@ from trainer.config.methods import METHODS
 from trainer.config.sections import DataConfig
 from trainer.networks import Likelihood, Posterior, SigmaVAE
 from trainer.noise import global_noise
-from trainer.objectives import gaussian
+from trainer.objectives import families, gaussian
 from trainer.process_group import Ranks
 
 # A latent dimension is active where its posterior mean varies over images by more than this (Burda et al. 2016).
@@ -69,7 +69,7 @@ def held_out(
     ):
         between_batches()
         values = (
-            gaussian.log_likelihood(x, output.mean, output.variance),
+            families.log_likelihood(x, output),
             gaussian.kl_to_prior(mean, std),
             (x - output.mean).square(),
             x.double().square(),

@@ -193,7 +193,7 @@ def _distance_result(folder: Path, weights: str, sources: tuple[str, ...]) -> Di
 def _likelihood(folder: Path, weights: str) -> float | None:
     """The newest likelihood."""
     results = stored(LikelihoodResult, folder / "eval", "likelihood*.json")
-    found = [one.values for one in results if one.protocol.weights == weights]
+    found = [one.values for one in results if (one.protocol.weights, one.protocol.noise) == (weights, "independent")]
     return found[-1]["iwae_q_hat" if "iwae_q_hat" in found[-1] else "iwae_prior"].value if found else None
 
 

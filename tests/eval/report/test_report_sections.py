@@ -6,22 +6,14 @@ import numpy as np
 import pytest
 
 from data_shards.io.tables import plus_minus
+from eval.calibration import CoverageOfImages, Reliability, Residuals, Sparsification
 from eval.measurements.uncertainty import calibration_verdict
 from eval.protocol import DistanceProtocol, LikelihoodProtocol, VarianceProtocol
 from eval.report import printed_results
 from eval.report.figures import kl_curve, rising_curve, series, stage_switch, variance_curve
 from eval.report.page import training_section
 from eval.report.tables import further_measures_table, likelihood_table, with_error
-from eval.results import (
-    CoverageOfImages,
-    DistanceResult,
-    LikelihoodResult,
-    Measured,
-    Reliability,
-    Residuals,
-    Sparsification,
-    UncertaintyResult,
-)
+from eval.results import DistanceResult, LikelihoodResult, Measured, UncertaintyResult
 from trainer.objectives.gaussian import variance_floor_cap
 
 EVENTS = [

@@ -1,0 +1,40 @@
+"""Conformal intervals against plain quantiles, and their coverage of simulated pixels."""
+
+import numpy as np
+import pytest
+import torch
+
+from eval.measurements.conformal import calibrated_intervals, conformal_half_widths, group_edges
+
+LEVELS = (0.5, 0.9, 0.99)
+
+
+def test_the_half_width_is_the_smallest_score_that_has_enough_scores_at_or_below_it():
+    score = torch.rand(199, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = conformal_half_widths(score, torch.zeros(199, dtype=torch.int64), 1, LEVELS)[:, 0]
+    ordered = np.sort(score.numpy())
+    assert found.tolist() == [ordered[99], ordered[179], ordered[197]]  # 100, 180 and 198 of 200
+
+
+def pixels(seed: int, images: int = 1600) -> tuple[torch.Tensor, torch.Tensor]:
+    """Errors of heavy tails whose true width is another function of the predicted variance."""
+    generator = torch.Generator().manual_seed(seed)
+    variance = torch.rand(images, 500, generator=generator) + 0.05
+    noise = torch.randn(images, 500, generator=generator) ** 3
+    return noise * variance, variance
+
+
+@pytest.mark.parametrize("level", range(len(LEVELS)))
+def test_intervals_hold_what_is_asked_overall_and_in_each_tenth_whatever_the_errors_are(level):
+    found = calibrated_intervals(pixels(0), pixels(1), LEVELS, "valid")
+    assert found.coverage[level].value == pytest.approx(LEVELS[level], abs=0.005)
+    for tenth in found.tenths:
+        assert tenth.coverage[level].value == pytest.approx(LEVELS[level], abs=0.012)
+
+
+def test_one_variance_for_all_pixels_is_one_group():
+    assert group_edges(torch.full((50,), 0.2)).tolist() == []
+    errors = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
+    found = calibrated_intervals((errors, torch.ones(40, 30)), (errors, torch.ones(40, 30)), LEVELS, "valid")
+    assert len(found.half_widths[0]) == len(found.tenths) == 1
+    assert found.half_widths[1][0] == pytest.approx(1.64, abs=0.15)
