@@ -21,7 +21,7 @@ from eval.images.files import png_bytes
 from eval.measurements.annealed import Annealing, LogJoint, annealed_bound
 from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_many
 from eval.run import MeasuredRun
-from trainer.objectives.gaussian import log_likelihood
+from trainer.objectives.families import log_likelihood
 from trainer.process_group import Ranks
 
 COLUMNS = ("log_likelihood", "log_likelihood_ratio", "effective_samples", "mean_square_error")
@@ -79,7 +79,8 @@ def _joint(run: MeasuredRun, x: Tensor, prior: Prior) -> LogJoint:
 
     def log_joint(z: Tensor) -> Tensor:
         decoded = run.model.decode(z)
-        return log_likelihood(x.double(), decoded.mean.double(), decoded.variance.double()) + prior(z)
+        decoded = decoded._replace(mean=decoded.mean.double(), variance=decoded.variance.double())
+        return log_likelihood(x.double(), decoded) + prior(z)
 
     return log_joint
 
