@@ -118,6 +118,8 @@ class RegionCoverage:
     """By level, where pixels are independent given z."""
     correlated: tuple[Coverage, ...]
     """By level, with the fitted covariance of the residuals."""
+    calibrated: tuple[Coverage, ...] = ()
+    """By level, with correlated deviations times a quantile on held-out images; empty where it was not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

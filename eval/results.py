@@ -85,6 +85,7 @@ _UNUSED: tuple[tuple[str, Any], ...] = (
     ("versions", {}),
     ("regions", ()),
     ("calibrated", None),
+    ("calibrated", ()),
     *ADDED,
 )
 

@@ -61,12 +61,10 @@ def show(result: "UncertaintyResult", path: Path) -> None:
                 f"{number.level:6.0%} intervals hold {number.value:.2%} of the pixels, "
                 f"{min(tenths):.2%} to {max(tenths):.2%} in the tenths by predicted sigma"
             )
-    if result.regions:
-        levels = result.regions[0].independent
-        print(f"{'means over':>15}{''.join(f'{point.level:>16.0%}' for point in levels)}")
-        print(f"{'':15}{'  indep.   corr.' * len(levels)}")
     for region in result.regions:
-        side = f"{region.side} x {region.side} pixels" if region.side else "the whole image"
-        both = zip(region.independent, region.correlated, strict=True)
-        print(f"{side:>15}" + "".join(f"{a.value:>8.1%}{b.value:>8.1%}" for a, b in both))
+        print(f"means over {f'{region.side} x {region.side} pixels' if region.side else 'the whole image'}:")
+        kinds = {"independent": region.independent, "correlated": region.correlated, "calibrated": region.calibrated}
+        for name, points in kinds.items():
+            if points:
+                print(f"  {name:12}" + ", ".join(f"{point.value:.1%} ({point.level:.0%})" for point in points))
     print(f"written to {path}")

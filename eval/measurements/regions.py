@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.calibration import Coverage, RegionCoverage
+from eval.measurements.conformal import conformal_half_widths
 from eval.measurements.quantiles import half_widths
 from eval.residuals.noise import CorrelatedNoise
 from trainer.networks import Likelihood
@@ -56,16 +57,30 @@ def correlated_variances(noise: CorrelatedNoise, z: Tensor, output: Likelihood, 
     return [torch.stack([of_images[row][place] for row in range(len(std))]) for place in range(len(sides))]
 
 
-def region_coverage(side: int, independent: Tensor, correlated: Tensor, levels: tuple[float, ...]) -> RegionCoverage:
-    """Coverage of the central intervals. independent, correlated: |mean error| / deviation, (N, regions) float64."""
+def region_coverage(
+    side: int, scores: tuple[Tensor, Tensor], levels: tuple[float, ...], held_out: Tensor | None = None
+) -> RegionCoverage:
+    """Coverage of the central intervals.
 
-    def inside(score: Tensor) -> tuple[Coverage, ...]:
-        widths = half_widths(levels)
+    scores: |mean error| / deviation for independent and correlated pixels, (N, regions) float64 each; held_out: the
+    latter of other images, whose quantiles the third kind of interval is made of.
+    """
+
+    def inside(score: Tensor, widths: Tensor) -> tuple[Coverage, ...]:
         return tuple(
             Coverage(level=level, value=(score <= width).double().mean().item())
             for level, width in zip(levels, widths, strict=True)
         )
 
+    independent, correlated = scores
+    calibrated: tuple[Coverage, ...] = ()
+    if held_out is not None:
+        one_group = torch.zeros(held_out.numel(), dtype=torch.int64)
+        calibrated = inside(correlated, conformal_half_widths(held_out.flatten(), one_group, 1, levels)[:, 0])
     return RegionCoverage(
-        side=side, regions=independent.shape[1], independent=inside(independent), correlated=inside(correlated)
+        side=side,
+        regions=independent.shape[1],
+        independent=inside(independent, half_widths(levels)),
+        correlated=inside(correlated, half_widths(levels)),
+        calibrated=calibrated,
     )

@@ -190,7 +190,7 @@ def measure_uncertainty(run: MeasuredRun, question: UncertaintyQuestion, ranks: 
 
     def result() -> UncertaintyResult:
         made = calibration(measured.errors.double(), measured.variances.double(), protocol)
-        made = replace(made, regions=measured.regions())
+        made = replace(made, regions=measured.regions(calibrated_on))
         if calibrated_on is not None:
             known = calibrated_on.errors, calibrated_on.variances
             new = measured.errors, measured.variances
@@ -212,9 +212,12 @@ class Predictions:
     scores: Mapping[int, tuple[Tensor, Tensor]]
     """|error| / deviation of region means by their side, independent and correlated, (N, regions); or empty."""
 
-    def regions(self) -> tuple[RegionCoverage, ...]:
-        """Coverage of the means over regions."""
-        return tuple(region_coverage(side, *scores, LEVELS) for side, scores in self.scores.items())
+    def regions(self, held_out: "Predictions | None") -> tuple[RegionCoverage, ...]:
+        """Coverage of the means over regions. held_out: images to calibrate their intervals on."""
+        return tuple(
+            region_coverage(side, scores, LEVELS, held_out.scores[side][1] if held_out else None)
+            for side, scores in self.scores.items()
+        )
 
 
 @torch.inference_mode()

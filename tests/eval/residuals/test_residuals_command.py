@@ -178,7 +178,7 @@ def test_a_mistake_is_reported_in_one_line(run, capsys, words, named):
 
 
 def test_uncertainty_of_regions_is_right_with_correlated_noise_and_too_small_with_independent_pixels(run, fitted):
-    options = ("--noise", "correlated", "--floor", "none", "--images", "200")
+    options = ("--noise", "correlated", "--floor", "none", "--images", "200", "--calibrate")
     assert command_line("uncertainty", "--run", str(run), *options) == 0
     written = json.loads(result_file(run, "uncertainty").read_text())
     assert [region["side"] for region in written["regions"]] == [2, 4, 7, 14, 0]
@@ -186,6 +186,9 @@ def test_uncertainty_of_regions_is_right_with_correlated_noise_and_too_small_wit
     for region in written["regions"]:
         for independent, correlated in zip(region["independent"], region["correlated"], strict=True):
             assert independent["value"] <= correlated["value"]
+    for region in written["regions"]:
+        for point in region["calibrated"][:3]:
+            assert point["value"] == pytest.approx(point["level"], abs=0.08)
     whole = {point["level"]: point["value"] for point in written["regions"][-1]["correlated"]}
     assert whole[0.9] == pytest.approx(0.9, abs=0.06)
     assert {point["level"]: point["value"] for point in written["regions"][-1]["independent"]}[0.9] < 0.6
