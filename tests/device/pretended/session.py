@@ -86,13 +86,17 @@ def stopped_once(words: list[str], after: int) -> None:
 def trial(words: list[str]) -> list[dict[str, Any]]:
     """A trial of a sweep, as its processes carry it out without Ray; returns what it reports."""
     from tune.search.stopping import Budget
+    from tune.search.trials import Trial
     from tune.sweep_config import MeasureConfig
+    from tune.trial.folder import save_trial
     from tune.trial.worker import Task, carry_out
 
     reports: list[dict[str, Any]] = []
     measure = MeasureConfig(images=30, mixture=2, likelihood_images=10, likelihood_samples=2)
     config = read_command_line(words).config
     task = Task(config=config, measure=measure, budget=Budget(caps=(270, 270), first_share=50.0), rungs=(50.0,))
+    if os.environ.get("RANK", "0") == "0":
+        save_trial(config.folder, Trial(phase="search", number=0, seed=0, fields={}))
     carry_out(task, reports.append if os.environ.get("RANK", "0") == "0" else None)
     return reports
 
