@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trainer.process_group import Ranks
 
 _TOTALS = 8
-"""Places for totals behind the gradients."""
+"""Places behind the gradients, two for each process, for totals in float64: a number and what rounding left of it."""
 
 
 class FlatSum:
@@ -22,14 +22,15 @@ class FlatSum:
     def __init__(self, ranks: Ranks, parameters: Sequence[nn.Parameter]) -> None:
         self._ranks, self._parameters = ranks, parameters
         numbers = sum(parameter.numel() for parameter in parameters)
-        self._buffer = torch.zeros(numbers + _TOTALS, device=ranks.device)
-        self._gradients, self._totals = self._buffer[:numbers], self._buffer[numbers:]
+        self._buffer = torch.zeros(numbers + ranks.world_size * 2 * _TOTALS, device=ranks.device)
+        self._gradients = self._buffer[:numbers]
+        self._totals = self._buffer[numbers:].view(ranks.world_size, 2, _TOTALS)
         self._places = places(self._buffer, parameters)
 
     def sum_(self, totals: Tensor) -> list[Tensor]:
         """Replaces the gradients of all parameters, and `totals`, by their sums over all processes.
 
-        totals: at most 8 numbers, which pass through float32. Returns the gradients as one tensor, which is theirs.
+        totals: at most 8 numbers, float64. Returns the gradients as one tensor, which is theirs.
         """
         own = [
             (place, parameter.grad)
@@ -39,11 +40,14 @@ class FlatSum:
         if len(own) < len(self._places):
             self._gradients.zero_()
         torch._foreach_copy_([place for place, _ in own], [gradient for _, gradient in own])
-        self._totals[: len(totals)].copy_(totals)
+        # The places of other processes are zero here, so their totals arrive as they are.
+        self._totals.zero_()
+        rounded = totals.float()
+        self._totals[self._ranks.rank, :, : len(totals)] = torch.stack([rounded, (totals - rounded).float()])
         self._ranks.sum_(self._buffer)
         for parameter, place in zip(self._parameters, self._places, strict=True):
             parameter.grad = place
-        totals.copy_(self._totals[: len(totals)])
+        totals.copy_(self._totals[..., : len(totals)].double().sum(1).sum(0))
         return [self._gradients]
 
 
