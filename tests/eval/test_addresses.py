@@ -28,7 +28,15 @@ from eval.images.transport import make_transport
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty
-from eval.protocol import DistanceProtocol, LikelihoodProtocol, MemorisationProtocol, VarianceProtocol
+from eval.protocol import (
+    CompletionProtocol,
+    DistanceProtocol,
+    LikelihoodProtocol,
+    MemorisationProtocol,
+    ResidualsProtocol,
+    UncertaintyProtocol,
+    VarianceProtocol,
+)
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.report.known import Subject
 from eval.run import load_run
@@ -226,10 +234,18 @@ def test_seed_number_of_images_split_and_mode_are_of_the_address(place):
 
 @pytest.mark.parametrize(
     "kind",
-    [DistanceProtocol, VarianceProtocol, LikelihoodProtocol, MemorisationProtocol],
+    [
+        DistanceProtocol,
+        VarianceProtocol,
+        LikelihoodProtocol,
+        UncertaintyProtocol,
+        ResidualsProtocol,
+        CompletionProtocol,
+        MemorisationProtocol,
+    ],
     ids=lambda kind: kind.__name__,
 )
-def test_every_field_of_a_protocol_but_the_runs_name_is_of_the_address(kind):
+def test_every_field_of_a_protocol_but_the_runs_name_and_its_convolutions_is_of_the_address(kind):
     """Whatever a later field is, a change of it is another address."""
 
     def example(annotation, version):
@@ -243,7 +259,7 @@ def test_every_field_of_a_protocol_but_the_runs_name_is_of_the_address(kind):
     made = kind(**{field.name: example(field.type, 0) for field in fields})
     for field in fields:
         other = dataclasses.replace(made, **{field.name: example(field.type, 1)})
-        assert (other.address() == made.address()) == (field.name == "run"), field.name
+        assert (other.address() == made.address()) == (field.name in ("run", "convolutions")), field.name
 
 
 def test_images_saved_after_a_new_mixture_are_those_of_the_new_mixture(place):
