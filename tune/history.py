@@ -47,7 +47,11 @@ def drawn_before(started: Sequence[Started]) -> dict[int, Fields]:
 def at_rungs(sweep: SweepConfig, images: int, one: Started) -> list[tuple[float, float]]:
     """The (rung, ELBO) pairs that a trial reached; none where its configuration is impossible. images: of an epoch."""
     try:
-        reached = AtRungs(budget=budget(sweep, images, one.trial.fields), rungs=rungs(sweep.stopping))
+        reached = AtRungs(
+            budget=budget(sweep, images, one.trial.fields),
+            rungs=rungs(sweep.stopping),
+            min_images=sweep.stopping.min_images,
+        )
     except InputError:
         return []
     events = read_events(one.folder)

@@ -61,6 +61,9 @@ class StoppingConfig:
     first_percent: Annotated[float, Field(gt=0, lt=100)] = 1.0
     """The first rung, in percent of a trial's budget; above 0 and below 100. A trial without a check by then is first
     compared at a later rung."""
+    min_images: NonNegativeInt = 2000
+    """Images that a trial has seen before it is compared at all: at first what batch norm has gathered lags behind, and
+    the held-out ELBO says little."""
     reduction_factor: Annotated[float, Field(gt=1, le=100)] = 2.0
     """asha, hyperband: about 1 in this many trials continues past a rung, and rungs lie this factor apart; above 1."""
 

@@ -86,7 +86,7 @@ def own_budget(curves: list[Curve], stopping: StoppingConfig) -> Callable[[Curve
 
     def settle(curve: Curve) -> Settle:
         budget = Budget(caps=tuple(curve["caps"]), first_share=100 * first / (first + second))
-        at, stage_of = AtRungs(budget=budget, rungs=rungs(stopping)), [1]
+        at, stage_of = AtRungs(budget=budget, rungs=rungs(stopping), min_images=stopping.min_images), [1]
 
         def settled(stage: int, images: int, elbo: float) -> list[tuple[float, float]]:
             if stage != stage_of[0]:
@@ -120,8 +120,7 @@ def compared(curves: list[Curve]) -> dict[str, tuple[Callable[[], Scheduler], Ca
     }
     for name, stopping in {
         "asha": StoppingConfig(),
-        "asha, first_percent 2": StoppingConfig(first_percent=2),
-        "asha, first_percent 4": StoppingConfig(first_percent=4),
+        "asha, min_images 0": StoppingConfig(min_images=0),
         "asha, reduction_factor 3": StoppingConfig(reduction_factor=3),
         "hyperband": StoppingConfig(scheduler="hyperband"),
         "median": StoppingConfig(scheduler="median"),

@@ -57,7 +57,7 @@ def swept(tmp_path_factory, digits_shards) -> tuple[Path, subprocess.CompletedPr
             "model.norm": {"choice": ["none", "group"], "when": {"optimiser.learning_rate": 1e-8}},
             "model.encoder_channels": {"choice": [[8], [12]], "when": {"optimiser.learning_rate": 1e-8}},
         },
-        stopping={"scheduler": "asha", "first_percent": 4},
+        stopping={"scheduler": "asha", "first_percent": 4, "min_images": 0},
         keep_weights=1,
         measure={"images": 60, "mixture": 2, "likelihood_images": 10, "likelihood_samples": 2},
         objectives=["fd"],

@@ -74,6 +74,8 @@ class AtRungs:
 
     budget: Budget
     rungs: tuple[float, ...]
+    min_images: int = 0
+    """Images before which no rung is settled."""
     _stage_start: dict[int, int] = field(default_factory=lambda: {1: 0})
     _last: tuple[int, float, float] | None = None
     """Stage, percent and ELBO of the last check."""
@@ -88,6 +90,8 @@ class AtRungs:
         stage = facts["stage"]
         percent = self.budget.percent(stage, images - self._stage_start.get(stage, 0))
         before, self._last = self._last, (stage, percent, elbo)
+        if images < self.min_images:
+            return []
         return self._settled(before, stage, percent, elbo)
 
     def _settled(

@@ -41,6 +41,7 @@ def run_trial(params: dict[str, Any], sweep: SweepConfig, on_gpu: bool) -> None:
         measure=sweep.measure,
         budget=budget(sweep, images, trial.fields),
         rungs=rungs(sweep.stopping) if trial.phase == "search" else (),
+        min_images=sweep.stopping.min_images,
     )
     others = peers(sweep.workers, sweep.cpus_per_worker, sweep.gpus_per_worker if on_gpu else 0)
     theirs = [peer.carry_out.remote(task) for peer in others]

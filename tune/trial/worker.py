@@ -44,6 +44,8 @@ class Task:
     """The images that the trial may see."""
     rungs: tuple[float, ...]
     """Where it is compared with others, in percent of its budget."""
+    min_images: int
+    """Images that it has seen before."""
 
 
 def carry_out(task: Task, report: Report | None) -> None:
@@ -85,7 +87,7 @@ class _Checks:
 
     def __init__(self, task: Task, report: Report | None) -> None:
         self._task, self._report = task, report
-        self._at_rungs = AtRungs(budget=task.budget, rungs=task.rungs)
+        self._at_rungs = AtRungs(budget=task.budget, rungs=task.rungs, min_images=task.min_images)
 
     def __call__(self, kind: str, images: int, facts: dict[str, Any]) -> None:
         if kind == "resume":

@@ -44,6 +44,13 @@ def test_a_first_check_far_past_a_rung_settles_none_and_numbers_that_are_not_fin
     assert at.event("valid", 60, valid(1, 5.0)) == []
 
 
+def test_no_rung_is_settled_before_the_least_number_of_images():
+    at = AtRungs(budget=Budget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64), min_images=100)
+    assert at.event("valid", 40, valid(1, 5.0)) == []
+    assert at.event("valid", 80, valid(1, 7.0)) == []
+    assert at.event("valid", 200, valid(1, 19.0)) == [(16, 15.0)]
+
+
 def test_a_trial_whose_stage_1_converged_early_stands_at_its_last_value_until_stage_2():
     at = AtRungs(budget=Budget(caps=(1000, 1000), first_share=50.0), rungs=(1, 2, 4, 8, 16, 32, 64))
     at.event("valid", 200, valid(1, 7.0))
