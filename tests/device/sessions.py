@@ -40,12 +40,6 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "stopped": {"model.norm": "batch", "optimiser.ema_images": 100, "data.on_device": False, "data.flip": True},
 }
 ON_TWO = ("two-stages", "batch-norm", "accumulation", "wae", "stopped")
-# Only on the GPU: what it looks like in bfloat16.
-LOWER = {
-    "bf16": {"engine.precision": "bf16", "model.norm": "batch", "variance.beta_nll": 0.5},
-    "bf16-dip": {"engine.precision": "bf16", "objective.name": "dip_vae_i"},
-    "bf16-wae": {"engine.precision": "bf16", "objective.name": "wae_mmd"},
-}
 
 # Every command on a trained run, in this order. OUT is a folder; RUN and the device come with --run and --device.
 COMMANDS: dict[str, list[str]] = {
@@ -107,8 +101,6 @@ def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str
     Stopped and resumed only on the GPU.
     """
     chosen = {name: TRAININGS[name] for name in (TRAININGS if processes == 1 else ON_TWO)}
-    if device == "cuda" and processes == 1:
-        chosen |= LOWER
     listed = {}
     for name, fields in chosen.items():
         values = FIELDS | fields | {"data.shards": shards, "runs": runs, "name": name, "device": device}

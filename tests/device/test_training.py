@@ -5,10 +5,9 @@ import json
 
 import pytest
 import torch
-from device.sessions import COMMANDS, LOWER, ON_TWO, TRAININGS, SessionError, numbers, train_all
+from device.sessions import COMMANDS, ON_TWO, TRAININGS, SessionError, numbers, train_all
 from support.training import weights
 
-ONE = [*TRAININGS, *LOWER]
 WITHOUT_WAITS = ["two-stages", "batch-norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
 # What an update launches beside its passes forward and backward, Adam included; measured, and may only fall.
 LAUNCHES = [
@@ -95,22 +94,6 @@ def test_processes_meet_once_an_update_and_once_a_batch_norm_and_direction(train
     penalty = 1 if name == "wae" else 0
     assert found.pop("trainer/process_group.py Ranks.sum_") == 1
     assert sum(found.values()) == 2 * norms + penalty, found
-
-
-@pytest.mark.parametrize("stage", ["1", "2"])
-@pytest.mark.parametrize("name", LOWER)
-def test_under_autocast_only_the_networks_leave_float32(trained, name, stage):
-    table = trained("cuda", 1)[0]["trainings"][name].get(stage)
-    if table is None:
-        return  # a method of one stage
-    lower = {(what, place) for what, place, _ in table["dtypes"] if what.endswith(("bfloat16", "float16"))}
-    assert any(what.startswith("convolution") for what, _ in lower)
-    outside = {
-        pair for pair in lower if pair[1].startswith(("trainer/objectives", "trainer/engines", "trainer/updates"))
-    }
-    assert outside == set()
-    moments = {what for what, place in lower if "GlobalBatchNorm" in place}
-    assert moments <= {"copy_ bfloat16"}  # the rounding of its result
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -23,8 +23,6 @@ class Counts:
     """Copies between the GPU and pinned memory of the host."""
     collectives: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Sums and broadcasts over the processes."""
-    dtypes: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Operations as "NAME DTYPE" of their results."""
 
     def clear(self) -> None:
         """Counts anew."""

@@ -195,43 +195,14 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
-    result = func(*_lowered(func, tree_map(held, args)), **tree_map(held, kwargs))
+    result = func(*tree_map(held, args), **tree_map(held, kwargs))
     wrapped = tree_map(lambda value: GpuTensor(value) if to_gpu and type(value) is Tensor else value, result)
     if name in _ALLOCATIONS:
         _note_order(func, args, kwargs, [], wrapped)
     elif not (func.is_view or name in _FREE):
         _launch(name)
-        _note_dtypes(name, result)
         _note_order(func, args, kwargs, tensors, wrapped)
     return _with_written_arguments(func, args, kwargs, wrapped)
-
-
-# What autocast does in a lower precision. Tensors of a subclass do not pass through torch's own.
-_PRODUCTS = {
-    aten.convolution.default,
-    aten.convolution_backward.default,
-    aten.addmm.default,
-    aten.mm.default,
-    aten.bmm.default,
-    aten.baddbmm.default,
-}
-
-
-def _lowered(func: Any, args: Any) -> Any:
-    """The operands of a product as autocast makes them; its backward pass goes on in their precision."""
-    if func not in _PRODUCTS:
-        return args
-    tensors = [value for value in args if isinstance(value, Tensor)]
-    if not torch.is_autocast_enabled("cuda") and all(value.dtype != torch.bfloat16 for value in tensors):
-        return args
-    return tree_map(
-        lambda value: value.bfloat16() if isinstance(value, Tensor) and value.dtype == torch.float32 else value, args
-    )
-
-
-def _note_dtypes(name: str, result: Any) -> None:
-    for dtype in {value.dtype for value in tree_flatten(result)[0] if isinstance(value, Tensor)}:
-        COUNTS.dtypes[f"{name} {str(dtype).removeprefix('torch.')}", place()] += 1
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
@@ -294,7 +265,6 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
         else:
             copied = func(source.held, **plain)
             result = GpuTensor(copied.clone() if copied is source.held else copied)
-        _note_dtypes("copy_", held(result))
         order.used([source.held], [result.held] if into else [], [] if into else [result.held])
         return result
     if target_on_gpu:
