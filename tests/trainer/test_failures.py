@@ -26,8 +26,8 @@ WITH_NANS = """
     rank = os.environ.get("RANK", "0")
     original = objective.Objective.forward
 
-    def forward(self, batch, kl_weight, whole):
-        terms = original(self, batch, kl_weight, whole)
+    def forward(self, batch, whole):
+        terms = original(self, batch, whole)
         first = None if batch.noise.is_meta else batch.noise[0, 0].item()
         if rank == "0" and first in NOISE:
             terms = terms._replace(loss=terms.loss * float("nan"))

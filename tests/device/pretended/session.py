@@ -94,7 +94,8 @@ def trial(words: list[str]) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
     measure = MeasureConfig(images=30, mixture=2, likelihood_images=10, likelihood_samples=2)
     config = read_command_line(words).config
-    task = Task(config=config, measure=measure, budget=Budget(caps=(270, 270), first_share=50.0), rungs=(50.0,))
+    budget = Budget(caps=(270, 270), first_share=50.0)
+    task = Task(config=config, measure=measure, budget=budget, rungs=(50.0,), min_images=0)
     if os.environ.get("RANK", "0") == "0":
         save_trial(config.folder, Trial(phase="search", number=0, seed=0, fields={}))
     carry_out(task, reports.append if os.environ.get("RANK", "0") == "0" else None)
