@@ -154,7 +154,7 @@ def test_all_parts_of_weights_that_were_trained_further_are_made_again(reported,
     assert undone(run) == []
     change_weights(run)
     assert all("final weights" in title for title in undone(run))
-    assert len(undone(run)) == 11
+    assert len(undone(run)) == 15
     shutil.rmtree(run / "latents")  # so that only the mixture's own record says which codes it was fitted to
     measured = load_run(run)
     for split in ("train", "valid"):
