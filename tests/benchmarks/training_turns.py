@@ -61,11 +61,11 @@ def configuration(shards: Path, name: str, batch: int) -> Config:
 
 
 def trainer(config: Config) -> Work:
-    """The trainer; a turn ends with a line of its log."""
+    """The trainer; a turn ends with a line of its log, those apart that come with the checks between two turns."""
 
     def work(turn_over: Callable[[], None]) -> None:
         def listener(kind: str, images: int, facts: object) -> None:
-            if kind == "train":
+            if kind == "train" and images % config.log.every_images == 0:
                 turn_over()
 
         train(config, listener)
