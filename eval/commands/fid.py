@@ -12,6 +12,7 @@ from eval.commands.options import (
     add_run_options,
     add_sampling_options,
     add_skip_bad_option,
+    chosen_extractor,
     chosen_part,
     question_of,
     refuse_sampling_without_run,
@@ -135,7 +136,6 @@ def run(args: argparse.Namespace) -> None:
 
 def _between_sets(args: argparse.Namespace) -> None:
     from eval.distance.between_sets import SetComparison, open_side
-    from eval.distance.extractors.by_name import extractor_by_name
     from eval.image_sets.run_samples import Sampling
     from trainer.process_group import process_group
 
@@ -153,13 +153,7 @@ def _between_sets(args: argparse.Namespace) -> None:
         raise InputError(f"{args.n} is below 2", parameter="n")
     sampling = question_of(Sampling, args)
     with process_group(args.device, options=vars(args)) as ranks:
-        extractor = extractor_by_name(
-            args.extractor,
-            ranks.device,
-            size=args.extractor_size,
-            mode=args.extractor_mode,
-            weights=args.extractor_weights,
-        )
+        extractor = chosen_extractor(args, ranks.device)
         first, second = args.sets
         compared = SetComparison(
             compared=open_side(first, extractor, ranks, n=args.n, sampling=sampling),

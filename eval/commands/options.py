@@ -14,7 +14,10 @@ from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.run_folder.latents import WEIGHTS
 
 if TYPE_CHECKING:
+    import torch
     from _typeshed import DataclassInstance
+
+    from eval.distance.extractors.extractor import Extractor
 
     AnyQuestion = TypeVar("AnyQuestion", bound=DataclassInstance)
 
@@ -86,6 +89,19 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="factor on the deviations of the density (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of latents and choices; image i is of (seed, i)")
+
+
+def chosen_extractor(args: argparse.Namespace, device: "torch.device") -> "Extractor":
+    """The extractor that the options of `add_extractor_options` name."""
+    from eval.distance.extractors.by_name import extractor_by_name
+
+    return extractor_by_name(
+        args.extractor,
+        device,
+        size=args.extractor_size,
+        mode=args.extractor_mode,
+        weights=args.extractor_weights,
+    )
 
 
 def refuse_sampling_without_run(args: argparse.Namespace, words: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from eval.commands.options import (
     add_extractor_options,
     add_sampling_options,
     add_skip_bad_option,
+    chosen_extractor,
     question_of,
     refuse_sampling_without_run,
 )
@@ -31,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes the file. Raises InputError where it would replace a file of another kind."""
     from eval.distance.between_sets import open_side, statistics_of
-    from eval.distance.extractors.by_name import extractor_by_name
     from eval.distance.saved_statistics import is_statistics, save_statistics
     from eval.image_sets.run_samples import Sampling
     from trainer.process_group import process_group
@@ -43,13 +43,7 @@ def run(args: argparse.Namespace) -> None:
     if out.exists() and not is_statistics(args.out):
         raise InputError(f"{out} is there, and holds no statistics; choose another name", parameter="out")
     with process_group(args.device, options=vars(args)) as ranks:
-        extractor = extractor_by_name(
-            args.extractor,
-            ranks.device,
-            size=args.extractor_size,
-            mode=args.extractor_mode,
-            weights=args.extractor_weights,
-        )
+        extractor = chosen_extractor(args, ranks.device)
         side = open_side(args.set, extractor, ranks, n=args.n, sampling=question_of(Sampling, args))
         if side.images is None:
             raise InputError(f"{args.set} holds statistics; give images", parameter="set")
