@@ -14,7 +14,7 @@ INCEPTION_MODES = ("clean", "legacy_tensorflow", "legacy_pytorch")
 IMAGE_FORMATS = ("png", "shards")
 NOISES = ("independent", "correlated", "correlated-component")
 FLOORS = ("algorithm1", "none")
-HIDDEN = ("left", "right", "top", "bottom", "square")
+HIDDEN = ("left", "right", "top", "bottom", "square", "random")
 
 
 @dataclass(frozen=True, kw_only=True)

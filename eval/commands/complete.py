@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval complete`."""
     add_run_options(parser)
     parser.add_argument(
-        "--hide", default=CompletionQuestion.hide, choices=HIDDEN, help="a half, or a central square of half the sides"
+        "--hide",
+        default=CompletionQuestion.hide,
+        choices=HIDDEN,
+        help="a half, a central square of half the sides, or half of the pixels at random, the same of all images",
     )
     add_noise_options(parser, NOISES[1:])
     add_mixture_options(parser, "components of the fitted mixture that latents are drawn from")

@@ -14,9 +14,16 @@ from trainer.objectives.families import log_density
 
 
 def hidden_pixels(name: str, shape: tuple[int, int, int]) -> Tensor:
-    """A half of images (C, H, W), or their central square of half the sides: (C, H, W) bool, true where hidden."""
+    """Which part of images (C, H, W) is hidden, the same for all: (C, H, W) bool.
+
+    A half; the central square of half the sides; or, for random, one half of the pixels (in all channels), drawn once.
+    """
     _, height, width = shape
     hidden = torch.zeros(shape, dtype=torch.bool)
+    if name == "random":
+        pixels = torch.randperm(height * width, generator=torch.Generator().manual_seed(0))[: height * width // 2]
+        hidden.flatten(1)[:, pixels] = True
+        return hidden
     rows, columns = {
         "left": (slice(None), slice(0, width // 2)),
         "right": (slice(None), slice(width // 2, None)),

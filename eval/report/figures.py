@@ -131,24 +131,22 @@ def coverage_figure(result: UncertaintyResult) -> bytes:
 
 
 def region_figure(result: UncertaintyResult, level: float = 0.9) -> bytes:
-    """How many means over regions the intervals of one level hold, with independent and with correlated pixels."""
+    """How many means over regions the intervals of one level hold, by each kind of interval that was measured."""
     names = [f"{one.side} x {one.side}" if one.side else "whole image" for one in result.regions]
+    lines = [
+        ("independent pixels", ORANGE, [one.independent for one in result.regions]),
+        ("correlated pixels", BLUE, [one.correlated for one in result.regions]),
+        ("calibrated", INK, [one.calibrated for one in result.regions]),
+    ]
 
     def held(points: Sequence[Coverage]) -> float:
         return next(point.value for point in points if point.level == level)
 
     with figure() as (made, axes):
         axes.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="promised")
-        axes.plot(
-            names,
-            [held(one.independent) for one in result.regions],
-            color=ORANGE,
-            marker="o",
-            label="independent pixels",
-        )
-        axes.plot(
-            names, [held(one.correlated) for one in result.regions], color=BLUE, marker="o", label="correlated pixels"
-        )
+        for label, colour, of_regions in lines:
+            if all(of_regions):
+                axes.plot(names, [held(one) for one in of_regions], color=colour, marker="o", label=label)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("pixels that the mean is over")
         axes.set_ylabel(f"means inside {level:.0%} intervals")

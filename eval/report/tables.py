@@ -214,12 +214,16 @@ def memorisation_table(result: MemorisationResult) -> Table:
 
 
 def region_table(result: UncertaintyResult) -> Table:
-    """How many means over regions lie inside their intervals: with independent pixels / with correlated ones."""
+    """How many means over regions lie inside their intervals, by each kind of interval that was measured."""
     rows = []
     for region in result.regions:
-        both = zip(region.independent, region.correlated, strict=True)
+        kinds = [points for points in (region.independent, region.correlated, region.calibrated) if points]
         name = f"{region.side} x {region.side} pixels" if region.side else "whole images"
-        rows.append((name, *(f"{a.value:.1%} / {b.value:.1%}" for a, b in both)))
+        rows.append(
+            (name, *(" / ".join(f"{one.value:.1%}" for one in of_level) for of_level in zip(*kinds, strict=True)))
+        )
     levels = [f"{point.level:.0%}" for point in result.regions[0].independent]
     caption = "Means over regions inside their intervals: independent pixels / correlated pixels"
+    if result.regions[0].calibrated:
+        caption += f" / calibrated on split {result.protocol.calibration}"
     return Table(head=("Means over", *levels), rows=rows, caption=caption)

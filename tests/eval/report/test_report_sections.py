@@ -1,18 +1,19 @@
 """What the report says follows from what was measured."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from data_shards.io.tables import plus_minus
-from eval.calibration import CoverageOfImages, Reliability, Residuals, Sparsification
+from eval.calibration import Coverage, CoverageOfImages, RegionCoverage, Reliability, Residuals, Sparsification
 from eval.measurements.uncertainty import calibration_verdict
-from eval.protocol import DistanceProtocol, LikelihoodProtocol, VarianceProtocol
+from eval.protocol import DistanceProtocol, LikelihoodProtocol, UncertaintyProtocol, VarianceProtocol
 from eval.report import printed_results
-from eval.report.figures import kl_curve, rising_curve, series, stage_switch, variance_curve
+from eval.report.figures import kl_curve, region_figure, rising_curve, series, stage_switch, variance_curve
 from eval.report.page import training_section
-from eval.report.tables import further_measures_table, likelihood_table, with_error
+from eval.report.tables import further_measures_table, likelihood_table, region_table, with_error
 from eval.results import DistanceResult, LikelihoodResult, Measured, UncertaintyResult
 from trainer.objectives.gaussian import variance_floor_cap
 
@@ -118,6 +119,26 @@ def test_the_verdict_follows_from_the_intervals(held, says):
 
 def test_one_variance_cannot_tell_where_errors_are():
     assert "cannot tell where" in calibration_verdict(calibration((0.5,) * 6, variance="one"))
+
+
+def points(*held):
+    return tuple(Coverage(level=level, value=value) for level, value in zip((0.5, 0.9), held, strict=True))
+
+
+@pytest.mark.parametrize("calibrated", [(), points(0.5, 0.9)])
+def test_means_over_regions_show_every_kind_of_interval_that_was_measured(calibrated):
+    region = RegionCoverage(
+        side=2, regions=196, independent=points(0.72, 0.91), correlated=points(0.73, 0.92), calibrated=calibrated
+    )
+    protocol = UncertaintyProtocol(
+        **PROTOCOL, **VARIANCE, weights="final", variance="per pixel", calibration="valid" if calibrated else ""
+    )
+    result = replace(calibration((0.5,) * 6), regions=(region,), protocol=protocol)
+    table = region_table(result)
+    third = " / 50.0%" if calibrated else ""
+    assert table.rows[0][:2] == ("2 x 2 pixels", f"72.0% / 73.0%{third}")
+    assert ("calibrated on split valid" in table.caption) == bool(calibrated)
+    assert (b"calibrated" in region_figure(result)) == bool(calibrated)
 
 
 def measured(value, error=None, interval=None):

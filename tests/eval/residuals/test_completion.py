@@ -22,15 +22,17 @@ from trainer.mixture.parameters import Parameters
 SHAPE, DIM = (1, 6, 6), 3
 
 
-@pytest.mark.parametrize("correlated", [False, True])
-def test_a_completion_is_the_exact_conditional_of_a_linear_model(correlated):
+@pytest.mark.parametrize(
+    ("hide", "correlated"), [("right", False), ("right", True), ("square", True), ("random", True)]
+)
+def test_a_completion_is_the_exact_conditional_of_a_linear_model(hide, correlated):
     model = LinearGaussian(SHAPE, DIM, variance=0.02)
     generator = torch.Generator().manual_seed(0)
     covariance = FactorCovariance(
         factor=torch.randn(36, 5, generator=generator, dtype=torch.float64) * correlated,
         diagonal=torch.full((36,), 0.5 if correlated else 1.0, dtype=torch.float64),
     )
-    hidden = hidden_pixels("right", SHAPE)
+    hidden = hidden_pixels(hide, SHAPE)
     noise = CorrelatedNoise(covariances=(covariance,), mixture=None, digest="", cap=0.0)
     alone = DecoderAlone(model=model, hidden=hidden)
     completer = WithResiduals(model=model, hidden=hidden, noise=noise) if correlated else alone
@@ -52,12 +54,21 @@ def test_a_completion_is_the_exact_conditional_of_a_linear_model(correlated):
     torch.testing.assert_close(found.probability, below, rtol=0, atol=0.12)
 
 
-@pytest.mark.parametrize(("name", "count"), [("left", 18), ("right", 18), ("top", 18), ("bottom", 18), ("square", 16)])
-def test_a_half_or_a_central_square_is_hidden(name, count):
+@pytest.mark.parametrize(
+    ("name", "count"), [("left", 18), ("right", 18), ("top", 18), ("bottom", 18), ("square", 16), ("random", 18)]
+)
+def test_a_half_a_central_square_or_half_of_the_pixels_at_random_is_hidden(name, count):
     hidden = hidden_pixels(name, SHAPE)
     assert int(hidden.sum()) == count
     assert not hidden_pixels("left", SHAPE)[0, 0, 3]
     assert hidden_pixels("top", SHAPE)[0, 0, 5]
+
+
+def test_a_pixel_that_is_hidden_at_random_is_hidden_in_all_channels_and_again_the_next_time():
+    hidden = hidden_pixels("random", (3, 6, 6))
+    assert torch.equal(hidden[0], hidden[2])
+    assert torch.equal(hidden, hidden_pixels("random", (3, 6, 6)))
+    assert 0 < int(hidden[0, :, :3].sum()) < 18
 
 
 def test_intervals_with_correlated_noise_hold_more_nearly_what_they_promise_than_the_decoder_alone(
