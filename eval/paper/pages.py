@@ -1,5 +1,6 @@
 """The exhibits as Markdown, CSV, PNG and one HTML page, and RESULTS.md with those of every data set."""
 
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from eval.measurements.uncertainty import calibration_verdict
 from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Number, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
-from eval.paper.plan import REFERENCE, method_trainings, resolved
+from eval.paper.plan import REFERENCE, Plan, method_trainings, resolved
 from eval.paper.tables import method_rows, reference_row
 from eval.paper.verdicts import AGREES, Verdict, aims, claims, count_of, is_decided, verdict_table
 from eval.report.charts import bars, line_panels
@@ -189,8 +190,16 @@ def _training_protocol(evidence: Evidence) -> str:
         f"{list(model.decoder_channels)}, dense layer {model.hidden}, kernel {model.kernel}, norm {model.norm}, batch "
         f"{config.data.global_batch}, Adam at {config.optimiser.learning_rate:g} ({config.optimiser.schedule}); "
         f"{budget.stage1_epochs:g} epochs of stage 1 and {budget.stage2_epochs:g} of stage 2, or "
-        f"{budget.stage1_epochs + budget.stage2_epochs:g} of one stage{seen}."
+        f"{budget.stage1_epochs + budget.stage2_epochs:g} of one stage{seen}.{_own_fields(plan)}"
     )
+
+
+def _own_fields(plan: Plan) -> str:
+    """What the plan sets otherwise than the trainer's configuration file, and so otherwise than a training today."""
+    if not plan.fields:
+        return ""
+    named = ", ".join(f"{name} {json.dumps(value)}" for name, value in plan.fields.items())
+    return f" Otherwise than in {plan.config}: {named}."
 
 
 def missing_sentences(jobs: Sequence[Job], evidence: Evidence, failures: Mapping[str, str]) -> list[str]:

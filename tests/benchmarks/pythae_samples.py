@@ -18,13 +18,14 @@ import json
 import math
 import random
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from image_distance import distance_of
 from pythae.data.datasets import BaseDataset
 from pythae.models import RAE_L2, VAE, RAE_L2_Config, VAEConfig
 from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig
@@ -37,12 +38,8 @@ from data_shards.io.atomic import write_bytes, write_json
 from data_shards.io.errors import InputError, command
 from data_shards.stream.stream import ShardStream
 from eval.distance.extractors.by_name import extractor_by_name
-from eval.distance.extractors.extractor import Extractor
-from eval.distance.features import extract, reference_statistics
-from eval.distance.measures.frechet import frechet_distance
-from eval.distance.statistics import FeatureStatistics
-from eval.images.blocks import BLOCK, block_ids
-from eval.images.sources import ImageSource, to_8_bits
+from eval.distance.features import reference_statistics
+from eval.images.blocks import BLOCK
 from eval.images.transport import fit_transport
 from eval.run import MeasuredRun, load_run
 from trainer.mixture import GaussianMixture
@@ -168,23 +165,6 @@ def transported(run: MeasuredRun, model: VAE | RAE_L2, samples: Samples, ranks: 
     maps = fit_transport(dataclasses.replace(run, model=cast(SigmaVAE, theirs)), samples.mixture, ranks).transport
     with torch.inference_mode():
         return torch.cat([maps.apply(part, theirs.decode(part).mean) for part in samples.z.split(BLOCK)])
-
-
-def distance_of(images: Tensor, extractor: Extractor, reference: FeatureStatistics, title: str, ranks: Ranks) -> float:
-    """The distance of images, (N, C, H, W) in [0, 1], to the reference."""
-    made = extract(as_source(to_8_bits(images)), extractor, ranks, n=len(images), title=title, protocol={})
-    return frechet_distance(made.mean(), made.covariance(), reference.mean(), reference.covariance())
-
-
-def as_source(images: Tensor) -> ImageSource:
-    """Images in memory, (N, C, H, W) uint8, as a set that `extract` takes."""
-
-    def blocks_of_images(blocks: range) -> Iterator[tuple[Tensor, Tensor]]:
-        for block in blocks:
-            ids = block_ids(block, len(images))
-            yield ids, images[ids]
-
-    return blocks_of_images
 
 
 def epochs_of(run: MeasuredRun) -> int:

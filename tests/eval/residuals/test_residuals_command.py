@@ -194,6 +194,20 @@ def test_uncertainty_of_regions_is_right_with_correlated_noise_and_too_small_wit
     assert {point["level"]: point["value"] for point in written["regions"][-1]["independent"]}[0.9] < 0.6
 
 
+def test_drawn_residuals_have_the_covariance_of_their_latents_noise(run, fitted):
+    opened, n = load_run(run), 4000
+    noise = load_noise(opened, ResidualsQuestion(floor="none"), single())
+    z = torch.randn(1, opened.model.latent_dim, generator=torch.Generator().manual_seed(0)).expand(n, -1)
+    with torch.no_grad():
+        output = opened.model.decode(z)
+    drawn = noise.draw(z, output, torch.Generator().manual_seed(1)).flatten(1)
+    std = output.variance[0].double().sqrt().flatten()
+    expected = std[:, None] * noise.covariances[0].dense * std
+    scale = expected.diagonal().sqrt()
+    difference = (drawn.mT @ drawn / n - expected) / scale[:, None] / scale
+    assert difference.abs().max() < 6 / n**0.5
+
+
 def test_deviations_of_region_means_are_those_of_the_dense_covariance(run, fitted):
     opened = load_run(run)
     noise = load_noise(opened, ResidualsQuestion(floor="none"), single())
