@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="source",
         choices=tuple(SOURCES),
-        help="; ".join(f"{source.name}: {source.help}" for source in SOURCES.values()),
+        help="; ".join(f"{source.name}: {source.help}" for source in SOURCES.values()).replace("%", "%%"),
     )
     parser.add_argument(
         "--n",
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
     add_sampling_options(parser)
     add_extractor_options(parser)
-    explained = "; ".join(f"{name}: {measure.help}" for name, measure in FURTHER.items())
+    # argparse formats its texts by %.
+    explained = "; ".join(f"{name}: {measure.help}" for name, measure in FURTHER.items()).replace("%", "%%")
     parser.add_argument(
         "--also",
         nargs="+",
@@ -224,8 +225,9 @@ def show(result: "DistanceResult", path: Path) -> None:
 
 def _print_values(values: "Mapping[str, Measured]") -> None:
     for name, number in values.items():
+        digits = 4 if abs(number.value) >= 0.1 else 8
         error = "" if number.standard_error is None else f" +- {number.standard_error:.4g}"
         if number.interval_95 is not None:
-            error = f" ({number.interval_95[0]:.4f} to {number.interval_95[1]:.4f})"
-        digits = 4 if abs(number.value) >= 0.1 else 8
+            low, high = number.interval_95
+            error += f" (95 %: {low:.{digits}f} to {high:.{digits}f})"
         print(f"{name.replace('_', ' '):32} {number.value:12.{digits}f}{error}  {number.unit}")
