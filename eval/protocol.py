@@ -83,6 +83,7 @@ ADDED = (
     ("calibration", ""),
     ("noise_mixture", ""),
     ("noise_mixture_digest", ""),
+    ("annealing", None),
 )
 """Fields with values that records of earlier versions do not have."""
 
@@ -93,6 +94,7 @@ _DEFAULTS = {
     "covariance": "full",
     "extractor": "efficientnet-lite0",
     "floor": "algorithm1",
+    "chains": 1,
 }
 """Values of options that a command need not be given."""
 
@@ -229,10 +231,14 @@ class LikelihoodProtocol(NoiseProtocol):
     """The fitted density in the place of the prior, as COMPONENTS-COVARIANCE; empty for none."""
     mixture_digest: str
     """Digest of its parameters; empty for none."""
+    annealing: Mapping[str, int] | None = None
+    """Of the tighter bound, see `eval.measurements.annealed.Annealing`; None where it was not asked for."""
 
     def _command(self) -> tuple[str, dict[str, Any]]:
         mixture = _mixture_options(self.mixture) or {"mixture": 0}
         own = {"images": self.n, "samples": self.importance_samples, **self._noise_options(), **mixture}
+        if self.annealing:
+            own |= {"annealing": self.annealing["steps"], "chains": self.annealing["chains"]}
         return "likelihood", own
 
 

@@ -117,6 +117,10 @@ class LikelihoodQuestion(NoiseQuestion):
     """Images measured, evenly spaced over the split."""
     samples: int = 20
     """Importance samples of q(z|x) for each image, at least 1."""
+    annealing: int = 0
+    """Densities of annealed importance sampling, which gives a tighter bound; 0 for none."""
+    chains: int = 1
+    """Annealed samples for each image, at least 1."""
     mixture: int = DEFAULT_COMPONENTS
     """Components of the fitted mixture; 0 for the prior only."""
     split: str = "test"
@@ -126,7 +130,9 @@ class LikelihoodQuestion(NoiseQuestion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(self, samples=1, mixture=0, seed=0)
+        _require_at_least(self, samples=1, mixture=0, seed=0, annealing=0, chains=1)
+        if self.chains > 1 and not self.annealing:
+            raise InputError("are of annealed importance sampling; give --annealing too", parameter="chains")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ earlier versions included.
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,7 @@ def _without_unused(fields: list[tuple[str, Any]]) -> dict[str, Any]:
 _UNUSED: tuple[tuple[str, Any], ...] = (
     ("interval_95", None),
     ("versions", {}),
+    ("extractor_weights", ""),
     ("regions", ()),
     ("calibrated", None),
     ("calibrated", ()),
@@ -124,6 +126,13 @@ class DistanceResult(Result):
     """What the numbers depend on."""
     versions: Mapping[str, int] = field(default_factory=dict)
     """Version of the definition of each measure that gave the values, by name; 1 where it is not there."""
+    extractor_weights: str = ""
+    """Where the extractor's weights lay, for the command that measures again; empty where none were given."""
+
+    def command(self, run: str) -> str:
+        """The command that measures the distance of what the run folder `run` holds now, without further measures."""
+        weights = f" --extractor-weights {shlex.quote(self.extractor_weights)}" if self.extractor_weights else ""
+        return self.protocol.command(run) + weights
 
     @property
     def value(self) -> float:

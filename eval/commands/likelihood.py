@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.commands.options import (
+    add_annealing_options,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=LikelihoodQuestion.samples, help="importance samples for each image"
     )
+    add_annealing_options(parser)
 
 
 def run(args: argparse.Namespace) -> None:

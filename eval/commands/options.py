@@ -137,6 +137,18 @@ def add_noise_options(parser: argparse.ArgumentParser, noises: tuple[str, ...]) 
     )
 
 
+def add_annealing_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --annealing and --chains."""
+    parser.add_argument(
+        "--annealing",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="also the tighter bound of annealed importance sampling through so many densities, 100 for instance",
+    )
+    parser.add_argument("--chains", type=int, default=1, help="annealed samples for each image (default: 1)")
+
+
 def add_subset_options(parser: argparse.ArgumentParser, images: int, images_help: str) -> None:
     """Adds --images, whose default is `images`, --split and --seed."""
     parser.add_argument("--images", type=int, default=images, help=images_help)

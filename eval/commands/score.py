@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_mixture_options, add_run_options, add_skip_bad_option
+from eval.commands.options import add_annealing_options, add_mixture_options, add_run_options, add_skip_bad_option
 from eval.image_sets.kinds import KINDS
 from eval.images.densities import SPOKEN
 from eval.questions import LikelihoodQuestion
@@ -20,13 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=LikelihoodQuestion.samples, help="importance samples for each image"
     )
-    parser.add_argument(
-        "--annealing",
-        type=int,
-        metavar="STEPS",
-        help="also the tighter bound of annealed importance sampling through so many densities, 100 for instance",
-    )
-    parser.add_argument("--chains", type=int, default=1, help="annealed samples for each image (default: 1)")
+    add_annealing_options(parser)
     densities = [name for name in SPOKEN if name != "transported"]
     parser.add_argument("--density", default="mixture", choices=densities, help="the density of the latents")
     add_mixture_options(parser, "components of the mixture (default: of the one that is fitted)", default=None)
@@ -45,11 +39,13 @@ def run(args: argparse.Namespace) -> None:
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    for name, least in (("n", 1), ("samples", 1), ("seed", 0)):
+    for name, least in (("n", 1), ("samples", 1), ("seed", 0), ("annealing", 0), ("chains", 1)):
         value = getattr(args, name)
         if value is not None and value < least:
             raise InputError(f"{value} is below {least}", parameter=name)
-    annealing = Annealing(steps=args.annealing, chains=args.chains) if args.annealing is not None else None
+    if args.chains > 1 and not args.annealing:
+        raise InputError("are of annealed importance sampling; give --annealing too", parameter="chains")
+    annealing = Annealing(steps=args.annealing, chains=args.chains) if args.annealing else None
     out = Path(args.out) if args.out else None
     if out is not None and out.exists() and not out.read_text(errors="replace").startswith(f"image,{COLUMNS[0]},"):
         raise InputError(f"{out} is there, and is no table of scores; choose another name", parameter="out")

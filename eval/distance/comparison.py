@@ -239,6 +239,7 @@ class Comparison:
             remarks=tuple(self._remarks(smaller)),
             protocol=self.protocol,
             versions={measure.name: measure.version for measure in measures},
+            extractor_weights=self.question.extractor_weights,
         )
 
     def _with_earlier(self, result: DistanceResult) -> DistanceResult:

@@ -18,10 +18,9 @@ from data_shards.io.progress import Progress
 from eval.image_sets.image_set import ImageSet
 from eval.images.blocks import BLOCK, blocks_of, gathered
 from eval.images.files import png_bytes
-from eval.measurements.annealed import Annealing, LogJoint, annealed_bound
+from eval.measurements.annealed import Annealing, annealed_bound, joint_density
 from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_many
 from eval.run import MeasuredRun
-from trainer.objectives.families import log_likelihood
 from trainer.process_group import Ranks
 
 COLUMNS = ("log_likelihood", "log_likelihood_ratio", "effective_samples", "mean_square_error")
@@ -64,25 +63,13 @@ def scores(
                 drawn.square_error.mean(0),
             ]
             if annealing is not None:
-                found_bound = annealed_bound(
-                    run.model.encode(x), _joint(run, x, prior), ids.tolist(), annealing, seed=seed
-                )
+                joint = joint_density(run.model.decode, x, prior)
+                found_bound = annealed_bound(run.model.encode(x), joint, ids.tolist(), annealing, seed=seed)
                 values += [found_bound.bound, found_bound.acceptance]
             table[ids] = torch.stack([value.cpu() for value in values], dim=1)
             bar.update(min(images.n, done * BLOCK * ranks.world_size))
     table = gathered(table, ranks)
     return torch.where(table[:, :1] > 0, table[:, 1:], torch.nan)
-
-
-def _joint(run: MeasuredRun, x: Tensor, prior: Prior) -> LogJoint:
-    """log p(x, z) of images (B, C, H, W) as a function of latents (B, D)."""
-
-    def log_joint(z: Tensor) -> Tensor:
-        decoded = run.model.decode(z)
-        decoded = decoded._replace(mean=decoded.mean.double(), variance=decoded.variance.double())
-        return log_likelihood(x.double(), decoded) + prior(z)
-
-    return log_joint
 
 
 def _png_nats(images: Tensor) -> Tensor:

@@ -6,26 +6,32 @@ units of q's deviations. The mean of the weights is p(x) without bias, so the lo
 average, as other importance-weighted bounds are.
 
 Step sizes are adapted, for each image and each b, in a run of other noise before, so that the run that counts does not
-depend on its own past.
+depend on its own past. Memory does not grow with the number of densities, but for the step sizes of each.
 """
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from data_shards.io.errors import at_least
-from trainer.networks import Posterior
+from eval.residuals.noise import CorrelatedNoise
+from trainer.networks import Likelihood, Posterior
 from trainer.noise import seeded_generator
+from trainer.objectives.families import log_likelihood
 
 LogJoint = Callable[[Tensor], Tensor]
 """Latents (B, D) of B images to log p(x, z), (B,), differentiable."""
+# Raised where the same settings give another number.
+_VERSION = 1
 _WANTED_ACCEPTANCE, _RATE, _FIRST_STEP = 0.8, 0.3, 0.5
 # Trajectories of one length may come back to where they began; their steps vary by these factors.
 _SHORTEST, _LONGEST = 0.5, 1.3
+# Densities whose noise is held at a time.
+_DRAWN_TOGETHER = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +47,15 @@ class Annealing:
 
     def __post_init__(self) -> None:
         at_least(1, annealing=self.steps, leapfrog=self.leapfrog, chains=self.chains)
+
+    @property
+    def decodings(self) -> int:
+        """Of an image, each with its gradient."""
+        return 2 * self.chains * (1 + (self.steps - 1) * self.leapfrog)
+
+    def record(self) -> dict[str, int]:
+        """What a bound depends on, for its protocol."""
+        return {"version": _VERSION, "steps": self.steps, "leapfrog": self.leapfrog, "chains": self.chains}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +76,7 @@ def annealed_bound(
     for chain in range(annealing.chains):
         sizes = torch.full_like(posterior.mean[:, 0], _FIRST_STEP).repeat(annealing.steps, 1)  # (steps, B)
         for run in ("pilot", "chain"):
-            noise = _noise(posterior, indices, annealing, seed, f"annealing {run} {chain}")
+            noise = _Noise(posterior, [seeded_generator(seed, f"annealing {run} {chain}", int(i)) for i in indices])
             log_weight, acceptance, sizes = _run(posterior, log_joint, noise, sizes, annealing, adapt=run == "pilot")
         weights.append(log_weight)
         accepted.append(acceptance)
@@ -71,33 +86,77 @@ def annealed_bound(
     )
 
 
+def joint_density(
+    decode: Callable[[Tensor], Likelihood],
+    x: Tensor,
+    prior: Callable[[Tensor], Tensor],
+    correlated: CorrelatedNoise | None = None,
+) -> LogJoint:
+    """log p(x, z) = log p(x|z) + log prior(z) of images (B, C, H, W) in [0, 1].
+
+    prior: latents (B, D) to log-densities (B,); correlated: the noise of pixels, None where they are independent.
+    """
+    images = x.double()
+
+    def joint(z: Tensor) -> Tensor:
+        decoded = decode(z)
+        decoded = decoded._replace(mean=decoded.mean.double(), variance=decoded.variance.double())
+        given_z = correlated.log_likelihood(images, z, decoded) if correlated else log_likelihood(images, decoded)
+        return given_z + prior(z)
+
+    return joint
+
+
+ANNEALED_UNITS = {"annealed": "nats per image", "acceptance": "of 1"}
+"""Of the bound for a density over the latents, and of the accepted part of trajectories."""
+
+
+def annealed_values(
+    posterior: Posterior, joints: Sequence[LogJoint], indices: Sequence[int], annealing: Annealing, *, seed: int
+) -> Tensor:
+    """The numbers of ANNEALED_UNITS under each of several densities, (B, 2 * joints), float64."""
+    found = [annealed_bound(posterior, joint, indices, annealing, seed=seed) for joint in joints]
+    return torch.stack([value for one in found for value in (one.bound, one.acceptance)], dim=1)
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Noise:
-    start: Tensor
-    """(B, D), standard normal."""
+class _Move:
+    """The noise of one trajectory."""
+
     momentum: Tensor
-    """(steps, B, D), standard normal."""
+    """(B, D), standard normal."""
     uniform: Tensor
-    """(steps, B), in 0 to 1."""
+    """(B,), in 0 to 1."""
     length: Tensor
-    """(steps, B), factors on step sizes."""
+    """(B,), factors on step sizes."""
 
 
-def _noise(posterior: Posterior, indices: Sequence[int], annealing: Annealing, seed: int, purpose: str) -> _Noise:
-    steps, dim, like = annealing.steps, posterior.mean.shape[1], posterior.mean
-    start, momentum, uniform, length = [], [], [], []
-    for index in indices:
-        generator = seeded_generator(seed, purpose, int(index))
-        start.append(torch.randn(dim, generator=generator))
-        momentum.append(torch.randn(steps, dim, generator=generator))
-        uniform.append(torch.rand(steps, generator=generator))
-        length.append(torch.rand(steps, generator=generator))
-    return _Noise(
-        start=torch.stack(start).to(like),
-        momentum=torch.stack(momentum, 1).to(like),
-        uniform=torch.stack(uniform, 1).to(like).clamp_min(1e-30),
-        length=_SHORTEST + (_LONGEST - _SHORTEST) * torch.stack(length, 1).to(like),
-    )
+class _Noise:
+    """The noise of one run, drawn as it goes on: of each image from a generator of its own."""
+
+    def __init__(self, posterior: Posterior, generators: Sequence[torch.Generator]) -> None:
+        self._like, self._generators = posterior.mean, generators
+
+    def start(self) -> Tensor:
+        """(B, D), standard normal."""
+        return torch.stack([self._normal(g, 1)[0] for g in self._generators]).to(self._like)
+
+    def moves(self, count: int) -> Iterator[_Move]:
+        """`count` of them."""
+        for begin in range(0, count, _DRAWN_TOGETHER):
+            steps = min(_DRAWN_TOGETHER, count - begin)
+            drawn = [(self._normal(g, steps), torch.rand(2, steps, generator=g)) for g in self._generators]
+            momentum = torch.stack([normal for normal, _ in drawn], 1).to(self._like)  # (steps, B, D)
+            uniform, length = torch.stack([pair for _, pair in drawn], 2).to(self._like)  # (steps, B) each
+            for step in range(steps):
+                yield _Move(
+                    momentum=momentum[step],
+                    uniform=uniform[step].clamp_min(1e-30),
+                    length=_SHORTEST + (_LONGEST - _SHORTEST) * length[step],
+                )
+
+    def _normal(self, generator: torch.Generator, steps: int) -> Tensor:
+        return torch.randn(steps, self._like.shape[1], generator=generator)
 
 
 def _run(
@@ -109,7 +168,7 @@ def _run(
     temperatures = torch.linspace(0, 1, annealing.steps + 1, dtype=torch.float64).tolist()
     used = sizes.clone()
     step = used[0]
-    u = noise.start
+    u, moves = noise.start(), noise.moves(annealing.steps - 1)
     joint, gradient = _evaluated(posterior, log_joint, u)
     log_weight, accepted = torch.zeros_like(joint), torch.zeros_like(joint)
     for number, (before, now) in enumerate(itertools.pairwise(temperatures)):
@@ -118,16 +177,11 @@ def _run(
             break  # at the posterior itself: moving on would change no weight
         step = step if adapt else used[number]
         used[number] = step
+        move = next(moves)
         moved, at_moved, chance = _trajectory(
-            posterior,
-            log_joint,
-            (u, joint, gradient),
-            noise.momentum[number],
-            step * noise.length[number],
-            now,
-            annealing,
+            posterior, log_joint, (u, joint, gradient), move.momentum, step * move.length, now, annealing
         )
-        kept = noise.uniform[number].double() < chance
+        kept = move.uniform.double() < chance
         u = torch.where(kept[:, None], moved, u)
         joint = torch.where(kept, at_moved[0], joint)
         gradient = torch.where(kept[:, None], at_moved[1], gradient)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data_shards.io.progress import Progress
 from eval.images.blocks import gathered, noise_in_parts, own_places, subset_blocks, subset_indices
+from eval.measurements.annealed import ANNEALED_UNITS, Annealing, annealed_values, joint_density
 from eval.measurements.latent_divergence import divergence
 from eval.measurements.quantiles import log_cdf
 from eval.protocol import LikelihoodProtocol
@@ -318,6 +319,7 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
         noise=question.noise,
         floor=question.floor if correlated else "",
         residuals=correlated.digest if correlated else "",
+        annealing=Annealing(steps=question.annealing, chains=question.chains).record() if question.annealing else None,
     )
     path = run.result_path("likelihood", protocol)
     found = measured_before(LikelihoodResult, path, protocol)
@@ -329,6 +331,7 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
     return result
 
 
+@torch.no_grad()
 def _measured(
     run: MeasuredRun,
     question: LikelihoodQuestion,
@@ -341,7 +344,10 @@ def _measured(
     if mixture:
         densities["q_hat"] = mixture.score_samples
     indices = subset_indices(run.manifest, question.split, question.images)
-    named = units(densities, discretised=correlated is None)
+    of_samples = units(densities, discretised=correlated is None)
+    annealing = Annealing(steps=question.annealing, chains=question.chains) if question.annealing else None
+    of_annealing = {f"{name}_{density}": text for density in densities for name, text in ANNEALED_UNITS.items()}
+    named = of_samples | (of_annealing if annealing else {})
     table = torch.zeros(len(indices), len(named), dtype=torch.float64)
     posterior_means = torch.zeros(len(indices), run.model.latent_dim, dtype=torch.float64)
     mine = own_places(len(indices), ranks)
@@ -357,7 +363,12 @@ def _measured(
                 num_samples=question.samples,
                 correlated=correlated,
             )
-            table[places] = image_values(samples, run.model.pixels, densities).cpu()
+            table[places, : len(of_samples)] = image_values(samples, run.model.pixels, densities).cpu()
+            if annealing:
+                joints = [joint_density(run.model.decode, images, prior, correlated) for prior in densities.values()]
+                posterior, numbers = run.model.encode(images), index.tolist()
+                values = annealed_values(posterior, joints, numbers, annealing, seed=question.seed)
+                table[places, len(of_samples) :] = values.cpu()
             posterior_means[places] = samples.posterior_mean.cpu()
             bar.update(places.stop - mine.start)
     varies = gathered(posterior_means, ranks).var(0, correction=0) > ACTIVE_VARIANCE

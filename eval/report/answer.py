@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from eval.images.densities import DENSITIES, SOURCES
 from eval.protocol import fingerprint
 from eval.report.document import Answer, Mark
+from eval.report.known import final
 from eval.report.tables import image_set, weights_title, with_error
 from eval.results import DistanceResult, LikelihoodResult
 
@@ -17,10 +18,9 @@ def answer(distances: Sequence[DistanceResult], likelihoods: Sequence[Likelihood
     if generated:
         return _of_distances(min(_newest_kind(generated), key=lambda result: result.value), distances)
     if likelihoods:
-        number, density = _likelihood(likelihoods[-1])
-        meaning = (
-            f"is the log-likelihood of an image of split {likelihoods[-1].protocol.split}, latents from {density}."
-        )
+        shown = final(likelihoods) or likelihoods[-1]
+        number, density = _likelihood(shown)
+        meaning = f"is the log-likelihood of an image of split {shown.protocol.split}, latents from {density}."
         return Answer(number=f"{number} nats", meaning=meaning, text=[_ONE_TRAINING])
     return Answer(number="Nothing has been measured yet", meaning="The commands that measure stand below.")
 

@@ -4,7 +4,7 @@ A result is current where the weights, the data and the fitted density that it w
 folder now. A page shows current results only, and names the command that renews each of the others.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TypeVar
@@ -17,6 +17,7 @@ from eval.results import (
     DistanceResult,
     LikelihoodResult,
     MemorisationResult,
+    Result,
     UncertaintyResult,
     stored,
     without_protocol,
@@ -24,16 +25,24 @@ from eval.results import (
 from eval.run import MeasuredRun, load_run
 
 AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
+_Measurement = DistanceResult | LikelihoodResult | MemorisationResult | UncertaintyResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Earlier:
     """A result of what the run was before."""
 
-    command: str
-    """What measures the same of what the run is now."""
+    measurement: str
+    """The command that measures the same of what the run is now, without further measures."""
+    also: tuple[str, ...] = ()
+    """Further measures."""
     reason: str
     """What has changed since."""
+
+    @property
+    def command(self) -> str:
+        """The whole command."""
+        return " ".join([self.measurement, "--also", *self.also] if self.also else [self.measurement])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,10 +67,11 @@ class RunResults:
                 protocol = result.protocol
                 return getattr(protocol, "mixture", mixture) == mixture, protocol.split == split, protocol.n
 
-            by_weights: dict[tuple[str, str, str], AnyMeasured] = {}
+            by_weights: dict[tuple[str, str, str, bool], AnyMeasured] = {}
             for result in sorted(results, key=fit):
-                of_noise = getattr(result.protocol, "noise", "independent")
-                by_weights[result.protocol.weights, of_noise, getattr(result.protocol, "floor", "")] = result
+                noise, floor = (getattr(result.protocol, name, "") for name in ("noise", "floor"))
+                annealed = bool(getattr(result.protocol, "annealing", None))
+                by_weights[result.protocol.weights, noise, floor, annealed] = result
             return sorted(by_weights.values(), key=lambda one: one.protocol.weights != "stage1")
 
         return replace(
@@ -72,10 +82,16 @@ class RunResults:
         )
 
 
-def final(results: list[AnyMeasured]) -> AnyMeasured | None:
-    """The result for the final weights, with independent pixels where it is one of noise."""
-    ours = [result for result in results if result.protocol.weights == "final"]
-    return next((one for one in ours if getattr(one.protocol, "noise", "independent") == "independent"), None)
+def is_plain(result: AnyMeasured) -> bool:
+    """Whether it is of independent pixels, and without annealing, where it is of one or the other."""
+    protocol = result.protocol
+    independent = getattr(protocol, "noise", "independent") == "independent"
+    return independent and not getattr(protocol, "annealing", None)
+
+
+def final(results: Sequence[AnyMeasured]) -> AnyMeasured | None:
+    """The plain result for the final weights, see `is_plain`."""
+    return next((one for one in results if one.protocol.weights == "final" and is_plain(one)), None)
 
 
 class Subject:
@@ -92,34 +108,49 @@ class Subject:
         digest = partial(self._digest, self._fitted())
         earlier = [
             Earlier(
-                command=f"python -m eval {path.stem.partition('-')[0]} --run {run}",
+                measurement=f"python -m eval {path.stem.partition('-')[0]} --run {run}",
                 reason=f"{path.name} does not say what was measured",
             )
             for path in without_protocol(run / "eval")
         ]
+
+        def command(result: _Measurement) -> str:
+            return (result if isinstance(result, DistanceResult) else result.protocol).command(str(run))
 
         def current(kind: type[AnyMeasured], pattern: str) -> list[AnyMeasured]:
             found = stored(kind, run / "eval", pattern)
             kept = []
             for result in sorted(found, key=lambda one: one.protocol.weights != "stage1"):
                 if reason := self._changed(result, digest):
-                    earlier.append(Earlier(command=result.protocol.command(str(run)), reason=reason))
+                    earlier.append(Earlier(measurement=command(result), also=_also(result), reason=reason))
                 else:
                     kept.append(result)
             return kept
 
         # A command names an extractor: of two extractors that had one name, the newest counts.
-        newest = {result.protocol.command(str(run)): result for result in current(DistanceResult, "fid-*.json")}
-        distances = (of_these_versions(result) for result in newest.values())
+        newest = {command(result): result for result in current(DistanceResult, "fid-*.json")}
+        distances = []
+        for result in newest.values():
+            if (shown := of_these_versions(result)) is None:
+                continue
+            distances.append(shown)
+            if changed := tuple(name for name in result.also if name not in shown.also):
+                reason = f"the definition of {' and '.join(changed)} has changed since"
+                earlier.append(Earlier(measurement=command(result), also=changed, reason=reason))
         results = RunResults(
             likelihoods=current(LikelihoodResult, "likelihood*.json"),
             uncertainties=current(UncertaintyResult, "uncertainty*.json"),
-            distances=[result for result in distances if result is not None],
+            distances=distances,
             memorisations=current(MemorisationResult, "*memorisation*.json"),
         )
         kinds = (results.likelihoods, results.uncertainties, results.distances, results.memorisations)
-        answered = {result.protocol.command(str(run)) for kind in kinds for result in kind}
-        return replace(results, earlier=[one for one in earlier if one.command not in answered])
+        answered = {command(result): {*_also(result)} for kind in kinds for result in kind}
+        return replace(
+            results,
+            earlier=[
+                one for one in earlier if not (one.measurement in answered and answered[one.measurement] >= {*one.also})
+            ],
+        )
 
     def _changed(self, result: AnyMeasured, digest: Callable[[str, str, str], str]) -> str:
         """What has changed since a result was measured; empty where nothing has."""
@@ -166,6 +197,11 @@ class Subject:
             return DENSITIES[density].load(run, int(components), covariance).digest
         except InputError:  # it is not fitted, or was fitted to other weights
             return ""
+
+
+def _also(result: Result) -> tuple[str, ...]:
+    """The further measures of a distance."""
+    return result.also if isinstance(result, DistanceResult) else ()
 
 
 def _density(protocol: Protocol) -> str:

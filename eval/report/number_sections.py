@@ -74,14 +74,15 @@ def likelihood_section(
             )
     if not measured:
         return Section(key="likelihood", title="Likelihood", missing=missing)
-    first = measured[-1].protocol
+    first = (final(measured) or measured[-1]).protocol
     text = [
         f"Nats per image unless said otherwise, of the density of pixels on the {first.pixel_scale} scale: "
         f"{first.n:,} images of split {first.split}, {first.importance_samples} importance samples, ± one "
         "standard error over the images. q̂ is the mixture fitted to the training codes"
         + (f" ({first.mixture})." if first.mixture else ", not measured here."),
         "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
-        "Where few importance samples are effective, more of them would raise the bound further.",
+        "Where few importance samples are effective, more of them would raise the bound further, and "
+        f"`python -m eval likelihood --run {run} --annealing 100` more than that.",
     ]
     if any(r.latent_kl for r in measured):
         text.append(

@@ -20,7 +20,7 @@ from eval.report.number_sections import (
     uncertainty_section,
 )
 from eval.report.sizes import Sizes
-from eval.report.tables import with_error
+from eval.report.tables import column_title, with_error
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 from trainer.run_folder.log import Event, read_events
@@ -99,9 +99,8 @@ def key_numbers(run: MeasuredRun, results: RunResults) -> list[Card]:
     cards = []
     for result in results.likelihoods:
         density, latents = ("q_hat", "q̂") if "iwae_q_hat" in result.values else ("prior", "the prior")
-        variance = "one variance" if result.protocol.variance == "one" else "variance per pixel"
-        title = f"log-likelihood of a {result.protocol.split} image, {variance}, latents from {latents}"
-        number = with_error(result.values[f"iwae_{density}"], 1)
+        title = f"log-likelihood of a {result.protocol.split} image, {column_title(result)}, latents from {latents}"
+        number = with_error(result.values[f"{'annealed' if result.protocol.annealing else 'iwae'}_{density}"], 1)
         cards.append(Card(value=f"{number} nats", title=f"{title}; at most {result.cap:,.0f} possible"))
     calibration = final(results.uncertainties)
     if calibration is not None:

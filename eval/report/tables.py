@@ -32,6 +32,8 @@ _PAPER_METHOD = {"sigma_vae": "ours", "vae": "VAE", "beta_vae": "beta-VAE", "wae
 
 # name in RUN/eval/likelihood.json: (title, decimals)
 _LIKELIHOOD_ROWS = {
+    "annealed_q_hat": ("Annealed, latents from q̂", 1),
+    "annealed_prior": ("Annealed, latents from the prior", 1),
     "iwae_q_hat": ("Importance-weighted, latents from q̂", 1),
     "iwae_prior": ("Importance-weighted, latents from the prior", 1),
     "elbo": ("ELBO", 1),
@@ -42,6 +44,8 @@ _LIKELIHOOD_ROWS = {
     "mean_square_error": ("Mean square error a pixel", 5),
     "effective_samples_q_hat": ("Effective importance samples, latents from q̂", 2),
     "effective_samples_prior": ("Effective importance samples, latents from the prior", 2),
+    "acceptance_q_hat": ("Accepted part of annealed trajectories, latents from q̂", 2),
+    "acceptance_prior": ("Accepted part of annealed trajectories, latents from the prior", 2),
     "held_out_log_ratio": ("E[log q̂(z) - log p(z)] on these images", 2),
 }
 
@@ -60,7 +64,8 @@ def column_title(result: LikelihoodResult | UncertaintyResult) -> str:
     protocol = result.protocol
     noise = {"correlated": ", correlated", "correlated-component": ", correlated by component"}.get(protocol.noise, "")
     floor = ", no floor" if protocol.floor == "none" else ""
-    return f"{variance}{noise}{floor} ({weights_title(result)})"
+    annealed = f", annealed, {protocol.n:,} images" if getattr(protocol, "annealing", None) else ""
+    return f"{variance}{noise}{floor}{annealed} ({weights_title(result)})"
 
 
 def likelihood_table(results: Sequence[LikelihoodResult], dataset: str | None, objective: str) -> Table:

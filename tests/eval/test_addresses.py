@@ -23,6 +23,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.lease import lease
 from eval.distance.comparison import measure_distance
 from eval.distance.extractors.by_name import extractor_by_name
+from eval.distance.measures import FURTHER
 from eval.images.encoding import encode_split
 from eval.images.transport import make_transport
 from eval.measurements.likelihood import measure_likelihood
@@ -39,6 +40,7 @@ from eval.protocol import (
 )
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.report.known import Subject
+from eval.results import DistanceResult
 from eval.run import load_run
 from trainer.flow import FlowSettings, fit_run_flow
 from trainer.mixture.run_mixture import fit_run_mixture
@@ -230,6 +232,35 @@ def test_seed_number_of_images_split_and_mode_are_of_the_address(place):
         settings += [{"extractor_size": 40}] if kind == "q_hat" else []
         found = [measure(place, kind, **other).protocol.address() for other in settings]
         assert len(set(found)) == len(settings)
+
+
+def test_a_further_measure_of_an_earlier_definition_is_left_out_and_its_command_is_named(place, monkeypatch):
+    measure(place, "prior", also=("kernel",))
+    command = f"python -m eval fid --run {place / 'run'} --from prior --n 64 --extractor probed_extractor:make "
+    command += "--extractor-size 32"
+    monkeypatch.setitem(FURTHER, "kernel", dataclasses.replace(FURTHER["kernel"], version=99))
+    found = Subject(load_run(place / "run")).results()
+    assert [list(result.values) for result in found.distances] == [["frechet_distance"]]
+    assert [(one.command, one.reason) for one in found.earlier] == [
+        (f"{command} --also kernel", "the definition of kernel has changed since")
+    ]
+    measure(place, "prior", also=("kernel",))
+    assert Subject(load_run(place / "run")).results().earlier == []
+    # Of other weights, all that was measured of them is named.
+    more_training(place)
+    (earlier,) = Subject(load_run(place / "run")).results().earlier
+    assert earlier.command == f"{command} --also kernel"
+    measure(place, "prior")
+    assert [one.command for one in Subject(load_run(place / "run")).results().earlier] == [f"{command} --also kernel"]
+    measure(place, "prior", also=("kernel", "cmmd"))
+    assert Subject(load_run(place / "run")).results().earlier == []
+
+
+def test_the_command_that_measures_again_names_the_weights_of_the_extractor(place):
+    found = dataclasses.replace(measure(place, "prior"), extractor_weights="my weights/dinov2.pth")
+    assert found.command("RUN").endswith(" --extractor-weights 'my weights/dinov2.pth'")
+    assert DistanceResult.from_json(found.to_json()) == found
+    assert "extractor_weights" not in measure(place, "prior").to_json()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from data_shards.io.errors import command
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
 from eval.images.blocks import BLOCK, evenly_spaced, image_noise
+from eval.results import LikelihoodResult
 from eval.run import load_run
 from trainer.objectives.gaussian import log_prior
 
@@ -69,6 +70,52 @@ def test_any_number_of_processes_writes_the_same_numbers_to_the_last_bit(run, on
         path.unlink()
     options = ("--mixture", "4", "--images", "130", "--samples", "3")
     assert measure(run, "likelihood", *options, processes=processes) == one_process
+
+
+ANNEALED = ("--mixture", "4", "--images", "70", "--samples", "3", "--annealing", "12")
+
+
+@pytest.fixture(scope="module")
+def annealed(digits_run, tmp_path_factory):
+    """A run with a likelihood that has the annealed bound too, and one that has not."""
+    folder = shutil.copytree(digits_run, tmp_path_factory.mktemp("annealed") / "digits")
+    plain = measure(folder, "likelihood", *ANNEALED[:-2])
+    (folder / "eval").rename(folder / "plain")
+    return folder, plain, measure(folder, "likelihood", *ANNEALED)
+
+
+def test_annealing_adds_a_tighter_bound_and_leaves_the_other_numbers_as_they_are(annealed):
+    _, plain, tighter = annealed
+    for name, number in plain["values"].items():
+        assert tighter["values"][name] == number, name
+    for density in ("prior", "q_hat"):
+        assert tighter["values"][f"iwae_{density}"]["value"] < tighter["values"][f"annealed_{density}"]["value"]
+        assert 0.3 < tighter["values"][f"acceptance_{density}"]["value"] <= 1
+
+
+def test_annealing_is_of_the_protocol_and_of_the_command_that_measures_again(annealed):
+    _, plain, tighter = annealed
+    assert "annealing" not in plain["protocol"]
+    assert tighter["protocol"]["annealing"] == {"version": 1, "steps": 12, "leapfrog": 5, "chains": 1}
+    protocols = [LikelihoodResult.from_json(content).protocol for content in (plain, tighter)]
+    assert protocols[0].address() != protocols[1].address()
+    expected = "python -m eval likelihood --run RUN --images 70 --samples 3 --mixture 4 --annealing 12"
+    assert protocols[1].command("RUN") == expected
+
+
+def test_two_processes_give_the_annealed_bound_of_one(annealed):
+    folder, _, tighter = annealed
+    shutil.rmtree(folder / "eval")
+    assert measure(folder, "likelihood", *ANNEALED, processes=2) == tighter
+
+
+def test_correlated_noise_has_an_annealed_bound_too(annealed):
+    folder, _, _ = annealed
+    shutil.rmtree(folder / "eval", ignore_errors=True)
+    assert command_line("residuals", "--run", str(folder)) == 0
+    words = ("--images", "20", "--mixture", "0", "--noise", "correlated", "--annealing", "10")
+    values = measure(folder, "likelihood", *words)["values"]
+    assert values["iwae_prior"]["value"] < values["annealed_prior"]["value"]
 
 
 def test_calibration_is_the_same_on_one_process_and_two(run):
@@ -147,6 +194,8 @@ def test_blocks_are_smaller_than_the_subset_that_these_tests_measure():
         (("--images", "0"), ("images", "1 to 200")),
         (("--split", "tset"), ("split", "tset", "train, valid, test")),
         (("--samples", "0"), ("--samples", "0")),
+        (("--annealing", "-1"), ("--annealing", "-1")),
+        (("--chains", "3"), ("--chains", "--annealing")),
         (("--mixture", "77"), ("--mixture", "77", "python -m trainer.mixture")),
         (("--covariance", "round"), ("--covariance", "round", "full")),
         (("--weights", "newest"), ("--weights", "newest")),
