@@ -7,7 +7,9 @@ import contextlib
 import io
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import simplejpeg
@@ -18,8 +20,10 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.colour import to_srgb
 from data_shards.decoding.depth import to_eight_bits
 from data_shards.decoding.formats import formats
+from data_shards.decoding.stored import Stored, mend_png_transparency
 from data_shards.io.errors import MachineFault, machine_fault
 
+T = TypeVar("T")
 MOST_PIXELS = 178_956_970
 """Larger images are refused, as Pillow refuses them: a small file may claim to be larger than the memory."""
 TURNED = "turned as their EXIF orientation says"
@@ -106,11 +110,14 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
         try:
             with Image.open(io.BytesIO(data), formats=formats()) as file:
                 _refuse_giant(*file.size)
+                stored = Stored.of(file)
                 picture = _upright(file, done)
-                _mend_png_transparency(picture, data)
-                picture = _shallow(picture, done)
+                mend_png_transparency(picture, data)
+                picture = stored.full_depth(picture, data, done)
+                picture = _shallow(picture, stored, done)
                 picture, colours = to_srgb(picture, file.info.get("icc_profile"))
                 done += colours
+                picture = stored.with_gamma(picture, done)
                 grey = picture.mode in ("L", "LA")
                 picture = _opaque(picture, background, done)
                 image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
@@ -149,42 +156,35 @@ def _channels(grey: bool, channels: int) -> tuple[str, ...]:
 
 def _upright(file: Image.Image, done: list[str]) -> Image.Image:
     """The first frame as its EXIF data, or XMP, say that the camera was held."""
+    # The orientation before the pixels: for a TIFF, Pillow turns them when they are read and forgets that it did.
+    orientation = _tried(lambda: file.getexif().get(ExifTags.Base.Orientation, 1))
+    file.load()  # once: after a failure, some of Pillow's readers give black where they are asked again
+    picture = _tried(lambda: ImageOps.exif_transpose(file))
+    if orientation is None or picture is None:
+        done.append(EXIF_UNREADABLE)
+    elif orientation in range(2, 9):
+        done.append(TURNED)
+    return file.copy() if picture is None else picture
+
+
+def _tried(action: Callable[[], T]) -> T | None:
+    """What `action` gives; None where the file does not let it."""
     try:
-        # Before the pixels are read: for a TIFF, Pillow turns them then and forgets that it did.
-        orientation = file.getexif().get(ExifTags.Base.Orientation, 1)
-        file.load()
-        picture = ImageOps.exif_transpose(file)
+        return action()
     except MemoryError:
         raise  # a fault of the machine, not of the file
     except Exception:
-        file.load()  # raises again where the pixels are at fault
-        done.append(EXIF_UNREADABLE)
-        return file.copy()
-    if orientation in range(2, 9):
-        done.append(TURNED)
-    return picture
+        return None
 
 
-def _mend_png_transparency(picture: Image.Image, data: bytes) -> None:
-    """Pillow keeps the transparent colour of a PNG as it is stored, but not the pixels of 2, 4 and 3 x 16 bits."""
-    colour = picture.info.get("transparency")
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or colour is None:
-        return
-    bits = data[24]
-    if picture.mode == "L" and bits in (2, 4) and isinstance(colour, int):
-        picture.info["transparency"] = colour * 255 // (2**bits - 1)
-    elif picture.mode == "RGB" and bits == 16 and isinstance(colour, tuple):
-        picture.info["transparency"] = tuple(value >> 8 for value in colour)
-
-
-def _shallow(picture: Image.Image, done: list[str]) -> Image.Image:
+def _shallow(picture: Image.Image, stored: Stored, done: list[str]) -> Image.Image:
     """At most 8 bits a channel. Pillow itself keeps only grey images deeper than that."""
-    if picture.mode not in ("I", "F") and not picture.mode.startswith("I;16"):
+    values = stored.grey_values(picture)
+    if values is None:
         return picture
-    values = np.asarray(picture)
     scaled, how = to_eight_bits(values)
     done.append(how)
-    shallow = Image.fromarray(scaled)
+    shallow = Image.fromarray(255 - scaled if stored.white_is_zero else scaled)
     transparent = picture.info.get("transparency")
     if isinstance(transparent, int):
         shallow.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
