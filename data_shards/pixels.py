@@ -34,11 +34,11 @@ def colour(text: str) -> str:
     """A colour as "#rrggbb", from that form or a name such as "white"; raises InputError."""
     try:
         values = ImageColor.getrgb(text)
-    except ValueError:
-        values = (0, 0, 0, 0)
-    if len(values) != 3:
-        raise InputError(f"{text!r} is not a colour; use a name such as white, or #rrggbb", parameter="background")
-    return "#" + bytes(values).hex()
+        if len(values) == 3:
+            return "#" + bytes(values).hex()
+    except ValueError:  # no colour, or one with more than 255
+        pass
+    raise InputError(f"{text!r} is not a colour; use a name such as white, or #rrggbb", parameter="background")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,10 +31,10 @@ from data_shards.io.configuration import (
     is_configuration,
     leaf_fields,
     meanings,
-    nearest,
     shown,
 )
 from data_shards.io.errors import InputError, OneLineParser, at_least
+from data_shards.io.likeness import nearest
 from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command

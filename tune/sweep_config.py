@@ -17,10 +17,10 @@ from data_shards.io.configuration import (
     Text,
     build,
     configuration,
-    nearest,
     shown,
 )
 from data_shards.io.errors import InputError
+from data_shards.io.likeness import nearest
 from data_shards.io.strict_yaml import in_file, read_yaml
 from data_shards.manifest import Manifest
 from eval.distance.measures import FURTHER

@@ -9,7 +9,6 @@ the manifest was written, it asks for an update, which writes the shards that ch
 """
 
 import functools
-import shutil
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +31,7 @@ from data_shards.build.workers import for_each
 from data_shards.build.writer import Written
 from data_shards.io import atomic
 from data_shards.io.configuration import NonNegativeInt, PositiveInt, configuration
-from data_shards.io.disk import sha256_of_file
+from data_shards.io.disk import free_bytes, sha256_of_file
 from data_shards.io.errors import InputError
 from data_shards.io.lease import Lease, lease
 from data_shards.io.progress import Progress
@@ -102,13 +101,15 @@ def build(
             return former if options.parts == 1 else None
     elif kept is not None and not options.update and work.is_another_source(kept):
         raise InputError(work.change(kept), parameter="out")
+    todo = [plan for plan in work.mine if plan.name not in done]
+    work.refuse_small_disk(todo)
     out.mkdir(parents=True, exist_ok=True)
     name = f"part-{options.part}-of-{options.parts}" if options.parts > 1 else ""
     with lease(out, name, steal=options.steal_lock) as held:
         write_recipe(out, work.recipe() | ({"finished": True} if finished else {}))
         if changed:
             (out / manifest.FILE).unlink(missing_ok=True)  # until all shards are those of one source again
-        done |= work.write([plan for plan in work.mine if plan.name not in done], held)
+        done |= work.write(todo, held)
         work.refuse_bad(done)
         return work.write_manifest(done, held) if options.parts == 1 else None
 
@@ -202,7 +203,6 @@ class _Work:
 
     def write(self, plans: list[ShardPlan], held: Lease) -> dict[str, Written]:
         """Makes sure of these shards; the result of each."""
-        self._refuse_small_disk(plans)
         ensure = functools.partial(
             ensure_shard, self._out, pixels=self._pixels, check_content=self._options.check_content
         )
@@ -232,12 +232,13 @@ class _Work:
     def _progress(self, title: str, plans: list[ShardPlan]) -> Progress:
         return Progress(f"{title} of {self._source.name}", sum(len(plan.rows) for plan in plans))
 
-    def _refuse_small_disk(self, plans: list[ShardPlan]) -> None:
+    def refuse_small_disk(self, plans: list[ShardPlan]) -> None:
+        """Raises InputError where these shards do not fit, as far as their size is known before."""
         if self._pixels.encoding != "raw":
             return  # how well the images compress is not known before
         new = [plan for plan in plans if not (self._out / leftovers.files_of(plan.name)[1]).is_file()]
         needed = sum(len(plan.rows) for plan in new) * self._pixels.member_bytes
-        free = shutil.disk_usage(self._out).free
+        free = free_bytes(self._out)
         if needed > free:
             raise InputError(
                 f"{needed / 1e9:.1f} GB are needed in {self._out}, {free / 1e9:.1f} GB are free; choose another folder",

@@ -121,6 +121,8 @@ def _part(text: str) -> tuple[int, int]:
         part, parts = map(int, text.split("/"))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form I/N, such as 0/8") from error
+    if parts < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no part at all; of 8 parts the first is 0/8")
     return part, parts
 
 

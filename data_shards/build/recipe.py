@@ -26,7 +26,7 @@ def read_recipe(out: Path) -> dict[str, Any] | None:
     except ValueError:
         kept = None
     if not isinstance(kept, dict):
-        raise InputError(f"{out / FILE}: damaged; choose another folder, or remove {out}", parameter="out")
+        raise InputError(f"{out / FILE}: damaged, or of no build; choose another folder", parameter="out")
     return kept
 
 
@@ -53,6 +53,8 @@ def agree_on_recipe(out: Path, options: Mapping[str, Any], planned: Iterable[str
             if (out / name).exists():
                 raise InputError(f"{out / name} is there already, and is of no build; choose another folder", "out")
         return None
+    if not {"name", "pixels"} <= kept.keys():
+        raise InputError(f"{out / FILE} is there already, and is of no build; choose another folder", "out")
     if kept.get("divided"):
         raise InputError(f"{out} holds shards that `split` has divided since; choose another folder", parameter="out")
     if not was_finished(out, kept) and not any(recorded_shards(out)):

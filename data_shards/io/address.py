@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import fsspec
+import fsspec.asyn
+import fsspec.callbacks
 
 from data_shards.io.errors import InputError, MachineFault, machine_fault
 

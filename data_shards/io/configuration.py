@@ -11,7 +11,6 @@ import ast
 import collections.abc
 import contextlib
 import dataclasses
-import difflib
 import functools
 import inspect
 import itertools
@@ -28,6 +27,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from data_shards.io.errors import InputError
+from data_shards.io.likeness import ALIKE, nearest
 from data_shards.io.strict_yaml import in_file, parse_yaml, read_yaml
 
 T = TypeVar("T")
@@ -195,30 +195,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-_ALIKE = 0.7  # of difflib's ratio; "base" and "betas" have 0.67, as "esp" and "eps" have
-
-
-def nearest(name: str, known: Iterable[str], *, alike: float = _ALIKE) -> str | None:
-    """The known name that was probably meant; of several alike all, joined by "or"."""
-    known = list(dict.fromkeys(known))
-    last = [one.rpartition(".")[2] for one in known]
-    same = [one for one, short in zip(known, last, strict=True) if short == name]
-    close = same or _closest(name, known, known, alike) or _closest(name.rpartition(".")[2], last, known, alike)
-    return " or ".join(close) if close else None
-
-
-def _closest(name: str, texts: list[str], known: list[str], alike: float) -> list[str]:
-    """Those of `known` whose text of `texts` is the most like `name`; empty where none is like it."""
-    matcher = difflib.SequenceMatcher(b=name.lower())
-    ratios = []
-    for text in texts:
-        matcher.set_seq1(text.lower())
-        # Of short names with two letters swapped the ratio says little.
-        ratios.append(1.0 if sorted(text.lower()) == sorted(name.lower()) else matcher.ratio())
-    best = max(ratios, default=0.0)
-    return [one for one, ratio in zip(known, ratios, strict=True) if ratio == best] if best >= alike else []
-
-
 _PLAIN = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
 _BOUNDS = {"ge": "of at least", "gt": "above", "le": "at most", "lt": "below"}
 
@@ -310,7 +286,7 @@ def _unknown_field(whole: type, kind: type, name: str, prefix: str) -> str:
         section, _, field = name.rpartition(".")
         return f"is not a field here; use {field} below {prefix}{section}"
     elsewhere = [one for one in leaf_fields(whole) if one.rpartition(".")[2] == name]
-    near = nearest(name, elsewhere or [*fields_of(kind), *known], alike=0.6 if prefix else _ALIKE)
+    near = nearest(name, elsewhere or [*fields_of(kind), *known], alike=0.6 if prefix else ALIKE)
     if near and not elsewhere:
         near = " or ".join(prefix + one for one in near.split(" or "))
     near = near or nearest(name, leaf_fields(whole))

@@ -8,11 +8,15 @@ ends with exit code 130 and one line after Ctrl-C. Everything else is a defect o
 import argparse
 import contextlib
 import errno
-import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
+
+from data_shards.io.likeness import nearest
+from data_shards.io.standard_streams import drop_output, prepare_standard_streams
 
 
 class InputError(ValueError):
@@ -58,6 +62,15 @@ _MACHINE_FAULTS = {
     errno.ESTALE: f"the file was lost by the network file system: mount it anew and {_SAME_COMMAND}",
     errno.EADDRINUSE: "the port is in use: choose another one",
 }
+# What a path that the user gave may be, and what would be right.
+_WRONG_PATHS = {
+    errno.ENOENT: "no such file or folder: check the path",
+    errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
+    errno.EISDIR: "a folder stands where a file is needed: choose another path",
+    errno.EEXIST: "something else is there already: choose another path",
+    errno.ENAMETOOLONG: "the name is too long for the file system: choose a shorter one",
+    errno.ELOOP: "a link leads back to itself: choose another path",
+}
 
 
 class MachineFault(OSError):
@@ -93,6 +106,21 @@ def machine_faults(file: str | os.PathLike[str] | None = None) -> Iterator[None]
         raise fault from error
 
 
+def wrong_path(error: BaseException) -> InputError | None:
+    """What is wrong with the path that `error` names, or None where it is an error of another kind."""
+    if isinstance(error, RuntimeError) and (loop := _LINK_LOOP.match(str(error))):
+        return InputError(f"{loop[1]}: {_WRONG_PATHS[errno.ELOOP]}")  # of pathlib before Python 3.13
+    if not isinstance(error, OSError) or error.errno not in _WRONG_PATHS:
+        return None
+    if not isinstance(error.filename, str | bytes) or not error.filename:
+        return None
+    return InputError(f"{os.fsdecode(error.filename)}: {_WRONG_PATHS[error.errno]}")
+
+
+_LINK_LOOP = re.compile(r"Symlink loop from '(.*)'$", re.DOTALL)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_UNKNOWN = re.compile(r"unrecognized arguments: (\S+)")
+_NO_CHOICE = re.compile(r"(?:argument \S+: )?invalid choice: '?(.*?)'? \(choose from (.*)\)", re.DOTALL)
 _options: dict[str, str] = {}  # of the command line that was parsed last: parameter -> option
 
 
@@ -107,8 +135,23 @@ class OneLineParser(argparse.ArgumentParser):
         _options.update({dest: max(strings, key=len) for dest, strings in options.items()})
         return super().parse_known_args(args, namespace)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        name = max(action.option_strings, key=len, default=action.metavar or action.dest)
+        own = arg_strings if action.nargs not in (argparse.PARSER, argparse.REMAINDER) else arg_strings[:1]
+        for word in own:
+            if not word.strip():
+                raise InputError(f"{name}: empty; give a value, or leave it out")
+            if action.type is Path and _ADDRESS.match(word):
+                raise InputError(f"{name}: {word} is an address; give a file or folder of this machine")
+        return super()._get_values(action, arg_strings)
+
     def error(self, message: str) -> None:  # type: ignore[override]
-        raise InputError(f"{message}; see {self.prog} --help")
+        near = None
+        if unknown := _UNKNOWN.match(message):
+            near = nearest(unknown[1].partition("=")[0], _options.values())
+        elif choice := _NO_CHOICE.match(message):
+            near = nearest(choice[1], [word.strip("' ") for word in choice[2].split(",")])
+        raise InputError(f"{message}; {f'did you mean {near}? See' if near else 'see'} {self.prog} --help")
 
 
 def command(main: Callable[[], None]) -> int:
@@ -116,20 +159,30 @@ def command(main: Callable[[], None]) -> int:
     a fault of the machine, 130 where a person interrupted it (Ctrl-C).
     """
     _options.clear()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may hold bytes that are no text
+    prepare_standard_streams()
     try:
-        main()
+        try:
+            main()
+        except SystemExit:  # of --help, for instance
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except InputError as error:
         name = _options.get(error.parameter, error.parameter) if error.parameter else None
-        print(f"error: {' '.join(error.named(name).split())}", file=sys.stderr)
-        return 2
+        return _told(error.named(name), 2)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    except OSError as error:
-        if (fault := machine_fault(error)) is None:
-            raise
-        print(f"error: {' '.join(str(fault).split())}", file=sys.stderr)
-        return 1
+    except (OSError, RuntimeError) as error:
+        if (fault := machine_fault(error)) is not None:
+            drop_output()
+            return _told(str(fault), 1)
+        if (wrong := wrong_path(error)) is not None:
+            return _told(str(wrong), 2)
+        raise
     return 0
+
+
+def _told(message: str, code: int) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return code

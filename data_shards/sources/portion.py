@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from data_shards.io.errors import InputError
 
+_MOST_DIGITS = 15  # far beyond all images there are, and exact in JSON
 _PERCENTAGE = re.compile(r"(\d{1,3}(?:\.\d+)?)\s*%")
 
 
@@ -38,7 +39,7 @@ NOTHING = Portion(images=0)
 def portion(text: str | int, parameter: str) -> Portion:
     """A portion as it is written: 500 or "5%". Raises InputError that names the parameter."""
     words = str(text).strip()
-    if words.isdecimal() and words.isascii():
+    if words.isdecimal() and words.isascii() and len(words) <= _MOST_DIGITS:
         return Portion(images=int(words))
     if (found := _PERCENTAGE.fullmatch(words)) and float(found[1]) <= 100:
         return Portion(percent=float(found[1]))

@@ -1,6 +1,7 @@
 """What a source of images is: keys per split, the samples behind them, and what is done to its images by default."""
 
 import functools
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
+from data_shards.decoding.decode import MOST_PIXELS
 from data_shards.io.errors import InputError, at_least, machine_fault
 from data_shards.pixels import Encoding, Fit, Pixels, colour
 from data_shards.sources.portion import HeldOut, Portion, portion
@@ -117,8 +119,10 @@ class Dataset:
             folder = self.find()
         if folder is None:
             raise InputError(f"needed for {self.name}; give the folder of its files", parameter="source")
+        if folder.is_file():
+            raise InputError(f"{folder} is a file; unpack an archive, and give the folder", parameter="source")
         if not folder.is_dir():
-            raise InputError(f"no folder {folder}; give the folder of the files of {self.name}", parameter="source")
+            raise InputError(f"no folder {folder}; {self.name} needs {self.files}", parameter="source")
         return self.open(folder, held_out)
 
     def checked_portion(self, name: str, chosen: str | int | None) -> Portion | None:
@@ -149,6 +153,8 @@ class Dataset:
             raise InputError(f"{self.name} holds no encoded images; use raw, png or jpeg", parameter="encoding")
         side = self.size if size is None else size
         at_least(1, size=side)
+        if side**2 > MOST_PIXELS:
+            raise InputError(f"{side} is too large; use at most {math.isqrt(MOST_PIXELS)}", parameter="size")
         resize = self.resize or size is not None
         crop = self._checked_crop(crop, fit)
         if fit is not None and not resize:
@@ -163,7 +169,7 @@ class Dataset:
             crop=None if crop == "none" else crop,
             resize=resize,
             fit=fit or ("pad" if padded else "stretch"),
-            background=colour(background or WHITE) if self.encoded or padded else None,
+            background=colour(WHITE if background is None else background) if self.encoded or padded else None,
             encoding=encoding,
         )
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pydantic
 
-from data_shards.io.configuration import nearest, shown
+from data_shards.io.configuration import shown
 from data_shards.io.errors import InputError
+from data_shards.io.likeness import nearest
 
 # Fields that follow from the trainer's own configuration, and those of the configuration.
 _OURS = {

@@ -1,0 +1,43 @@
+"""Builds that cannot be: nothing of the user's is touched, and nothing is left behind."""
+
+import pytest
+from support.folder_builds import build, write_image
+
+from data_shards.io.errors import InputError
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "manifest.json"])
+@pytest.mark.parametrize("content", ['{"flour": 500}', "[1, 2]", "salt"])
+def test_a_users_file_of_our_names_is_left_alone(name, content, tmp_path):
+    write_image(tmp_path / "images/one.png", 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text(content)
+    with pytest.raises(InputError, match=rf"{name}.*of no build; choose another folder"):
+        build(tmp_path / "images", out, valid=0, test=0)
+    assert (out / name).read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"size": 20_000}, "size: 20000 is too large"),
+        ({"background": ""}, "background: '' is not a colour"),
+        ({"background": "rgb(300,0,0)"}, "background: .* is not a colour"),
+        ({"valid": "9" * 30}, "valid: .* is not a number of images"),
+        ({"size": 13_000, "shard_images": 10}, "GB are needed"),
+    ],
+    ids=lambda value: "",
+)
+def test_options_that_cannot_be_leave_nothing_behind(options, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("data_shards.build.builder.free_bytes", lambda folder: 10**6)
+    write_image(tmp_path / "images/one.png", 1)
+    with pytest.raises(InputError, match=said):
+        build(tmp_path / "images", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_in_place_of_a_folder_is_told(tmp_path):
+    (tmp_path / "images.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"images\.zip is a file; unpack an archive"):
+        build(tmp_path / "images.zip", tmp_path / "out")
