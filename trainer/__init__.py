@@ -4,7 +4,7 @@
     run = train(load_config("trainer/configs/fashion_mnist.yaml", {"name": "short", "stage1.max_epochs": 1}))
 
 The rooms, each of which imports only those after it: loop, mixture and flow, dry_run, updates, engines, run_folder,
-objectives, networks, config, group_command, then process_group, noise and preemption, then peers.
+objectives, networks, config, group_command, then process_group, noise, waiting and preemption, then peers.
 """
 
 from typing import TYPE_CHECKING

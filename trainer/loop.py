@@ -6,10 +6,8 @@ as many processes as before these are the same bits on CPUs, and on GPUs with `e
 their kernels add in another order each time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, repeat
 from pathlib import Path
 
 from data_shards.io.errors import InputError
@@ -33,7 +31,8 @@ from trainer.updates.learner import Learner, require_engine
 from trainer.updates.meter import Meter, profiler
 from trainer.updates.reporter import Reporter, completed
 from trainer.updates.stages import Stages
-from trainer.updates.streams import training_stream
+from trainer.updates.streams import Passes, training_stream
+from trainer.waiting import Waits
 
 
 def train(
@@ -74,9 +73,10 @@ def train(
                 print(completed(config, stages))
             return config.folder
         ranks.agree(stop_request.check_folder)
-        between_batches = partial(stop_request.between_batches, ranks)
+        waits = Waits(stop_request, ranks)
+        passes = Passes(config.data, opened.manifest, waits.in_pass)
         learner = ranks.agree(
-            lambda: Learner(config, opened.manifest.image_shape, train_images, ranks, opened.saved, between_batches)
+            lambda: Learner(config, opened.manifest.image_shape, train_images, ranks, passes, opened.saved)
         )
         with (
             Reporter(config, ranks, stages, opened, listener) as reporter,
@@ -91,7 +91,7 @@ def train(
         ):
             stop_request.begin_training()
             stopped = Training(
-                config, ranks, opened.manifest, stages, learner, reporter, saver, stop_request, update_done
+                config, ranks, opened.manifest, stages, learner, reporter, saver, stop_request, waits, update_done
             ).run()
         if ranks.is_main:
             stop = stop_line(config.folder, stopped, stages.images, ranks) if stopped else completed(config, stages)
@@ -121,6 +121,7 @@ class Training:
     reporter: Reporter
     saver: CheckpointSaver
     stop_request: StopRequest
+    waits: Waits
     update_done: Callable[[], None]
 
     def run(self) -> str:
@@ -141,7 +142,7 @@ class Training:
             return False
         if stages.state.ended:  # the checkpoint is the one at the end of stage 1
             self._enter_stage2()
-        for batch in meter.waiting(self.stop_request.waiting(self._batches(), self.ranks)):
+        for batch in meter.waiting(self._batches()):
             # The networks, and sigma^2 (stage 1, equation 8) or the per-pixel variances (stage 2, equation 10).
             result = learner.update(batch, stages, stop=bool(self.stop_request.reason()))
             meter.add(batch, result, learner.model.log_variance)
@@ -164,10 +165,11 @@ class Training:
                 return True
         raise AssertionError("the stream of batches has no end")
 
-    def _batches(self) -> chain[Batch]:
+    def _batches(self) -> Iterator[Batch]:
         """The global batches from the run's position on, epoch after epoch without end."""
         stream = training_stream(self.config, self.manifest, self.ranks, self.stages.images)
-        return chain.from_iterable(repeat(stream))
+        while True:
+            yield from self.waits.for_updates(stream)
 
     def _crossed(self, every: int, batch: Batch) -> bool:
         """Whether the run has passed a multiple of `every` images with this batch."""

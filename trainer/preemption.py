@@ -2,9 +2,9 @@
 
 SIGTERM and SIGUSR2 are how batch systems ask, SIGINT is Ctrl-C, SIGHUP a closed terminal. Before the first update of a
 process there is nothing to keep, and a signal ends it at once; from then on the processes stop together with a
-checkpoint, after an update or between two batches of a longer pass. After a stop the file `requeue` in the run folder
-holds "yes REASON" where the run should be started again, as a batch system does, and "no REASON" where a person stopped
-it.
+checkpoint, after an update, between two batches of a longer pass, or while they wait for images (waiting.py). After a
+stop the file `requeue` in the run folder holds "yes REASON" where the run should be started again, as a batch system
+does, and "no REASON" where a person stopped it.
 """
 
 import contextlib
@@ -14,10 +14,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import TypeVar
 
 import torch
 
@@ -27,7 +26,6 @@ from data_shards.io.lease import Lease
 from trainer.process_group import Ranks
 from trainer.stop_signals import SIGNALS, exit_code, handled, place
 
-T = TypeVar("T")
 LEASE = "the run folder was taken over"
 # Of several reasons the first one counts: a person's come before a batch system's.
 _REASONS = (LEASE, "STOP", "SIGINT", "SIGHUP", "SIGTERM", "SIGUSR2", "walltime")
@@ -36,12 +34,10 @@ _TO_REQUEUE = ("SIGTERM", "SIGUSR2", "walltime")
 _SECONDS_BETWEEN_LOOKS = 1.0
 # A pass over images that ends this soon after the request is finished first. torchrun kills after 30 s.
 _GRACE_SECONDS = 5.0
-# On a GPU the processes cannot agree without waiting for it, so they do it once in so many batches.
-_BATCHES_BETWEEN_CHECKS = {"cpu": 1, "cuda": 16}
 
 
 class Interrupted(Exception):
-    """A pass over images was left, on every process at the same batch, because a stop was requested."""
+    """A wait for images, or a pass over them, was left for a stop, on every process at the same batch."""
 
 
 class StopRequest:
@@ -57,8 +53,6 @@ class StopRequest:
         self._deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
         self._next_look = 0.0
         self._reason, self._since = "", 0.0
-        self._passed_batches = 0
-        self._leaves_wait = False
         self._training, self._entering = False, threading.Lock()
         self._stack = contextlib.ExitStack()
 
@@ -74,9 +68,6 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._request(signal.Signals(number).name)
-        if self._leaves_wait:
-            self._leaves_wait = False
-            raise Interrupted
 
     def _request(self, reason: str) -> None:
         if not self._reason:
@@ -85,7 +76,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Ends the process from another thread at a signal before training: the main one may wait for other processes.
+        """Heeds signals in another thread, for the main one may wait for other processes: before training it ends all.
 
         Python runs a handler when the main thread is back from C++, but writes the signal's number to a file at once.
         """
@@ -106,6 +97,7 @@ class StopRequest:
                     with self._entering:
                         if not self._training:
                             self._end_now(signal.Signals(number[0]))
+                    self._request(signal.Signals(number[0]).name)
 
     def _end_now(self, number: signal.Signals) -> None:
         """Ends the process before its first update."""
@@ -157,36 +149,15 @@ class StopRequest:
                 self._request("STOP")
         return self._reason
 
-    def waiting(self, batches: Iterable[T], ranks: Ranks) -> Iterator[T]:
-        """The batches of a job of one process, which leaves the wait for the next one at a signal with Interrupted.
-
-        Several processes go on waiting: they can only stop together, after an update.
-        """
-        iterator = iter(batches)
-        while True:
-            self._leaves_wait = ranks.world_size == 1
-            if self._leaves_wait and self._reason:
-                self._leaves_wait = False  # a further signal comes while the checkpoint is written
-                raise Interrupted
-            batch = next(iterator, None)
-            self._leaves_wait = False
-            if batch is None:
-                return
-            yield batch
-
     def agreed_reason(self, ranks: Ranks) -> str:
         """The first of the reasons of all processes, which call this together; empty where there is none."""
         own = self.reason()
         flags = torch.tensor([float(own == reason) for reason in _REASONS], device=ranks.device)
         return next((reason for reason, flag in zip(_REASONS, ranks.sum_(flags).tolist(), strict=True) if flag), "")
 
-    def between_batches(self, ranks: Ranks) -> None:
-        """Called by every process between two batches. Raises Interrupted, on all, some seconds after a request."""
-        self._passed_batches += 1
-        if self._passed_batches % _BATCHES_BETWEEN_CHECKS[ranks.device.type] == 0:
-            late = bool(self.reason()) and time.monotonic() - self._since >= _GRACE_SECONDS
-            if ranks.any(late):
-                raise Interrupted
+    def is_late(self) -> bool:
+        """Whether the request is some seconds old, so that a pass over images is left."""
+        return bool(self.reason()) and time.monotonic() - self._since >= _GRACE_SECONDS
 
 
 def write_requeue(run: Path, reason: str) -> None:

@@ -1,7 +1,7 @@
 """The batches of a split whose images all lie in the memory of one device: only their indices travel there."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,31 +44,53 @@ class ResidentStream:
         position: int = 0,
         max_substitutes: int = 0,
         flip: bool = False,
+        manifest: Manifest | None = None,
     ) -> None:
         self.position, self.substituted = position, 0
         self._device, self._split, self._global_batch, self._seed, self._flip = device, split, global_batch, seed, flip
         self._rank, self._world_size, self._max_substitutes = rank, world_size, max_substitutes
-        self.manifest = Manifest.load(Location.of(place))
+        self.manifest = Manifest.load(Location.of(place)) if manifest is None else manifest
         self.num_samples = self.manifest.num_samples(split)
         # A sample that cannot be read has the same replacement each time; how many a run may have is counted below.
         self._source = ShardStream(
-            place, split=split, global_batch=_IMAGES_AT_ONCE, shuffle=False, max_substitutes=self.num_samples
+            place,
+            split=split,
+            global_batch=_IMAGES_AT_ONCE,
+            shuffle=False,
+            max_substitutes=self.num_samples,
+            manifest=self.manifest,
         )
         self._images: Tensor | None = None
         self._samples: NDArray[np.int64] = np.arange(self.num_samples)
         order = functools.partial(EpochOrder, self.manifest, split=split, seed=seed)
         self._order_of = functools.lru_cache(maxsize=2)(lambda epoch: order(epoch=epoch))
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether a batch may be waited for until a server answers, as all images are before the first one."""
+        return self._source.is_remote and self._images is None
+
+    @property
+    def while_waiting(self) -> Callable[[], None] | None:
+        """As of `ShardStream`."""
+        return self._source.while_waiting
+
+    @while_waiting.setter
+    def while_waiting(self, action: Callable[[], None] | None) -> None:
+        self._source.while_waiting = action
+
     def _read(self) -> Tensor:
         """(N, C, H, W) uint8 on the device, in source order."""
         if self._images is None:
             shape = (self.num_samples, *self.manifest.image_shape)
-            self._images = torch.empty(shape, dtype=torch.uint8, device=self._device)
+            images = torch.empty(shape, dtype=torch.uint8, device=self._device)
+            self._source.position = 0
             for batch in self._source:
                 stop = batch.start + len(batch.image)
-                self._images[batch.start : stop] = batch.image.to(self._device)
+                images[batch.start : stop] = batch.image.to(self._device)
                 self._samples[batch.start : stop] = batch.index.numpy()
             self._source.close()
+            self._images = images
         return self._images
 
     def __iter__(self) -> Iterator[Batch]:

@@ -6,9 +6,10 @@ for batch in stream:            # the rest of the epoch; the next `for` continue
 stream.position                 # images seen by all ranks: the only state that a resume needs
 """
 
+import concurrent.futures
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from data_shards.stream.processes import ReaderProcess
 from data_shards.stream.reader import Reader
 
 _BATCHES_AHEAD = 2  # for each thread or process
+_SECONDS_BETWEEN_CALLS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +73,7 @@ class ShardStream:
     max_substitutes how many unreadable images this rank may replace by others (see `reader.py`) before it stops.
                     Ranks that want to stop together sum `batch.substituted` over ranks at each step
     flip            mirrors each image, left to right, or does not: by a bit of (image, epoch, seed)
+    manifest        of the shards at `place`, where it has been read already; None reads it
 
     The batches are the same whatever `workers` is. Memory is O(shards + window). Raises InputError for a wrong
     argument, and while iterating when more images than `max_substitutes` cannot be read; MachineFault where this
@@ -91,6 +94,7 @@ class ShardStream:
         shuffle: bool = True,
         max_substitutes: int = 0,
         flip: bool = False,
+        manifest: Manifest | None = None,
     ) -> None:
         at_least(1, global_batch=global_batch, world_size=world_size)
         at_least(0, workers=workers, position=position, max_substitutes=max_substitutes)
@@ -98,7 +102,7 @@ class ShardStream:
             raise InputError(f"{rank} of {world_size} is not possible; ranks count from 0", parameter="rank")
         self._location = Location.of(place)
         self._patience = Patience(self._location.patience_seconds)
-        self.manifest = Manifest.load(self._location)
+        self.manifest = Manifest.load(self._location) if manifest is None else manifest
         self.num_samples = self.manifest.num_samples(split)
         self.position = position
         self.substituted = 0
@@ -112,7 +116,12 @@ class ShardStream:
             shuffle=shuffle,
             flip=flip,
         )
-        self._files = shard_files(Address(self._location), self.manifest, split=split, patience=self._patience)
+        address = Address(self._location)
+        self.is_remote = address.local is None
+        """Whether a batch may be waited for until a server answers."""
+        self.while_waiting: Callable[[], None] | None = None
+        """Called five times a second while a batch is waited for; what it raises leaves the wait."""
+        self._files = shard_files(address, self.manifest, split=split, patience=self._patience)
         self._loader = BatchLoader(self.manifest, Reader(self.manifest, split, self._files), self._reading)
         self._processes: list[ReaderProcess] = []
         self._ahead: Ahead | None = None
@@ -149,7 +158,7 @@ class ShardStream:
                 if prefetcher is not None and (now := order.window_of(begin)) != window:
                     window = now
                     prefetcher.need(order.upcoming_shards(window))
-                batch = self._accepted(future.result(), epoch, begin)
+                batch = self._accepted(self._result(future), epoch, begin)
                 self.position = batch.start + batch.count
                 yield batch
         finally:
@@ -176,6 +185,12 @@ class ShardStream:
                 self._prefetcher = Prefetcher(self._files, shards, self._location.cache_bytes)
             self._end = weakref.finalize(self, _end, self._patience, self._ahead, self._processes, self._prefetcher)
         return self._ahead
+
+    def _result(self, future: Future[Loaded]) -> Loaded:
+        while self.while_waiting is not None and not future.done():
+            if not concurrent.futures.wait([future], timeout=_SECONDS_BETWEEN_CALLS).done:
+                self.while_waiting()
+        return future.result()
 
     def _accepted(self, loaded: Loaded, epoch: int, start: int) -> Batch:
         self.substituted += len(loaded.faults)

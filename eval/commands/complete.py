@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.commands.options import (
+    add_lock_option,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval complete`."""
     add_run_options(parser)
+    add_lock_option(parser)
     parser.add_argument(
         "--hide",
         default=CompletionQuestion.hide,
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     question = question_of(CompletionQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, args.weights, ranks)
-        result, pictures = measure_completion(measured, question, ranks)
+        result, pictures = measure_completion(measured, question, ranks, steal=args.steal_lock)
         if ranks.is_main:
             path = measured.result_path("complete", result.protocol)
             if pictures is not None:

@@ -166,6 +166,7 @@ def _between_sets(args: argparse.Namespace) -> None:
             seed=args.seed,
             out=Path(args.out) if args.out else None,
             skip_bad=args.skip_bad,
+            steal=args.steal_lock,
         )
         if args.missing is not None:
             print(",".join(str(part) for part in range(args.missing) if not compared.finished(part, args.missing)))
@@ -175,12 +176,10 @@ def _between_sets(args: argparse.Namespace) -> None:
             if ranks.is_main:
                 print(f"{path}; when all {parts} parts are done: the same command with --merge {parts}")
         else:
-            earlier = compared.stored()
-            # The first process alone decides, so that all take the same way even if the file appears meanwhile.
-            known = ranks.any(ranks.is_main and earlier is not None)
-            result = earlier if known else compared.measure(ranks, merged=args.merge)
-            if ranks.is_main and result is not None:
-                if known:
+            earlier = compared.earlier(ranks)
+            result = earlier or compared.measure(ranks, merged=args.merge)
+            if ranks.is_main:
+                if earlier is not None:
                     print("measured before:")
                 show_sets(result, compared.path)
 

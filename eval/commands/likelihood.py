@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eval.commands.options import (
     add_annealing_options,
+    add_lock_option,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval likelihood`."""
     add_run_options(parser)
+    add_lock_option(parser)
     add_noise_options(parser, NOISES)
     add_mixture_options(parser, "components of the fitted mixture; 0 for the prior only")
     add_subset_options(parser, LikelihoodQuestion.images, "number of images, evenly spaced over the split")
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     question = question_of(LikelihoodQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, args.weights, ranks)
-        result = measure_likelihood(measured, question, ranks)
+        result = measure_likelihood(measured, question, ranks, steal=args.steal_lock)
         if ranks.is_main:
             show(result, stored_at(measured.result_path("likelihood", result.protocol)))
 

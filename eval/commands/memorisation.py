@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.commands.options import add_mixture_options, add_run_options, add_subset_options, question_of
+from eval.commands.options import add_lock_option, add_mixture_options, add_run_options, add_subset_options, question_of
 from eval.questions import MemorisationQuestion
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval memorisation`."""
     add_run_options(parser)
+    add_lock_option(parser)
     add_mixture_options(parser, "components of the fitted mixture to sample from")
     add_subset_options(parser, MemorisationQuestion.images, "number of samples, and of held-out images")
     parser.add_argument(
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     question = question_of(MemorisationQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, args.weights, ranks)
-        result = measure_memorisation(measured, question, ranks)
+        result = measure_memorisation(measured, question, ranks, steal=args.steal_lock)
         if ranks.is_main:
             show(result, stored_at(memorisation_path(measured, result.protocol)))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.commands.options import (
+    add_lock_option,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m eval uncertainty`."""
     add_run_options(parser)
+    add_lock_option(parser)
     add_noise_options(parser, NOISES)
     add_mixture_options(parser, "components of the fitted mixture, for --noise correlated-component")
     parser.add_argument(
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> None:
     question = question_of(UncertaintyQuestion, args)
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, args.weights, ranks)
-        result = measure_uncertainty(measured, question, ranks)
+        result = measure_uncertainty(measured, question, ranks, steal=args.steal_lock)
         if ranks.is_main:
             show(result, stored_at(measured.result_path("uncertainty", result.protocol)))
 

@@ -21,6 +21,7 @@ from eval.image_sets.by_name import open_set
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.remarks import remarks_of
 from eval.image_sets.run_samples import Sampling
+from eval.measured_once import held_result
 from eval.protocol import fingerprint
 from eval.questions import sufficient
 from eval.results import Measured, Result
@@ -127,6 +128,8 @@ class SetComparison:
     """Folder of results and parts; None keeps neither."""
     skip_bad: int = 0
     """Unreadable images of a set that are left out before the set is refused."""
+    steal: bool = False
+    """Whether the answer is taken from another job that measures the same."""
 
     def __post_init__(self) -> None:
         for name in self.also:
@@ -161,6 +164,13 @@ class SetComparison:
         wanted = {measure.name: measure.version for measure in self._measures}
         return found if wanted.items() <= dict(found.versions).items() else None
 
+    def earlier(self, ranks: Ranks) -> SetsResult | None:
+        """`stored`, the same on every process: the first one alone decides."""
+        found = self.stored()
+        if self.path is None or not ranks.any(ranks.is_main and found is not None):
+            return None
+        return found or SetsResult.load(self.path)
+
     @property
     def _measures(self) -> list[Any]:
         return [FRECHET, *(FURTHER[name] for name in self.also)]
@@ -189,7 +199,13 @@ class SetComparison:
     def make_part(self, part: int, parts: int, ranks: Ranks) -> Path:
         """Writes the statistics of a part of the first set, unless they are there."""
         path = self.part_path(part, parts)
-        if not ranks.any(ranks.is_main and self.finished(part, parts)):
+
+        def before() -> Path | None:
+            return path if ranks.any(ranks.is_main and self.finished(part, parts)) else None
+
+        with held_result(path, ranks, before, steal=self.steal) as place:
+            if place.found is not None:
+                return path
             made, remarks = statistics_of(
                 self.compared,
                 self.extractor,
@@ -202,11 +218,21 @@ class SetComparison:
             )
             if ranks.is_main:
                 print("\n".join(remarks), end="\n" if remarks else "", flush=True)
-                made.save(path)
+            place.save(made)
         return path
 
     def measure(self, ranks: Ranks, *, merged: int | None = None) -> SetsResult:
         """The answer, the same on every process, stored where there is a folder for it. merged: number of parts."""
+        if self.path is None:
+            return self._measured(ranks, merged)
+        with held_result(self.path, ranks, lambda: self.earlier(ranks), steal=self.steal) as place:
+            if place.found is not None:
+                return place.found
+            result = self._measured(ranks, merged)
+            place.save(result)
+        return result
+
+    def _measured(self, ranks: Ranks, merged: int | None) -> SetsResult:
         keep, remarks = self.keep_features, []
         if merged is None:
             compared, said = statistics_of(
@@ -217,11 +243,7 @@ class SetComparison:
             paths = [self.part_path(part, merged) for part in range(merged)]
             compared = merge(paths, self.protocol, unreadable=self.skip_bad)
         reference, said = self._reference(ranks)
-        result = self._result(compared, reference, [*remarks, *said])
-        if ranks.is_main and self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            result.save(self.path)
-        return result
+        return self._result(compared, reference, [*remarks, *said])
 
     def _reference(self, ranks: Ranks) -> tuple[FeatureStatistics, list[str]]:
         side, keep = self.reference, self.keep_features

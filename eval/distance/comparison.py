@@ -1,5 +1,6 @@
 """How far a set of images is from real ones: a question becomes features, their sums, and a result."""
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from eval.images.blocks import BLOCK
 from eval.images.densities import DENSITIES, SOURCES
 from eval.images.files import ImageFolder
 from eval.images.sources import ImageSource, from_shards, generated, reconstructed, unchanged
+from eval.measured_once import Place, held_result
 from eval.protocol import DistanceProtocol
 from eval.questions import DistanceQuestion, sufficient
 from eval.results import DistanceResult, measured_before, stored_at
@@ -33,15 +35,21 @@ _STATISTICS = 2048.0**2
 
 
 def measure_distance(
-    run: MeasuredRun, question: DistanceQuestion, ranks: Ranks, *, save_images: str | None = None
+    run: MeasuredRun,
+    question: DistanceQuestion,
+    ranks: Ranks,
+    *,
+    save_images: str | None = None,
+    steal: bool = False,
 ) -> DistanceResult:
     """The answer to a question, the same on every process, which also lies in RUN/eval/fid-....json.
 
     Read from there where the same was measured before. save_images: one of IMAGE_FORMATS to write the compared images
-    under RUN/samples as well. Raises InputError where the run lacks what the question is about.
+    under RUN/samples as well. steal: takes the files from another job that measures the same. Raises InputError where
+    there is one, or the run lacks what the question is about.
     """
-    compared = comparison(run, question, ranks.device)
-    return compared.earlier(ranks, save_images=save_images) or compared.measure(ranks, save_images=save_images)
+    compared = dataclasses.replace(comparison(run, question, ranks.device), steal=steal)
+    return compared.measure(ranks, save_images=save_images)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +123,7 @@ class Comparison:
     protocol: DistanceProtocol
     """Everything the answer depends on."""
     steal: bool = False
-    """Whether the folder of the compared images is taken from another job that writes it."""
+    """Whether the answer and the compared images are taken from another job that writes them."""
 
     @property
     def name(self) -> str:
@@ -156,7 +164,16 @@ class Comparison:
     def measure(self, ranks: Ranks, *, save_images: str | None = None) -> DistanceResult:
         """Measures, and writes the result together with what the same question was answered with before."""
         folder = self.images_folder(save_images) if save_images else None
-        return self.scored(self.statistics(ranks, folder=folder, file_format=save_images), ranks)
+        with self.held(ranks, save_images=save_images) as place:
+            if place.found is not None:
+                return place.found
+            return self.scored(self.statistics(ranks, folder=folder, file_format=save_images), place)
+
+    def held(
+        self, ranks: Ranks, *, save_images: str | None = None
+    ) -> contextlib.AbstractContextManager[Place[DistanceResult]]:
+        """The block in which no other job writes the answer."""
+        return held_result(self.path, ranks, lambda: self.earlier(ranks, save_images=save_images), steal=self.steal)
 
     def statistics(
         self, ranks: Ranks, *, part: int = 0, parts: int = 1, folder: Path | None = None, file_format: str | None = None
@@ -212,16 +229,14 @@ class Comparison:
             keep_features=self.keep_features,
         )
 
-    def scored(self, compared: FeatureStatistics, ranks: Ranks) -> DistanceResult:
-        """The result of the compared set's statistics, written to `path`, the same on every process."""
-        reference = self.reference(ranks)
-
-        def result() -> DistanceResult:
-            made = self._with_earlier(self._scores(compared, reference))
-            made.save(self.path)
-            return made
-
-        return main_process_result(DistanceResult, result, ranks)
+    def scored(self, compared: FeatureStatistics, place: Place[DistanceResult]) -> DistanceResult:
+        """The result of the compared set's statistics, the same on every process, written to its place."""
+        reference = self.reference(place.ranks)
+        made = main_process_result(
+            DistanceResult, lambda: self._with_earlier(self._scores(compared, reference)), place.ranks
+        )
+        place.save(made)
+        return made
 
     def _scores(self, compared: FeatureStatistics, reference: FeatureStatistics) -> DistanceResult:
         measures = (FRECHET, *(FURTHER[name] for name in self.question.also))

@@ -9,6 +9,7 @@ import torch
 from data_shards.io.errors import InputError
 from eval.distance.comparison import Comparison
 from eval.distance.statistics import FeatureStatistics
+from eval.measured_once import held_result
 from eval.protocol import differences
 from eval.results import DistanceResult
 from trainer.process_group import Ranks
@@ -28,12 +29,16 @@ def make_part(comparison: Comparison, part: int, parts: int, ranks: Ranks, *, sa
     """Writes one part's statistics, unless they are there. save_images: one of IMAGE_FORMATS to write its images."""
     path = part_path(comparison, part, parts)
     folder = comparison.images_folder(save_images) / path.stem if save_images else None
-    done = finished(path, comparison)
-    if ranks.any(ranks.is_main and done and (folder is None or folder.exists())):
-        return Part(path=path, images=None)
-    statistics = comparison.statistics(ranks, part=part, parts=parts, folder=folder, file_format=save_images)
-    if ranks.is_main:
-        statistics.save(path)
+
+    def before() -> Part | None:
+        done = finished(path, comparison) and (folder is None or folder.exists())
+        return Part(path=path, images=None) if ranks.any(ranks.is_main and done) else None
+
+    with held_result(path, ranks, before, steal=comparison.steal) as place:
+        if place.found is not None:
+            return place.found
+        statistics = comparison.statistics(ranks, part=part, parts=parts, folder=folder, file_format=save_images)
+        place.save(statistics)
     return Part(path=path, images=statistics.n)
 
 
@@ -45,7 +50,8 @@ def missing_parts(comparison: Comparison, parts: int) -> list[int]:
 def merge_parts(comparison: Comparison, parts: int, ranks: Ranks) -> DistanceResult:
     """The result of an evaluation whose parts are all there, see `merge`; the same on every process."""
     paths = [part_path(comparison, part, parts) for part in range(parts)]
-    return comparison.scored(merge(paths, comparison.protocol), ranks)
+    with comparison.held(ranks) as place:
+        return place.found or comparison.scored(merge(paths, comparison.protocol), place)
 
 
 def part_path(comparison: Comparison, part: int, parts: int) -> Path:

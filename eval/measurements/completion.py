@@ -17,14 +17,16 @@ from data_shards.io.progress import Progress
 from eval.calibration import CoverageOfImages
 from eval.images.blocks import gathered, own_places, subset_blocks, subset_indices
 from eval.images.sources import mixture_sampler
+from eval.measured_once import measured_once
 from eval.measurements.hidden import Completer, DecoderAlone, WithResiduals, hidden_pixels
 from eval.measurements.likelihood import effective_samples
 from eval.measurements.quantiles import log_cdf
 from eval.measurements.uncertainty import LEVELS
 from eval.protocol import CompletionProtocol
 from eval.questions import CompletionQuestion
+from eval.residuals.noise import CorrelatedNoise
 from eval.residuals.stored import load_noise
-from eval.results import Completed, CompletionResult, Measured, measured_before
+from eval.results import Completed, CompletionResult, Measured
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.noise import seeded_generator
@@ -105,12 +107,13 @@ def complete_image(
 
 
 def measure_completion(
-    run: MeasuredRun, question: CompletionQuestion, ranks: Ranks
+    run: MeasuredRun, question: CompletionQuestion, ranks: Ranks, *, steal: bool = False
 ) -> tuple[CompletionResult, Tensor | None]:
     """The answer to a question, the same on every process, and pictures where it was not measured before.
 
     Pictures: (rows, SHOWN, C, H, W) in [0, 1]: the image, its visible part, and by method mean and deviation. Written
-    to RUN/eval/complete[-stage1]-ADDRESS.json. Raises InputError where mixture or noise were not fitted.
+    to RUN/eval/complete[-stage1]-ADDRESS.json. steal: takes the file from another job that measures it. Raises
+    InputError where there is one, or mixture or noise were not fitted.
     """
     mixture = run.mixture(question.mixture, question.covariance, ranks.device)
     noise = load_noise(run, question.residuals, ranks)
@@ -129,20 +132,22 @@ def measure_completion(
         mixture_digest=mixture_digest(mixture),
     )
     path = run.result_path("complete", protocol)
-    before = measured_before(CompletionResult, path, protocol)
-    if not ranks.any(before is None) and before is not None:
-        return before, None
-    completers: dict[str, Completer] = {
+    with measured_once(CompletionResult, path, protocol, ranks, steal=steal) as place:
+        if place.found is not None:
+            return place.found, None
+        table = _table(run, question, mixture, _completers(run, hidden, noise), hidden, ranks)
+        result = CompletionResult(
+            protocol=protocol, methods={name: _completed(values) for name, values in table.values.items()}
+        )
+        place.save(result)
+    return result, table.pictures
+
+
+def _completers(run: MeasuredRun, hidden: Tensor, noise: CorrelatedNoise) -> dict[str, Completer]:
+    return {
         "decoder alone": DecoderAlone(model=run.model, hidden=hidden),
         "correlated noise": WithResiduals(model=run.model, hidden=hidden, noise=noise),
     }
-    table = _table(run, question, mixture, completers, hidden, ranks)
-    result = CompletionResult(
-        protocol=protocol, methods={name: _completed(values) for name, values in table.values.items()}
-    )
-    if ranks.is_main:
-        result.save(path)
-    return result, table.pictures
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from data_shards.io.progress import Progress
 from eval.images.blocks import gathered, noise_in_parts, own_places, subset_blocks, subset_indices
+from eval.measured_once import measured_once
 from eval.measurements.annealed import ANNEALED_UNITS, Annealing, annealed_values, joint_density
 from eval.measurements.latent_divergence import divergence
 from eval.measurements.quantiles import log_cdf
@@ -23,7 +24,7 @@ from eval.protocol import LikelihoodProtocol
 from eval.questions import LikelihoodQuestion
 from eval.residuals.noise import CorrelatedNoise
 from eval.residuals.stored import load_noise
-from eval.results import LikelihoodResult, Measured, measured_before
+from eval.results import LikelihoodResult, Measured
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.networks import Likelihood, Posterior
@@ -299,11 +300,14 @@ def summary(table: Tensor, named: Mapping[str, str]) -> dict[str, Measured]:
     }
 
 
-def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ranks) -> LikelihoodResult:
+def measure_likelihood(
+    run: MeasuredRun, question: LikelihoodQuestion, ranks: Ranks, *, steal: bool = False
+) -> LikelihoodResult:
     """The answer to a question, the same on every process.
 
     Written to RUN/eval/likelihood[-stage1]-ADDRESS.json, and read from there where the same was measured before.
-    Raises InputError where the split is too small, or the mixture missing.
+    steal: takes the file from another job that measures it. Raises InputError where there is one, the split is too
+    small, or the mixture missing.
     """
     mixture = run.mixture(question.mixture, question.covariance, ranks.device) if question.mixture else None
     correlated = None if question.noise == "independent" else load_noise(run, question.residuals, ranks)
@@ -322,12 +326,11 @@ def measure_likelihood(run: MeasuredRun, question: LikelihoodQuestion, ranks: Ra
         annealing=Annealing(steps=question.annealing, chains=question.chains).record() if question.annealing else None,
     )
     path = run.result_path("likelihood", protocol)
-    found = measured_before(LikelihoodResult, path, protocol)
-    if not ranks.any(found is None) and found is not None:
-        return found
-    result = _measured(run, question, mixture, correlated, protocol, ranks)
-    if ranks.is_main:
-        result.save(path)
+    with measured_once(LikelihoodResult, path, protocol, ranks, steal=steal) as place:
+        if place.found is not None:
+            return place.found
+        result = _measured(run, question, mixture, correlated, protocol, ranks)
+        place.save(result)
     return result
 
 

@@ -14,7 +14,6 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io.address import Location
-from data_shards.io.atomic import write_bytes
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
@@ -22,9 +21,10 @@ from eval.images.blocks import BLOCK, gathered, image_noise, subset_blocks, subs
 from eval.images.densities import DENSITIES
 from eval.images.sources import Finish, to_8_bits, unchanged
 from eval.images.transport import load_transport
+from eval.measured_once import measured_once
 from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion
-from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before
+from eval.results import Centre, Measured, MemorisationResult, NearestComparison
 from eval.run import MeasuredRun
 from trainer.full_precision import full_precision
 from trainer.mixture.density import MixtureDensity
@@ -112,12 +112,15 @@ def chance_nearer(ours: Tensor, others: Tensor) -> float:
     return smaller.mean().item()
 
 
-def measure_memorisation(run: MeasuredRun, question: MemorisationQuestion, ranks: Ranks) -> MemorisationResult:
+def measure_memorisation(
+    run: MeasuredRun, question: MemorisationQuestion, ranks: Ranks, *, steal: bool = False
+) -> MemorisationResult:
     """The answer to a question, the same on every process.
 
     Written to RUN/eval/[transported-]memorisation-ADDRESS.json, with the images beside it as .safetensors (`sample`,
-    (N, C, H, W), and `nearest`, (N, 3, C, H, W), uint8), and read from there where the same was measured before. Raises
-    InputError where codes, mixture or transport are missing, or the split is too small.
+    (N, C, H, W), and `nearest`, (N, 3, C, H, W), uint8), and read from there where the same was measured before.
+    steal: takes the files from another job that measures them. Raises InputError where there is one, codes, mixture or
+    transport are missing, or the split is too small.
     """
     mixture = run.mixture(question.mixture, question.covariance)
     protocol = run.protocol(
@@ -133,13 +136,11 @@ def measure_memorisation(run: MeasuredRun, question: MemorisationQuestion, ranks
         train_split=run.config.data.train_split,
     )
     path = memorisation_path(run, protocol)
-    found = measured_before(MemorisationResult, path, protocol)
-    if not ranks.any(found is None) and found is not None:
-        return found
-    result, pictures = _measured(run, question, mixture, protocol, ranks)
-    if ranks.is_main:
-        write_bytes(path.with_suffix(".safetensors"), save(pictures))
-        result.save(path)
+    with measured_once(MemorisationResult, path, protocol, ranks, steal=steal) as place:
+        if place.found is not None:
+            return place.found
+        result, pictures = _measured(run, question, mixture, protocol, ranks)
+        place.save(result, beside=save(pictures))
     return result
 
 

@@ -24,6 +24,7 @@ from eval.calibration import (
     UpperHalf,
 )
 from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
+from eval.measured_once import measured_once
 from eval.measurements import conformal
 from eval.measurements.quantiles import half_widths
 from eval.measurements.regions import (
@@ -37,7 +38,7 @@ from eval.protocol import UncertaintyProtocol
 from eval.questions import UncertaintyQuestion
 from eval.residuals.noise import CorrelatedNoise
 from eval.residuals.stored import load_noise
-from eval.results import UncertaintyResult, measured_before
+from eval.results import UncertaintyResult
 from eval.run import MeasuredRun, main_process_result, mixture_digest
 from trainer.objectives.families import log_density
 from trainer.objectives.gaussian import LOG_2PI
@@ -153,11 +154,14 @@ def calibration_verdict(result: UncertaintyResult) -> str:
     )
 
 
-def measure_uncertainty(run: MeasuredRun, question: UncertaintyQuestion, ranks: Ranks) -> UncertaintyResult:
+def measure_uncertainty(
+    run: MeasuredRun, question: UncertaintyQuestion, ranks: Ranks, *, steal: bool = False
+) -> UncertaintyResult:
     """The answer to a question, the same on every process.
 
     Written to RUN/eval/uncertainty[-stage1]-ADDRESS.json, and read from there where the same was measured before.
-    Raises InputError where the split is too small, or the noise was not fitted.
+    steal: takes the file from another job that measures it. Raises InputError where there is one, the split is too
+    small, or the noise was not fitted.
     """
     correlated = None if question.noise == "independent" else load_noise(run, question.residuals, ranks)
     mixture = correlated.mixture if correlated else None
@@ -176,9 +180,22 @@ def measure_uncertainty(run: MeasuredRun, question: UncertaintyQuestion, ranks: 
         noise_mixture_digest=mixture_digest(mixture) if mixture else "",
     )
     path = run.result_path("uncertainty", protocol)
-    found = measured_before(UncertaintyResult, path, protocol)
-    if not ranks.any(found is None) and found is not None:
-        return found
+    with measured_once(UncertaintyResult, path, protocol, ranks, steal=steal) as place:
+        if place.found is not None:
+            return place.found
+        made = _measured(run, question, correlated, protocol, ranks)
+        place.save(made)
+    return made
+
+
+def _measured(
+    run: MeasuredRun,
+    question: UncertaintyQuestion,
+    correlated: CorrelatedNoise | None,
+    protocol: UncertaintyProtocol,
+    ranks: Ranks,
+) -> UncertaintyResult:
+    held_out = run.config.data.valid_split
     measured = predictions(run, question, ranks, correlated)
     calibrated_on = None
     if question.calibrate:
@@ -195,7 +212,6 @@ def measure_uncertainty(run: MeasuredRun, question: UncertaintyQuestion, ranks: 
             known = calibrated_on.errors, calibrated_on.variances
             new = measured.errors, measured.variances
             made = replace(made, calibrated=conformal.calibrated_intervals(known, new, LEVELS, held_out))
-        made.save(path)
         return made
 
     return main_process_result(UncertaintyResult, result, ranks)

@@ -183,7 +183,7 @@ class _Parts:
                     (r.protocol.weights, r.protocol.mixture) == (run.weights, self.mixture)
                     for r in self.subject.results().likelihoods
                 ),
-                lambda: measure_likelihood(run, question, self.ranks),
+                lambda: measure_likelihood(run, question, self.ranks, steal=self.steal),
                 lambda pace: sizes.likelihood * (pace.encode + 1.5 * question.samples * pace.decode),
             )
         if sizes.uncertainty:
@@ -191,7 +191,7 @@ class _Parts:
             yield self.step(
                 f"the calibration of the predicted variance on {sizes.uncertainty:,} images of split {sizes.split}",
                 lambda: any(r.protocol.weights == run.weights for r in self.subject.results().uncertainties),
-                lambda: measure_uncertainty(run, of, self.ranks),
+                lambda: measure_uncertainty(run, of, self.ranks, steal=self.steal),
                 lambda pace: sizes.uncertainty * (pace.encode + pace.decode),
             )
 
@@ -216,7 +216,7 @@ class _Parts:
                     (r.protocol.source, r.protocol.mixture) == ("q_hat", self.mixture)
                     for r in self.subject.results().memorisations
                 ),
-                lambda: measure_memorisation(run, question, self.ranks),
+                lambda: measure_memorisation(run, question, self.ranks, steal=self.steal),
                 lambda pace: products / (pace.processes * 0.5 * SUSTAINED["cpu"]),
             )
 
@@ -245,7 +245,7 @@ class _Parts:
                 and (p.extractor["name"] == _SECOND_EXTRACTOR) == second
                 for p in (result.protocol for result in self.subject.results().distances)
             ),
-            lambda: measure_distance(run, question, self.ranks),
+            lambda: measure_distance(run, question, self.ranks, steal=self.steal),
             # The reference is made once; counted with every distance, the estimate is an upper one.
             lambda pace: n * (generated * pace.decode + cost * pace.extract) + found * cost * pace.extract,
         )

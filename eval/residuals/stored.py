@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data_shards.io.atomic import write_bytes
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
+from eval.measured_once import measured_once
 from eval.protocol import ResidualsProtocol
 from eval.questions import ResidualsQuestion
 from eval.residuals.covariance import FactorCovariance, cap
@@ -23,7 +23,6 @@ from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import fingerprint
-from trainer.run_folder.holding import held_by_main
 
 NAME = "residuals"
 
@@ -39,10 +38,9 @@ def fit_residuals(
     mixture = _mixture(run, question, ranks)
     protocol = _protocol(run, question, mixture)
     path = run.result_path(NAME, protocol)
-    found = measured_before(ResidualsResult, path, protocol)
-    if not ranks.any(found is None) and found is not None:
-        return found
-    with held_by_main(path.parent, ranks, path.stem, steal=steal) as lease:
+    with measured_once(ResidualsResult, path, protocol, ranks, steal=steal) as place:
+        if place.found is not None:
+            return place.found
         n = run.manifest.num_samples(run.config.data.train_split)
         total = passes(run.model.pixels) * n
         with Progress(f"residuals, {run.weights} weights", total, show=ranks.is_main) as bar:
@@ -57,11 +55,7 @@ def fit_residuals(
             floor = algorithm1_floor(run) if question.floor == "algorithm1" else 0.0
             fitted = fit_covariances(run, mixture, floor, ranks, seed=question.seed, progress=progress)
         result = _result(run, protocol, fitted)
-        if lease is not None:
-            lease.check()
-            write_bytes(path.with_suffix(".safetensors"), save(_tensors(fitted.covariances)))
-            result.save(path)
-        ranks.barrier()
+        place.save(result, beside=save(_tensors(fitted.covariances)))
     return result
 
 

@@ -26,6 +26,7 @@ from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.measures import FURTHER
 from eval.images.encoding import encode_split
 from eval.images.transport import make_transport
+from eval.measured_once import measured_once
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty
@@ -40,7 +41,7 @@ from eval.protocol import (
 )
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.report.known import Subject
-from eval.results import DistanceResult
+from eval.results import DistanceResult, UncertaintyResult
 from eval.run import load_run
 from trainer.flow import FlowSettings, fit_run_flow
 from trainer.mixture.run_mixture import fit_run_mixture
@@ -356,3 +357,39 @@ def test_what_another_job_is_making_is_not_touched(place):
     with lease(place / "run" / "latents" / "train"), pytest.raises(InputError, match="in use by"):
         encode_split(run, "train", ALONE)
     assert not encode_split(run, "train", ALONE).encoded_before
+
+
+@pytest.mark.parametrize("kind", ["prior", "likelihood", "uncertainty", "memorisation"])
+def test_what_another_job_measures_at_this_moment_is_refused_in_one_line_and_read_when_it_has_ended(place, kind):
+    results = place / "run" / "eval"
+    result = measure(place, kind)
+    (path,) = results.glob("*.json")
+    kept = path.rename(place / "kept.json")
+    with lease(results, path.stem):
+        with pytest.raises(
+            InputError, match=r"in use by process .*; wait for it, stop it, or .*: --steal-lock$"
+        ) as told:
+            measure(place, kind)
+        assert "\n" not in str(told.value)
+        assert not path.exists()
+        kept.rename(path)  # the other job writes it
+        assert measure(place, kind) == result
+    assert not list(results.glob(".lease*"))
+
+
+def test_a_command_takes_a_measurement_over_from_another_job_which_then_writes_nothing(place):
+    run = load_run(place / "run")
+    question = UncertaintyQuestion(images=10)
+    protocol = measure_uncertainty(run, question, ALONE).protocol
+    path = run.result_path("uncertainty", protocol)
+    path.unlink()
+    words = ("eval", "uncertainty", "--run", str(place / "run"), "--images", "10")
+    with measured_once(UncertaintyResult, path, protocol, ALONE) as place_of_other:
+        refused = run_module(*words)
+        taken = run_module(*words, "--steal-lock")
+        written = path.read_bytes()
+        with pytest.raises(InputError, match=r"taken over|was removed"):
+            place_of_other.save(UncertaintyResult.load(path))
+    assert refused.returncode == 2
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert (taken.returncode, path.read_bytes()) == (0, written)

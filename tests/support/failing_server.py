@@ -20,11 +20,12 @@ takes 2.4 seconds for each body."""
 class FailingServer:
     """Serves a folder, or what another server gives, and counts the requests it failed.
 
-    how: as in HOW; after: requests for shards and indexes that are answered before the outage; seconds: of the outage
+    how: as in HOW; after: requests for shards and indexes that are answered before the outage; seconds: of the outage;
+    only: beginning of the names of the shards and indexes that it is about
     """
 
-    def __init__(self, behind: Path | str, how: str, *, after: int = 4, seconds: float = 3.0) -> None:
-        self.behind, self.how, self.seconds = behind, how, seconds
+    def __init__(self, behind: Path | str, how: str, *, after: int = 4, seconds: float = 3.0, only: str = "") -> None:
+        self.behind, self.how, self.seconds, self.only = behind, how, seconds, only
         self.failed = self.connections = 0
         self._left, self._ends = after, float("inf")
         self._lock = threading.Lock()
@@ -43,7 +44,7 @@ class FailingServer:
 
     def failing(self, name: str) -> bool:
         """Whether this request fails."""
-        if not name.endswith((".tar", ".json")) or name == "manifest.json":
+        if not name.endswith((".tar", ".json")) or name == "manifest.json" or not name.startswith(self.only):
             return False
         with self._lock:
             self._left -= 1

@@ -130,13 +130,17 @@ CHANGEABLE = (
     "stage1",
     "stage2",
     "data.valid_images",
+    "objective.kl_warmup_images",
     "variance.learning_rate",
+    "variance.smoothing_images",
+    "variance.min_variance",
     "optimiser.learning_rate",
     "optimiser.schedule",
     "optimiser.final_fraction",
     "optimiser.stage2_fraction",
     "optimiser.warmup_images",
     "optimiser.switch_warmup_images",
+    "optimiser.at_switch",
     "optimiser.max_grad_norm",
 )
 

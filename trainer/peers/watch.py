@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from data_shards.io.processes import Process
@@ -38,6 +38,10 @@ class Watch:
         self.rank, self.world_size = rank, world_size
         self.failure: Failure | None = None
         """The first failure of another process that this one has heard of."""
+        self.is_stopping: Callable[[], bool] = lambda: False
+        """Whether this process was asked to stop; called from the watch's own thread, which tells the others."""
+        self.another_stops = False
+        """Set within some seconds after any process was asked to stop."""
         self.ending = False
         """Set once this process ends by an error of its own, which it reports itself."""
         self._store = store
@@ -99,6 +103,9 @@ class Watch:
                 if self._store.check(["failure"]):
                     self.hear(Failure(**json.loads(self._store.get("failure"))))
                     return
+                if self.is_stopping():
+                    self._store.set("stopping", "")
+                self.another_stops = self._store.check(["stopping"])
                 newest = self._store.add(f"beats/{neighbour}", 0)
                 missed, seen = (0 if newest != seen else missed + 1), newest
                 reason = self._lost(neighbour, missed)

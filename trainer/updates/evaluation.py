@@ -1,19 +1,18 @@
 """Passes over a split between two updates: the held-out ELBO that ends a stage, and equation 9 over all images."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from data_shards.stream.stream import ShardStream
 from trainer.config.methods import METHODS
-from trainer.config.sections import DataConfig
 from trainer.networks import Likelihood, Posterior, SigmaVAE
 from trainer.noise import global_noise
 from trainer.objectives import families, gaussian
 from trainer.process_group import Ranks
+from trainer.updates.streams import Passes
 
 # A latent dimension is active where its posterior mean varies over images by more than this (Burda et al. 2016).
 ACTIVE_VARIANCE = 0.01
@@ -53,21 +52,18 @@ def unsound_number(measured: HeldOut) -> str | None:
 
 
 @torch.no_grad()
-def held_out(
-    model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks, between_batches: Callable[[], None] = lambda: None
-) -> HeldOut:
+def held_out(model: SigmaVAE, passes: Passes, seed: int, ranks: Ranks) -> HeldOut:
     """Evaluates the first `data.valid_images` images of the held-out split.
 
-    The images and their noise are the same at every call and on any number of processes. between_batches: called on
-    every process after each batch; what it raises ends the pass.
+    The images and their noise are the same at every call and on any number of processes. Raises what ends the pass.
     """
+    data = passes.data
     width, d = model.latent_dim, model.pixels
     # images, log-likelihood, KL, square error, squares of pixels; then sums of the means, of their squares, of pixels
     sums = torch.zeros(5 + 2 * width + d, dtype=torch.float64, device=ranks.device)
     for x, (mean, std), output in _reconstructions(
-        model, data, data.valid_split, images=data.valid_images, purpose="held out", seed=seed, ranks=ranks
+        model, passes, data.valid_split, images=data.valid_images, purpose="held out", seed=seed, ranks=ranks
     ):
-        between_batches()
         values = (
             families.log_likelihood(x, output),
             gaussian.kl_to_prior(mean, std),
@@ -105,25 +101,19 @@ def _at_closed_form(d: int, variance: float) -> float:
 
 # Equation 9 over the whole training split, with one posterior sample per image.
 @torch.no_grad()
-def exact_variance(
-    model: SigmaVAE, data: DataConfig, seed: int, ranks: Ranks, between_batches: Callable[[], None] = lambda: None
-) -> float:
-    """sigma*^2 = mean over images, pixels and samples of (g_k(z) - x_k)^2, the same on any number of processes.
-
-    between_batches: as for `held_out`.
-    """
+def exact_variance(model: SigmaVAE, passes: Passes, seed: int, ranks: Ranks) -> float:
+    """sigma*^2 = mean over images, pixels and samples of (g_k(z) - x_k)^2, the same on any number of processes."""
     sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # square error, pixel values
     for x, _, output in _reconstructions(
-        model, data, data.train_split, images=None, purpose="exact variance", seed=seed, ranks=ranks
+        model, passes, passes.data.train_split, images=None, purpose="exact variance", seed=seed, ranks=ranks
     ):
-        between_batches()
         sums += torch.stack([(x - output.mean).square().double().sum(), sums.new_tensor(float(x.numel()))])
     square_error, values = ranks.sum_(sums).tolist()
     return square_error / values
 
 
 def _reconstructions(
-    model: SigmaVAE, data: DataConfig, split: str, *, images: int | None, purpose: str, seed: int, ranks: Ranks
+    model: SigmaVAE, passes: Passes, split: str, *, images: int | None, purpose: str, seed: int, ranks: Ranks
 ) -> Iterator[tuple[Tensor, Posterior, Likelihood]]:
     """This process's images in source order, in batches, with q(z|x) and p(x|z) of one sample z, in evaluation mode.
 
@@ -131,19 +121,8 @@ def _reconstructions(
     """
     training = model.training
     model.eval()
-    stream = ShardStream(
-        data.location,
-        split=split,
-        global_batch=data.global_batch,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        shuffle=False,
-        max_substitutes=data.substitutes,
-    )
     try:
-        for batch in stream:
-            if images is not None and batch.start >= images:
-                break
+        for batch in passes.over(split, ranks):
             rows = ranks.partition(batch.count)
             noise = global_noise(seed, purpose, batch.start, batch.count, model.latent_dim)[rows.start : rows.stop]
             kept = len(batch.image)
@@ -153,5 +132,7 @@ def _reconstructions(
             posterior = model.encode(x)
             z = gaussian.reparameterise(posterior.mean, posterior.std, noise[:kept].to(ranks.device))
             yield x, posterior, model.decode(z)
+            if images is not None and batch.start + batch.count >= images:
+                break  # before another batch is waited for, which the other processes may not do
     finally:
         model.train(training)

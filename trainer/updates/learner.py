@@ -4,7 +4,6 @@ First the parts of an update beside Adam's step: sigma^2 without gradients (deci
 """
 
 import copy
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from trainer.updates.feed import Feed
 from trainer.updates.pictures import Pictures
 from trainer.updates.schedules import kl_weight, learning_rates
 from trainer.updates.stages import Stages
+from trainer.updates.streams import Passes
 
 # Images that `auto` looks back over; the part of all batches so far that any mean of sigma^2 looks back over at most.
 _SMOOTHING_IMAGES, _NEWEST_PART = 1000, 8
@@ -94,7 +94,7 @@ _VARIANCE = "variance/state"
 class Learner:
     """The model in its engine, the update of sigma^2, and the average of the weights, new or from a checkpoint.
 
-    Every process of the group calls the same methods in the same order. between_batches: see `held_out`.
+    Every process of the group calls the same methods in the same order. passes: over the data set's splits.
     """
 
     def __init__(
@@ -103,13 +103,13 @@ class Learner:
         image_shape: tuple[int, int, int],
         train_images: int,
         ranks: Ranks,
+        passes: Passes,
         saved: Checkpoint | None = None,
-        between_batches: Callable[[], None] = lambda: None,
     ) -> None:
-        self.config, self.ranks, self.between_batches = config, ranks, between_batches
+        self.config, self.ranks, self.passes = config, ranks, passes
         self.engine = build_engine(config, image_shape, ranks, saved)
         self._feed = Feed(ranks.device, memory_format(config))
-        self._pictures = Pictures(config.data, config.seed)
+        self._pictures = Pictures(passes, config.seed)
         self.learning_rate = 0.0
         """Of the networks at the last update."""
         self.learns_variance = METHODS[config.objective.name].learns_variance
@@ -172,7 +172,7 @@ class Learner:
 
     def held_out(self) -> HeldOut:
         """Evaluates the weights, averaged where averages are kept, on held-out images."""
-        return held_out(self.evaluated, self.config.data, self.config.seed, self.ranks, self.between_batches)
+        return held_out(self.evaluated, self.passes, self.config.seed, self.ranks)
 
     def pictures(self) -> dict[str, Tensor]:
         """Grids for people to look at; see `Pictures.draw`."""
@@ -190,7 +190,7 @@ class Learner:
         elif self.average is not None:
             self._take(self.average.model.state_dict())
         if stage == 1 and self.learns_variance:
-            exact = exact_variance(self.model, self.config.data, self.config.seed, self.ranks, self.between_batches)
+            exact = exact_variance(self.model, self.passes, self.config.seed, self.ranks)
             for model in {self.model, self.evaluated}:
                 model.freeze_variance(max(exact, self.config.variance.min_variance))
 

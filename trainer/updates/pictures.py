@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from data_shards.stream.stream import ShardStream
-from trainer.config.sections import DataConfig
 from trainer.networks import SigmaVAE
 from trainer.noise import global_noise
+from trainer.process_group import single
+from trainer.updates.streams import Passes
 
 _COLUMNS, _SAMPLE_ROWS = 8, 4
 
@@ -15,8 +15,8 @@ _COLUMNS, _SAMPLE_ROWS = 8, 4
 class Pictures:
     """Draws the same images and latents at every check. Every process draws, as sharded networks need all of them."""
 
-    def __init__(self, data: DataConfig, seed: int) -> None:
-        self._data, self._seed = data, seed
+    def __init__(self, passes: Passes, seed: int) -> None:
+        self._passes, self._seed = passes, seed
         self._images: Tensor | None = None
 
     @torch.no_grad()
@@ -36,16 +36,8 @@ class Pictures:
         return {"samples": _grid(samples), "reconstructions": _grid(torch.cat([x, reconstructed]))}
 
     def _first_held_out(self) -> Tensor:
-        stream = ShardStream(
-            self._data.location,
-            split=self._data.valid_split,
-            global_batch=_COLUMNS,
-            rank=0,
-            world_size=1,
-            shuffle=False,
-            max_substitutes=self._data.substitutes,
-        )
-        return next(iter(stream)).image
+        batches = self._passes.over(self._passes.data.valid_split, single(), global_batch=_COLUMNS)
+        return next(iter(batches)).image
 
 
 def _grid(images: Tensor) -> Tensor:

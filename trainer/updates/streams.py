@@ -1,6 +1,8 @@
-"""Where the batches of a training come from: the shards, or the memory of the device."""
+"""Where the batches of a training, and of the passes between its updates, come from."""
 
 import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,7 +10,7 @@ import torch
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from data_shards.stream.resident import ResidentStream, bytes_of_split
-from data_shards.stream.stream import ShardStream
+from data_shards.stream.stream import Batch, ShardStream
 from trainer.config.automatic import reader_processes
 from trainer.config.config import Config
 from trainer.config.sections import DataConfig
@@ -19,6 +21,31 @@ _LARGEST_PART = 0.25
 """Of a GPU's free memory, for `auto`: what networks take is not known before the first update."""
 
 
+@dataclass(frozen=True)
+class Passes:
+    """Passes over the splits of a data set, in source order. batches: those of a stream, with what interrupts them."""
+
+    data: DataConfig
+    manifest: Manifest | None = None
+    """Of the shards, where it has been read; None reads it at each pass."""
+    batches: Callable[[ShardStream], Iterable[Batch]] = iter
+
+    def over(self, split: str, ranks: Ranks, *, global_batch: int | None = None) -> Iterable[Batch]:
+        """This process's parts of the batches of a split. global_batch: None takes that of training."""
+        return self.batches(
+            ShardStream(
+                self.data.location,
+                split=split,
+                global_batch=global_batch or self.data.global_batch,
+                rank=ranks.rank,
+                world_size=ranks.world_size,
+                shuffle=False,
+                max_substitutes=self.data.substitutes,
+                manifest=self.manifest,
+            )
+        )
+
+
 def training_stream(config: Config, manifest: Manifest, ranks: Ranks, position: int) -> ShardStream | ResidentStream:
     """This process's part of the global batches from `position` on, the same batches wherever they come from.
 
@@ -27,7 +54,7 @@ def training_stream(config: Config, manifest: Manifest, ranks: Ranks, position: 
     data = config.data
     common: dict[str, Any] = {"seed": config.seed, "position": position, "flip": data.flip}
     common |= {"rank": ranks.rank, "world_size": ranks.world_size, "max_substitutes": data.substitutes}
-    common |= {"split": data.train_split, "global_batch": data.global_batch}
+    common |= {"split": data.train_split, "global_batch": data.global_batch, "manifest": manifest}
     if _is_resident(data, manifest, ranks.device):
         return ResidentStream(data.location, device=ranks.device, **common)
     workers = reader_processes(

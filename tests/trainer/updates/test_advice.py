@@ -15,6 +15,7 @@ from trainer.run_folder.finite import first_not_finite
 from trainer.run_folder.restore import load_model
 from trainer.updates.advice import StageEnd, at_stage_end, fallen, is_lost
 from trainer.updates.evaluation import HeldOut, held_out
+from trainer.updates.streams import Passes
 
 ONE_STAGE = {"stage1__max_epochs": 1, "stage2__max_epochs": 0}
 
@@ -108,7 +109,7 @@ def test_weights_far_below_the_mean_image_are_lost_and_a_new_network_is_not():
 def test_the_elbo_of_the_mean_image_is_that_of_numpy(digits_shards, tmp_path):
     run = train(digits_shards, tmp_path, "short", **ONE_STAGE | {"stage1__max_epochs": 0.1})
     config = load_config(run)
-    found = held_out(load_model(run), config.data, config.seed, single())
+    found = held_out(load_model(run), Passes(config.data), config.seed, single())
     batches = ShardStream(str(digits_shards), split="valid", global_batch=100, shuffle=False)
     x = np.concatenate([batch.image.numpy() for batch in batches])[: config.data.valid_images] / 255
     variance = x.var(axis=0, ddof=1).mean()

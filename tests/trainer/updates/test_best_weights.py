@@ -17,6 +17,7 @@ from trainer.process_group import single
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.restore import load_model
 from trainer.updates.evaluation import exact_variance, held_out
+from trainer.updates.streams import Passes
 
 OVERFITTING = {
     "model__latent_dim": 16,
@@ -63,7 +64,7 @@ def overfitted(sixty_shards, tmp_path_factory):
 
 def elbo(model, run) -> float:
     config = load_config(run)
-    return held_out(model, config.data, config.seed, single()).elbo
+    return held_out(model, Passes(config.data), config.seed, single()).elbo
 
 
 def test_a_stage_that_overfits_ends_with_its_best_weights(overfitted):
@@ -82,7 +83,7 @@ def test_a_stage_that_overfits_ends_with_its_best_weights(overfitted):
 def test_stage_1_ends_with_the_exact_variance_of_its_best_weights(overfitted):
     run, _ = overfitted
     model, config = load_model(run, "stage1"), load_config(run)
-    assert model.dataset_variance == pytest.approx(exact_variance(model, config.data, 0, single()), rel=1e-6)
+    assert model.dataset_variance == pytest.approx(exact_variance(model, Passes(config.data), 0, single()), rel=1e-6)
     assert events(run, "stage_start")[0]["floor"] == pytest.approx(0.5 * model.dataset_variance, rel=1e-6)
 
 

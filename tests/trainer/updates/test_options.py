@@ -9,6 +9,7 @@ from trainer.process_group import single
 from trainer.run_folder.checkpoint import complete_checkpoints, read
 from trainer.run_folder.restore import averaged, build_model
 from trainer.updates.evaluation import exact_variance, held_out
+from trainer.updates.streams import Passes
 
 
 @pytest.mark.parametrize(
@@ -41,11 +42,11 @@ def test_with_averaged_weights_a_stage_is_measured_and_ended_with_the_averages(d
         model.load_state_dict(averaged(saved.training))
         if saved.state.stages.ended:
             assert all(torch.equal(value, saved.model[name]) for name, value in model.state_dict().items())
-            exact = exact_variance(model, config.data, config.seed, single())
+            exact = exact_variance(model, Passes(config.data), config.seed, single())
             if saved.state.stages.stage == 1:
                 assert model.dataset_variance == pytest.approx(exact, rel=1e-6)
                 assert events(run, "stage_start")[0]["floor"] == pytest.approx(0.5 * exact, rel=1e-6)
         elif saved.state.images in measured:
-            found = held_out(model, config.data, config.seed, single()).elbo
+            found = held_out(model, Passes(config.data), config.seed, single()).elbo
             assert found == pytest.approx(measured[saved.state.images], rel=1e-6)
             assert any(not torch.equal(value, saved.model[name]) for name, value in model.state_dict().items())

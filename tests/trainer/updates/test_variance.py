@@ -13,6 +13,7 @@ from trainer.process_group import single
 from trainer.run_folder.restore import load_model
 from trainer.updates.evaluation import exact_variance
 from trainer.updates.learner import VarianceUpdate, smoothing_images
+from trainer.updates.streams import Passes
 
 
 @pytest.fixture(scope="module", params=["adam", "closed_form", "epoch"])
@@ -120,5 +121,5 @@ def test_the_exact_variance_is_the_same_for_any_batch_size(run, digits_shards):
     model = load_model(run, "stage1")
     # Noise differs with the cut into batches; over a million pixels that moves the mean by well under a percent.
     cuts = [DataConfig(shards=str(digits_shards), global_batch=batch) for batch in (64, 1000)]
-    values = [exact_variance(model, cut, 0, single()) for cut in cuts]
+    values = [exact_variance(model, Passes(cut), 0, single()) for cut in cuts]
     assert values[0] == pytest.approx(values[1], rel=0.01)
