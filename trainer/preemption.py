@@ -136,6 +136,11 @@ class StopRequest:
         with self._entering:
             self._training = True
 
+    @property
+    def is_noticed(self) -> bool:
+        """Whether a request has been noticed, as a signal is at once. Looks for none, so each start makes an update."""
+        return bool(self._reason)
+
     def reason(self) -> str:
         """Why this process should stop, one of `_REASONS`; empty where it should not."""
         now = time.monotonic()

@@ -44,7 +44,7 @@ class Waits:
         stream.while_waiting = self._leave if alone or stream.is_remote else None
         batches = iter(stream)
         while True:
-            if alone and self._stop_request.reason():
+            if alone and self._stop_request.is_noticed:
                 raise Interrupted
             together = stream.is_remote and not alone
             batch, left = self._next(batches)
