@@ -4,7 +4,13 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_lock_option, add_run_options, add_sampling_options, question_of
+from eval.commands.options import (
+    add_animation_option,
+    add_lock_option,
+    add_run_options,
+    add_sampling_options,
+    question_of,
+)
 from eval.image_sets.kinds import KINDS
 
 
@@ -16,11 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=16, help="images of a walk, at least 2 (default: 16)")
     parser.add_argument("--between", metavar="SET", help=f"walk between images of your own: {KINDS}")
     add_sampling_options(parser)
+    add_animation_option(parser)
     add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes OUT with walk.png, walk.gif, latents.safetensors and made.json."""
+    """Writes OUT with walk.png, walk.gif or walk.mp4, latents.safetensors and made.json."""
+    from eval.export.animation import require
     from eval.export.own_images import own_images
     from eval.export.walks import codes_of, interpolation, sampled_ends, write_walk
     from eval.image_sets.remarks import remarks_of
@@ -31,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     for name, least in (("rows", 1), ("steps", 2)):
         if getattr(args, name) < least:
             raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
+    require(args.animation)
     sampling, out = question_of(Sampling, args), Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
@@ -40,9 +49,8 @@ def run(args: argparse.Namespace) -> None:
             remarks = remarks_of(images, ranks, skip_bad=0)
         else:
             (ends, identity), drawn, remarks = sampled_ends(run, sampling, 2 * args.rows), drawn_from(run, sampling), []
-        made = write_walk(
-            run, interpolation(ends, steps=args.steps, identity=identity), drawn, out, ranks, steal=args.steal_lock
-        )
+        walk = interpolation(ends, steps=args.steps, identity=identity)
+        made = write_walk(run, walk, drawn, out, ranks, animation=args.animation, steal=args.steal_lock)
         if ranks.is_main:
             print("\n".join(remarks), end="\n" if remarks else "")
             print(f"{out}: {args.rows} walks of {args.steps} images{'' if made else ' (made before)'}")

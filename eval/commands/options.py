@@ -45,6 +45,13 @@ def add_lock_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_animation_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --animation."""
+    parser.add_argument(
+        "--animation", default="gif", choices=("gif", "mp4"), help="kind of moving picture (default: gif)"
+    )
+
+
 def add_mixture_options(
     parser: argparse.ArgumentParser, mixture_help: str, *, default: int | None = DEFAULT_COMPONENTS
 ) -> None:

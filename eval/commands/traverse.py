@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.io.errors import InputError
-from eval.commands.options import add_lock_option, add_run_options
+from eval.commands.options import add_animation_option, add_lock_option, add_run_options
 from eval.image_sets.kinds import KINDS
 
 
@@ -19,11 +19,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--around", metavar="SET", help=f"an image of your own, of which the other latents are: {KINDS}"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of the image")
+    add_animation_option(parser)
     add_lock_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes OUT with walk.png, walk.gif, latents.safetensors and made.json."""
+    """Writes OUT with walk.png, walk.gif or walk.mp4, latents.safetensors and made.json."""
+    from eval.export.animation import require
     from eval.export.own_images import own_images
     from eval.export.walks import codes_of, traversal, typical_codes, write_walk
     from eval.image_sets.remarks import remarks_of
@@ -34,6 +36,7 @@ def run(args: argparse.Namespace) -> None:
     for name, least in (("rows", 1), ("steps", 2), ("seed", 0)):
         if getattr(args, name) < least:
             raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
+    require(args.animation)
     out = Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
@@ -48,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
             identity["around"] = dict(images.identity)
             remarks = remarks_of(images, ranks, skip_bad=0)
         walk = traversal(codes, centre, rows=args.rows, steps=args.steps, identity=identity)
-        made = write_walk(run, walk, None, out, ranks, steal=args.steal_lock)
+        made = write_walk(run, walk, None, out, ranks, animation=args.animation, steal=args.steal_lock)
         if ranks.is_main:
             shown = ", ".join(map(str, walk.identity["dimensions"]))
             print("\n".join(remarks), end="\n" if remarks else "")

@@ -16,7 +16,7 @@ from trainer.run_folder.holding import held_by_main
 RECORD = "made.json"
 _PROGRAM = "two-stage-sigma-vae"
 _FILES = re.compile(
-    r"\d{8,}\.(png|tar)|(samples\.npz|grid\.png|walk\.png|walk\.gif|scores\.csv|reconstructions\.csv|sigma\.safetensors"
+    r"\d{8,}\.(png|tar)|(samples\.npz|grid\.png|walk\.(png|gif|mp4)|scores\.csv|reconstructions\.csv|sigma\.safetensors"
     r"|latents\.safetensors|made\.json)"
 )
 

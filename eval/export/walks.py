@@ -1,19 +1,16 @@
-"""Walks through the latent space, as one picture with a row each, and as a GIF of all of them."""
+"""Walks through the latent space, as one picture with a row each, and as an animation of all of them."""
 
-import io
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
+from eval.export.animation import ANIMATIONS, frames
 from eval.export.output_folder import made_before, output_folder
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.run_samples import Drawn, Sampling, drawn_from
@@ -27,7 +24,6 @@ _REACH = 2.5
 """Standard deviations of the codes, to both sides, that a traversal covers."""
 _CODES = 512
 """Images whose codes say how far a latent ranges, and which ones vary."""
-_MILLISECONDS = 80
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +89,22 @@ def typical_codes(run: MeasuredRun) -> tuple[Tensor, str]:
 
 @torch.inference_mode()
 def write_walk(
-    run: MeasuredRun, walk: Walk, drawn: Drawn | None, out: Path, ranks: Ranks, *, steal: bool = False
+    run: MeasuredRun,
+    walk: Walk,
+    drawn: Drawn | None,
+    out: Path,
+    ranks: Ranks,
+    *,
+    animation: str = "gif",
+    steal: bool = False,
 ) -> bool:
     """Writes walk.png, walk.gif and latents.safetensors into `out`; False where they are there already.
 
-    drawn: whose `finish` is applied to mean images, None for mean images themselves. Raises InputError where `out`
-    holds anything that was not made here.
+    drawn: whose `finish` is applied to mean images, None for mean images themselves; animation: one of ANIMATIONS, of
+    which the file is. Raises InputError where `out` holds anything that was not made here.
     """
     question = {"walk": walk.identity, "checkpoint": run.checkpoint, "shape": list(walk.z.shape)}
+    question |= {"animation": animation} if animation != "gif" else {}
     if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
         return False
     with output_folder(out, question, ranks, steal=steal) as folder:
@@ -108,7 +112,7 @@ def write_walk(
             rows = [to_rgb(_images(run, row, drawn, ranks)) for row in walk.z]  # (steps, 3, H, W) each
             enlarge = enlargement(run.model.image_shape[-1])
             atomic.write_bytes(folder / "walk.png", png(grid(rows, enlarge=enlarge)))
-            atomic.write_bytes(folder / "walk.gif", gif(rows, enlarge=enlarge))
+            atomic.write_bytes(folder / f"walk.{animation}", ANIMATIONS[animation](frames(rows, enlarge=enlarge)))
             atomic.write_bytes(folder / "latents.safetensors", save({"z": walk.z.contiguous()}))
     return True
 
@@ -117,18 +121,3 @@ def _images(run: MeasuredRun, z: Tensor, drawn: Drawn | None, ranks: Ranks) -> T
     z = z.to(ranks.device)
     images = run.model.decode(z).mean
     return images if drawn is None else drawn.walk(z, images).clamp(0, 1)
-
-
-def gif(rows: Sequence[Tensor], *, enlarge: int) -> bytes:
-    """All rows side by side, there and back: an animation of images (steps, 3, H, W) uint8."""
-    columns = math.ceil(len(rows) ** 0.5)
-    white = torch.full_like(rows[0], 255)
-    filled = [*rows, *[white] * (-len(rows) % columns)]
-    frames = []
-    for step in range(len(rows[0])):
-        lines = [torch.stack([row[step] for row in filled[i : i + columns]]) for i in range(0, len(filled), columns)]
-        frames.append(Image.fromarray(grid(lines, enlarge=enlarge)))
-    frames += frames[-2:0:-1]
-    content = io.BytesIO()
-    frames[0].save(content, format="GIF", save_all=True, append_images=frames[1:], duration=_MILLISECONDS, loop=0)
-    return content.getvalue()

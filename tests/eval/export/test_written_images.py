@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -128,6 +129,41 @@ def test_walks_end_where_their_latents_do_and_are_drawn_as_picture_and_gif(digit
     with Image.open(tmp_path / "walk" / "walk.gif") as animation:
         assert animation.n_frames == 8
     assert Image.open(tmp_path / "walk" / "walk.png").width > 5 * 28
+
+
+def test_a_walk_can_be_a_video_of_the_same_frames(digits_run, tmp_path, say):
+    av = pytest.importorskip("av")
+    words = ("--rows", 3, "--steps", 5, "--density", "prior")
+    for kind in ("gif", "mp4"):
+        code, printed = say("interpolate", "--run", digits_run, "--out", tmp_path / kind, *words, "--animation", kind)
+        assert code == 0, printed.err
+    with av.open(str(tmp_path / "mp4" / "walk.mp4")) as file:
+        assert file.streams.video[0].codec_context.name == "h264"
+        video = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
+    with Image.open(tmp_path / "gif" / "walk.gif") as animation:
+        assert len(video) == animation.n_frames
+        for number, frame in enumerate(video):
+            animation.seek(number)
+            expected = np.asarray(animation.convert("RGB"))
+            assert (frame.shape[0] % 2, frame.shape[1] % 2) == (0, 0)
+            away = np.abs(frame[: expected.shape[0], : expected.shape[1]].astype(int) - expected)
+            assert away.mean() < 3
+    again = ("interpolate", "--run", digits_run, "--out", tmp_path / "mp4", *words)
+    assert "made before" in say(*again, "--animation", "mp4")[1].out
+    assert say(*again)[0] == 0
+    assert sorted(file.suffix for file in (tmp_path / "mp4").glob("walk.*")) == [".gif", ".png"]
+
+
+def test_a_video_without_its_package_is_refused_in_one_line_before_anything_is_made(
+    digits_run, tmp_path, monkeypatch, say
+):
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, printed = say("traverse", "--run", digits_run, "--out", tmp_path / "walk", "--animation", "mp4")
+    assert code == 2
+    assert printed.err == (
+        "error: --animation: mp4 needs PyAV; install it by pip install 'two-stage-sigma-vae[video]', or use gif\n"
+    )
+    assert not (tmp_path / "walk").exists()
 
 
 def test_traversals_move_one_latent_at_a_time(digits_run, tmp_path, say):

@@ -8,6 +8,8 @@ from safetensors.torch import load_file
 from support.running import run_module
 
 from data_shards.io.errors import InputError
+from eval.export.walks import interpolation, sampled_ends
+from eval.image_sets.run_samples import Sampling, drawn_from
 from eval.images.sources import from_shards, mixture_sampler
 from eval.images.transport import fit_transport, load_transport
 from eval.run import load_run
@@ -123,6 +125,25 @@ def test_a_transport_of_another_mixture_or_a_damaged_or_a_missing_one_is_refused
     done = run_module("eval", "fid", "--run", str(folder), "--from", "transported", "--mixture", "4", "--n", "64")
     assert done.returncode == 2
     assert "no transport is here; fit it with `python -m eval transport" in done.stderr.splitlines()[-1]
+
+
+def test_interpolations_of_transported_samples_are_continuous(run):
+    opened = load_run(run)
+    sampling = Sampling(density="transported", seed=2)
+    drawn = drawn_from(opened, sampling)
+    ends, identity = sampled_ends(opened, sampling, 16)
+    largest, jumps = [], []
+    for z in interpolation(ends, steps=300, identity=identity).z:
+        with torch.inference_mode():
+            g = opened.model.decode(z).mean
+        walked, jumping = (
+            finish(z, g).clamp(0, 1).flatten(1).diff(dim=0).norm(dim=1) for finish in (drawn.walk, drawn.finish)
+        )
+        largest.append(float(walked.max() / walked.median()))
+        jumps.append(float(jumping.max() / jumping.median()))
+    # In units of a walk's median step. A map alone, chosen by component, jumps by up to 200 of them.
+    assert max(largest) < 4
+    assert max(jumps) > 20
 
 
 def test_a_walk_weighs_the_maps_by_responsibility_and_does_not_jump_where_the_component_changes(run):
