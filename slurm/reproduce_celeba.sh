@@ -29,7 +29,8 @@ PLAN="${PLAN:-}"                     # YAML file of what the tables need; empty:
 SHARES="${SHARES:-15}"               # tasks that the trainings of the tables are divided among
 PARTS="${PARTS:-8}"                  # tasks of the shards, and of the distances
 MAX_REQUEUES="${MAX_REQUEUES:-20}"   # times that a job starts itself again
-export SOURCE RUNS RUN COMPONENTS IMAGES PARTS
+CONFIG="${CONFIG:-trainer/configs/celeba.yaml}" # also on eight GPUs: the batch of the figures that it is compared with
+export SOURCE RUNS RUN COMPONENTS IMAGES PARTS CONFIG
 
 SCRIPT=slurm/reproduce_celeba.sh
 # sbatch runs a copy of this script, so the project is where SIGMA_VAE_HOME says or the scheduler knows the original.

@@ -19,7 +19,8 @@ set -euo pipefail
 MODULES="${MODULES:-}"                           # modules to load, such as "cuda/12.6 gcc/13"
 CONTAINER="${CONTAINER:-}"                       # command before Python, such as "apptainer exec --nv vae.sif"; empty: none
 PYTHON="${PYTHON:-}"                             # Python with the project; empty: .venv, or an activated environment
-CONFIG="${CONFIG:-trainer/configs/celeba.yaml}"  # the trainer's configuration, unless --config is given
+CONFIG="${CONFIG:-}"                             # the trainer's configuration, unless --config is given; empty: celeba.yaml, or
+                                                 # celeba_8gpu.yaml for a new run on eight GPUs
 SHARDS="${SHARDS:-}"                             # shards, on a disk that all nodes share; empty: those of the configuration
 RUNS="${RUNS:-}"                                 # folder of the run folders, on that disk too; empty: the configuration's
 PROCESSES="${PROCESSES:-}"                       # processes of each node; empty: one a GPU
@@ -46,6 +47,13 @@ read_words "$@"
 require_job
 load_environment
 read_resources "$PROCESSES"
+if [[ -z $CONFIG ]]; then
+  CONFIG=trainer/configs/celeba.yaml
+  if [[ $DEVICE == cuda && ! -e ${RUNS:-runs}/celeba/config.yaml ]] && ((ALL_PROCESSES == 8)) && ! given --config >/dev/null; then
+    CONFIG=trainer/configs/celeba_8gpu.yaml
+    say "eight GPUs: $CONFIG, a batch of 800; RUN of the other scripts is ${RUNS:-runs}/celeba-8gpu; CONFIG=trainer/configs/celeba.yaml keeps 100" >&2
+  fi
+fi
 fields=(--device "$DEVICE" ${SHARDS:+--data.shards "$SHARDS"} ${RUNS:+--runs "$RUNS"} "${WORDS[@]}")
 given --config >/dev/null || fields=(--config "$CONFIG" "${fields[@]}")
 estimate=(-m trainer --dry-run --processes "$ALL_PROCESSES" "${fields[@]}")

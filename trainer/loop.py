@@ -144,8 +144,9 @@ class Training:
             self._enter_stage2()
         for batch in meter.waiting(self._batches()):
             # The networks, and sigma^2 (stage 1, equation 8) or the per-pixel variances (stage 2, equation 10).
-            result = learner.update(batch, stages, stop=bool(self.stop_request.reason()))
-            meter.add(batch, result, learner.model.log_variance)
+            meter.add(batch, learner.update(batch, stages, stop=bool(self.stop_request.reason())))
+            while learner.remarks:
+                self.reporter.warn(learner.remarks.pop(0))
             stop = meter.stop_requested()
             self.update_done()
 

@@ -102,18 +102,19 @@ def a_stopped_run_resumes_to_the_same_bits(folder: Path) -> str:
 
 @check
 def an_update_that_is_not_finite_is_skipped(folder: Path) -> str:
-    original, calls = Learner._local, []
+    original, calls = Learner._inputs, []
 
-    def local(*words: Any) -> Any:
-        batch = original(*words)
+    def inputs(*words: Any, **others: Any) -> Any:
+        found = original(*words, **others)
         calls.append(1)
-        return batch._replace(noise=batch.noise * math.nan) if len(calls) == 5 else batch
+        batch = found.batch
+        return found._replace(batch=batch._replace(noise=batch.noise * math.nan)) if len(calls) == 5 else found
 
-    Learner._local = local  # type: ignore[method-assign]
+    Learner._inputs = inputs  # type: ignore[method-assign]
     try:
         run = train(folder / "shards", folder, "nan", device="cuda")
     finally:
-        Learner._local = original  # type: ignore[method-assign]
+        Learner._inputs = original  # type: ignore[method-assign]
     skipped = events(run, "bad_step")
     assert [event["batch_start"] for event in skipped] == [120], f"skipped {skipped}"
     return "1 of 1 skipped, an update late"

@@ -53,9 +53,7 @@ def test_a_training_ends_in_the_weights_of_the_cpu(trained, name, processes):
 
 
 @pytest.mark.parametrize("stage", ["1", "2"])
-@pytest.mark.parametrize(
-    "name", ["two-stages", "batch-norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
-)
+@pytest.mark.parametrize("name", WITHOUT_WAITS)
 def test_an_update_neither_waits_for_the_gpu_nor_copies_from_pageable_memory(trained, name, stage):
     table = trained("cuda", 1)[0]["trainings"][name].get(stage)
     if table is None:
@@ -83,6 +81,16 @@ def launches_beside_the_passes(table):
 def test_an_update_launches_no_more_than_it_did(trained, name, stage, most):
     found = launches_beside_the_passes(trained("cuda", 1)[0]["trainings"][name][stage])
     assert sum(n for place in found.values() for n in place.values()) <= most, found
+
+
+@pytest.mark.parametrize("stage", ["1", "2"])
+def test_a_replayed_update_launches_its_graph_and_what_brings_its_inputs(trained, stage):
+    table = trained("cuda", 1)[0]["trainings"]["adam"][stage]
+    found = {}
+    for what, _, n in table["launches"]:
+        found[what] = found.get(what, 0) + n
+    # Images and numbers to the GPU, from there to where the graph reads them, and the result to the host.
+    assert found == {"graph": 1, "_foreach_copy_": 1, "copy_": 4}
 
 
 @pytest.mark.parametrize(("name", "norms"), [("two-stages", 0), ("batch-norm", 3), ("accumulation", 0), ("wae", 0)])

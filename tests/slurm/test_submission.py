@@ -112,6 +112,23 @@ def test_a_dry_run_on_two_nodes_plans_the_gpus_of_both(cluster: Cluster):
         assert f" on {gpus} cuda processes" in done.stdout, done.stderr
 
 
+def test_eight_gpus_take_the_configuration_for_eight_unless_another_is_named_or_begun(cluster: Cluster, tmp_path):
+    def planned(*options, **variables):
+        words = ["--nodes=2", *options, "slurm/train_celeba.sh", "--dry-run"]
+        variables = {"CONFIG": "", "RUNS": tmp_path} | variables
+        done = cluster.script("submit.sh", *words, DEVICE="", PROCESSES="", **variables)
+        assert done.returncode == 0, done.stderr
+        assert ("celeba_8gpu.yaml, a batch of 800" in done.stderr) == (f"{tmp_path}/celeba-8gpu," in done.stdout)
+        return f"{tmp_path}/celeba-8gpu," in done.stdout
+
+    assert planned("--gpus-per-node=4")
+    assert not planned("--gpus-per-node=3")
+    assert not planned("--gpus-per-node=4", CONFIG="trainer/configs/celeba.yaml")
+    (tmp_path / "celeba").mkdir()
+    shutil.copy(ROOT / "trainer" / "configs" / "celeba.yaml", tmp_path / "celeba" / "config.yaml")
+    assert not planned("--gpus-per-node=4")
+
+
 def test_without_options_a_dry_run_plans_the_resources_of_the_file(cluster: Cluster):
     done = cluster.script("train_celeba.sh", "--name=planned", "--dry-run", DEVICE="", PROCESSES="")
     assert " on 1 cuda processes" in done.stdout

@@ -98,6 +98,8 @@ class Config:
             raise InputError(
                 "bf16 is many times slower than float32 on a CPU; use auto or float32", parameter="engine.precision"
             )
+        if self.engine.cuda_graphs is True and device == "cpu":
+            raise InputError("the run is on a CPU, which has no CUDA graphs; use auto", parameter="engine.cuda_graphs")
 
     @property
     def folder(self) -> Path:

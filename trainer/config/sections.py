@@ -235,6 +235,8 @@ class EngineConfig:
     """Layout of images and weights; auto is channels_last for ddp, the faster one, and contiguous for deepspeed."""
     compile: bool | Literal["auto"] = False
     """Compiles the networks with torch.compile; auto does on GPUs under engine ddp."""
+    cuda_graphs: bool | Literal["auto"] = "auto"
+    """Records an update once as a CUDA graph and replays it, if that gives the same; auto does on GPUs under ddp."""
     grad_accumulation_steps: PositiveInt = 1
     """Parts into which each process cuts its rows of a batch to save memory; their gradients are added."""
     deterministic: bool = False
@@ -253,6 +255,11 @@ class EngineConfig:
             )
         if self.name == "deepspeed" and self.compile is True:
             raise InputError("engine deepspeed compiles nothing here; use auto or false", parameter="compile")
+        if self.name == "deepspeed" and self.cuda_graphs is True:
+            raise InputError(
+                "engine deepspeed waits for the host in each update, which cannot be recorded; use auto or false",
+                parameter="cuda_graphs",
+            )
         if self.name == "deepspeed" and self.grad_accumulation_steps != 1:
             raise InputError(
                 "engine deepspeed takes a process's rows all at once; use 1", parameter="grad_accumulation_steps"

@@ -27,6 +27,7 @@ class DdpEngine:
 
     def __init__(self, objective: Objective, config: Config, ranks: Ranks) -> None:
         self.objective, self.config, self.ranks = objective, config, ranks
+        self._weights: dict[int, Tensor] = {}
         self._start()
 
     def _start(self) -> None:
@@ -44,23 +45,27 @@ class DdpEngine:
             # One size of the batch, one compilation; the others run as they are.
             self.replica = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
 
-    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: tuple[float, float]) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: Tensor) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
         self.adam.zero_grad(set_to_none=True)
         parts = micro_batches(batch, self.config.engine.grad_accumulation_steps)
         whole = whole_batch_rows(self.objective, parts)
         # The last batch of an epoch is short, and not worth a compilation of its own.
         module = self.replica if batch.rows == self.config.data.global_batch else self.objective
-        sums = torch.zeros(6, dtype=torch.float64, device=self.ranks.device)
-        for part in parts:
+        weight, sums = self._weight(batch.rows), torch.zeros(0)
+        for number, part in enumerate(parts):
             with autocast(self.config, self.ranks.device):
                 terms = module(part, whole)
-            (terms.loss * (1 / batch.rows)).backward()
-            sums[:4] += terms.sums(len(parts) * self.ranks.world_size)
-        for place, signal in enumerate(signals, start=4):
-            if signal:  # filled on the device: a copy from the host would wait for it
-                sums[place] = signal
+            terms.loss.backward(weight)
+            own = terms.sums(len(parts) * self.ranks.world_size, signals if number == 0 else torch.zeros_like(signals))
+            sums = own if number == 0 else sums.add_(own)
         return StepResult(sums, *self._update(learning_rates, sums[0], self._summed(sums)))
+
+    def _weight(self, rows: int) -> Tensor:
+        """1 / rows, () on the device: the gradient of the loss of an update by a sum over images."""
+        if rows not in self._weights:  # kept, because a recorded update reads it where it lies
+            self._weights[rows] = torch.full((), 1 / rows, device=self.ranks.device)
+        return self._weights[rows]
 
     def _summed(self, sums: Tensor) -> list[Tensor]:
         """Adds gradients and `sums` over all processes; returns the gradients."""
@@ -76,7 +81,10 @@ class DdpEngine:
 
         Returns whether they are, and the norm before clipping.
         """
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if len(gradients) == 1:
+            norm = torch.linalg.vector_norm(gradients[0])
+        else:
+            norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         if self.config.optimiser.max_grad_norm > 0:
             factor = (self.config.optimiser.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
             torch._foreach_mul_(gradients, factor)
@@ -85,6 +93,10 @@ class DdpEngine:
         both = norm + loss
         found_inf = torch.nan_to_num(both - both, nan=1.0).float()  # a number minus itself: 0, or NaN if not finite
         self.adam.found_inf = found_inf  # type: ignore[attr-defined]
+        if self.ranks.device.type == "cuda":  # the fused kernel is the same; torch asks for the word
+            recording = torch.cuda.is_current_stream_capturing()
+            for group in self.adam.param_groups:
+                group["capturable"] = recording
         self.adam.step()
         return found_inf == 0, norm
 

@@ -83,9 +83,7 @@ class DeepSpeedEngine:
 
     def _start(self) -> None:
         optimiser = self.config.optimiser
-        adam = torch.optim.Adam(
-            parameter_groups(self.objective, self.config), lr=optimiser.learning_rate, betas=optimiser.betas
-        )
+        adam = torch.optim.Adam(parameter_groups(self.objective), lr=optimiser.learning_rate, betas=optimiser.betas)
         if not torch.distributed.is_initialized():
             _start_group_of_one()
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
@@ -112,15 +110,10 @@ class DeepSpeedEngine:
         if self.zero_stage < 3:
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
-    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: tuple[float, float]) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: Tensor) -> StepResult:
         """One update; see `Engine`. Where the loss is not finite, the backward pass is skipped."""
         terms = self.engine(batch, None)
-        own = terms.sums(self.ranks.world_size)
-        sums = torch.cat([own, own.new_zeros(len(signals))])
-        for place, signal in enumerate(signals, start=len(own)):
-            if signal:  # filled on the device: a copy from the host would wait for it
-                sums[place] = signal
-        self.ranks.sum_(sums)
+        sums = self.ranks.sum_(terms.sums(self.ranks.world_size, signals))
         finite, norm = torch.isfinite(sums[0]), None
         if bool(finite):
             self.engine.backward(terms.loss * (self.ranks.world_size / batch.rows))

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +21,13 @@ _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 @dataclass(frozen=True, kw_only=True)
 class LearningRates:
-    """Adam's learning rates for an update, both above 0."""
+    """Adam's learning rates for an update, all above 0; on a GPU they may lie there, () float32 each."""
 
-    networks: float
-    """Of all that stage 1 has; log sigma^2, where it is learnt by gradients, has its own multiple of it."""
-    variance_head: float
+    networks: float | Tensor
+    """Of all that stage 1 has but log sigma^2."""
+    log_variance: float | Tensor
+    """Of log sigma^2, where it is learnt by gradients."""
+    variance_head: float | Tensor
     """Of the head that stage 2 adds."""
 
 
@@ -44,10 +47,10 @@ class Engine(Protocol):
 
     objective: Objective
 
-    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: tuple[float, float]) -> StepResult:
+    def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: Tensor) -> StepResult:
         """One update on the global batch of which `batch` is this process's part.
 
-        signals: numbers that are summed over processes together with the losses.
+        signals: (2,) float32 on the device, summed over processes together with the losses.
         """
 
     def enter_stage2(self, floor: float) -> None:
@@ -111,27 +114,22 @@ def named_parameters(objective: Objective) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in objective.model.named_parameters() if p.requires_grad}
 
 
-def parameter_groups(objective: Objective, config: Config) -> list[dict[str, Any]]:
+def parameter_groups(objective: Objective) -> list[dict[str, Any]]:
     """Groups for Adam: the networks, log sigma^2 with its own learning rate, the variance head of stage 2.
 
-    The head has its own group because it has taken fewer steps. `factor` multiplies the scheduled learning rate, which
-    is another one for the group with `is_head`.
+    The head has its own group because it has taken fewer steps. `rate` is the field of `LearningRates` for a group.
     """
     found: dict[str, list[torch.nn.Parameter]] = {"networks": [], "log_variance": [], "to_variance": []}
     for name, parameter in named_parameters(objective).items():
         found[name.split(".")[0] if name.split(".")[0] in found else "networks"].append(parameter)
-    factors = {"log_variance": config.variance.learning_rate / config.optimiser.learning_rate}
-    return [
-        {"params": group, "factor": factors.get(name, 1.0), "is_head": name == "to_variance"}
-        for name, group in found.items()
-        if group
-    ]
+    rates = {"to_variance": "variance_head"}
+    return [{"params": group, "rate": rates.get(name, name)} for name, group in found.items() if group]
 
 
 def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:
     """Adam in one fused kernel, which was the fastest form on CPU and GPU."""
     return torch.optim.Adam(
-        parameter_groups(objective, config),
+        parameter_groups(objective),
         lr=config.optimiser.learning_rate,
         betas=config.optimiser.betas,
         fused=True,
@@ -139,9 +137,10 @@ def build_adam(objective: Objective, config: Config) -> torch.optim.Adam:
 
 
 def set_learning_rates(adam: torch.optim.Optimizer, rates: LearningRates) -> None:
-    """Sets the learning rate of every group."""
+    """Sets the learning rate of every group, rounded to float32, which is how a GPU takes one that lies there."""
     for group in adam.param_groups:
-        group["lr"] = group["factor"] * (rates.variance_head if group["is_head"] else rates.networks)
+        rate = getattr(rates, group["rate"])
+        group["lr"] = rate if isinstance(rate, Tensor) else float(np.float32(rate))
 
 
 def moments_at_switch(moments: dict[str, Tensor], optimiser: OptimiserConfig) -> dict[str, Tensor]:

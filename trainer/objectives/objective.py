@@ -45,9 +45,13 @@ class Terms(NamedTuple):
     square_error: Tensor
     """(), sum over images and pixels of (g_k(z) - x_k)^2."""
 
-    def sums(self, local_batches: int) -> Tensor:
-        """(4,) float64: loss, log-likelihood, KL, square error; added over all `local_batches` they are the batch's."""
-        sums = torch.stack([self.penalty, self.loss, self.log_likelihood, self.kl, self.square_error]).detach().double()
+    def sums(self, local_batches: int, signals: Tensor) -> Tensor:
+        """(6,) float64: loss, log-likelihood, KL, square error, and two signals as they are.
+
+        Added over all `local_batches` they are the batch's. signals: (2,) float32.
+        """
+        terms = (self.penalty, self.loss, self.log_likelihood, self.kl, self.square_error)
+        sums = torch.stack([*terms, *signals.unbind()]).detach().double()
         if local_batches > 1:
             sums[1] -= sums[0] * (1 - 1 / local_batches)
         return sums[1:]

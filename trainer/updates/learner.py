@@ -13,7 +13,7 @@ from trainer.config.config import Config
 from trainer.config.methods import METHODS
 from trainer.config.sections import VarianceConfig
 from trainer.engines.ddp import DdpEngine
-from trainer.engines.engine import Engine, StepResult
+from trainer.engines.engine import Engine, LearningRates
 from trainer.networks import SigmaVAE
 from trainer.noise import global_noise
 from trainer.objectives.gaussian import closed_form_variance
@@ -24,6 +24,7 @@ from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model
 from trainer.updates.evaluation import HeldOut, exact_variance, held_out
 from trainer.updates.feed import Feed
 from trainer.updates.pictures import Pictures
+from trainer.updates.recording import Inputs, RecordedUpdates
 from trainer.updates.schedules import kl_weight, learning_rates
 from trainer.updates.stages import Stages
 from trainer.updates.streams import Passes
@@ -48,22 +49,31 @@ class VarianceUpdate:
         self.config, self.smoothing_images = config, smoothing_images(config, train_images)
         # updates so far; square error and images of the running epoch
         self.state = torch.zeros(3, dtype=torch.float64, device=device)
+        self._newest_part = torch.full((), _NEWEST_PART, dtype=torch.float64, device=device)
+        self._zero = torch.zeros((), dtype=torch.float64, device=device)
+        self._counts: dict[int, tuple[Tensor, Tensor]] = {}
 
     def after_batch(self, model: SigmaVAE, square_error: Tensor, images: int, finite: Tensor) -> None:
         """Counts a global batch of `images` images; `closed_form` then updates sigma^2.
 
         square_error: (), summed over images and pixels. finite: () bool; a batch where it is False changes nothing.
         """
-        taken = torch.where(finite, square_error, 0.0)
-        counted = finite.double()
-        self.state += torch.stack([counted, taken, counted * images])
+        one, count = self._counted(images)
+        self.state += torch.where(finite, torch.stack([one, square_error, count]), self._zero)
         if self.config.update == "closed_form":
             # At first a mean over the newest eighth of all batches, for errors fall fastest then; later a running mean
             # over `smoothing_images`, whatever the size of a batch is.
-            weight = (_NEWEST_PART / self.state[0].clamp_min(1)).clamp(min(1.0, images / self.smoothing_images), 1.0)
+            weight = (self._newest_part / self.state[0]).clamp(min(1.0, images / self.smoothing_images), 1.0)
             newest = closed_form_variance(square_error, images * model.pixels)
-            mixed = model.log_variance.double().exp().lerp(newest, weight).log().float()
-            model.log_variance.data.copy_(torch.where(finite, mixed, model.log_variance.data))
+            before = model.log_variance.data.double()
+            mixed = before.exp().lerp(newest, weight).log()
+            model.log_variance.data.copy_(torch.where(finite, mixed, before))
+
+    def _counted(self, images: int) -> tuple[Tensor, Tensor]:
+        """One update and its images, () each; kept, because a recorded update reads them where they lie."""
+        if images not in self._counts:
+            self._counts[images] = (torch.ones_like(self._zero), torch.full_like(self._zero, images))
+        return self._counts[images]
 
     def after_epoch(self, model: SigmaVAE) -> None:
         """Ends an epoch: `epoch` sets sigma^2 to the closed form over the epoch."""
@@ -109,6 +119,23 @@ class Learner:
         self.config, self.ranks, self.passes = config, ranks, passes
         self.engine = build_engine(config, image_shape, ranks, saved)
         self._feed = Feed(ranks.device, memory_format(config))
+        self._numbers_on_gpu = ranks.device.type == "cuda" and config.engine.name == "ddp"
+        self.remarks: list[str] = []
+        """Warnings that nobody has passed on yet."""
+        self._updates: Callable[[Inputs], Tensor] = self._one_update
+        self._recorded: RecordedUpdates | None = None
+        if self._numbers_on_gpu and config.engine.cuda_graphs:
+            self._recorded = self._updates = RecordedUpdates(
+                self._one_update,
+                lambda: (
+                    {f"weights/{name}": value for name, value in self.engine.weights().items()}
+                    | self.training_tensors()
+                ),
+                ranks,
+                rows=config.data.global_batch,
+                same_bits=config.engine.deterministic,
+                warn=self.remarks.append,
+            )
         self._pictures = Pictures(passes, config.seed)
         self.learning_rate = 0.0
         """Of the networks at the last update."""
@@ -131,8 +158,12 @@ class Learner:
         """The model that held-out images and all later measurements see: of averaged weights where they are kept."""
         return self.model if self.average is None else self.average.model
 
-    def update(self, batch: Batch, stages: Stages, *, stop: bool) -> StepResult:
-        """One update on a global batch; `stages` does not count its images yet. stop: whether to signal a stop."""
+    def update(self, batch: Batch, stages: Stages, *, stop: bool) -> Tensor:
+        """One update on a global batch; `stages` does not count its images yet. stop: whether to signal a stop.
+
+        Returns (9,) float64 on the device: the sums of `StepResult`, whether the update was finite, the norm of its
+        gradient, and log sigma^2 after it. The next update may overwrite it.
+        """
         state = stages.state
         rates = learning_rates(
             self.config,
@@ -142,33 +173,49 @@ class Learner:
             images=batch.start + batch.count,
             batch_images=batch.count,
         )
-        self.learning_rate = rates.networks
-        result = self.engine.step(
-            self._local(batch),
-            learning_rates=rates,
-            signals=(float(stop), float(batch.substituted)),
-        )
-        if state.stage == 1 and self.learns_variance and self.config.variance.update != "adam":
-            self.variance.after_batch(self.model, result.sums[3], batch.count, result.finite)
-            if (batch.start + batch.count) % stages.train_images == 0:
-                self.variance.after_epoch(self.model)
-        if self.average is not None:
-            self.average.update(self.model, batch.count)
-        return result
+        self.learning_rate = float(rates.networks)
+        values = self._updates(self._inputs(batch, rates, stop=stop))
+        if self._sets_variance and (batch.start + batch.count) % stages.train_images == 0:
+            self.variance.after_epoch(self.model)
+            values = torch.cat([values[:-1], self.model.log_variance.detach()])
+        return values
 
-    def _local(self, batch: Batch) -> LocalBatch:
+    @property
+    def _sets_variance(self) -> bool:
+        """Whether sigma^2 is set by equation 9 now."""
+        return self.learns_variance and not self.model.per_pixel and self.config.variance.update != "adam"
+
+    def _one_update(self, inputs: Inputs) -> Tensor:
+        """All of an update that the device does; see `RecordedUpdates`."""
+        batch, rates, signals = inputs
+        result = self.engine.step(batch, learning_rates=rates, signals=signals)
+        if self._sets_variance:
+            self.variance.after_batch(self.model, result.sums[3], batch.rows, result.finite)
+        if self.average is not None:
+            self.average.update(self.model, batch.rows)
+        found = (result.finite.reshape(1), result.gradient_norm.reshape(1), self.model.log_variance.detach())
+        return torch.cat([result.sums, *found])
+
+    def _inputs(self, batch: Batch, rates: LearningRates, *, stop: bool) -> Inputs:
         """This process's rows on its device, with their part of the noise of the global batch."""
         seed, width = self.config.seed, self.model.latent_dim
         penalty = self.engine.objective.penalty
         draws = batch.count if penalty is not None and penalty.draws_prior else 0
         rows = self.ranks.partition(batch.count)
+        scalars = [kl_weight(self.config, batch.start), float(stop), float(batch.substituted)]
         numbers = (
             global_noise(seed, "posterior", batch.start, batch.count, width)[rows.start : rows.stop],
             global_noise(seed, "prior", batch.start, draws, width),
-            torch.tensor(kl_weight(self.config, batch.start)),
+            torch.tensor([*scalars, *vars(rates).values()] if self._numbers_on_gpu else scalars),
         )
-        images, (noise, prior, weight) = self._feed.send(batch.image, numbers)
-        return LocalBatch(images=images, noise=noise, prior=prior, start=rows.start, rows=batch.count, kl_weight=weight)
+        images, (noise, prior, sent) = self._feed.send(batch.image, numbers)
+        weight, signals = sent[0], sent[1:3]
+        if self._numbers_on_gpu:
+            rates = LearningRates(**dict(zip(vars(rates), sent[3:].unbind(), strict=True)))
+        local = LocalBatch(
+            images=images, noise=noise, prior=prior, start=rows.start, rows=batch.count, kl_weight=weight
+        )
+        return Inputs(local, rates, signals)
 
     def held_out(self) -> HeldOut:
         """Evaluates the weights, averaged where averages are kept, on held-out images."""
@@ -184,6 +231,7 @@ class Learner:
         best: the checkpoint whose weights and moments replace the current ones; None keeps these. Where averages are
         kept, the weights become their averages.
         """
+        self._drop_recording()
         if best is not None:
             self._take(self._whole(best))
             self.engine.load_optimiser_state(best.training)
@@ -193,6 +241,10 @@ class Learner:
             exact = exact_variance(self.model, self.passes, self.config.seed, self.ranks)
             for model in {self.model, self.evaluated}:
                 model.freeze_variance(max(exact, self.config.variance.min_variance))
+
+    def _drop_recording(self) -> None:
+        if self._recorded is not None:
+            self._recorded.drop()
 
     def _take(self, weights: dict[str, Tensor]) -> None:
         self.engine.load_weights(weights)
@@ -209,6 +261,7 @@ class Learner:
 
     def enter_stage2(self) -> float:
         """The switch of Algorithm 1: adds the variance head. Returns the floor of the per-pixel variance."""
+        self._drop_recording()
         chosen = self.config.variance.floor
         floor = 0.5 * self.model.dataset_variance if isinstance(chosen, str) else chosen
         self.engine.enter_stage2(floor)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from data_shards.stream.stream import Batch
-from trainer.engines.engine import StepResult
 from trainer.objectives.gaussian import variance_floor_cap
 from trainer.updates.learner import Learner
 
@@ -91,7 +90,7 @@ class _Update:
     start: int
     count: int
     values: Tensor
-    """(9,) float64 on the host: the sums of `StepResult`, whether it was finite, the gradient's norm, log sigma^2."""
+    """(9,) float64 on the host, as `Learner.update` returns them."""
     arrived: torch.cuda.Event | None
     """After it `values` are there; None where they are."""
 
@@ -128,10 +127,8 @@ class Meter:
                 return
             yield batch
 
-    def add(self, batch: Batch, result: StepResult, log_variance: Tensor) -> None:
-        """Adds the result of an update. log_variance: log sigma^2 after it, (1,)."""
-        found = (result.sums, result.finite.reshape(1), result.gradient_norm.reshape(1), log_variance.detach())
-        values = torch.cat(found)
+    def add(self, batch: Batch, values: Tensor) -> None:
+        """Adds an update, of which `values` is what `Learner.update` returned."""
         arrived = None
         if self.device.type == "cuda":
             on_host = torch.empty(9, dtype=torch.float64, pin_memory=True)

@@ -33,7 +33,8 @@ def learning_rates(
         start = min(rate, optimiser.final_fraction * optimiser.learning_rate)
         risen = (stage_images + batch_images) / (optimiser.switch_warmup_images + batch_images)
         networks = start + risen * (rate - start)
-    return LearningRates(networks=networks, variance_head=rate)
+    of_variance = networks * (config.variance.learning_rate / optimiser.learning_rate)
+    return LearningRates(networks=networks, log_variance=of_variance, variance_head=rate)
 
 
 def kl_weight(config: Config, images: int) -> float:

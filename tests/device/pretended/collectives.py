@@ -4,7 +4,7 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from device.pretended import order
+from device.pretended import graphs, order
 from device.pretended.counts import COUNTS, place
 from device.pretended.tensor import on_gpu
 from torch import Tensor
@@ -38,18 +38,25 @@ def install() -> None:
             raise CollectiveError(f"{name}: {values.dtype} is not a type of NCCL, at {place()}")
         if not values.is_contiguous():
             raise CollectiveError(f"{name}: tensors must be contiguous, at {place()}")
-        COUNTS.collectives[f"{name} {values.dtype}".replace("torch.", ""), place()] += 1
-        COUNTS.launches[name, place()] += 1
         order.used([values.held], [values.held], [])
         return values.held
 
     def sum_of_all(values: Tensor, op: Any = dist.ReduceOp.SUM, **_: Any) -> None:
-        content = checked("all_reduce", values)
-        with _disable_current_modes():
-            all_reduce(content, op=op)
+        content, counted = checked("all_reduce", values), (f"all_reduce {values.dtype}".replace("torch.", ""), place())
+
+        def add_up() -> None:
+            COUNTS.collectives[counted] += 1
+            with _disable_current_modes():
+                all_reduce(content, op=op)
+
+        COUNTS.launches["all_reduce", place()] += not graphs.recording()
+        graphs.note(add_up, [content])
 
     def sent_to_all(values: Tensor, src: int = 0, **_: Any) -> None:
+        graphs.refuse("broadcast")
         content = checked("broadcast", values)
+        COUNTS.collectives[f"broadcast {values.dtype}".replace("torch.", ""), place()] += 1
+        COUNTS.launches["broadcast", place()] += 1
         with _disable_current_modes():
             broadcast(content, src)
 

@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import torch
-from device.pretended import collectives, order
+from device.pretended import collectives, graphs, order
 from device.pretended.tensor import GpuMode, from_data
 from torch import Tensor, nn
 from torch.utils._device import _device_constructors
@@ -38,7 +38,9 @@ def install() -> None:
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
         "synchronize": lambda device=None: order.current_stream().synchronize(),
-        "is_current_stream_capturing": lambda: False,
+        "is_current_stream_capturing": graphs.recording,
+        "CUDAGraph": graphs.CUDAGraph,
+        "graph": graphs.graph,
         "Stream": order.Stream,
         "Event": order.Event,
         "stream": order.stream,

@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import torch
-from device.pretended import order
+from device.pretended import graphs, order
 from device.pretended.counts import COUNTS, place, runs_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -138,11 +138,14 @@ def _is_gpu(device: Any) -> bool:
 
 
 def _wait(reason: str) -> None:
+    graphs.refuse(reason)
     COUNTS.waits[reason, place()] += 1
     order.complete(order.now())
 
 
 def _launch(name: str) -> None:
+    if graphs.recording():
+        return
     COUNTS.launches[name, place()] += 1
 
 
@@ -195,7 +198,7 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
-    result = func(*tree_map(held, args), **tree_map(held, kwargs))
+    result = _done(func, args, kwargs)
     wrapped = tree_map(lambda value: GpuTensor(value) if to_gpu and type(value) is Tensor else value, result)
     if name in _ALLOCATIONS:
         _note_order(func, args, kwargs, [], wrapped)
@@ -203,6 +206,19 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         _launch(name)
         _note_order(func, args, kwargs, tensors, wrapped)
     return _with_written_arguments(func, args, kwargs, wrapped)
+
+
+def _done(func: Any, args: Any, kwargs: Any) -> Any:
+    """The result of an operation on what the tensors hold."""
+    written = [held(value) for value in tree_flatten(_written(func, args, kwargs))[0] if isinstance(value, Tensor)]
+    inner, named = tree_map(_kept, args), tree_map(_kept, kwargs)
+    view = func.is_view or func._schema.name.split("::")[1] in _ALLOCATIONS | _FREE
+    return graphs.carried_out(func, inner, named, written, view=view)
+
+
+def _kept(value: Any) -> Any:
+    """What an operation works on. Numbers of the host are those of now, also where a recording repeats it."""
+    return value.held if on_gpu(value) else graphs.frozen(value)
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
@@ -260,16 +276,17 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
     _launch("copy_")
     if target_on_gpu and on_gpu(source):
         if into:
-            args[0].held.copy_(source.held)
+            _done(func, (args[0], source), {})
             result = args[0]
         else:
-            copied = func(source.held, **plain)
+            copied = _done(func, (source,), plain)
             result = GpuTensor(copied.clone() if copied is source.held else copied)
         order.used([source.held], [result.held] if into else [], [] if into else [result.held])
         return result
     if target_on_gpu:
         layout = plain.get("memory_format", torch.preserve_format)
         as_it_lies = into or layout == torch.preserve_format or source.is_contiguous(memory_format=layout)
+        graphs.refuse("a copy from the host would read what is there at each replay")
         if order.is_pinned(source) and non_blocking and as_it_lies:
             COUNTS.copies["to the GPU", place()] += 1
             order.copy_to_device(source)
@@ -284,6 +301,7 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
         made = GpuTensor(func(source, **plain).clone(memory_format=torch.preserve_format))
         order.used([], [], [made.held])
         return made
+    graphs.refuse("a copy to the host")
     if into and order.is_pinned(args[0]) and non_blocking:
         COUNTS.copies["to the host", place()] += 1
         order.used([source.held], [], [])

@@ -21,7 +21,7 @@ FIELDS = {
     "engine.compile": True,
     "device": "cpu",
 }
-RATES = LearningRates(networks=1e-3, variance_head=1e-3)
+RATES = LearningRates(networks=1e-3, log_variance=1e-2, variance_head=1e-3)
 
 
 def batch(rows, weight):
@@ -38,7 +38,7 @@ def test_one_compilation_a_stage(monkeypatch, fields):
     engine = build_engine(load_config(None, FIELDS | fields), (1, 8, 8), single())
 
     def update(rows, weight):
-        engine.step(batch(rows, weight), learning_rates=RATES, signals=(0.0, 0.0))
+        engine.step(batch(rows, weight), learning_rates=RATES, signals=torch.zeros(2))
         return counter.frame_count
 
     first = update(6, 0.0)

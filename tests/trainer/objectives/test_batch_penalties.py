@@ -70,6 +70,7 @@ def test_an_update_runs_the_encoder_once_and_moves_batch_norm_once(name):
     noise, prior = torch.randn(2, 6, 3)
     batch = LocalBatch(images=images, noise=noise, prior=prior, start=0, rows=6, kl_weight=torch.ones(()))
     first = engine.objective.model.encoder[0](images / 255)
-    engine.step(batch, learning_rates=LearningRates(networks=1e-3, variance_head=1e-3), signals=(0.0, 0.0))
+    rates = LearningRates(networks=1e-3, log_variance=1e-2, variance_head=1e-3)
+    engine.step(batch, learning_rates=rates, signals=torch.zeros(2))
     moved = engine.objective.model.encoder[1].running_mean
     torch.testing.assert_close(moved, 0.1 * first.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
