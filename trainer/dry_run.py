@@ -92,6 +92,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
                 weights=parameters,
                 launches=launches,
                 bf16=config.engine.precision != "float32",
+                graphs=config.engine.name == "ddp" and bool(config.engine.cuda_graphs),
                 processes=processes,
             )
             rates[gpu.name] = batch / seconds

@@ -18,7 +18,9 @@ SHARE = 0.25
 """Of the printed rate, in convolutions as of CelebA."""
 LAUNCH_SECONDS = 8e-6
 """Of the host for one kernel, with autograd's part."""
-BESIDE = 40
+REPLAY_SECONDS = 3e-6
+"""Of the GPU for a kernel of a CUDA graph, however little that computes."""
+BESIDE = 27
 """Kernels of an update beside the passes forward and backward (tests/device counts them)."""
 
 
@@ -51,16 +53,19 @@ def known_gpu(name: str) -> Gpu | None:
     return next((gpu for gpu in GPUS if gpu.name in name), None)
 
 
-def update_seconds(gpu: Gpu, *, operations: float, weights: int, launches: int, bf16: bool, processes: int) -> float:
+def update_seconds(
+    gpu: Gpu, *, operations: float, weights: int, launches: int, bf16: bool, graphs: bool, processes: int
+) -> float:
     """The time of one update on a global batch.
 
     operations: of the whole batch, forward and backward. weights: of the model; Adam reads and writes them with their
-    moments and gradients. launches: kernels of the passes forward and backward of one process. processes: one a GPU.
+    moments and gradients. launches: kernels of the passes forward and backward of one process. graphs: whether updates
+    are replayed as CUDA graphs. processes: one a GPU.
     """
     computing = operations / processes / (SHARE * (gpu.bf16 if bf16 else gpu.float32))
     adam = 7 * 4 * weights / gpu.bandwidth
     summing = 2 * 4 * weights / gpu.link if processes > 1 else 0.0
-    return max(computing + adam + summing, LAUNCH_SECONDS * (launches + BESIDE))
+    return max(computing + adam + summing, (REPLAY_SECONDS if graphs else LAUNCH_SECONDS) * (launches + BESIDE))
 
 
 class _Launches(TorchDispatchMode):

@@ -1,12 +1,13 @@
 """Images per second of the whole trainer, against a bare loop and on two processes against one.
 
-    python tests/benchmarks/trainer_speed.py [--batch 128] [--rounds 12]
+    python tests/benchmarks/trainer_speed.py [--batch 128] [--rounds 6] [--runs 3]
 
 The trainer streams shards of random pixels, checks the held-out ELBO, logs and writes checkpoints, with the network of
 trainer/configs/fashion_mnist.yaml. It is compared with a bare loop over tensors in memory, and, on two processes with a
 core each, with itself on one and with a bare loop under DistributedDataParallel. All four take turns of 25
-updates; where one core is free only the first two. Target: at least 0.95 of the bare loop with one process, and
-1.7 times one process with two.
+updates, and start anew in each run; where one core is free only the first two. Each ratio is printed with its range
+over the runs. Target: at least 0.95 of the bare loop with one process, and
+1.75 times one process with two.
 """
 
 import argparse
@@ -28,23 +29,31 @@ def parse() -> argparse.Namespace:
     parser.add_argument("folder", type=Path, nargs="?", help=argparse.SUPPRESS)  # this and --way: for its own processes
     parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=128, help="images of an update, over all processes")
-    parser.add_argument("--rounds", type=int, default=12, help="turns of each way, after two that warm up")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each way in a run, after two that warm up")
+    parser.add_argument("--runs", type=int, default=3, help="times that all ways are started anew")
     return parser.parse_args()
 
 
-def report(seconds: dict[str, list[float]], batch: int) -> None:
-    def line(what: str, fast: str, slow: str) -> None:
-        pairs = zip(seconds[slow], seconds[fast], strict=True)
-        whole = sum(seconds[slow]) / sum(seconds[fast])
-        print(f"{what}: {statistics.median(a / b for a, b in pairs):.3f} (all rounds together {whole:.3f})")
+def report(runs: list[dict[str, list[float]]], batch: int) -> None:
+    """runs: seconds of each turn of each way, for each run."""
 
-    print(f"batch {batch}, {len(seconds['one'])} rounds; medians over rounds")
+    def line(what: str, fast: str, slow: str) -> None:
+        ratios = sorted(
+            statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)) for seconds in runs
+        )
+        print(f"{what}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")
+
+    rounds = len(runs[0]["one"])
+    print(f"batch {batch}; median and range over {len(runs)} runs of the median over {rounds} rounds")
     line("trainer, one process, of the bare loop (target 0.95)", "one", "bare")
-    if "two" in seconds:
-        line("trainer, two processes, times one (target 1.7)", "two", "one")
+    if "two" in runs[0]:
+        line("trainer, two processes, times one (target 1.75)", "two", "one")
         line("bare loop, two processes, times one", "two-bare", "bare")
         line("trainer, two processes, of the bare loop on two", "two", "two-bare")
-    rates = {name: UPDATES * batch / statistics.median(values) for name, values in seconds.items()}
+    rates = {
+        name: UPDATES * batch / statistics.median(value for seconds in runs for value in seconds[name])
+        for name in runs[0]
+    }
     print("images/s: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
 
 
@@ -55,14 +64,17 @@ def main() -> None:
         work_in_turns((bare if "bare" in args.way else trainer)(config))
         return
     first, *others = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        build_shards(Path(folder))
-        given = (__file__, Path(folder))
-        batch = f"--batch={args.batch}"
-        ways = {name: Turns(*given, name, batch, cores=[{first}]) for name in ("bare", "one")}
-        for name in ("two", "two-bare")[: 2 * len(others)]:
-            ways[name] = Turns(*given, name, batch, cores=[{first}, {others[0]}])
-        report(take_turns(ways, args.rounds), args.batch)
+    runs = []
+    for _ in range(args.runs):
+        with tempfile.TemporaryDirectory() as folder:
+            build_shards(Path(folder))
+            given = (__file__, Path(folder))
+            batch = f"--batch={args.batch}"
+            ways = {name: Turns(*given, name, batch, cores=[{first}]) for name in ("bare", "one")}
+            for name in ("two", "two-bare")[: 2 * len(others)]:
+                ways[name] = Turns(*given, name, batch, cores=[{first}, {others[0]}])
+            runs.append(take_turns(ways, args.rounds))
+    report(runs, args.batch)
 
 
 if __name__ == "__main__":

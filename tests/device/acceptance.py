@@ -6,6 +6,7 @@ and how many tests and checks were skipped. Exit code 1 where one fails.
 
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
@@ -21,13 +22,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from device.sessions import numbers  # noqa: E402
+from device.sessions import no_waits, numbers  # noqa: E402
 from support.running import run_module, write_digits  # noqa: E402
 from support.training import events, train, weights  # noqa: E402
 
 from trainer.mixture import GaussianMixture  # noqa: E402
 from trainer.mixture.kmeans import NearestIndex  # noqa: E402
 from trainer.updates.learner import Learner  # noqa: E402
+from trainer.updates.recording import CHECKED_UPDATES, WARM_UP_UPDATES  # noqa: E402
 
 CHECKS: list[Callable[[Path], str]] = []
 FIELDS = {"stage1__max_epochs": 2, "stage2__max_epochs": 1, "optimiser__learning_rate": 0.005}
@@ -67,23 +69,29 @@ def bf16_compiled_training_reaches_the_elbo_of_the_cpu(folder: Path) -> str:
 
 @check
 def an_update_waits_for_nothing(folder: Path) -> str:
-    """torch itself raises where the host would wait, within `Learner.update`."""
-    original, updates = Learner.update, []
+    """torch itself raises where the host would wait, within `Learner.update`, one by one and replayed."""
+    figures = []
+    for graphs in (False, True):
+        fields = {"engine__cuda_graphs": graphs, "model__norm": "batch", "optimiser__ema_images": 100}
+        with no_waits(after=WARM_UP_UPDATES + CHECKED_UPDATES) as updates:
+            train(folder / "shards", folder, f"no-wait-{graphs}", device="cuda", **fields)
+        figures.append(f"{len(updates)} {'replayed' if graphs else 'one by one'}")
+    return ", ".join(figures)
 
-    def update(*words: Any, **others: Any) -> Any:
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            return original(*words, **others)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-            updates.append(1)
 
-    Learner.update = update  # type: ignore[method-assign]
-    try:
-        train(folder / "shards", folder, "no-wait", device="cuda", model__norm="batch", optimiser__ema_images=100)
-    finally:
-        Learner.update = original  # type: ignore[method-assign]
-    return f"{len(updates)} updates"
+@check
+def replayed_updates_give_the_bits_of_others(folder: Path) -> str:
+    fields = {"device": "cuda", "engine__deterministic": True, "model__norm": "batch"}
+    runs = [
+        train(folder / "shards", folder, f"graphs-{graphs}", engine__cuda_graphs=graphs, **fields)
+        for graphs in (True, False)
+    ]
+    said = [event["message"] for event in events(runs[0], "warning") if "cuda_graphs" in event["message"]]
+    assert not said, said[0]
+    ours, expected = map(weights, runs)
+    differing = [name for name in expected if not torch.equal(ours[name], expected[name])]
+    assert not differing, f"other bits in {differing[:3]}"
+    return f"{len(expected)} tensors"
 
 
 @check
@@ -182,16 +190,21 @@ def k_means_finds_the_nearest_centres(folder: Path) -> str:
 def celeba_at_its_two_batches(folder: Path) -> str:
     shards = celeba_like(folder)
     figures = []
-    for batch in (100, 800):
-        fields = {"data.shards": shards, "runs": folder, "name": f"celeba-{batch}", "data.global_batch": batch}
+    for batch, graphs in ((100, True), (100, False), (800, True)):
+        name = f"celeba-{batch}-{graphs}"
+        fields = {"data.shards": shards, "runs": folder, "name": name, "data.global_batch": batch}
+        fields |= {"engine.cuda_graphs": graphs}
         fields |= {"stage1.max_epochs": 300 * batch / 2000, "stage2.max_epochs": 0, "stage1.check_images": 10**9}
         fields |= {"data.valid_images": batch, "log.every_images": 100 * batch, "log.to": "[]", "device": "cuda"}
         config = ROOT / "trainer" / "configs" / "celeba.yaml"
         done = run_module("trainer", "--config", str(config), *(f"--{k}={v}" for k, v in fields.items()), timeout=500)
         assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
-        last = events(folder / f"celeba-{batch}", "train")[-1]
+        last = events(folder / name, "train")[-1]
+        said = [event["message"] for event in events(folder / name, "warning") if "cuda_graphs" in event["message"]]
+        assert not said, said[0]
         rate, wait, memory = (last[name] for name in ("images_per_second", "data_wait_share", "peak_memory_mib"))
-        figures.append(f"{batch}: {rate:,.0f} images/s, waiting {wait:.1%}, {memory / 1024:.1f} GB")
+        how = "replayed" if graphs else "one by one"
+        figures.append(f"{batch} {how}: {rate:,.0f} images/s, waiting {wait:.1%}, {memory / 1024:.1f} GB")
     return "; ".join(figures)
 
 
@@ -230,7 +243,8 @@ def run_tests(*words: str) -> "subprocess.CompletedProcess[str]":
 def main() -> int:
     """Prints the table; returns 1 where a test or a check failed."""
     if not torch.cuda.is_available():
-        tests = sum("::" in line for line in run_tests("--collect-only").stdout.splitlines())
+        listed = re.findall(r"^tests/\S+\.py: (\d+)$", run_tests("--collect-only").stdout, re.MULTILINE)
+        tests = sum(map(int, listed))
         print(f"no GPU on this machine: {tests} tests and {len(CHECKS)} checks skipped")
         return 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")

@@ -1,14 +1,20 @@
 """Trainings and commands on the CPU or on the pretended GPU, many in one process."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from support.running import ROOT
 from support.training import SMALL
+
+from trainer.updates.learner import Learner
 
 DISTANCE = ["--mixture", "3", "--n", "60", "--extractor", "support.distance_extractor:make"]
 SESSION = ROOT / "tests" / "device" / "pretended" / "session.py"
@@ -60,6 +66,9 @@ COMMANDS: dict[str, list[str]] = {
     "traverse": ["eval", "traverse", "--rows", "2", "--steps", "3", "--out", "OUT/latents"],
     "reconstruct": ["eval", "reconstruct", "OUT/samples", "--out", "OUT/reconstructions"],
     "score": ["eval", "score", "OUT/samples", "--mixture", "3", "--samples", "4", "--annealing", "3"],
+    "residuals": ["eval", "residuals"],
+    "complete": ["eval", "complete", "--mixture", "3", "--images", "10"],
+    "statistics": ["eval", "statistics", "OUT/samples", "--out", "OUT/statistics.npz", *DISTANCE[-2:]],
     "report": ["eval", "report", "--mixture", "3", "--make-nothing"],
 }
 
@@ -114,6 +123,35 @@ def train_all(runs: Path, shards: Path, device: str, processes: int) -> dict[str
         run = ["--run", str(runs / next(iter(chosen))), "--device", device]
         out = str(runs / "out")
         job["commands"] = {
-            name: [*(word.replace("OUT", out) for word in words), *run] for name, words in COMMANDS.items()
+            # Statistics are those of a folder of images.
+            name: [*(word.replace("OUT", out) for word in words), *(run[2:] if name == "statistics" else run)]
+            for name, words in COMMANDS.items()
         }
     return run_session(runs, device, processes, job)
+
+
+@contextlib.contextmanager
+def no_waits(after: int) -> Iterator[list[int]]:
+    """A block in which torch raises where an update waits for a real GPU, but for the first ones of each stage.
+
+    Gives the number within its stage of each update that was looked at.
+    """
+    original, seen, looked_at = Learner.update, Counter[int](), list[int]()
+
+    def update(learner: Any, batch: Any, stages: Any, **others: Any) -> Any:
+        seen[stages.state.stage] += 1
+        number = seen[stages.state.stage]
+        if number <= after:
+            return original(learner, batch, stages, **others)
+        looked_at.append(number)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return original(learner, batch, stages, **others)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    Learner.update = update  # type: ignore[method-assign, assignment]
+    try:
+        yield looked_at
+    finally:
+        Learner.update = original  # type: ignore[method-assign]

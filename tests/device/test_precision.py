@@ -21,7 +21,7 @@ from trainer.updates.learner import VarianceUpdate, build_engine
 LOW = (torch.bfloat16, torch.float16)
 # Functions that run layers of the networks, and what must be exact in them too.
 LAYERS = ("SigmaVAE.encode", "SigmaVAE.decode", "ResidualBlock.forward", "Crop.forward", "GlobalBatchNorm._scale")
-EXACT = {"exp", "clamp", "log", "sigmoid", "softplus", "rsqrt", "add", "addcmul", "sum"}
+EXACT = {"exp", "clamp", "log", "sigmoid", "softplus", "rsqrt", "addcmul", "sum"}
 FIELDS = {
     "model.latent_dim": 3,
     "model.encoder_channels": [8],
@@ -102,8 +102,8 @@ def test_what_is_not_a_network_is_float32_or_more(name):
 
 def test_a_penalty_under_autocast_is_found(monkeypatch):
     monkeypatch.setattr(Objective, "_exact_penalty", lambda self, rows, prior: self.penalty(rows, prior))
-    assert {at.split()[0] for at, _ in wrong(log_of(CASES["dip_vae_i"])[0])} == {"trainer/objectives/dip_vae.py"}
-    assert {at.split()[0] for at, _ in wrong(log_of(CASES["wae_mmd"])[0])} == {"trainer/objectives/wae_mmd.py"}
+    assert any("dip_vae.py covariance" in at for at, _ in wrong(log_of(CASES["dip_vae_i"])[0]))
+    assert any("wae_mmd.py _square_distances" in at for at, _ in wrong(log_of(CASES["wae_mmd"])[0]))
 
 
 def test_a_posterior_under_autocast_is_found(monkeypatch):
