@@ -30,6 +30,7 @@ from trainer.updates.learner import Learner  # noqa: E402
 from trainer.updates.meter import Meter  # noqa: E402
 from trainer.updates.recording import CHECKED_UPDATES, WARM_UP_UPDATES  # noqa: E402
 from trainer.updates.stages import Stages  # noqa: E402
+from trainer.updates.streams import Passes  # noqa: E402
 
 SHAPE, IMAGES, ROWS = (3, 64, 64), 10_000, 2
 PARTS = {
@@ -62,7 +63,7 @@ def narrow(config: Config) -> Config:
 def counts_of_an_update(config: Config) -> dict[str, Any]:
     """All that is counted of one update of stage 1, after those that come before a replay."""
     torch.manual_seed(0)
-    learner = Learner(config, SHAPE, IMAGES, single("cuda"))
+    learner = Learner(config, SHAPE, IMAGES, single("cuda"), Passes(config.data))
     stages, meter = Stages((config.stage1,), IMAGES, 100), Meter(torch.device("cuda"))
     for number in range(WARM_UP_UPDATES + CHECKED_UPDATES + 2):
         COUNTS.clear()

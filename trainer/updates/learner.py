@@ -4,6 +4,7 @@ First the parts of an update beside Adam's step: sigma^2 without gradients (deci
 """
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor

@@ -13,7 +13,7 @@ DECIDED = {
         name runs device
         data.shards data.workers data.on_device data.substitutes data.patience_seconds data.cache_bytes data.cache_dir
         engine.name engine.deepspeed_config engine.precision engine.memory_format engine.compile
-        engine.grad_accumulation_steps engine.deterministic
+        engine.cuda_graphs engine.grad_accumulation_steps engine.deterministic
         checkpoint.every_images checkpoint.keep_last checkpoint.walltime_minutes checkpoint.bad_steps
         log.every_images log.to log.profile_steps
     """,
