@@ -73,17 +73,13 @@ def whole_batch_rows(objective: Objective, parts: list[LocalBatch]) -> Tensor | 
     """(n, W) rows of all processes, without gradient, for a penalty on a batch that is cut into micro-batches.
 
     parts: the local batch of this process. None without a penalty, and for one part, whose own pass gives the rows:
-    the encoder runs once then. For several it runs a second time with gradients, since to keep the activations of all
-    parts would take the memory that parts save; batch norm's running moments move with that pass alone.
+    the encoder runs once then, and batch norm's running moments move once. For several the encoder runs a second time,
+    with gradients: to keep the activations of all parts would take the memory that parts save.
     """
     if objective.penalty is None or len(parts) == 1:
         return None
-    moments = list(objective.model.encoder.buffers())
-    before = [values.clone() for values in moments]
     with torch.no_grad():
         rows = torch.cat([objective.penalty_rows(part) for part in parts])
-        for values, kept in zip(moments, before, strict=True):
-            values.copy_(kept)
     return rows_of_all_ranks(rows, parts[0])
 
 
