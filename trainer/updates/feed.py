@@ -18,11 +18,11 @@ class Feed:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def send(self, images: Tensor, numbers: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Images, (b, C, H, W) uint8, in the layout of the networks, and float32 numbers, all of them by one copy.
+        """Images, (b, C, H, W) uint8, and float32 numbers, all of them by one copy.
 
-        Images that are on the device stay there.
-
-        What comes back may be used at once on the current stream; the host's memory may be given away.
+        On a CPU images come back in the layout of the networks; on a GPU as they lie, for an update that is recorded
+        to change that. Images that are on the device stay there. What comes back may be used at once on the current
+        stream; the host's memory may be given away.
         """
         if self._stream is None:
             return images.to(self._device, memory_format=self._memory_format), list(numbers)
@@ -38,6 +38,4 @@ class Feed:
         for values in sent:
             values.record_stream(current)
         parts = sent[0].split([values.numel() for values in numbers])
-        return sent[1].contiguous(memory_format=self._memory_format), [
-            part.view(values.shape) for part, values in zip(parts, numbers, strict=True)
-        ]
+        return sent[1], [part.view(values.shape) for part, values in zip(parts, numbers, strict=True)]

@@ -119,7 +119,8 @@ class Learner:
     ) -> None:
         self.config, self.ranks, self.passes = config, ranks, passes
         self.engine = build_engine(config, image_shape, ranks, saved)
-        self._feed = Feed(ranks.device, memory_format(config))
+        self._memory_format = memory_format(config)
+        self._feed = Feed(ranks.device, self._memory_format)
         self._numbers_on_gpu = ranks.device.type == "cuda" and config.engine.name == "ddp"
         self.remarks: list[str] = []
         """Warnings that nobody has passed on yet."""
@@ -189,6 +190,7 @@ class Learner:
     def _one_update(self, inputs: Inputs) -> Tensor:
         """All of an update that the device does; see `RecordedUpdates`."""
         batch, rates, signals = inputs
+        batch = batch._replace(images=batch.images.contiguous(memory_format=self._memory_format))
         result = self.engine.step(batch, learning_rates=rates, signals=signals)
         if self._sets_variance:
             self.variance.after_batch(self.model, result.sums[3], batch.rows, result.finite)
