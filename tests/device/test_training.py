@@ -11,12 +11,12 @@ from support.training import weights
 WITHOUT_WAITS = ["two-stages", "batch-norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
 # What an update launches beside its passes forward and backward, Adam included; measured, and may only fall.
 LAUNCHES = [
-    ("epoch", "1", 30),
-    ("batch-norm", "1", 38),
-    ("batch-norm", "2", 24),
-    ("vae", "1", 21),
-    ("average", "2", 25),
-    ("clipping", "2", 29),
+    ("epoch", "1", 19),
+    ("batch-norm", "1", 27),
+    ("batch-norm", "2", 19),
+    ("vae", "1", 16),
+    ("average", "2", 20),
+    ("clipping", "2", 24),
 ]
 CASES = [(name, 1) for name in TRAININGS] + [(name, 2) for name in ON_TWO]
 
