@@ -273,6 +273,8 @@ class SetComparison:
                 f"{few:,} images on the smaller side, fewer than {least:,}: the distance is too large by an unknown "
                 "amount and compares only with others of the same numbers"
             )
+        if self.compared.images is not None and self.compared.identity == self.reference.identity:
+            remarks.append("both sets hold the same images")
         if not (compared.n and reference.n):
             remarks.append("the statistics do not say of how many images they are")
         return SetsResult(

@@ -92,6 +92,11 @@ def _pixels(path: Path, name: str) -> NDArray[np.uint8]:
     (array,) = candidates.values()
     if array.dtype != np.uint8 or array.ndim > 4 or (array.ndim == 4 and array.shape[3] not in (1, 3)):
         raise InputError(f"{path}: its array is {array.dtype} {array.shape}; {_RIGHT}")
+    if array.ndim == 3 and array.shape[2] in (1, 3):
+        raise InputError(
+            f"{path}: its array is {array.shape}: one image, or {array.shape[0]} grey ones that are {array.shape[2]} "
+            "pixels wide? Give (N, H, W, C)"
+        )
     if not array.size:
         raise InputError(f"{path}: its array is empty; {_RIGHT}")
     return array if array.ndim == 4 else array[..., None]

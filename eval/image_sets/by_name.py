@@ -1,5 +1,6 @@
 """The set of images that a word of the command line names."""
 
+import tarfile
 from pathlib import Path
 
 from data_shards.io.errors import InputError
@@ -40,6 +41,12 @@ def open_set(
 
 
 def _open(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSet:
+    if not word:
+        raise InputError(f"the name of a set of images is empty; give {KINDS}")
+    if "://" in word and not word.startswith("shards:"):
+        raise InputError(
+            f"{word}: of other machines only shards are read (shards:{word.rpartition('/')[0]}/SPLIT); download it"
+        )
     path = Path(word)
     if word.startswith("shards:"):
         split = shard_split(word.removeprefix("shards:"), n=n, seed=seed)
@@ -51,6 +58,8 @@ def _open(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSe
         return array if recipe is None else made_by(recipe, array)
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
         return image_files(path, name=word, n=n, seed=seed, recipe=recipe)
+    if path.is_file() and tarfile.is_tarfile(path):
+        raise InputError(f"{word} is a compressed tar, or not named .tar; unpack it (tar -xf), and give the folder")
     if path.exists():
         raise InputError(f"{word} is none of what images are read from: {KINDS}")
     raise InputError(f"{word} does not exist; give {KINDS}")

@@ -30,8 +30,9 @@ def image_files(path: Path, *, name: str, n: int | None, seed: int, recipe: Pixe
     else:
         places = sorted(place for same in images_in(path).values() for place in same)
         with zipfile.ZipFile(path) as archive:
-            others = sum(not member.is_dir() for member in archive.infolist()) - len(places)
-        left_out = {"members that are no images": others} if others else {}
+            found = Counter(_kind(member) for member in archive.infolist() if not member.is_dir())
+        found["members that are no images"] -= len(places)
+        left_out = {kind: count for kind, count in found.items() if count > 0}
     if not places:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
         raise InputError(f"{path}: no images in it{f' ({reasons})' if reasons else ''}; give a folder or zip of images")
@@ -51,6 +52,12 @@ def image_files(path: Path, *, name: str, n: int | None, seed: int, recipe: Pixe
         names=names,
         decisions=decisions,
     )
+
+
+def _kind(member: zipfile.ZipInfo) -> str:
+    archives = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar")
+    inside = member.filename.lower().endswith(archives)
+    return "archives in it, which are not opened: unpack them" if inside else "members that are no images"
 
 
 def _content(path: Path, names: list[str]) -> str:

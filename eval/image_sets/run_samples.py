@@ -105,7 +105,11 @@ def drawn_from(run: MeasuredRun, sampling: Sampling) -> Drawn:
 
 def run_samples(word: str, sampling: Sampling, ranks: Ranks, *, n: int | None) -> ImageSet:
     """n images of a run, DEFAULT_N where n is None. Raises InputError where what they are drawn from is not fitted."""
-    run = load_shared_run(run_folder(word), sampling.weights, ranks)
+    try:
+        run = load_shared_run(run_folder(word), sampling.weights, ranks)
+    except InputError as error:
+        # Of this set, not of an option --run, which the user did not give.
+        raise InputError(f"run:{word}: {error.named(None)}") from error
     drawn, count = drawn_from(run, sampling), DEFAULT_N if n is None else n
     source = drawn.images(run, sampling, ranks, count)
 

@@ -284,6 +284,13 @@ def test_a_changed_image_is_another_question(place, tmp_path, distance):
     assert len(list((tmp_path / "out").glob("fid-*.json"))) == 2
 
 
+def test_a_set_compared_with_itself_is_at_zero_and_it_is_said(place, distance):
+    value, printed = distance(place / "a", place / "a", *TINY)
+    assert value == pytest.approx(0, abs=1e-4)
+    assert "both sets hold the same images" in printed
+    assert "both sets" not in distance(place / "a", place / "b", *TINY)[1]
+
+
 def test_grey_images_are_compared_with_colour_ones_and_it_is_said(place, distance, tmp_path):
     grey = write_pictures(tmp_path / "grey", (np.asarray(Image.fromarray(i).convert("L")) for i in pictures(20, 0)))
     value, printed = distance(grey, place / "b", *TINY)
@@ -324,6 +331,11 @@ def no_pickle(path):
     np.savez(path, arr_0=np.array([{"a": 1}], dtype=object))
 
 
+def nested(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("more/images.zip", b"PK")
+
+
 @pytest.mark.parametrize(
     ("make_set", "message"),
     [
@@ -338,6 +350,9 @@ def no_pickle(path):
         (lambda p: p.with_suffix(".zip").write_bytes(b"PK"), "not a zip archive"),
         (lambda p: p.with_suffix(".tar").write_bytes(b"x" * 600), "not a tar"),
         (lambda p: p.with_suffix(".txt").write_text("x"), "none of what images are read from"),
+        (lambda p: tarfile.open(p.with_suffix(".gz"), "w:gz").close(), "compressed tar"),
+        (lambda p: nested(p.with_suffix(".zip")), "1 archives in it, which are not opened"),
+        (lambda p: np.save(p.with_suffix(".npy"), np.zeros((40, 32, 3), np.uint8)), "one image, or 40 grey ones"),
     ],
 )
 def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set, message):
@@ -357,7 +372,10 @@ def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set
         (("A", "B", "--part", "0/2"), "--out"),
         (("A", "tar-{0..3}.tar"), "missing"),
         (("A", "shards:A/test"), "manifest.json"),
-        (("A", "run:nowhere"), "is no run"),
+        (("A", "run:nowhere"), "error: run:nowhere: 'nowhere' is no run"),
+        (("https://example.org/sets/a.zip", "B"), "shards:https://example.org/sets/SPLIT"),
+        (("s3://bucket/a-{0..3}.tar", "B"), "download it"),
+        (("", "B"), "is empty"),
         (("A", "B", "--temperature", "0.5"), "--temperature: is of samples of a run"),
         (("A", "B", "--split", "valid"), "--split: goes with --run and --from"),
         (("A", "B", "--n", "1"), "--n: 1 is below 2"),
