@@ -14,6 +14,7 @@ from eval.distance.measures import of_these_versions
 from eval.images.densities import DENSITIES
 from eval.protocol import DistanceProtocol, MemorisationProtocol, Protocol
 from eval.results import (
+    CompletionResult,
     DistanceResult,
     LikelihoodResult,
     MemorisationResult,
@@ -24,8 +25,10 @@ from eval.results import (
 )
 from eval.run import MeasuredRun, load_run
 
-AnyMeasured = TypeVar("AnyMeasured", DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult)
-_Measurement = DistanceResult | LikelihoodResult | MemorisationResult | UncertaintyResult
+AnyMeasured = TypeVar(
+    "AnyMeasured", CompletionResult, DistanceResult, LikelihoodResult, MemorisationResult, UncertaintyResult
+)
+_Measurement = CompletionResult | DistanceResult | LikelihoodResult | MemorisationResult | UncertaintyResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +56,12 @@ class RunResults:
     uncertainties: list[UncertaintyResult] = field(default_factory=list)
     distances: list[DistanceResult] = field(default_factory=list)
     memorisations: list[MemorisationResult] = field(default_factory=list)
+    completions: list[CompletionResult] = field(default_factory=list)
     earlier: list[Earlier] = field(default_factory=list)
     """Results that are not current."""
 
     def shown(self, split: str, mixture: str) -> "RunResults":
-        """One likelihood, calibration and comparison with training images for each set of weights, and all distances.
+        """One result of each kind but distances for each set of weights, kind of noise and hidden part; all distances.
 
         Of several, the one that is of this split and mixture, COMPONENTS-COVARIANCE, and of most images.
         """
@@ -67,17 +71,18 @@ class RunResults:
                 protocol = result.protocol
                 return getattr(protocol, "mixture", mixture) == mixture, protocol.split == split, protocol.n
 
-            by_weights: dict[tuple[str, str, str, bool], AnyMeasured] = {}
+            by_weights: dict[tuple[str, ...], AnyMeasured] = {}
             for result in sorted(results, key=fit):
-                noise, floor = (getattr(result.protocol, name, "") for name in ("noise", "floor"))
-                annealed = bool(getattr(result.protocol, "annealing", None))
-                by_weights[result.protocol.weights, noise, floor, annealed] = result
+                own: list[str] = [str(getattr(result.protocol, name, "")) for name in ("noise", "floor", "hide")]
+                annealed = "annealed" if getattr(result.protocol, "annealing", None) else ""
+                by_weights[result.protocol.weights, *own, annealed] = result
             return sorted(by_weights.values(), key=lambda one: one.protocol.weights != "stage1")
 
         return replace(
             self,
             likelihoods=best(self.likelihoods),
             uncertainties=best(self.uncertainties),
+            completions=best(self.completions),
             memorisations=best([result for result in self.memorisations if result.protocol.source == "q_hat"]),
         )
 
@@ -142,9 +147,16 @@ class Subject:
             uncertainties=current(UncertaintyResult, "uncertainty*.json"),
             distances=distances,
             memorisations=current(MemorisationResult, "*memorisation*.json"),
+            completions=current(CompletionResult, "complete*.json"),
         )
-        kinds = (results.likelihoods, results.uncertainties, results.distances, results.memorisations)
-        answered = {command(result): {*_also(result)} for kind in kinds for result in kind}
+        measured: list[_Measurement] = [
+            *results.likelihoods,
+            *results.uncertainties,
+            *results.distances,
+            *results.memorisations,
+            *results.completions,
+        ]
+        answered = {command(result): {*_also(result)} for result in measured}
         return replace(
             results,
             earlier=[

@@ -22,6 +22,7 @@ from eval.report.figures import (
 from eval.report.known import RunResults, final
 from eval.report.tables import (
     column_title,
+    completion_table,
     distance_table,
     further_measures_table,
     image_set,
@@ -199,6 +200,32 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
         pictures=pictures,
         missing=missing,
         details=protocols(measured, "calibration was"),
+    )
+
+
+def completion_section(results: RunResults, run: Path) -> Section | None:
+    """How well hidden pixels are told; None where that was not measured."""
+    measured = results.completions
+    if not measured:
+        return None
+    pictures = []
+    for result in measured:
+        path = stored_at(result_path(run / "eval", "complete", result.protocol)).with_suffix(".png")
+        if path.exists():
+            methods = ", ".join(result.methods)
+            caption = (
+                f"Hidden: {result.protocol.hide}, {weights_title(result)}. In rows: images, what was shown of them, "
+            )
+            caption += f"and by each method ({methods}) the completed images and the deviation of what was hidden."
+            pictures.append(Picture(data=path.read_bytes(), caption=caption, pixels=True))
+    images = ", ".join(sorted({f"{one.protocol.n:,} images of split {one.protocol.split}" for one in measured}))
+    return Section(
+        key="completion",
+        title="Can it tell what is hidden?",
+        text=[f"{images}: mean and intervals of hidden pixels given the visible ones, over the latents that fit them."],
+        tables=[completion_table(measured)],
+        pictures=pictures,
+        details=protocols(measured, "hidden pixels were"),
     )
 
 

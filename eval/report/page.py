@@ -14,6 +14,7 @@ from eval.report.figures import kl_curve, rising_curve, variance_curve
 from eval.report.known import RunResults, Subject, final
 from eval.report.model_sections import fitted_mixture, fitted_transport, picture_sections
 from eval.report.number_sections import (
+    completion_section,
     distance_section,
     likelihood_section,
     memorisation_section,
@@ -57,6 +58,8 @@ def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks)
         ),
         uncertainty_section(results, folder),
     ]
+    hidden = completion_section(results, run.folder)
+    numbers += [hidden] if hidden else []
     return Page(
         title=f"{config.name}: a sigma-VAE on {data_name(run)}",
         answer=answer(results.distances, results.likelihoods),

@@ -7,6 +7,7 @@ from eval.distance.measures import FRECHET, numbers_of
 from eval.images.densities import SOURCES
 from eval.report import printed_results
 from eval.results import (
+    CompletionResult,
     DistanceResult,
     LikelihoodResult,
     Measured,
@@ -204,6 +205,25 @@ def uncertainty_table(results: Sequence[UncertaintyResult]) -> Table:
     ]
     head = ("", *(column_title(r) for r in results))
     return Table(head=head, rows=rows, caption="Calibration and sharpness of the predicted variance")
+
+
+def completion_table(results: Sequence[CompletionResult]) -> Table:
+    """How well each method tells hidden pixels."""
+    methods = [(result, name, method) for result in results for name, method in result.methods.items()]
+    rows = [
+        (
+            result.protocol.hide,
+            weights_title(result),
+            name,
+            with_error(method.mean_square_error, 5),
+            *(f"{point.value:.1%}" for point in method.coverage),
+            f"{method.effective_samples.value:.1f}",
+        )
+        for result, name, method in methods
+    ]
+    levels = (f"in the {point.level:.0%} interval" for point in methods[0][2].coverage)
+    head = ("Hidden", "Weights", "Told by", "Mean square error", *levels, "Effective latents")
+    return Table(head=head, rows=rows, caption="Hidden pixels, told from the visible ones")
 
 
 def memorisation_table(result: MemorisationResult) -> Table:

@@ -14,8 +14,11 @@ from data_shards.io.errors import command
 from eval.__main__ import main
 from eval.measurements.completion import complete_image
 from eval.measurements.hidden import DecoderAlone, WithResiduals, hidden_pixels
+from eval.report.known import Subject
+from eval.report.number_sections import completion_section
 from eval.residuals.covariance import FactorCovariance
 from eval.residuals.noise import CorrelatedNoise
+from eval.run import load_run
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
 
@@ -93,3 +96,6 @@ def test_intervals_with_correlated_noise_hold_more_nearly_what_they_promise_than
         assert abs(one["value"] - one["level"]) < abs(other["value"] - other["level"])
     with Image.open(path.with_suffix(".png")) as picture:
         assert picture.size[1] > 8 * 28
+    section = completion_section(Subject(load_run(run)).results().shown("test", "4-full"), run)
+    assert [row[:3] for row in section.tables[0].rows] == [("bottom", "final", name) for name in methods]
+    assert [picture.data for picture in section.pictures] == [path.with_suffix(".png").read_bytes()]
