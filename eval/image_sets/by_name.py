@@ -41,8 +41,6 @@ def open_set(
 
 
 def _open(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSet:
-    if not word:
-        raise InputError(f"the name of a set of images is empty; give {KINDS}")
     if "://" in word and not word.startswith("shards:"):
         raise InputError(
             f"{word}: of other machines only shards are read (shards:{word.rpartition('/')[0]}/SPLIT); download it"

@@ -375,7 +375,7 @@ def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set
         (("A", "run:nowhere"), "error: run:nowhere: 'nowhere' is no run"),
         (("https://example.org/sets/a.zip", "B"), "shards:https://example.org/sets/SPLIT"),
         (("s3://bucket/a-{0..3}.tar", "B"), "download it"),
-        (("", "B"), "is empty"),
+        (("", "B"), "SET: empty"),
         (("A", "B", "--temperature", "0.5"), "--temperature: is of samples of a run"),
         (("A", "B", "--split", "valid"), "--split: goes with --run and --from"),
         (("A", "B", "--n", "1"), "--n: 1 is below 2"),
