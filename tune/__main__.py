@@ -82,10 +82,8 @@ def _run(sweep: SweepConfig, args: argparse.Namespace) -> None:
     from tune.report.ranking import export_best, ranking
     from tune.report.report import write_report
     from tune.sweep import run_sweep
-    from tune.trial.pause import pausing_at_usr2
 
-    with pausing_at_usr2(sweep.trials_folder):
-        records, ended = run_sweep(sweep, args.address, steal_lock=args.steal_lock)
+    records, ended = run_sweep(sweep, args.address, steal_lock=args.steal_lock)
     print(f"report: {write_report(sweep, records)}")
     if not ended:
         print("interrupted; the same command continues the sweep", file=sys.stderr)

@@ -37,7 +37,7 @@ from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
 from tune.trial.actor import run_trial
 from tune.trial.folder import reopen, trial_folders
-from tune.trial.pause import resume
+from tune.trial.pause import resume, saving_at_signals
 from tune.trial.record import TrialRecord, trial_record
 from tune.trial.weights import KeptWeights
 
@@ -47,13 +47,21 @@ def run_sweep(sweep: SweepConfig, address: str | None, *, steal_lock: bool = Fal
 
     address: of a Ray cluster, "auto" for the one this machine belongs to; None starts Ray on this machine alone.
     steal_lock: takes the sweep over from a process that runs it. Raises InputError where the sweep cannot end well, the
-    folder holds another sweep, another process runs it, or the cluster is too small for one trial.
+    folder holds another sweep, another process runs it, or the cluster is too small for one trial. At SIGINT, SIGTERM
+    and SIGUSR2 running trials save first; the last raises SystemExit, see `saving_at_signals`.
     """
     checked = check_sweep(sweep, cluster=address is not None)
     require_disk(sweep, checked)
     sweep.folder.mkdir(parents=True, exist_ok=True)
+    was_started = ray.is_initialized()
     with lease(sweep.folder, steal=steal_lock):
-        return _run(sweep, checked, address)
+        try:
+            with saving_at_signals(sweep.trials_folder):
+                return _run(sweep, checked, address)
+        except KeyboardInterrupt:
+            if not was_started:
+                ray.shutdown()  # ends the trials, which wait for it
+            return records(sweep), False
 
 
 def _run(sweep: SweepConfig, checked: Checked, address: str | None) -> tuple[list[TrialRecord], bool]:
@@ -91,21 +99,18 @@ def _left(sweep: SweepConfig, started: list[Started], listed: list[Trial], image
 
 
 def _ended(sweep: SweepConfig, phase: Phase, total: int) -> bool:
-    """False where the phase was interrupted: Tune catches Ctrl-C and returns."""
+    """Whether all trials of the phase have ended."""
     return sum(one.ended for one in started_trials(sweep, phase)) >= total
-
-
-def _treat_as_ctrl_c(number: int) -> None:
-    """Makes a signal act like Ctrl-C: Tune then ends its trials and returns. By default Ray would end at once."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(number, lambda *_: os.kill(os.getpid(), signal.SIGINT))
 
 
 def _start_ray(address: str | None) -> None:
     if ray.is_initialized():
         return
+    on_term = signal.getsignal(signal.SIGTERM)
     # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
     ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else False)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_term)  # Ray's own ends the process at once
 
 
 def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial], address: str | None) -> bool:
@@ -117,11 +122,12 @@ def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]
     # Ray's own files of each trial, and the state that it stores from time to time: nobody reads them.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "86400"
+    # Signals are ours, see `saving_at_signals`.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # `SweepProgress` prints instead of Tune.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     _start_ray(address)
-    _treat_as_ctrl_c(signal.SIGTERM)
     on_gpu = runs_on_gpu(sweep)
     gpus = sweep.gpus_per_worker if on_gpu else 0.0
     needs = Needs(workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus)

@@ -87,7 +87,8 @@ def test_a_killed_process_is_started_again_and_continues_from_the_trials_checkpo
 def test_the_same_command_continues_an_interrupted_sweep_which_ends_with_the_same_trials(
     tmp_path, digits_shards, number
 ):
-    path = write_sweep(tmp_path, digits_shards, fields=LONG)
+    # One checkpoint at the end of stage 1, and no further one before the end.
+    path = write_sweep(tmp_path, digits_shards, fields=LONG | {"checkpoint.every_images": 10**6})
     sweep = read_sweep(path)
     first, second = (sweep.trials_folder / f"search-{n:03d}-seed0" for n in (0, 1))
     command = start(path)
@@ -105,7 +106,10 @@ def test_the_same_command_continues_an_interrupted_sweep_which_ends_with_the_sam
     assert list(records) == ["search-000-seed0", "search-001-seed0"]
     assert records["search-000-seed0"] == ended
     assert records["search-001-seed0"].status == "finished"
-    assert resumed_from(second)[0] > 0
+    (resumed,) = resumed_from(second)
+    saved = [event["images"] for event in read_events(second) if event["event"] == "stop"]
+    assert saved == ([] if number == signal.SIGKILL else [resumed])
+    assert resumed > 0
 
 
 def test_a_trial_of_two_processes_reports_what_one_process_would(tmp_path, digits_shards):

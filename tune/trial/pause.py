@@ -7,6 +7,7 @@ are told apart from one that a person made.
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from tune.trial.folder import trial_folders
 
 EXIT_CODE = 128 + signal.SIGUSR2
 """Of a sweep that was paused: as if the signal had ended it, which batch scripts take for a request to start again."""
+SECONDS = {signal.SIGUSR2: 60.0, signal.SIGINT: 20.0, signal.SIGTERM: 20.0}
+"""In which running trials have to save, by the signal that asks for it. Schedulers send SIGKILL 30 s after SIGTERM."""
 _TEXT = "the sweep is paused; the same command continues it\n"
 
 
@@ -59,33 +62,47 @@ def resume(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def pausing_at_usr2(folder: Path, seconds: float = 60.0) -> Iterator[None]:
-    """A block that SIGUSR2 ends with SystemExit(EXIT_CODE), once the running trials below `folder` have saved.
+def saving_at_signals(folder: Path) -> Iterator[None]:
+    """A block that signals end only once the running trials below `folder` have saved, or their time is over.
 
-    They save in another thread: the main one must go on serving them meanwhile.
+    SIGUSR2 then ends it with SystemExit(EXIT_CODE); SIGINT (Ctrl-C) and SIGTERM with KeyboardInterrupt, which a second one
+    of these raises at once. Trials save in another thread: the main one must go on serving them meanwhile. Signals are
+    left as they are where this is called in another thread than the main one.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
     saved: list[int] = []
-    threads: list[threading.Thread] = []
 
     def save() -> None:
-        saved.append(pause(folder, seconds))
-        os.kill(os.getpid(), signal.SIGUSR2)
+        saved.append(pause(folder, SECONDS[asked[0]]))
+        os.kill(os.getpid(), asked[0])
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if saved:
+        if saved or (asked and number != signal.SIGUSR2):
             # Ray passes on no other exception of a signal handler: at SystemExit it ends the process with code 1.
             raise KeyboardInterrupt
-        if not threads:
-            threads.append(threading.Thread(target=save, name="pause", daemon=True))
-            threads[0].start()
+        if not asked:
+            asked.append(number)
+            again = "" if number == signal.SIGUSR2 else "; a second signal ends the sweep at once"
+            print(
+                f"{signal.Signals(number).name}: running trials save, for at most {SECONDS[number]:g} s{again}",
+                file=sys.stderr,
+                flush=True,
+            )
+            threading.Thread(target=save, name="pause", daemon=True).start()
 
-    former = signal.signal(signal.SIGUSR2, on_signal)
+    former = {number: signal.signal(number, on_signal) for number in SECONDS}
     try:
         yield
     except KeyboardInterrupt:
-        if not saved:
-            raise
-        print(f"paused by SIGUSR2: {saved[0]} running trials have saved; the same command continues", flush=True)
-        raise SystemExit(EXIT_CODE) from None
+        if saved:
+            print(f"{saved[0]} running trials have saved; the same command continues", flush=True)
+        if asked == [signal.SIGUSR2]:
+            raise SystemExit(EXIT_CODE) from None
+        raise
     finally:
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN if threads else former)
+        for number, handler in former.items():
+            # SIGUSR2 would end a process that knows nothing of it, and the thread may still send it.
+            signal.signal(number, signal.SIG_IGN if asked == [number] == [signal.SIGUSR2] else handler)

@@ -78,20 +78,44 @@ def test_a_process_of_a_paused_trial_waits_until_the_sweep_goes_on(trials):
     assert not waiting.is_alive()
 
 
-def test_usr2_ends_a_command_with_its_exit_code_when_all_have_saved(trials):
+SIGNALS = {signal.SIGUSR2: EXIT_CODE, signal.SIGINT: 130, signal.SIGTERM: 130}
+
+
+def saving_command(trials, seconds: float) -> subprocess.Popen:
+    """A command that waits, and lets trials save for so many seconds at a signal."""
     script = textwrap.dedent(
         f"""
         import pathlib, sys, time
-        from tune.trial.pause import pausing_at_usr2
-        with pausing_at_usr2(pathlib.Path({str(trials)!r}), seconds=5):
-            print("ready", flush=True)
-            time.sleep(60)
+        from tune.trial import pause
+        pause.SECONDS = dict.fromkeys(pause.SECONDS, {seconds})
+        try:
+            with pause.saving_at_signals(pathlib.Path({str(trials)!r})):
+                print("ready", flush=True)
+                time.sleep(60)
+        except KeyboardInterrupt:
+            sys.exit(130)
         """
     )
-    command = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert command.stdout is not None
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, **pipes)  # type: ignore[call-overload]
     assert command.stdout.readline() == "ready\n"
-    os.kill(command.pid, signal.SIGUSR2)
-    assert command.wait(20) == EXIT_CODE == 140
-    assert command.stdout.read().startswith("paused by SIGUSR2: 0 running trials have saved")
+    return command
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signals_end_a_command_with_their_exit_code_when_all_have_saved(trials, number):
+    command = saving_command(trials, seconds=5)
+    os.kill(command.pid, number)
+    assert command.wait(20) == SIGNALS[number]
+    assert command.stdout.read().startswith("0 running trials have saved")
+    assert command.stderr.read().startswith(f"{number.name}: running trials save, for at most 5 s")
     assert json.loads((trials / "waiting" / "trial.json").read_text()) == {}
+
+
+def test_a_second_interruption_ends_a_command_at_once(trials):
+    (trials / "waiting" / ".lease.json").touch()  # a trial that never saves
+    command = saving_command(trials, seconds=50)
+    for _ in range(2):
+        os.kill(command.pid, signal.SIGINT)
+        time.sleep(1)
+    assert command.wait(5) == 130
