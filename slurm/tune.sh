@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A sweep on a Ray cluster inside one allocation: slurm/submit.sh [OPTIONS OF SBATCH] slurm/tune.sh [options of tune]
-# The job ends with the sweep. Out of time, preempted or signalled by USR2 it is requeued, and the sweep continues.
+# The job ends with the sweep. Out of time, preempted or signalled by USR2 it is requeued, and the sweep continues. To end
+# it for now: scancel --batch --signal=TERM JOB, after which running trials save first; submitted again, it continues.
 #
 #SBATCH --job-name=sweep         # in the queue, and in the name of the log
 #SBATCH --nodes=1                # machines
@@ -97,13 +98,22 @@ ray_has_started
 
 # Out of time, the script alone is signalled; it passes that on, so that running trials save, and waits for their end.
 on_node "${NODES[0]}" -m tune --config "$SWEEP" --address "$MASTER_ADDR:$MASTER_PORT" "${WORDS[@]}" &
-sweep=$! expired="" code=0
+sweep=$! expired="" cancelled="" code=0
+let_trials_save() {
+  scancel --signal=USR2 "$SLURM_JOB_ID"
+  { sleep "$SAVE_WAIT" && kill -ALRM $$ || true; } &
+}
 trap 'expired=yes' ALRM
-trap 'scancel --signal=USR2 "$SLURM_JOB_ID"; { sleep "$SAVE_WAIT"; kill -ALRM $$ || true; } &' USR2
+trap 'let_trials_save' USR2
+trap 'cancelled=yes; let_trials_save' TERM
 while kill -0 "$sweep" 2>/dev/null && [[ ! $expired ]]; do
   wait "$sweep" || true # a signal interrupts it
 done
-trap '' USR2
+trap '' USR2 TERM
+if [[ $cancelled ]]; then
+  say "ended by SIGTERM; submitted again, the sweep continues"
+  exit 143
+fi
 if [[ $expired ]]; then requeue "out of time, and trials did not save within $SAVE_WAIT s"; fi
 wait "$sweep" || code=$?
 if ((code == 128 + 12)); then requeue "stopped by SIGUSR2"; fi

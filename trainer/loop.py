@@ -36,7 +36,12 @@ from trainer.waiting import Waits
 
 
 def train(
-    config: Config, listener: Listener | None = None, *, steal_lock: bool = False, allow_change: bool = False
+    config: Config,
+    listener: Listener | None = None,
+    *,
+    steal_lock: bool = False,
+    allow_change: bool = False,
+    asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Trains the run that `config` describes, or resumes it from its newest checkpoint. Returns the run folder.
 
@@ -47,12 +52,13 @@ def train(
     state.json of the newest checkpoint says that its last stage has ended; if it stopped before, the file `requeue` in
     the folder says why. listener: called with each event of metrics.jsonl, on every process. steal_lock: takes the run
     folder over from a process that works in it. allow_change: goes on with a trained run although `config` differs in
-    fields that do not alter what was learnt so far. Raises InputError where the shards or the run folder do not fit the
+    fields that do not alter what was learnt so far. asked_to_stop: looked at after each update; once it is true on any
+    process, all save and return. Raises InputError where the shards or the run folder do not fit the
     configuration, another process works in the folder, or too many updates or images fail; and KeyboardInterrupt after
     Ctrl-C, when a checkpoint is written.
     """
     with (
-        StopRequest(config.folder, config.checkpoint.walltime_minutes) as stop_request,
+        StopRequest(config.folder, config.checkpoint.walltime_minutes, asked_to_stop) as stop_request,
         process_group(config.device) as ranks,
         held_by_main(config.folder, ranks, steal=steal_lock) as stop_request.lease,
         deterministic_kernels(config.engine.deterministic and ranks.device.type == "cuda"),

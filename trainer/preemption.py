@@ -8,13 +8,14 @@ does, and "no REASON" where a person stopped it.
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -28,7 +29,7 @@ from trainer.stop_signals import SIGNALS, exit_code, handled, place
 
 LEASE = "the run folder was taken over"
 # Of several reasons the first one counts: a person's come before a batch system's.
-_REASONS = (LEASE, "STOP", "SIGINT", "SIGHUP", "SIGTERM", "SIGUSR2", "walltime")
+_REASONS = (LEASE, "STOP", "SIGINT", "SIGHUP", "SIGTERM", "SIGUSR2", "walltime", "caller")
 _TO_REQUEUE = ("SIGTERM", "SIGUSR2", "walltime")
 # Looking for a file on a shared disk costs more than an update of a small model.
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -43,11 +44,12 @@ class Interrupted(Exception):
 class StopRequest:
     """Records that this process was asked to stop. The ranks decide together whether all stop.
 
-    run: the run folder. walltime_minutes: the time limit from now; 0 sets none.
+    run: the run folder. walltime_minutes: the time limit from now; 0 sets none. asked: whether the caller of the
+    training wants it to stop.
     """
 
-    def __init__(self, run: Path, walltime_minutes: float) -> None:
-        self.run = run
+    def __init__(self, run: Path, walltime_minutes: float, asked: Callable[[], bool] = lambda: False) -> None:
+        self.run, self._asked = run, asked
         self.lease: Lease | None = None
         """The lease on the run folder, where this process holds it."""
         self._deadline = time.monotonic() + 60 * walltime_minutes if walltime_minutes > 0 else None
@@ -146,6 +148,9 @@ class StopRequest:
         now = time.monotonic()
         if not self._reason and self._deadline is not None and now >= self._deadline:
             self._request("walltime")
+        if not self._reason and self._asked():
+            self._request("caller")
+            self._since = math.inf  # a pass over images is finished first, however long it takes
         if not self._reason and now >= self._next_look:
             self._next_look = now + _SECONDS_BETWEEN_LOOKS
             if self.lease is not None and self.lease.is_lost:

@@ -26,6 +26,8 @@ from tune.sweep_config import SweepConfig
 
 # A space with more corners is checked at some that hold every value this often, each checked in a third of a second.
 _MOST_CORNERS, _TIMES_EACH_VALUE = 48, 2
+# Its quarters are one trial each.
+_LEAST_POPULATION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +64,9 @@ def check_sweep(sweep: SweepConfig, *, cluster: bool = False) -> Checked:
         _check_this_machine(sweep)
     notices = []
     trials = number_of_search_trials(sweep)
+    if sweep.stopping.scheduler == "pbt" and trials < _LEAST_POPULATION:
+        what = f"a population of {trials} is too small for pbt; use at least {_LEAST_POPULATION}"
+        raise InputError(what, parameter="configurations")
     asked = sweep.configurations * len(sweep.seeds)
     if sweep.search != "grid" and trials < asked:
         notices.append(
@@ -94,7 +99,7 @@ def require_disk(sweep: SweepConfig, checked: Checked) -> None:
 def _kept_at_a_time(sweep: SweepConfig, trials: int) -> int:
     """Trials whose checkpoints are on the disk at a time, at most."""
     confirming = 2 * len(sweep.confirm_seeds)
-    if sweep.keep_weights == 0:
+    if sweep.keep_weights == 0 or sweep.stopping.takes_turns:
         return trials + confirming
     return min(trials, (sweep.keep_weights * len(sweep.seeds)) + (sweep.concurrent or os.cpu_count() or 1)) + confirming
 

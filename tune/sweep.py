@@ -13,6 +13,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 
 from data_shards.io.lease import lease
@@ -21,9 +22,10 @@ from tune.checks import Checked, check_sweep, require_disk
 from tune.history import Started, at_rungs, drawn_before, results, started_trials
 from tune.report.ranking import best_configuration
 from tune.resources import Needs, runs_on_gpu, trials_at_once
+from tune.search.halving import TakingTurns
 from tune.search.listed_search import ListedSearch
 from tune.search.optuna_search import OptunaSearch
-from tune.search.stopping import remember, scheduler
+from tune.search.stopping import halving, remember, scheduler
 from tune.search.trials import (
     Phase,
     Trial,
@@ -38,6 +40,7 @@ from tune.terminal import SweepProgress, name_of
 from tune.trial.actor import run_trial
 from tune.trial.folder import reopen, trial_folders
 from tune.trial.pause import resume, saving_at_signals
+from tune.trial.population import population
 from tune.trial.record import TrialRecord, trial_record
 from tune.trial.weights import KeptWeights
 
@@ -87,15 +90,31 @@ def records(sweep: SweepConfig) -> list[TrialRecord]:
     return [trial_record(folder) for folder in trial_folders(sweep.trials_folder)]
 
 
-def _left(sweep: SweepConfig, started: list[Started], listed: list[Trial], images: int) -> Searcher:
+def _left(
+    sweep: SweepConfig, started: list[Started], listed: list[Trial], images: int, stops: TrialScheduler | None
+) -> Searcher:
     """The trials that have not ended. listed: those of a phase that has no search. images: of an epoch."""
     ended = {one.trial.name for one in started if one.ended}
     if listed:
         return ListedSearch(trial for trial in listed if trial.name not in ended)
     if sweep.search == "optuna":
         return OptunaSearch(sweep, number_of_configurations(sweep), results(sweep, images, started))
-    trials = search_trials(sweep, drawn_before(started))
-    return ListedSearch(trial for trial in trials if trial.name not in ended)
+    trials = (trial for trial in search_trials(sweep, drawn_before(started)) if trial.name not in ended)
+    return ListedSearch(trials, stops.may_begin) if isinstance(stops, TakingTurns) else ListedSearch(trials)
+
+
+def _scheduler(sweep: SweepConfig, started: list[Started], images: int, at_once: int) -> TrialScheduler:
+    """What stops trials of the search early, told of those that ended before."""
+    if sweep.stopping.scheduler == "pbt":  # of those that are trained
+        return population(sweep, at_once)
+    if sweep.stopping.scheduler == "halving":
+        finished = sum(one.outcome.status == "finished" for one in started)
+        stops: TrialScheduler = halving(sweep.stopping, at_once, finished)
+    else:
+        stops = scheduler(sweep.stopping)
+    if sweep.stopping.scheduler != "none":
+        remember(stops, [(one.trial.name, at_rungs(sweep, images, one)) for one in started if one.ended])
+    return stops
 
 
 def _ended(sweep: SweepConfig, phase: Phase, total: int) -> bool:
@@ -135,11 +154,8 @@ def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]
     config = sweep.trainer_config("base", 0, {})
     images = Manifest.load(config.data.location).num_samples(config.data.train_split)
     started = started_trials(sweep, phase)
-    stops = None
-    if phase == "search":  # the confirming trials are trained to their ends
-        stops = scheduler(sweep.stopping)
-        if sweep.stopping.scheduler != "none":
-            remember(stops, [(one.trial.name, at_rungs(sweep, images, one)) for one in started if one.ended])
+    # The confirming trials are trained to their ends.
+    stops = _scheduler(sweep, started, images, at_once) if phase == "search" else None
     kept = KeptWeights(sweep, [trial_record(one.folder) for one in started if one.ended])
     progress = SweepProgress(
         phase,
@@ -152,10 +168,11 @@ def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]
     tune.Tuner(
         tune.with_resources(functools.partial(_trial, sweep=sweep, on_gpu=on_gpu), needs.placement()),
         tune_config=tune.TuneConfig(
-            search_alg=_left(sweep, started, listed, images),
+            search_alg=_left(sweep, started, listed, images, stops),
             num_samples=-1,
             scheduler=stops,
-            max_concurrent_trials=at_once,
+            # Those that wait are among them, and with as many Ray would not ask whether there is another one.
+            max_concurrent_trials=total + 1 if isinstance(stops, TakingTurns) else at_once,
             reuse_actors=True,
             trial_name_creator=name_of,
             trial_dirname_creator=name_of,

@@ -27,7 +27,7 @@ from eval.distance.measures import FURTHER
 from trainer.config.config import Config, load_config, to_dict
 from tune.space import Dimension, Fields, read_space
 
-SchedulerName = Literal["asha", "hyperband", "median", "none"]
+SchedulerName = Literal["auto", "halving", "asha", "hyperband", "optuna_hyperband", "median", "pbt", "none"]
 ObjectiveName = Literal["elbo", "fd", "cost"]
 SET_BY_THE_SWEEP = ("name", "runs", "seed")
 
@@ -55,9 +55,12 @@ OBJECTIVES: dict[ObjectiveName, Objective] = {
 class StoppingConfig:
     """When a trial is stopped early: what compares trials at rungs, which are parts of each trial's own budget."""
 
-    scheduler: SchedulerName = "asha"
-    """asha: successive halving (Li et al. 2020); hyperband: three brackets of it, two of which begin later; median: a
-    trial below the median of the others' means so far; none: every trial is trained to its end."""
+    scheduler: SchedulerName = "auto"
+    """auto: halving, and asha with optuna. halving: asynchronous successive halving (Li et al. 2020), in which trials
+    wait at a rung until they are among the best there; asha: Ray's, which stops them at once; hyperband: three brackets
+    of that, two of which begin later;
+    optuna_hyperband: Optuna's own; median: a trial below the median of the others' means so far; pbt: none is stopped,
+    poor ones take over the weights of good ones with another learning rate; none: every trial is trained to its end."""
     first_percent: Annotated[float, Field(gt=0, lt=100)] = 1.0
     """The first rung, in percent of a trial's budget; above 0 and below 100. A trial without a check by then is first
     compared at a later rung."""
@@ -65,7 +68,18 @@ class StoppingConfig:
     """Images that a trial has seen before it is compared at all: at first what batch norm has gathered lags behind, and
     the held-out ELBO says little."""
     reduction_factor: Annotated[float, Field(gt=1, le=100)] = 2.0
-    """asha, hyperband: about 1 in this many trials continues past a rung, and rungs lie this factor apart; above 1."""
+    """halving, asha, hyperband: about 1 in this many trials continues past a rung, and rungs lie this factor apart;
+    above 1. optuna_hyperband: the same, a whole number."""
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether trials wait at rungs while others train."""
+        return self.scheduler in ("halving", "pbt")
+
+    def __post_init__(self) -> None:
+        if self.scheduler == "optuna_hyperband" and not (self.reduction_factor >= 2 and self.reduction_factor % 1 == 0):
+            what = f"{self.reduction_factor:g} is no whole number from 2 on, which optuna_hyperband needs; use 3"
+            raise InputError(what, parameter="reduction_factor")
 
 
 @configuration
@@ -150,6 +164,11 @@ class SweepConfig:
             what = f"{self.gpus_per_trial} is not one for each of {self.workers} workers; use {self.workers}"
             what += " or, to share a GPU, a number below 1" if self.workers == 1 else ""
             raise InputError(what, parameter="gpus_per_trial")
+        if self.stopping.scheduler == "pbt":
+            self._require_population()
+        if self.stopping.scheduler == "halving" and self.search == "optuna":
+            what = "optuna learns from trials that have ended, and with halving most wait to the end; use asha"
+            raise InputError(what, parameter="stopping.scheduler")
         if self.objectives[0] == "cost":
             raise InputError("cost alone measures no quality; put elbo or fd first", parameter="objectives")
         if "fd" in self.objectives and self.measure.images == 0:
@@ -158,6 +177,19 @@ class SweepConfig:
             if name in self.fields or any(dimension.field == name for dimension in self.space):
                 section = "fields" if name in self.fields else "space"
                 raise InputError("the sweep sets it itself; leave it out", parameter=f"{section}.{name}")
+
+    def _require_population(self) -> None:
+        """Raises InputError where population based training cannot be carried out."""
+        if self.search == "optuna":
+            what = "optuna learns from trials with the fields that it drew, and pbt changes them; use random"
+            raise InputError(what, parameter="search")
+        if len(self.seeds) > 1:
+            what = f"{shown(self.seeds)} are several, and a population is trained with one seed; use [0]"
+            raise InputError(what, parameter="seeds")
+        rates = [dimension for dimension in self.space if dimension.field == "optimiser.learning_rate"]
+        if not rates or rates[0].when:
+            what = "pbt changes optimiser.learning_rate, which must be in the space, without `when`"
+            raise InputError(what, parameter="space.optimiser.learning_rate")
 
     @property
     def folder(self) -> Path:
@@ -243,7 +275,10 @@ def _with_base(sweep: SweepConfig, config: Config) -> SweepConfig:
                 remedy = f"use {near}" if (near := nearest(name, base)) else "see python -m trainer --help"
                 what = f"the trainer's configuration has no such field; {remedy}"
                 raise InputError(what, parameter=f"{section}.{name}")
-    sweep = dataclasses.replace(sweep, fields=fields, runs=str(Path(sweep.runs).resolve()))
+    stopping = sweep.stopping
+    if stopping.scheduler == "auto":
+        stopping = dataclasses.replace(stopping, scheduler="asha" if sweep.search == "optuna" else "halving")
+    sweep = dataclasses.replace(sweep, fields=fields, runs=str(Path(sweep.runs).resolve()), stopping=stopping)
     sweep.trainer_config("base", 0, {})  # raises where a value is impossible
     return sweep
 

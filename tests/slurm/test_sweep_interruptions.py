@@ -77,6 +77,18 @@ def test_usr2_lets_running_trials_save_and_the_sweep_goes_on_from_there(cluster:
     assert cluster.scheduler.facts(job)["Restarts"] == "1"
 
 
+def test_a_job_that_its_user_ends_by_sigterm_lets_running_trials_save_and_is_not_started_again(cluster, tmp_path):
+    job = submit(cluster, sweep(cluster, tmp_path, **{"stage2.max_epochs": 40, "checkpoint.every_images": 10**6}))
+    (trial,) = wait_for(lambda: list((tmp_path / "sweep" / "trials").glob("*0*")), "the trial starts", 200)
+    wait_for(lambda: [event for event in events(trial, "train") if event["stage"] == 2], "stage 2", 200)
+    cluster.scheduler.command("scancel", "--batch", "--signal=TERM", job)
+    cluster.scheduler.wait_until(job, "FAILED", seconds=150)
+    (stop,) = events(trial, "stop")
+    assert (trial / "checkpoints" / f"{stop['images']:012d}" / "COMPLETE").exists()
+    assert "ended by SIGTERM; submitted again, the sweep continues" in cluster.log(job)
+    assert cluster.scheduler.facts(job)["Restarts"] == "0"
+
+
 def test_two_sweeps_on_one_node_have_ports_of_their_own(cluster: Cluster, tmp_path):
     short = {"stage1.max_epochs": 1, "stage2.max_epochs": 1}
     options = [*ONE_NODE, "--nodelist=n1"]

@@ -69,7 +69,7 @@ def test_a_base_survives_the_way_through_the_sweep_with_every_field(tmp_path, di
         ({"wokers": 2}, "wokers: is not a field; use workers"),
         ({"workers": 0}, "workers: 0 is not a whole number of at least 1"),
         ({"stopping": {"reduction_factor": 1}}, "stopping.reduction_factor: 1 is not a number above 1"),
-        ({"stopping": {"scheduler": "bohb"}}, "stopping.scheduler: 'bohb' is not one of asha, hyperband, median, none"),
+        ({"stopping": {"scheduler": "bohb"}}, "stopping.scheduler: 'bohb' is not one of auto, halving, asha, "),
         ({"asha": {"enabled": True}}, "asha: is called stopping now; write stopping: {scheduler: asha}"),
         ({"gpus_per_trial": 0.5, "workers": 2}, "gpus_per_trial: 0.5 is not one for each of 2 workers; use 2"),
         ({"gpus_per_trial": 2}, "gpus_per_trial: 2.* use 1 or, to share a GPU, a number below 1"),

@@ -25,6 +25,10 @@ def space(**entries: Any) -> dict[str, Any]:
     return {"space": {name.replace("__", "."): entry for name, entry in entries.items()}}
 
 
+POPULATION: dict[str, Any] = {"stopping": {"scheduler": "pbt"}, "search": "random"} | space(
+    optimiser__learning_rate={"loguniform": [0.001, 0.01]}
+)
+
 # What replaces parts of a sweep that is right, and what the line must name.
 CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"name": "a/b"}, "name"),
@@ -72,6 +76,12 @@ CHANGED: list[tuple[dict[str, Any], str]] = [
     ({"stopping": {"first_percent": 100}}, "stopping.first_percent"),
     ({"stopping": {"reduction_factor": 1}}, "stopping.reduction_factor"),
     ({"stopping": {"grace_images": 10}}, "stopping.grace_images"),
+    ({"stopping": {"scheduler": "optuna_hyperband", "reduction_factor": 2.5}}, "stopping.reduction_factor"),
+    ({"stopping": {"scheduler": "halving"}, "search": "optuna"}, "stopping.scheduler"),
+    ({"stopping": {"scheduler": "pbt"}}, "space.optimiser.learning_rate"),
+    (POPULATION | {"configurations": 3}, "configurations"),
+    (POPULATION | {"search": "optuna"}, "search"),
+    (POPULATION | {"seeds": [0, 1]}, "seeds"),
     ({"measure": {"images": 1}}, "measure.images"),
     ({"measure": {"images": 201, "mixture": 0}}, "measure.images"),
     ({"measure": {"images": 100, "split": "vaild"}}, "measure.split"),

@@ -22,7 +22,7 @@ _EARLY_PARTS = (0.125, 0.25, 0.5)
 # Rows of a table on the page, so that the page of a thousand trials can be read; everything is in sweep.csv.
 _MOST_ROWS = 40
 # Sections of the page that the summary has too.
-_SUMMARY = ("ranking", "confirmation", "early", "stopped")
+_SUMMARY = ("ranking", "confirmation", "early", "stopped", "population")
 
 
 def write_report(sweep: SweepConfig, records: Sequence[TrialRecord]) -> Path:
@@ -73,6 +73,7 @@ def build_page(
         _pareto_section(search, objective),
         _early_section(search, objective, longest),
         _stopped_section(records),
+        _population_section(records),
         _trials_section(records),
     ]
     return Page(title=f"Sweep {name}", lead=lead, cards=cards, sections=[s for s in sections if s is not None])
@@ -224,6 +225,27 @@ def _stopped_section(records: Sequence[TrialRecord]) -> Section:
     return Section(key="stopped", title="Stopped and failed trials", text=text, tables=tables)
 
 
+def _population_section(records: Sequence[TrialRecord]) -> Section | None:
+    changed = [record for record in records if record.takeovers]
+    if not changed:
+        return None
+    rows = [
+        (record.trial, record.status, "; ".join(map(str, record.takeovers)), number(record.final_elbo))
+        for record in changed[:_MOST_ROWS]
+    ]
+    return Section(
+        key="population",
+        title="Population",
+        text=(
+            "Trials that took over the weights and fields of better ones, with another learning rate (population based "
+            "training). What was drawn for a trial is shown elsewhere as it was at its end, and its images and seconds "
+            "are those of the weights that it ended with. Trained anew, a configuration has its last learning rate "
+            "throughout." + _left_out(len(changed), "trials"),
+        ),
+        tables=(Table(head=("Trial", "Status", "Took over", "ELBO"), rows=rows),),
+    )
+
+
 def _trials_section(records: Sequence[TrialRecord]) -> Section:
     first = records[:_MOST_ROWS]
     return Section(
@@ -269,6 +291,8 @@ def _columns(record: TrialRecord, drawn: Sequence[str], further: Sequence[str]) 
             columns |= {f"{name}_{part}": number for part, number in vars(value).items()}
         elif name == "further":
             columns |= {number: value.get(number) for number in further}
+        elif name == "takeovers":
+            columns[name] = "; ".join(map(str, value))
         elif name not in ("fields", "checks"):
             columns[name] = value
     return columns | {name: record.fields.get(name) for name in drawn}

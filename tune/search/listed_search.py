@@ -1,6 +1,6 @@
 """A search that gives Ray trials which are known beforehand, one when it asks for one."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -10,11 +10,14 @@ from tune.search.trials import Trial
 
 
 class ListedSearch(Searcher):
-    """Gives Ray the trials of an iterator, which may be of millions."""
+    """Gives Ray the trials of an iterator, which may be of millions.
 
-    def __init__(self, trials: Iterable[Trial]) -> None:
+    may_begin: whether one may begin now; Ray asks again.
+    """
+
+    def __init__(self, trials: Iterable[Trial], may_begin: Callable[[], bool] = lambda: True) -> None:
         super().__init__()
-        self._trials = iter(trials)
+        self._trials, self._may_begin = iter(trials), may_begin
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # what is left follows from the run folders
@@ -23,8 +26,10 @@ class ListedSearch(Searcher):
         """Ignores Ray's settings: the trials are given."""
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # type: ignore[override]
-        """The configuration of Ray's next trial."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The configuration of Ray's next trial; None where it has to wait."""
+        if not self._may_begin():
+            return None
         trial = next(self._trials, None)
         return Searcher.FINISHED if trial is None else {"trial": asdict(trial)}
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import optuna
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
+from tune.search.halving import Halving
 from tune.space import Fields
 from tune.sweep_config import StoppingConfig, SweepConfig
 
@@ -20,7 +22,9 @@ from tune.sweep_config import StoppingConfig, SweepConfig
 _NEAR = 1.25
 # Of `median`, in percent: the others' means are over all rungs so far, so rungs lie evenly.
 _MEDIAN_STEP = 5.0
-_HYPERBAND_BRACKETS = 3
+POPULATION_STEP = 10.0
+"""Percent of a trial's budget between two moments at which a population is compared."""
+HYPERBAND_BRACKETS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +64,8 @@ def rungs(stopping: StoppingConfig) -> tuple[float, ...]:
     if stopping.scheduler == "none":
         return ()
     first = stopping.first_percent
-    if stopping.scheduler == "median":
-        return tuple(first + _MEDIAN_STEP * step for step in range(math.ceil((100 - first) / _MEDIAN_STEP)))
+    if step := {"median": _MEDIAN_STEP, "pbt": POPULATION_STEP}.get(stopping.scheduler):
+        return tuple(first + step * count for count in range(math.ceil((100 - first) / step)))
     # As Ray's scheduler computes them, to the last bit.
     count = int(math.log(100 / first) / math.log(stopping.reduction_factor)) + 1
     found = (first * stopping.reduction_factor**step for step in range(count))
@@ -134,10 +138,41 @@ class _Median(_KeepsSettled, MedianStoppingRule):
         return TrialScheduler.CONTINUE  # Ray's would pause the trial
 
 
+class PrunedByOptuna(FIFOScheduler):
+    """Optuna's HyperbandPruner behind Ray's interface, with a study of its own; a step is the rung's number."""
+
+    def __init__(self, rungs: Sequence[float], reduction_factor: int) -> None:
+        super().__init__()
+        self._steps = {rung: reduction_factor**place for place, rung in enumerate(rungs)}
+        # The brackets begin at the first, second and third rung.
+        pruner = optuna.pruners.HyperbandPruner(
+            min_resource=1, max_resource=reduction_factor ** (HYPERBAND_BRACKETS - 1), reduction_factor=reduction_factor
+        )
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._study = optuna.create_study(study_name="pruned", direction="maximize", pruner=pruner)
+        self._trials: dict[str, tuple[optuna.Trial, set[float]]] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
+        """Begins a trial of the study."""
+        self._trials[trial.trial_id] = self._study.ask(), set()
+
+    def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
+        """Tells the pruner what a trial reached at a rung; it is judged once there."""
+        progress, (own, known) = result.get("progress"), self._trials[trial.trial_id]
+        if result.get("finished") or progress not in self._steps or progress in known:
+            return TrialScheduler.CONTINUE
+        known.add(progress)
+        own.report(result["elbo"], self._steps[progress])
+        pruned = own.should_prune()  # also what the pruner remembers of the trial
+        return TrialScheduler.STOP if pruned and not result.get("settled") else TrialScheduler.CONTINUE
+
+
 def scheduler(stopping: StoppingConfig) -> TrialScheduler:
-    """Ray's scheduler, which compares `elbo` at `progress`, the rung in percent of a trial's budget."""
+    """What stops trials: it compares `elbo` at `progress`, the rung in percent of a trial's budget."""
     if stopping.scheduler == "none":
         return FIFOScheduler()
+    if stopping.scheduler == "optuna_hyperband":
+        return PrunedByOptuna(rungs(stopping), round(stopping.reduction_factor))
     compared: dict[str, Any] = {"time_attr": "progress", "metric": "elbo", "mode": "max"}
     if stopping.scheduler == "median":
         return _Median(
@@ -150,8 +185,13 @@ def scheduler(stopping: StoppingConfig) -> TrialScheduler:
         max_t=100,
         stop_last_trials=False,
         reduction_factor=stopping.reduction_factor,
-        brackets=_HYPERBAND_BRACKETS if stopping.scheduler == "hyperband" else 1,
+        brackets=HYPERBAND_BRACKETS if stopping.scheduler == "hyperband" else 1,
     )
+
+
+def halving(stopping: StoppingConfig, at_once: int, ended: int = 0) -> Halving:
+    """As `scheduler`, for trials that wait. at_once: that run at a time; ended: that were trained to their ends."""
+    return Halving(rungs(stopping), stopping.reduction_factor, at_once, ended)
 
 
 def remember(made: Scheduler, ended: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> None:

@@ -48,6 +48,11 @@ def load_trial(folder: Path) -> Trial:
         raise _damaged(folder / _TRIAL) from error
 
 
+def trial_of(params: dict[str, Any]) -> Trial:
+    """The trial that Ray's trial with these parameters runs."""
+    return Trial(**params["trial"])
+
+
 def _read(path: Path) -> dict[str, Any]:
     """What a JSON file of ours holds."""
     try:
@@ -75,14 +80,21 @@ def save_attempt(folder: Path) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def save_turn(folder: Path) -> None:
+    """Adds a line for a place at which the trial has saved and may wait for its next turn: no fault ends it there."""
+    with (folder / _ATTEMPTS).open("a") as file:
+        file.write(json.dumps({"turn": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}) + "\n")
+
+
 def load_attempts(folder: Path) -> list[dict[str, Any]]:
-    """One entry a start of the trial's processes, with the keys at and host."""
+    """One entry a start of the trial's processes, with the keys at and host, without those after it had waited."""
     path = folder / _ATTEMPTS
     found = []
     for line in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):  # torn, where the machine was lost
             found.append(json.loads(line))
-    return found
+    follows_turn = [False, *("turn" in one for one in found)]
+    return [one for one, after in zip(found, follows_turn, strict=False) if "at" in one and not after]
 
 
 def measure_key(measure: MeasureConfig) -> str:

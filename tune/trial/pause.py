@@ -19,7 +19,7 @@ from tune.trial.folder import trial_folders
 
 EXIT_CODE = 128 + signal.SIGUSR2
 """Of a sweep that was paused: as if the signal had ended it, which batch scripts take for a request to start again."""
-SECONDS = {signal.SIGUSR2: 60.0, signal.SIGINT: 20.0, signal.SIGTERM: 20.0}
+SECONDS: dict[int, float] = {signal.SIGUSR2: 60.0, signal.SIGINT: 20.0, signal.SIGTERM: 20.0}
 """In which running trials have to save, by the signal that asks for it. Schedulers send SIGKILL 30 s after SIGTERM."""
 _TEXT = "the sweep is paused; the same command continues it\n"
 
@@ -65,9 +65,9 @@ def resume(folder: Path) -> None:
 def saving_at_signals(folder: Path) -> Iterator[None]:
     """A block that signals end only once the running trials below `folder` have saved, or their time is over.
 
-    SIGUSR2 then ends it with SystemExit(EXIT_CODE); SIGINT (Ctrl-C) and SIGTERM with KeyboardInterrupt, which a second one
-    of these raises at once. Trials save in another thread: the main one must go on serving them meanwhile. Signals are
-    left as they are where this is called in another thread than the main one.
+    SIGUSR2 then ends it with SystemExit(EXIT_CODE); SIGINT (Ctrl-C) and SIGTERM with KeyboardInterrupt, which a second
+    one of these raises at once. Trials save in another thread: the main one must go on serving them meanwhile. Signals
+    are left as they are where this is called in another thread than the main one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

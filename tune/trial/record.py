@@ -14,6 +14,7 @@ from trainer.run_folder.log import Event, read_events
 from tune.search.trials import Phase
 from tune.space import Fields
 from tune.trial.folder import Status, load_attempts, load_outcome, load_trial
+from tune.trial.takeover import Takeover, present_fields, takeovers
 
 
 class Check(NamedTuple):
@@ -61,7 +62,7 @@ class TrialRecord:
     seed: int
     """The trainer's seed."""
     fields: Fields
-    """What was drawn for the configuration, by dotted name."""
+    """What was drawn for the configuration, by dotted name; in a population, what the trial has taken over last."""
     status: Status
     reason: str
     """Why it was stopped or failed; else empty."""
@@ -93,6 +94,8 @@ class TrialRecord:
     """FD of reconstructions by the final weights."""
     iwae_stage1: float | None
     iwae_final: float | None
+    takeovers: tuple[Takeover, ...] = ()
+    """In a population, what the trial has taken over from others, oldest first."""
     further: Mapping[str, float] = field(default_factory=dict)
     """What further measures gave for samples of the final weights, by the name of the number."""
 
@@ -113,7 +116,7 @@ def trial_record(folder: Path) -> TrialRecord:
         phase=trial.phase,
         number=trial.number,
         seed=trial.seed,
-        fields=trial.fields,
+        fields=present_fields(folder),
         status=outcome.status,
         reason=outcome.reason,
         again=outcome.again,
@@ -122,6 +125,7 @@ def trial_record(folder: Path) -> TrialRecord:
         stage=next((event["stage"] for event in reversed(events) if "stage" in event), None),
         seconds=seconds,
         peak_memory_mib=max((event["peak_memory_mib"] for event in train), default=None),
+        takeovers=takeovers(folder),
         retries=max(0, len(load_attempts(folder)) - 1),
         checks=checks,
         final_elbo=checks[-1].elbo if checks else None,

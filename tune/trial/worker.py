@@ -25,7 +25,7 @@ from trainer.process_group import process_group
 from trainer.run_folder.log import read_events
 from tune.search.stopping import AtRungs, Budget
 from tune.sweep_config import MeasureConfig
-from tune.trial.folder import save_failure
+from tune.trial.folder import save_failure, save_turn
 from tune.trial.pause import wait_while_paused
 from tune.trial.record import reported_metrics
 
@@ -46,6 +46,10 @@ class Task:
     """Where it is compared with others, in percent of its budget."""
     min_images: int
     """Images that it has seen before."""
+    takes_turns: bool = False
+    """Whether it may wait at a rung while others train: it saves before it reports there."""
+    may_change: bool = False
+    """Whether it may go on from its checkpoint with another learning rate."""
 
 
 def carry_out(task: Task, report: Report | None) -> None:
@@ -58,8 +62,16 @@ def carry_out(task: Task, report: Report | None) -> None:
     folder = task.config.folder
     measuring = False
     try:
-        train(task.config, _Checks(task, report))
-        wait_while_paused(folder)
+        checks = _Checks(task, report)
+        while True:
+            train(task.config, checks, allow_change=task.may_change, asked_to_stop=lambda: checks.due)
+            wait_while_paused(folder)
+            if not checks.due:
+                break
+            if report is not None:
+                (folder / "requeue").unlink(missing_ok=True)
+                save_turn(folder)
+            checks.send_due()
         _refuse_a_stopped_run(folder)
         measuring = True
         measure_trial(task.config, task.measure)
@@ -87,14 +99,27 @@ class _Checks:
 
     def __init__(self, task: Task, report: Report | None) -> None:
         self._task, self._report = task, report
+        self._due: list[dict[str, Any]] = []
+        self._began = False
         self._at_rungs = AtRungs(budget=task.budget, rungs=task.rungs, min_images=task.min_images)
 
     def __call__(self, kind: str, images: int, facts: dict[str, Any]) -> None:
-        if kind == "resume":
+        if kind == "resume" and not self._began:
             self._resume(images)
+        self._began = True
         settled = self._at_rungs.event(kind, images, facts)
         if kind == "valid":
             self._send(settled, images, facts["stage"], settled_before=False)
+
+    @property
+    def due(self) -> bool:
+        """Whether the training is to save and return, before what it has reached is reported."""
+        return bool(self._due)
+
+    def send_due(self) -> None:
+        """Reports what was reached before the training returned."""
+        due, self._due = self._due, []
+        self._report_all(due)
 
     def _resume(self, images: int) -> None:
         """Reports what the run reached before it was interrupted: this sweep may not know of it."""
@@ -105,12 +130,21 @@ class _Checks:
         self._send(settled, images, 0, settled_before=True)
 
     def _send(self, settled: Sequence[tuple[float, float]], images: int, stage: int, *, settled_before: bool) -> None:
+        facts = {"images": images, "stage": stage, "settled": settled_before, "finished": False}
+        reached = [
+            facts | {"progress": rung, "elbo": elbo, "last": (rung, elbo) == settled[-1]} for rung, elbo in settled
+        ]
+        if self._task.takes_turns and not settled_before:
+            self._due += reached
+        else:
+            self._report_all(reached)
+
+    def _report_all(self, reached: Sequence[dict[str, Any]]) -> None:
         ends = False
         if self._report is not None:
             try:
-                for rung, elbo in settled:
-                    facts = {"progress": rung, "elbo": elbo, "images": images, "stage": stage}
-                    self._report(facts | {"settled": settled_before, "finished": False})
+                for facts in reached:
+                    self._report(facts)
             except SystemExit:
                 ends = True
         if _on_any(ends):

@@ -58,7 +58,7 @@ def test_a_trial_whose_stage_1_converged_early_stands_at_its_last_value_until_st
     assert at.event("valid", 600, valid(2, 9.0)) == [(16, 7.0), (32, 7.0), (64, 9.0)]
 
 
-@pytest.mark.parametrize("kind", ["asha", "hyperband", "median"])
+@pytest.mark.parametrize("kind", ["asha", "hyperband", "optuna_hyperband", "median"])
 def test_of_two_trials_that_learn_alike_the_one_with_the_longer_budget_is_not_stopped(kind):
     stopping = StoppingConfig(scheduler=kind)
 
@@ -87,6 +87,18 @@ def test_a_trial_is_judged_once_at_a_rung_also_after_a_restart_and_never_at_its_
     assert made.on_trial_result(None, resumed, worst | {"settled": True}) == "CONTINUE"
     assert made.on_trial_result(None, new, worst) == "STOP"
     assert made.on_trial_result(None, resumed, {"progress": 100, "elbo": -1.0, "finished": True}) == "CONTINUE"
+
+
+def test_optunas_pruner_stops_the_worse_ones_of_a_bracket_and_is_told_of_those_before_a_restart():
+    made = scheduler(StoppingConfig(scheduler="optuna_hyperband", reduction_factor=3))
+    remember(made, [(str(number), [(1, float(number)), (3, float(number))]) for number in range(30)])
+    decisions = []
+    for number in range(30):
+        trial = Stub(trial_id=f"new {number}")
+        made.on_trial_add(None, trial)
+        decisions.append(tuple(made.on_trial_result(None, trial, {"progress": at, "elbo": -1.0}) for at in (1, 3)))
+    # Those of the brackets that begin at the first rung, at the second and at the third.
+    assert set(decisions) == {("STOP", "STOP"), ("CONTINUE", "STOP"), ("CONTINUE", "CONTINUE")}
 
 
 def test_asha_continues_about_one_in_so_many_trials_past_a_rung():
