@@ -99,6 +99,7 @@ ray_has_started
 # Out of time, the script alone is signalled; it passes that on, so that running trials save, and waits for their end.
 on_node "${NODES[0]}" -m tune --config "$SWEEP" --address "$MASTER_ADDR:$MASTER_PORT" "${WORDS[@]}" &
 sweep=$! expired="" cancelled="" code=0
+# shellcheck disable=SC2329 # the traps call it
 let_trials_save() {
   scancel --signal=USR2 "$SLURM_JOB_ID"
   { sleep "$SAVE_WAIT" && kill -ALRM $$ || true; } &

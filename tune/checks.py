@@ -14,12 +14,14 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
 from trainer.config.config import Config
+from trainer.config.methods import METHODS
 from trainer.device import resolved_device
 from trainer.dry_run import estimate
 from trainer.networks import SigmaVAE
 from trainer.run_folder.trackers.tracker import require_trackers
 from trainer.trial_batch import require_trainable
 from trainer.updates.learner import require_engine
+from tune.search.stopping import AtRungs, budget, rungs
 from tune.search.trials import number_of_search_trials
 from tune.space import Combinations, Dimension, Fields, canonical, draw
 from tune.sweep_config import SweepConfig
@@ -73,15 +75,44 @@ def check_sweep(sweep: SweepConfig, *, cluster: bool = False) -> Checked:
             f"the space has {trials // len(sweep.seeds)} configurations, so that no more than these are trained "
             f"(configurations: {sweep.configurations})"
         )
+    notices += _without_effect(sweep, images := manifest.num_samples(config.data.train_split))
     impossible, largest = _check_values(sweep, manifest.image_shape, None if cluster else torch.device("cpu"))
     if impossible:
         notices.append(
             f"{len(impossible)} of the combinations that were checked cannot be trained, and their trials will be "
             f"recorded as failed; the first is {impossible[0]}"
         )
-    images = manifest.num_samples(config.data.train_split)
     each = estimate(largest, manifest.image_shape, images, sweep.workers).checkpoint_bytes
     return Checked(notices=tuple(notices), bytes_needed=each * _kept_at_a_time(sweep, trials))
+
+
+def _without_effect(sweep: SweepConfig, images: int) -> list[str]:
+    """What was asked for and does nothing. images: of an epoch. Raises InputError for a field that is searched so."""
+    config = sweep.trainer_config("base", 0, {})
+    searched = [dimension.field for dimension in sweep.space]
+    if "objective.name" not in searched and not METHODS[config.objective.name].learns_variance:
+        for name in searched:
+            if name.startswith(("variance.", "stage2.")):
+                what = f"{config.objective.name} has one stage and a fixed variance, which this does not change"
+                raise InputError(what, parameter=f"space.{name}")
+    own = budget(sweep, images, {})
+    at = AtRungs(budget=own, rungs=rungs(sweep.stopping), min_images=sweep.stopping.min_images)
+    compared, seen = list[tuple[float, float]](), 0
+    for stage, cap in enumerate(own.caps, start=1):
+        at.event("stage_start", seen, {"stage": stage})
+        every = (config.stage1, config.stage2)[stage - 1].check_images
+        for checked in [*range(every, cap, every), cap]:
+            compared += at.event("valid", seen + checked, {"stage": stage, "elbo_at_closed_form": 0.0})
+            if compared:
+                return []
+        seen += cap
+    if sweep.stopping.scheduler == "none":
+        return []
+    return [
+        f"stopping {sweep.stopping.scheduler} compares no trial of the base's {sum(own.caps):,} images before its end: "
+        f"the first check comes too late (stage1.check_images {config.stage1.check_images:,}), or stopping.min_images "
+        f"({sweep.stopping.min_images:,}) is too large"
+    ]
 
 
 def require_disk(sweep: SweepConfig, checked: Checked) -> None:

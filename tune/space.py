@@ -166,7 +166,10 @@ class Combinations:
 
 def read_space(content: Any) -> tuple[Dimension, ...]:
     """The space of a YAML mapping {field: {kind: values, when: {field: value}}}. Raises InputError in one line."""
-    if not isinstance(content, Mapping) or not content:
+    if content is not None and not isinstance(content, Mapping):
+        what = f"{shown(content)} is no mapping; use for instance {{model.latent_dim: {{choice: [8, 16]}}}}"
+        raise InputError(what, parameter="space")
+    if not content:
         what = "is empty; name at least one field, such as model.latent_dim: {choice: [8, 16]}"
         raise InputError(what, parameter="space")
     space: list[Dimension] = []

@@ -30,6 +30,13 @@ from tune.space import Dimension, Fields, read_space
 SchedulerName = Literal["auto", "halving", "asha", "hyperband", "optuna_hyperband", "median", "pbt", "none"]
 ObjectiveName = Literal["elbo", "fd", "cost"]
 SET_BY_THE_SWEEP = ("name", "runs", "seed")
+_NO_EFFECT = "says where and how a trial is carried out, not what it learns"
+_NOT_COMPARABLE = "trials with other images cannot be compared"
+NOT_SEARCHED = {
+    **dict.fromkeys(("device.", "data.shards.", "data.cache_dir.", "checkpoint.", "log."), _NO_EFFECT),
+    **dict.fromkeys(("data.train_split.", "data.valid_split.", "data.valid_images."), _NOT_COMPARABLE),
+}
+"""Why a field, or those of a section, cannot be in the space, by how its name begins."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,8 @@ class MeasureConfig:
     def __post_init__(self) -> None:
         if unknown := [name for name in self.also if name not in FURTHER]:
             raise InputError(f"{unknown[0]!r} is unknown; use some of {', '.join(FURTHER)}", parameter="also")
+        if len(set(self.also)) < len(self.also):
+            raise InputError(f"{shown(self.also)} has one twice; give each once", parameter="also")
         if self.also and not self.images:
             raise InputError("further measures need images, of which there are 0; use 2000", parameter="images")
         if self.images == 1:
@@ -164,6 +173,15 @@ class SweepConfig:
             what = f"{self.gpus_per_trial} is not one for each of {self.workers} workers; use {self.workers}"
             what += " or, to share a GPU, a number below 1" if self.workers == 1 else ""
             raise InputError(what, parameter="gpus_per_trial")
+        if used := sorted(set(self.seeds) & set(self.confirm_seeds)):
+            what = f"{used[0]} is a seed of the search too, which has chosen by it; use others"
+            raise InputError(what, parameter="confirm_seeds")
+        if "://" in self.runs:
+            what = f"{self.runs!r} is no folder, in which trials write and wait for each other; use one on a disk"
+            raise InputError(what, parameter="runs")
+        for dimension in self.space:
+            if why := next((why for name, why in NOT_SEARCHED.items() if f"{dimension.field}.".startswith(name)), ""):
+                raise InputError(f"{why}; give it under fields", parameter=f"space.{dimension.field}")
         if self.stopping.scheduler == "pbt":
             self._require_population()
         if self.stopping.scheduler == "halving" and self.search == "optuna":
