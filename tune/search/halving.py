@@ -52,6 +52,8 @@ class Halving(TakingTurns, FIFOScheduler):
         """Ray's trials that wait, with their rungs, by id."""
         self._passed: dict[str, float] = {}
         """The last rung that a trial went on from, by id."""
+        self._finishing: set[str] = set()
+        """Trials that run to their ends, as no other is left."""
 
     def on_trial_add(self, tune_controller: Any, trial: RayTrial) -> None:
         """A new trial."""
@@ -68,7 +70,7 @@ class Halving(TakingTurns, FIFOScheduler):
         self._reached[rung][trial.trial_id] = result["elbo"]
         if tune_controller is None or not result.get("last", True) or rung <= self._passed.get(trial.trial_id, 0.0):
             return TrialScheduler.CONTINUE
-        if trial.trial_id in self._best(rung):
+        if trial.trial_id in self._finishing or trial.trial_id in self._best(rung):
             self._passed[trial.trial_id] = rung
             return TrialScheduler.CONTINUE
         self._waits[trial.trial_id] = rung, trial
@@ -79,9 +81,10 @@ class Halving(TakingTurns, FIFOScheduler):
     def on_trial_complete(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> None:
         """A trial has ended."""
         self.rests(trial)
+        self._finishing.discard(trial.trial_id)
 
     def on_trial_error(self, tune_controller: Any, trial: RayTrial) -> None:
-        """A trial has failed."""
+        """A trial has failed; Ray adds it again where it is to be tried again."""
         self.rests(trial)
 
     def on_trial_remove(self, tune_controller: Any, trial: RayTrial) -> None:
@@ -96,9 +99,11 @@ class Halving(TakingTurns, FIFOScheduler):
     def choose_trial_to_run(self, tune_controller: Any) -> RayTrial | None:
         """A trial that waits and may go on; else one that was chosen before or is new."""
         chosen = self._promoted() if self.has_room else None
-        if chosen is None and not self._active and tune_controller.search_alg.is_finished():
-            chosen = self._best_that_waits()
-            if chosen is None:
+        if chosen is None and self._active <= self._finishing and tune_controller.search_alg.is_finished():
+            chosen = self._left_behind() if not self._active else None
+            if chosen is None and self.has_room and self._ended + len(self._active) < LEAST_ENDED:
+                chosen = self._best_that_waits()
+            if chosen is None and not self._active:
                 for _, trial in list(self._waits.values()):
                     tune_controller.stop_trial(trial)
         if chosen is not None:
@@ -121,16 +126,19 @@ class Halving(TakingTurns, FIFOScheduler):
                     return self._waits[name][1]
         return None
 
-    def _best_that_waits(self) -> Any | None:
-        """The one that goes on when nothing else runs, or will; None where the others are to be stopped."""
-        for rung in self._reached:  # what rounding has left behind
-            rounded = math.ceil(len(self._reached[rung]) / self._factor)
-            for name in self._best(rung, at_least=rounded):
+    def _left_behind(self) -> Any | None:
+        """The trial at the lowest rung that waits only because numbers were rounded down."""
+        for rung, reached in self._reached.items():
+            for name in self._best(rung, at_least=math.ceil(len(reached) / self._factor)):
                 if name in self._waits and self._waits[name][0] == rung:
                     return self._waits[name][1]
-        if self._ended < LEAST_ENDED:
-            for rung in reversed(self._reached):
-                for name in self._best(rung, at_least=len(self._reached[rung])):
-                    if name in self._waits and self._waits[name][0] == rung:
-                        return self._waits[name][1]
+        return None
+
+    def _best_that_waits(self) -> Any | None:
+        """The best trial at the highest rung at which one waits; it does not wait again."""
+        for rung in reversed(self._reached):
+            for name in self._best(rung, at_least=len(self._reached[rung])):
+                if name in self._waits and self._waits[name][0] == rung:
+                    self._finishing.add(name)
+                    return self._waits[name][1]
         return None

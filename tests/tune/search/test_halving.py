@@ -85,6 +85,22 @@ def test_the_best_are_trained_to_their_ends_where_no_other_trial_is_left_and_the
     assert [number for number, progress in came.items() if progress == 100.0] == [4]
 
 
+def test_the_last_ones_run_to_their_ends_together_where_there_is_room():
+    halving, controller = Halving((1.0,), 2.0, at_once=3), Controller(0)
+    trials = [Stub(number) for number in range(4)]
+    for trial in trials:
+        halving.on_trial_add(controller, trial)
+        halving.on_trial_result(controller, trial, {"progress": 1.0, "elbo": -float(trial.number)})
+    first = halving.choose_trial_to_run(controller)  # the best of two, when there were two
+    second = halving.choose_trial_to_run(controller)
+    assert (first, second) == (trials[0], trials[1])
+    for trial in (first, second):
+        halving.on_trial_result(controller, trial, {"progress": 100.0, "elbo": 0.0, "finished": True})
+        halving.on_trial_complete(controller, trial, {})
+    assert halving.choose_trial_to_run(controller) is trials[2]
+    assert halving.choose_trial_to_run(controller) is None
+
+
 def test_a_single_trial_is_trained_to_its_end():
     came, _ = swept([7])
     assert came == {7: 100.0}
