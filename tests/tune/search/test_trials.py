@@ -123,8 +123,8 @@ def test_a_grid_of_a_million_is_counted_and_begun_at_once(tmp_path, digits_shard
         "stage2.patience",
         "model.latent_dim",
         "model.hidden",
-        "data.valid_images",
-        "log.every_images",
+        "stage1.min_images",
+        "stage2.min_images",
     )
     space = {name: {"randint": [1, 10]} for name in fields}
     sweep = read_sweep(write_sweep(tmp_path, digits_shards, space=space))
