@@ -124,6 +124,8 @@ class SweepProgress(Callback):
         live = [trial for trial in trials if not trial.is_finished()]
         outcomes = list(self._statuses.values())
         facts: dict[str, object] = {"running": sum(trial.status == RayTrial.RUNNING for trial in live)}
+        if waiting := sum(trial.status == RayTrial.PAUSED for trial in live):
+            facts["waiting"] = waiting
         facts |= {name: outcomes.count(name) for name in ("stopped", "failed")}
         if self._best is not None:
             facts["best"] = "ELBO {:.1f} ({})".format(*self._best)
