@@ -41,6 +41,14 @@ given() {
   [[ $found ]] && echo "$value"
 }
 
+# require_seconds NAMES...: fails where one of these variables is no whole number of seconds.
+require_seconds() {
+  local name
+  for name in "$@"; do
+    [[ ${!name} =~ ^[1-9][0-9]{0,6}$ ]] || fail "$name is '${!name}'; give a whole number of seconds"
+  done
+}
+
 # Runs Python in the project's environment, in the container where there is one.
 in_python() { "${IN_PYTHON[@]}" "$@"; }
 
@@ -71,6 +79,7 @@ read_resources() {
     # A step would read these as options of its own, and ask one node for the GPUs of all.
     unset SLURM_GPUS SLURM_GPUS_PER_NODE SLURM_GPUS_PER_TASK SLURM_TRES_PER_TASK
     mapfile -t gpus < <(gpus_of_each_node)
+    ((${#gpus[@]})) || fail "the scheduler does not know job $SLURM_JOB_ID (SLURM_JOB_ID), or does not answer"
   else
     asked_for "$SCRIPT"
     NODE_COUNT="$ASKED_NODES"
@@ -108,7 +117,7 @@ gpus_of_each_node() {
     nodes="${line#Nodes=}" gpus=0
     if [[ $line =~ gpu:([^\(:]*:)?([0-9]+)\( ]]; then gpus="${BASH_REMATCH[2]}"; fi
     scontrol show hostnames "${nodes%% *}" | sed "s/.*/$gpus/"
-  done < <(scontrol --details show job "$JOB" | grep -o 'Nodes=.* GRES=.*')
+  done < <(scontrol --details show job "$JOB" 2>/dev/null | grep -o 'Nodes=.* GRES=.*')
 }
 
 # A script that is one job ends here with one line where it is called without sbatch, unless it is a dry run.

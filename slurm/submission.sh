@@ -8,7 +8,7 @@ submit() {
   local options=()
   require_sbatch
   while (($#)) && ! is_script "$1"; do options+=("$1") && shift; done
-  (($#)) || fail "none of ${options[*]} is a script of slurm/"
+  (($#)) || fail "name one of the scripts of slurm/ after the options of sbatch${options[*]:+ (${options[*]})}"
   resources_of "$1" "${options[@]}"
   (
     # A job takes over the environment of the one that submits it, its number and its GPUs too.
@@ -59,6 +59,7 @@ asked_for() {
   while (($#)) && ! is_script "$1"; do options+=("$1") && shift; done
   resources_of "$1" "${options[@]}"
   if ! answer="$(timeout 60 sbatch --test-only --verbose "${RESOURCES[@]}" "${options[@]}" "slurm/$(basename "$1")" 2>&1)"; then
+    scontrol ping >/dev/null 2>&1 || fail "no scheduler answers here; call this on a node of a Slurm cluster"
     fail "the scheduler would not accept this: $(grep -E 'error: |failure: ' <<<"$answer" | sed 's/^sbatch: error: //' | paste -sd ' ')"
   fi
   grep ' to start at ' <<<"$answer" >&2 || true

@@ -42,6 +42,9 @@ cd "$home"
 source slurm/lib.sh
 read_words "$@"
 require_job
+require_seconds RAY_WAIT SAVE_WAIT
+# Below it lie sockets, whose paths Linux limits to 107 letters.
+[[ $RAY_FOLDER == /* && ${#RAY_FOLDER} -le 40 ]] || fail "RAY_FOLDER is '$RAY_FOLDER'; give a path of at most 40 letters that begins with /"
 load_environment
 read_resources ""
 if [[ ! $DRY_RUN ]]; then check_nodes; fi

@@ -32,6 +32,11 @@ def test_a_dry_run_of_training_prints_its_cost_and_submits_nothing(cluster: Clus
         ("fit_mixture.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
         ("eval_fid.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
         ("tune.sh", [], {"SWEEP": "/nowhere.yaml"}, "/nowhere.yaml is not a file"),
+        ("tune.sh", [], {"RAY_WAIT": "5m"}, "RAY_WAIT is '5m'; give a whole number of seconds"),
+        ("tune.sh", [], {"SAVE_WAIT": "0"}, "SAVE_WAIT is '0'; give a whole number of seconds"),
+        ("tune.sh", [], {"RAY_FOLDER": "ray"}, "RAY_FOLDER is 'ray'; give a path of at most 40 letters"),
+        ("tune.sh", [], {"SLURM_JOB_ID": "999999"}, "the scheduler does not know job 999999 (SLURM_JOB_ID)"),
+        ("submit.sh", [], {}, "name one of the scripts of slurm/"),
         ("reproduce_celeba.sh", [], {"SOURCE": "/nowhere"}, "no folder /nowhere"),
     ],
 )
