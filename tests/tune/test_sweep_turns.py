@@ -74,3 +74,20 @@ def test_in_a_population_poor_trials_take_over_good_ones_and_a_killed_sweep_goes
         assert last.source in records
         assert record.fields["optimiser.learning_rate"] == last.learning_rate != last.before
     assert "took over" in (read_sweep(path).folder / "sweep.html").read_text()
+
+
+def test_a_trial_of_two_processes_takes_turns_as_one_of_one_process(tmp_path, digits_shards):
+    path = write_sweep(
+        tmp_path,
+        digits_shards,
+        workers=2,
+        concurrent=1,
+        space={"model.latent_dim": {"choice": [2, 4]}},
+        stopping={"scheduler": "halving", "first_percent": 20, "min_images": 0},
+    )
+    done = run_tune(path, timeout=800)
+    assert done.returncode == 0, done.stderr
+    trials = read_sweep(path).trials_folder
+    for name, record in by_name(path).items():
+        assert (record.status, record.retries) == ("finished", 0)
+        assert [event["reason"] for event in read_events(trials / name) if event["event"] == "stop"] == ["caller"] * 3
