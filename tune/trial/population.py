@@ -99,7 +99,20 @@ class Population(TakingTurns, PopulationBasedTraining):
         source = random.choice(upper_quantile)
         own, source_name = trial_of(trial.config), trial_of(source.config).name
         folder = self._trials_folder / source_name
-        now = present_fields(folder)[LEARNING_RATE]
+        rate, how = self._another(present_fields(folder)[LEARNING_RATE])
+        decision = Decision(
+            number=len(takeovers(self._trials_folder / own.name)) + 1,
+            source=source_name,
+            learning_rate=rate,
+            how=how,
+            progress=self._trial_state[trial].last_train_time,
+        )
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        trial.set_config({"trial": asdict(own), LEARNING_RATE: rate, _PARAMETER: asdict(decision)})
+        self._num_perturbations += 1
+
+    def _another(self, now: float) -> tuple[float, str]:
+        """Another learning rate as Ray perturbs it, within the space, and what was done."""
         (changed, operations) = _explore(
             {LEARNING_RATE: now},
             self._hyperparam_mutations,
@@ -107,19 +120,11 @@ class Population(TakingTurns, PopulationBasedTraining):
             self._perturbation_factors,  # type: ignore[arg-type]  # Ray's own type is of one number
             None,
         )
-        rate = changed[LEARNING_RATE]
-        if self._dimension.kind != "choice":
-            rate = min(max(rate, self._dimension.values[0]), self._dimension.values[1])
-        decision = Decision(
-            number=len(takeovers(self._trials_folder / own.name)) + 1,
-            source=source_name,
-            learning_rate=rate,
-            how=operations[LEARNING_RATE],
-            progress=self._trial_state[trial].last_train_time,
-        )
-        tune_controller.pause_trial(trial, should_checkpoint=False)
-        trial.set_config({"trial": asdict(own), LEARNING_RATE: rate, _PARAMETER: asdict(decision)})
-        self._num_perturbations += 1
+        rate, how = changed[LEARNING_RATE], operations[LEARNING_RATE]
+        if not self._dimension.has(rate):
+            factor = min(self._perturbation_factors) if rate > now else max(self._perturbation_factors)
+            rate, how = now * factor, f"* {factor}"
+        return (rate if self._dimension.has(rate) else now), how
 
     def choose_trial_to_run(self, tune_controller: Any) -> RayTrial | None:
         """One that was chosen before or is new; else the furthest behind, where one more may run and all have begun."""
