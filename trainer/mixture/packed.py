@@ -72,15 +72,19 @@ def products_at_once(rows: Tensor, out: Tensor) -> None:
 
 
 class Features:
-    """phi of one chunk of points after another, in memory that is allocated once: one row a feature, (columns, n).
+    """phi of one chunk of points after another, in memory that is allocated once, as (columns, n).
 
-    rows: points of the largest chunk.
+    rows: points of the largest chunk. In memory the products of full covariances have one row a feature, as each is a
+    product of two rows; all others have one row a point, so that points need not be transposed.
     """
 
     def __init__(self, covariance_type: str, dim: int, rows: int, dtype: torch.dtype, device: torch.device) -> None:
         self._covariance_type, self._dim = covariance_type, dim
         columns = 1 + dim + quadratic_columns(covariance_type, dim)
-        self._phi = torch.empty(columns, rows, dtype=dtype, device=device)
+        if covariance_type == "full":
+            self._phi = torch.empty(columns, rows, dtype=dtype, device=device)
+        else:
+            self._phi = torch.empty(rows, columns, dtype=dtype, device=device).t()
         self._products: dict[int, list[tuple[Tensor, Tensor, Tensor]]] = {}
 
     def of(self, x: Tensor, variance: Tensor | None) -> Tensor:

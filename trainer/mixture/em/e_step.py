@@ -12,8 +12,10 @@ from trainer.mixture.packed import pack, packed_size, quadratic_columns
 from trainer.mixture.parameters import Parameters
 from trainer.process_group import Ranks
 
-# exp of an argument that underflows costs ten times one that does not, and nearly all arguments would underflow.
-_LOWEST_EXPONENT = -80.0
+# Powers of 2 take a third of the time of exp.
+_LOG2_E = 1 / math.log(2)
+# One that underflows costs ten times one that does not, and nearly all would underflow. 2^-115 is exp(-80).
+_LOWEST_EXPONENT = -115.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,8 @@ class EStep(Protocol):
 def normalise_(logits: Tensor) -> tuple[Tensor, Tensor]:
     """Replaces logits (n, K) by exp(logits - max) and returns max + log(sum) and sum, (n,) each."""
     top = logits.amax(1)
-    total = logits.sub_(top[:, None]).clamp_(min=_LOWEST_EXPONENT).exp_().sum(1)
+    exponents = torch.add((-_LOG2_E * top)[:, None], logits, alpha=_LOG2_E, out=logits)
+    total = exponents.clamp_(min=_LOWEST_EXPONENT).exp2_().sum(1)
     return top + total.log(), total
 
 
