@@ -9,6 +9,7 @@ process of its own, so that its peak memory is its own, without that of the reci
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --covariance diag full --components 500 2000
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure gap --components 2000
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure fit --components 10000
+    OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure scores --components 10000
 """
 
 import argparse
@@ -18,6 +19,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -191,16 +193,48 @@ def whole_fit(kind: str, k: int, data: Path) -> None:
     )
 
 
+def scores(kind: str, k: int, data: Path) -> None:
+    """Points a second by blocks of components and by comparing all, with clusters apart and with the benchmark's.
+
+    Clusters apart are the same mixture, 50 components a cluster, with the clusters moved away from each other.
+    """
+    near = started(standardised(load_file(data)["train"]), kind, k)
+    generator = torch.Generator().manual_seed(0)
+    centres = 20 * torch.randn(-(-k // 50), DIM, generator=generator, dtype=torch.float64)
+    apart = replace(near, means=near.means + centres.repeat_interleave(50, 0)[:k])
+    for name, parameters in (("clusters apart", apart), ("the benchmark's points", near)):
+        say(kind, k, f"{name}: {_scoring_rates(parameters, generator)}")
+
+
+def _scoring_rates(parameters: Parameters, generator: torch.Generator) -> str:
+    """Turns of scoring 5000 points with blocks allowed, and 500 without."""
+    density, dense = MixtureDensity(parameters), MixtureDensity(parameters)
+    x = density.sample(20_000, generator)
+    density.score_samples(x[:5000]), dense.score_samples(x[:50])  # what is computed once
+    ratios, rates, errors = [], [], []
+    for part in x[5000:].split(5000):
+        by_block = len(part) / seconds(lambda part=part: density.score_samples(part))  # type: ignore[misc]
+        compared = 500 / seconds(lambda part=part: dense.score_samples(part[:500]))  # type: ignore[misc]
+        errors.append(float(density.score_samples_within(part)[1].max()))
+        ratios.append(by_block / compared)
+        rates.append((by_block, compared))
+    by_block, compared = (statistics.median(column) for column in zip(*rates, strict=True))
+    return (
+        f"{by_block:.0f} points a second, {compared:.0f} comparing all, {statistics.median(ratios):.1f} x; "
+        f"components left out add at most {max(errors):.1g} nats to a point"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", default="iterations", choices=("iterations", "gap", "fit"))
+    parser.add_argument("--measure", default="iterations", choices=("iterations", "gap", "fit", "scores"))
     parser.add_argument("--covariance", nargs="+", default=["full"], choices=["diag", "full"])
     parser.add_argument("--components", nargs="+", type=int, default=[500, 2000])
     parser.add_argument("--points", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--against-sklearn", action="store_true", help="scikit-learn too: slow, and 12 GB at 10,000")
     args = parser.parse_args()
-    measure = {"iterations": iterations, "gap": gap, "fit": whole_fit}[args.measure]
+    measure = {"iterations": iterations, "gap": gap, "fit": whole_fit, "scores": scores}[args.measure]
     more = (args.repeats, args.against_sklearn) if args.measure == "iterations" else ()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "points.safetensors"

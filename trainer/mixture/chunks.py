@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from trainer.mixture.points import matrix
+from trainer.mixture.points import check_values, matrix
 
 STREAMED_BYTES = 1 << 30
 """A memory-mapped file above this size is read in chunks; a smaller one is fitted as an array is."""
@@ -36,9 +36,7 @@ class Chunks:
             raise InputError("there are no chunks; give at least one", parameter="X")
         self.are_tensors = isinstance(first, Tensor)
         """Whether the chunks are tensors, so that results are."""
-        self.first = (
-            matrix(first if self.are_tensors else np.require(first, requirements="W"), "X")[:1].detach().clone()
-        )
+        self.first = matrix(first, "X")[:1].detach().clone()
         """The first point, (1, D), in the chunks' number format and on their device; no row where there are none."""
         self.dim = self.first.shape[1]
         """D."""
@@ -48,8 +46,7 @@ class Chunks:
         parts = self._mapped(self._source, rows) if isinstance(self._source, np.memmap) else self._joined(rows)
         count = 0
         for part in parts:
-            if not bool(torch.isfinite(part).all()):
-                raise InputError("some values are NaN or infinite; remove those points", parameter="X")
+            check_values(part, "X")
             count += len(part)
             yield part
         if self._count not in (None, count):
@@ -66,9 +63,7 @@ class Chunks:
         waiting: list[Tensor] = []
         count = 0
         for array in self._source:
-            # torch warns of arrays that it cannot write to.
-            own = array if isinstance(array, Tensor) else np.require(array, requirements="W")
-            part = matrix(own, "X", self.dim).detach()
+            part = matrix(array, "X", self.dim).detach()
             waiting.append(part)
             count += len(part)
             if count >= rows:

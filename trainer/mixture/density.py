@@ -4,19 +4,22 @@ Packed products only find the components that can matter to a point, by a bound 
 computed from differences in float64, so that it is exact wherever a point lies and however narrow a component is.
 """
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from data_shards.io.errors import InputError
 from trainer.full_precision import full_precision
+from trainer.mixture.blocks import Blocks
 from trainer.mixture.em.centred import weighted_log_densities
 from trainer.mixture.em.dense import DenseScores
 from trainer.mixture.em.pairs import Factors, Pairs
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.points import Points, matrix
+from trainer.mixture.points import Points, check_values, matrix
+from trainer.mixture.scored import Scored
 from trainer.mixture.working_memory import numbers_at_a_time
 
 # Numbers in the largest intermediate tensor.
@@ -26,64 +29,24 @@ _NEGLIGIBLE = 32.0
 # With fewer components than this, computing all of them is faster.
 _FEWEST_TO_PRUNE = 64
 _PAIRS_AT_A_TIME = 500_000
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Points and the components that matter to them, pair by pair.
-
-    rows, components: (p,), rows in ascending order; scores: (p,), log w_k + log N(x; mu_k, Sigma_k); count: points.
-    """
-
-    rows: Tensor
-    components: Tensor
-    scores: Tensor
-    count: int
-
-    @staticmethod
-    def of_all(logits: Tensor) -> "Scored":
-        """Every component (n, K) of every point."""
-        n, k = logits.shape
-        places = torch.arange(n * k, device=logits.device)
-        return Scored(places // k, places % k, logits.flatten(), n)
-
-    @property
-    def top(self) -> Tensor:
-        """(n,): the largest score of each point."""
-        return self.scores.new_full((self.count,), -torch.inf).scatter_reduce_(0, self.rows, self.scores, "amax")
-
-    @property
-    def log_density(self) -> Tensor:
-        """(n,): the log of the sum over components."""
-        top = self.top
-        sums = top.new_zeros(self.count).index_add_(0, self.rows, (self.scores - top[self.rows]).exp_())
-        return top + sums.log()
-
-    @property
-    def best(self) -> Tensor:
-        """(n,): the component of the largest score, the first of equal ones."""
-        is_top = self.scores == self.top[self.rows]
-        found = self.components.new_full((self.count,), torch.iinfo(torch.int64).max)
-        return found.scatter_reduce_(0, self.rows[is_top], self.components[is_top], "amin")
-
-    def responsibilities(self, k: int) -> Tensor:
-        """(n, k): the share of each component in the density of each point."""
-        shares = (self.scores - self.log_density[self.rows]).exp_()
-        return shares.new_zeros(self.count, k).index_put_((self.rows, self.components), shares)
+# Pairs of a point and a component, and components, from which on blocks of components pay.
+_PAIRS_FOR_BLOCKS = 10_000_000
+_FEWEST_FOR_BLOCKS = 1000
 
 
 class MixtureDensity:
     """q(z) = sum_k w_k N(z; mu_k, Sigma_k) of known parameters, equation 12.
 
     Points may lie on any device; results are on that of the parameters. Packed products find the components that matter
-    to a point, whose densities are then computed exactly; what is left out is below exp(-32) of the best. Points that
-    need gradients, and mixtures of few components, are computed against every component.
+    to a point, whose densities are then computed exactly; what is left out is below exp(-32) of the best. Of thousands
+    of components that lie apart only blocks near a point are compared at all, see `Blocks`. Points that need gradients,
+    and mixtures of few components, are computed against every component.
     """
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
-        self._bounds: DenseScores | None = None
         self._location = parameters.weights @ parameters.means  # (D,), subtracted before packed products
+        self._made_blocks: Blocks | None = None
 
     @property
     def weights(self) -> Tensor:
@@ -104,12 +67,23 @@ class MixtureDensity:
     def score_samples(self, z: Tensor) -> Tensor:
         """log q(z) in nats for points z (n, D). Returns (n,) float64; gradients flow to z.
 
-        Raises InputError where some values are NaN or infinite, as all methods of points do.
+        Raises InputError where some values are NaN, infinite or above 1e150, as all methods of points do.
         """
         points = self._points(z)
         if points.requires_grad:
             return torch.cat([torch.logsumexp(part, 1) for part in self._every(points)])
         return self._of_parts(points, lambda part: part.log_density, (0,))
+
+    @full_precision()
+    def score_samples_within(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """log q(z) as `score_samples`, and an upper bound, in nats, of what components that were left out would add.
+
+        z: (n, D), without gradients. Returns (n,) and (n,) float64.
+        """
+        both = self._of_parts(
+            self._points(z).detach(), lambda part: torch.stack([part.log_density, part.error], 1), (0, 2)
+        )
+        return both[:, 0], both[:, 1]
 
     @full_precision()
     def predict_proba(self, z: Tensor) -> Tensor:
@@ -153,8 +127,7 @@ class MixtureDensity:
 
     def _points(self, z: Tensor) -> Tensor:
         points = matrix(z, "z", self.parameters.dim).to(self.parameters.means.device).double()
-        if not bool(torch.isfinite(points).all()):
-            raise InputError("some values are NaN or infinite; remove those points", parameter="z")
+        check_values(points, "z")
         return points
 
     def _every(self, points: Tensor) -> Iterator[Tensor]:
@@ -172,30 +145,52 @@ class MixtureDensity:
         """Part after part of points (n, D), with the components that can matter to each."""
         if not len(points):
             return
+        blocks, centred = self._blocks(len(points)), points - self._location
+        size = len(points) if blocks is None else blocks.points_at_a_time
+        for part, around_mean in zip(points.split(size), centred.split(size), strict=True):
+            found = None if blocks is None else blocks.scored(around_mean)
+            if found is None:
+                yield from self._compared(part, around_mean)
+            else:
+                yield found
+
+    def _blocks(self, count: int) -> Blocks | None:
+        """The blocks of components, made once for `count` points or more that they pay for."""
         k = self.parameters.n_components
-        scores = self._pruning() if k >= _FEWEST_TO_PRUNE else None
-        if scores is None:
+        if self._made_blocks is None and k >= _FEWEST_FOR_BLOCKS and count * k >= _PAIRS_FOR_BLOCKS:
+            self._made_blocks = Blocks(self._centred, self._factors)
+        return self._made_blocks
+
+    def _compared(self, points: Tensor, centred: Tensor) -> Iterator[Scored]:
+        """Part after part of points (n, D), each compared with every component; centred: about the mean."""
+        k = self.parameters.n_components
+        packed = self._packed if k >= _FEWEST_TO_PRUNE else None
+        if packed is None:
             for logits in self._every(points):
                 yield Scored.of_all(logits)
             return
-        centred = points - self._location
-        for first, rows, components in _candidates(scores, centred):
+        for first, rows, components in _candidates(packed, centred):
             count = int(rows[-1]) + 1
             pairs = Pairs.of(rows, components, k)
-            part = Points(centred[first : first + count])
-            yield Scored(rows, components, pairs.scores(part, self._factors), count)
+            scores = pairs.scores(Points(centred[first : first + count]), self._factors)
+            found = Scored(rows, components, scores, count)
+            yield replace(found, left_out=found.top + math.log(k) - _NEGLIGIBLE)
 
-    def _pruning(self) -> DenseScores | None:
+    @cached_property
+    def _centred(self) -> Parameters:
+        return self.parameters.moved(1.0, -self._location)
+
+    @cached_property
+    def _factors(self) -> Factors:
+        return Factors.of(self._centred, torch.float64)
+
+    @cached_property
+    def _packed(self) -> DenseScores | None:
         """Packed products in which components are compared, or None where they cannot hold the differences."""
-        if self._bounds is None:
-            centred = self.parameters.moved(1.0, -self._location)
-            between = centred.weights @ centred.means.square()
-            variances = centred.variances()
-            within = centred.weights @ variances.expand(centred.n_components, -1)
-            self._bounds = DenseScores.safe(centred, within + between)
-            if self._bounds is not None:
-                self._factors = Factors.of(centred, torch.float64)
-        return self._bounds
+        centred = self._centred
+        between = centred.weights @ centred.means.square()
+        within = centred.weights @ centred.variances().expand(centred.n_components, -1)
+        return DenseScores.safe(centred, within + between)
 
 
 def _candidates(scores: DenseScores, centred: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from data_shards.io.errors import InputError
+from trainer.mixture.arguments import seed_of, whole
 from trainer.mixture.chunks import chunks_of
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.em.loop import printed_every
 from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
 from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.points import Array, checked_points, matrix
+from trainer.mixture.points import Array, checked_points, matrix, tensor_of
 from trainer.mixture.settings import Settings
 from trainer.mixture.start import Start, given_start
 from trainer.mixture.stepwise import Stepwise
@@ -55,8 +55,8 @@ class GaussianMixture(DensityMixin, BaseEstimator):
     init_params also takes scikit-learn's names "kmeans" (auto) and "random_from_data" (random); every start is followed
     by kmeans_iter iterations of k-means. verbose: 1 prints a line every verbose_interval iterations, 2 also their time.
 
-    With prior_strength=0, inflation=1 and annealing_iter=0 the fit is maximum likelihood, as scikit-learn's. Fitted
-    attributes are of the number format of the points; log-densities are float64 always.
+    With prior_strength=0, inflation=1 and annealing_iter=0 the fit is maximum likelihood, as scikit-learn's. Attributes
+    are of the number format of the points; log-densities are float64 always.
     """
 
     parameters_: Parameters
@@ -223,10 +223,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         generator: on the CPU; None seeds one with random_state.
         """
         density = self.density_
-        if n_samples < 0:
-            raise InputError(f"{n_samples} is too small; use 0 or more", parameter="n_samples")
+        n_samples = whole(n_samples, "n_samples", 0)
         if generator is None:
-            generator = torch.Generator().manual_seed(_seed(self.random_state))
+            generator = torch.Generator().manual_seed(seed_of(self.random_state))
         draws, components = density.sample_with_components(n_samples, generator)
         return self._attribute(draws), self._attribute(components)
 
@@ -322,8 +321,12 @@ class GaussianMixture(DensityMixin, BaseEstimator):
 
     def _settings(self, **changed: Any) -> Settings:
         """The constructor's parameters, checked."""
+        whole(self.verbose, "verbose", 0)
+        whole(self.verbose_interval, "verbose_interval", 1)
+        if not isinstance(self.warm_start, (bool, np.bool_)):
+            raise InputError(f"{self.warm_start!r} is neither True nor False", parameter="warm_start")
         values = {field.name: getattr(self, field.name) for field in fields(Settings)} | changed
-        values["random_state"] = _seed(self.random_state)
+        values["random_state"] = seed_of(self.random_state)
         if isinstance(self.init_params, str):
             values["init_params"] = _SCIKIT_STARTS.get(self.init_params, self.init_params)
         return Settings(**{name: v.item() if isinstance(v, np.generic) else v for name, v in values.items()})
@@ -357,7 +360,9 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if not (reset or self._waiting):
             check_is_fitted(self, "parameters_")
         if not isinstance(X, Tensor):
-            return torch.from_numpy(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
+            if np.ma.is_masked(X):
+                raise InputError("some values are masked; remove those points or fill them in", parameter="X")
+            return tensor_of(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
         tensor = matrix(X, "X", None if reset else self.n_features_in_)
         if reset:
             self.n_features_in_ = tensor.shape[1]
@@ -381,13 +386,6 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """(nats of all points, their number)."""
         total, count = 0.0, 0
         for part in chunks_of(X) or [X]:
-            scores = self.density_.score_samples(self._points(part))
+            scores = self.density_.score_samples(self._points(part).detach())
             total, count = total + float(scores.sum()), count + len(scores)
         return total, count
-
-
-def _seed(random_state: int | np.random.RandomState | None) -> int:
-    """An integer as it is; else a number drawn as scikit-learn's estimators draw."""
-    if isinstance(random_state, (int, np.integer)):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))

@@ -1,6 +1,7 @@
 """The points of one process: checked, standardised, and the sums over all processes that a fit begins with."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,12 +59,34 @@ def _rows(x: Tensor, chosen: Tensor | slice) -> Tensor:
     return x.index_select(0, chosen.flatten()).view(*chosen.shape, -1)
 
 
+LARGEST = 1e150
+"""Of the values of points: sums of squares of larger ones do not fit in float64."""
+
+
+def tensor_of(array: np.ndarray) -> Tensor:
+    """A tensor that shares the memory of `array`, or of a copy where torch cannot read it.
+
+    torch warns of arrays that cannot be written to, such as a file that is mapped for reading. No method writes to its
+    points.
+    """
+    native = array.dtype.newbyteorder("=")
+    if array.dtype != native or any(step < 0 for step in array.strides):
+        array = np.ascontiguousarray(array, dtype=native)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
+        return torch.from_numpy(array)
+
+
 def matrix(x: Array, name: str, dim: int | None = None) -> Tensor:
     """`x` as a float tensor of shape (n, D).
 
-    Raises InputError for another shape, or another D than `dim`; `name` is the parameter that it names.
+    Raises InputError for another shape, another D than `dim`, or what is not dense and real; `name` is the parameter
+    that it names.
     """
-    tensor = x if isinstance(x, Tensor) else torch.as_tensor(np.asarray(x))
+    tensor = x if isinstance(x, Tensor) else tensor_of(np.asarray(x))
+    if tensor.is_complex() or tensor.layout != torch.strided:
+        kind = "complex" if tensor.is_complex() else "sparse"
+        raise InputError(f"a {kind} tensor cannot be fitted; use a dense one of real numbers", parameter=name)
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         shape = tuple(tensor.shape)
         raise InputError(f"shape {shape} is not (points, dimensions); use one row a point", parameter=name)
@@ -72,12 +95,21 @@ def matrix(x: Array, name: str, dim: int | None = None) -> Tensor:
     return tensor if tensor.is_floating_point() else tensor.double()
 
 
-def checked_points(x: Array, variance: Array | None, name: str, dim: int | None, ranks: Ranks) -> Points:
-    """Points on this process's device. Raises InputError on every process where one has NaN, infinity, or a shape that
-    does not fit."""
-    means = matrix(x, name, dim).detach().to(ranks.device)
-    if ranks.any(not bool(torch.isfinite(means).all())):
+def check_values(x: Tensor, name: str, ranks: Ranks | None = None) -> None:
+    """Raises InputError, on every process of `ranks`, where one has values that are NaN, infinite or above LARGEST."""
+    anywhere = bool if ranks is None else ranks.any
+    finite = bool(torch.isfinite(x).all())
+    if anywhere(not finite):
         raise InputError("some values are NaN or infinite; remove those points", parameter=name)
+    if anywhere(len(x) > 0 and float(x.detach().abs().max()) > LARGEST):
+        raise InputError(f"some values are above {LARGEST:g}, too large to be squared; scale them", parameter=name)
+
+
+def checked_points(x: Array, variance: Array | None, name: str, dim: int | None, ranks: Ranks) -> Points:
+    """Points on this process's device. Raises InputError on every process where one has NaN, infinity, values above
+    LARGEST, or a shape that does not fit."""
+    means = matrix(x, name, dim).detach().to(ranks.device)
+    check_values(means, name, ranks)
     if variance is None:
         return Points(means)
     of = f"variance of {name}"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -171,7 +172,7 @@ def fit_run_mixture(
     }
     wanted["start"] = None if start is None else digest_of_tensors(start.tensors)
     found = read_summary(folder)
-    if ranks.any(found is not None and _is_of(found, wanted)):
+    if ranks.any(found is not None and _is_of(found, wanted) and _can_be_read(folder, ranks)):
         return RunMixture(folder=folder, summary=found or {}, is_new=False)
     with held_by_main(folder, ranks, steal=steal_lock) as held:
         summary = _fit(folder, settings, wanted, data, start, ranks, held, show_progress)
@@ -244,6 +245,17 @@ def _is_of(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     except (KeyError, TypeError, InputError):
         return False
     return all(before.get(name) == value for name, value in wanted.items())
+
+
+def _can_be_read(folder: Path, ranks: Ranks) -> bool:
+    """Whether the mixture beside a summary is whole; one that is not is named, to be fitted again."""
+    try:
+        load_mixture(folder)
+    except InputError as error:
+        if ranks.is_main:
+            print(f"warning: {error}; it is fitted again", file=sys.stderr, flush=True)
+        return False
+    return True
 
 
 def _start(run: str | Path, settings: Settings, weights: str, components: int) -> Start:

@@ -17,6 +17,8 @@ from trainer.process_group import Ranks
 _EXPONENTS = (-8, 10)
 INFLATIONS = tuple(2.0 ** (i / 4) for i in range(-4, 9))
 _ONE = INFLATIONS.index(1.0)
+# Standard errors by which an inflation must gain. Of twelve that do not help, the best gains one of them by chance.
+_ERRORS = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ def chosen_shrinkage(
 
     fits: statistics of all processes, and the E-step with the held-out points; nu: the prior strength of the fits. The
     likelihood has one maximum over the logarithm of the prior strength, so that a walk uphill from nu finds it; between
-    powers of 2 a parabola does. Covariances are inflated only where that gains more than its standard error.
+    powers of 2 a parabola does. Covariances are inflated only where that gains more than two standard errors.
     """
     inflations = INFLATIONS if settings.inflation is None else (settings.inflation,)
 
@@ -60,7 +62,7 @@ def chosen_shrinkage(
         means, gain, square = (sums[:-1] / sums[-1]).view(3, -1)
         error = ((square - gain.square()).clamp(min=0) / sums[-1]).sqrt()
         best = int(means.argmax())
-        place = best if len(inflations) == 1 or gain[best] > error[best] else _ONE
+        place = best if len(inflations) == 1 or gain[best] > _ERRORS * error[best] else _ONE
         return float(means[place]), place
 
     if settings.prior_strength is None and settings.covariance_type != "tied":

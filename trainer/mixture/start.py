@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from trainer.mixture.em.dense import hard_statistics
 from trainer.mixture.em.m_step import grow, m_step
 from trainer.mixture.kmeans import KMeansCheckpoint, kmeans
 from trainer.mixture.parameters import Parameters, pack_covariances
-from trainer.mixture.points import Array, Points, Standardisation
+from trainer.mixture.points import Array, Points, Standardisation, tensor_of
 from trainer.mixture.settings import Settings
 from trainer.process_group import Ranks
 
@@ -152,7 +153,10 @@ def given_start(
 
 def _shaped(given: Array, parameter: str, name: str, shape: tuple[int, ...]) -> Tensor:
     """A start parameter as a float64 tensor. Raises InputError for another shape or values that are not finite."""
-    tensor = torch.as_tensor(given).double()
+    try:
+        tensor = (given.detach() if isinstance(given, Tensor) else tensor_of(np.asarray(given, np.float64))).double()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The parameter '{name}' is not an array of numbers ({error})", parameter=parameter) from error
     if tuple(tensor.shape) != shape:
         message = f"The parameter '{name}' should have the shape of {shape}, but got {tuple(tensor.shape)}"
         raise InputError(message, parameter=parameter)

@@ -10,7 +10,13 @@ from trainer.mixture.content import digest_of_points
 from trainer.mixture.points import Points
 from trainer.process_group import process_group
 
-FITS = {"exact": ("full", 0), "truncated": ("full", 8), "tied": ("tied", 0)}
+FITS = {
+    "exact": ("full", 0),
+    "truncated": ("full", 8),
+    "tied": ("tied", 0),
+    "of three starts": ("full", 0),
+    "centred": ("full", 0),
+}
 # In float32, until they converge.
 CONVERGED = {
     "converged exact": ("full", 0),
@@ -33,6 +39,10 @@ def main(out: str) -> None:
             (Path(out) / "digest").write_text(str(digest))
         for name, (kind, candidates) in (FITS | CONVERGED).items():
             settings = {"covariance_type": kind, "products": "float64", "max_iter": 14, "tol": 1e-12}
+            if name == "of three starts":
+                settings |= {"n_init": 3, "max_iter": 4}
+            if name == "centred":
+                settings |= {"products": "centred", "max_iter": 4}
             if name in CONVERGED:
                 settings = {"covariance_type": kind, "products": "float32", "max_iter": 100}
             mixture = fitted(x[start:stop], 12, ranks=ranks, candidates=candidates, **settings)

@@ -156,3 +156,15 @@ def test_a_dry_run_of_several_sizes_costs_their_sum(digits_run):
     encoding = 2 * two.operations - four.operations  # the cost of a fit is proportional to its components
     assert both.operations == pytest.approx(two.operations + four.operations - encoding)
     assert both.disk == pytest.approx(two.disk + 2 * (four.disk - two.disk))
+
+
+def test_a_damaged_mixture_is_not_taken_for_a_finished_fit(run):
+    first = command("--run", str(run), "--components", "2")
+    tensors = run / "mixtures" / "2-full" / "mixture.safetensors"
+    whole = tensors.read_bytes()
+    tensors.write_bytes(whole[:200])
+    second = command("--run", str(run), "--components", "2")
+    assert (first.returncode, second.returncode) == (0, 0), second.stderr
+    assert "already fitted" not in second.stdout
+    assert "the fitted mixture is damaged" in second.stderr
+    assert tensors.read_bytes() == whole

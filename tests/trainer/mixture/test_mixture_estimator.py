@@ -136,7 +136,7 @@ def test_impossible_start_parameters_are_refused(start, message):
 def test_a_warm_start_continues_from_the_last_fit():
     mixture = GaussianMixture(4, warm_start=True, **plain(max_iter=1, tol=1e-12))
     scores = [mixture.fit(X).score(X) for _ in range(5)]
-    assert scores == sorted(scores)
+    assert np.diff(scores).min() > -1e-12
     once = GaussianMixture(4, **plain(max_iter=5, tol=1e-12)).fit(X)
     np.testing.assert_allclose(mixture.means_, once.means_, rtol=1e-6)
     with pytest.raises(ValueError, match="X: 2 dimensions, but warm_start continues from 3"):

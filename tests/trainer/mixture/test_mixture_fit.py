@@ -221,7 +221,7 @@ def test_narrow_clusters_beside_broad_ones_keep_their_width(kind):
     np.testing.assert_allclose(found, widths, rtol=0.1)
 
 
-def test_inflation_is_chosen_only_where_it_gains_more_than_its_error():
+def test_inflation_is_chosen_only_where_it_gains_more_than_chance():
     factors = [
         GaussianMixture(1).fit(torch.randn(300, 3, generator=torch.Generator().manual_seed(s))).inflation_
         for s in range(10)
