@@ -10,12 +10,15 @@ from torch import Tensor
 
 from trainer.mixture.packed import pack, packed_size, quadratic_columns
 from trainer.mixture.parameters import Parameters
+from trainer.mixture.working_memory import numbers_at_a_time
 from trainer.process_group import Ranks
 
 # Powers of 2 take a third of the time of exp.
 _LOG2_E = 1 / math.log(2)
 # One that underflows costs ten times one that does not, and nearly all would underflow. 2^-115 is exp(-80).
 _LOWEST_EXPONENT = -115.0
+# In the matrices of some components.
+_MATRIX_NUMBERS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -77,12 +80,19 @@ class Statistics:
         sums[:, 1 : 1 + dim] += counts * step
         common = self.common
         if covariance_type in ("full", "tied"):
-            cross = first[:, :, None] * step[:, None]  # (K, D, D)
-            moved = pack(cross + cross.mT + counts[:, :, None] * step[:, :, None] * step[:, None])
-            if covariance_type == "full":
-                sums[:, 1 + dim :] += moved
-            else:
-                common = common + moved.sum(0)
+            # A few components at a time: all of their matrices would be several times the statistics.
+            size = max(1, numbers_at_a_time(_MATRIX_NUMBERS, sums.device) // dim**2)
+            if covariance_type == "tied":
+                common = common.clone()
+            for start in range(0, len(sums), size):
+                block = slice(start, start + size)
+                cross = first[block, :, None] * step[block, None]  # (b, D, D)
+                square = (counts[block] * step[block])[:, :, None] * step[block, None]
+                moved = pack(cross + cross.mT + square)
+                if covariance_type == "full":
+                    sums[block, 1 + dim :] += moved
+                else:
+                    common += moved.sum(0)
         else:
             moved = 2 * first * step + counts * step.square()  # (K, D)
             sums[:, 1 + dim :] += moved if covariance_type == "diag" else moved.sum(1, keepdim=True)

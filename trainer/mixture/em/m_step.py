@@ -128,12 +128,12 @@ def reseed(parameters: Parameters, counts: Tensor, fewest: float = _FEWEST_POINT
 
     A component of m such parts keeps its covariance; it and they have equal weights, and means at equal distances along
     its longest axis, from half a standard deviation before its mean to half behind. The rule needs no points, so every
-    process arrives at the same parameters.
+    process arrives at the same parameters. Overwrites the covariances.
     """
     empty = (counts < fewest).nonzero()[:, 0].tolist()
     if not empty:
         return parameters
-    weights, means, covariances = parameters.weights.clone(), parameters.means.clone(), parameters.covariances.clone()
+    weights, means, covariances = parameters.weights.clone(), parameters.means.clone(), parameters.covariances
     alive = weights.where(counts >= fewest, 0.0)
     for donor, places in parts_of(splits(alive.tolist(), len(empty)), empty):
         every = [donor, *places]
