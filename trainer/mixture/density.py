@@ -30,7 +30,7 @@ _NEGLIGIBLE = 32.0
 _FEWEST_TO_PRUNE = 64
 _PAIRS_AT_A_TIME = 500_000
 # Pairs of a point and a component, and components, from which on blocks of components pay.
-_PAIRS_FOR_BLOCKS = 10_000_000
+_PAIRS_FOR_BLOCKS = 50_000_000
 _FEWEST_FOR_BLOCKS = 1000
 
 
