@@ -5,7 +5,7 @@ from pathlib import Path
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from trainer.config.config import Config, changed_fields, extended, is_changeable, load_config, to_yaml
-from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.checkpoint import complete_checkpoints, links_to_checkpoints
 
 _FILE, _HISTORY = "config.yaml", "configurations"
 
@@ -15,10 +15,16 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
 
     None where nothing was trained there, so that any configuration may begin. A longer last stage is always accepted,
     and with allow_change other values of fields that do not alter what was learnt so far. Raises InputError for
-    changes that are not accepted, and where the configuration of a trained run is missing or damaged.
+    changes that are not accepted, and where the configuration of a trained run is missing or damaged, or all of its
+    checkpoints are links.
     """
     path = config.folder / _FILE
     if not complete_checkpoints(config.folder):
+        if links := links_to_checkpoints(config.folder):
+            raise InputError(
+                f"{links[-1]}: is a link, and the run has no other checkpoint; put the folder itself in its place, or "
+                "choose another name"
+            )
         return None
     if not path.exists():
         raise InputError(f"{path}: is missing, but the run has checkpoints; put it back, or choose another name")

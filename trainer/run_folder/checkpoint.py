@@ -117,6 +117,12 @@ def complete_checkpoints(run: Path) -> list[Path]:
     return [folder for place, folder in sorted((place, folder) for place, folder in found if place is not None)]
 
 
+def links_to_checkpoints(run: Path) -> list[Path]:
+    """Links with the name of a checkpoint to folders that hold one, oldest first: nothing is taken from them."""
+    found = (path.parent for path in (run / "checkpoints").glob(f"*/{_COMPLETE}"))
+    return sorted(path for path in found if path.is_symlink() and _NAME.fullmatch(path.name))
+
+
 def is_ours(folder: Path) -> bool:
     """Whether a folder with a checkpoint's name is one: plain files that a checkpoint has and no others."""
     if not holds_only(folder, _FILES):

@@ -18,7 +18,9 @@ from trainer.run_folder.checkpoint import (
     Checkpoint,
     RunState,
     best_of,
+    checkpoint_folder,
     complete_checkpoints,
+    links_to_checkpoints,
     newest_undamaged,
     read_model,
     read_state,
@@ -41,7 +43,7 @@ class OpenedRun:
     saved: Checkpoint | None
     """The checkpoint to resume from; None at the start of a run."""
     damaged: tuple[str, ...]
-    """A line for each newer checkpoint that is damaged and was skipped."""
+    """A line for each newer checkpoint that is damaged or a link, and was skipped."""
     changes: tuple[str, ...] = ()
     """The fields, as `field: old -> new`, with which the run goes on from here."""
 
@@ -89,7 +91,7 @@ def _write_configuration(config: Config, changes: tuple[str, ...] | None, saved:
 
 
 def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, ...]]:
-    """The newest undamaged checkpoint, and the damaged ones' messages."""
+    """The newest undamaged checkpoint, and a message for each newer one that is damaged or a link."""
     saved, damaged = newest_undamaged(config.folder)
     if saved is None:
         raise InputError(f"{damaged[0]}; all checkpoints are damaged")
@@ -104,7 +106,12 @@ def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, 
             f"{saved.state.manifest[:12]}, here {manifest.hash[:12]}); choose another name",
             parameter="data.shards",
         )
-    return saved, damaged
+    newer = [
+        link
+        for link in links_to_checkpoints(config.folder)
+        if link > checkpoint_folder(config.folder, saved.state.images)
+    ]
+    return saved, (*damaged, *(f"{link}: is a link, so it was passed over" for link in newer))
 
 
 def checkpoint_of(run: str | Path, weights: str = "final") -> Path:

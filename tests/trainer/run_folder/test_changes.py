@@ -61,6 +61,21 @@ def test_what_alters_what_was_learnt_is_never_accepted(begun, digits_shards, tmp
     assert not (begun / "configurations").exists()
 
 
+def test_a_run_whose_only_checkpoints_are_links_does_not_begin_anew(begun, digits_shards, tmp_path):
+    (folder,) = complete_checkpoints(begun)
+    folder.symlink_to(folder.rename(tmp_path / "elsewhere"))
+    with pytest.raises(InputError, match=rf"{folder}: is a link, and the run has no other checkpoint"):
+        train(digits_shards, tmp_path, "begun", **STOPPED)
+
+
+def test_a_link_to_a_newer_checkpoint_is_passed_over_and_named(begun, digits_shards, tmp_path, capfd):
+    link = begun / "checkpoints" / f"{999:012d}"
+    link.symlink_to(complete_checkpoints(begun)[-1])
+    train(digits_shards, tmp_path, "begun", **STOPPED)
+    assert f"{link}: is a link, so it was passed over" in capfd.readouterr().err
+    assert link.is_symlink()
+
+
 def test_a_trained_run_without_its_configuration_is_refused(begun, digits_shards, tmp_path):
     (begun / "config.yaml").unlink()
     with pytest.raises(InputError, match=r"config\.yaml: is missing, but the run has checkpoints"):
