@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data_shards.io.atomic import write_text
 from data_shards.io.progress import Progress
-from trainer.run_folder.trackers.tracker import Tracker
+from trainer.run_folder.trackers.tracker import TrackedRun, Tracker, open_tracker
 
 # A line of metrics.jsonl: "event", its kind; "images", seen by the run; "stage" where it is in one; and by kind the
 # numbers of an interval of updates (train), of held-out images (valid, stage_start, stage_end), or a message.
@@ -134,6 +134,14 @@ class RunLog:
         """Gives pictures by name, uint8 of shape (C, H, W), to the trackers."""
         self._track(lambda tracker: tracker.pictures(pictures, images))
 
+    def open_trackers(self, names: Sequence[str], run: TrackedRun) -> None:
+        """Opens the trackers of these names; the run goes on without one that cannot be opened."""
+        for name in names:
+            try:
+                self.trackers.append(open_tracker(name, run))
+            except Exception as error:
+                _left_out(name, error)
+
     def _track(self, action: Callable[[Tracker], None]) -> None:
         """Does `action` with each tracker; the run goes on without one that fails, such as one whose server is gone."""
         for tracker in list(self.trackers):
@@ -141,10 +149,7 @@ class RunLog:
                 action(tracker)
             except Exception as error:
                 self.trackers.remove(tracker)
-                reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-                print(
-                    f"log.to: {type(tracker).__name__} failed ({reason}); the run goes on without it", file=sys.stderr
-                )
+                _left_out(type(tracker).__name__, error)
 
     def progress(self, images: int, total: int, stage: int, **facts: object) -> None:
         """Moves the bar. total: images at which the run ends at the latest."""
@@ -157,6 +162,11 @@ class RunLog:
         if self.main:
             self._file.close()
         self._track(lambda tracker: tracker.close())
+
+
+def _left_out(tracker: str, error: Exception) -> None:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    print(f"log.to: {tracker} failed ({reason}); the run goes on without it", file=sys.stderr, flush=True)
 
 
 def _finite(value: Any) -> Any:

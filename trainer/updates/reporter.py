@@ -16,7 +16,7 @@ from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import RunState, complete_checkpoints
 from trainer.run_folder.log import Listener, RunLog
 from trainer.run_folder.restore import OpenedRun
-from trainer.run_folder.trackers.tracker import TrackedRun, open_tracker
+from trainer.run_folder.trackers.tracker import TrackedRun
 from trainer.updates import advice
 from trainer.updates.evaluation import HeldOut, compared
 from trainer.updates.learner import Learner
@@ -54,7 +54,7 @@ class Reporter:
             tracked = TrackedRun(
                 folder=config.folder, name=config.name, settings=flattened(config), images=stages.images
             )
-            self.log.trackers = [open_tracker(name, tracked) for name in config.log.to]
+            self.log.open_trackers(config.log.to, tracked)
         # What the bar shows, and when it changes next.
         self._estimates: dict[str, str] = {}
         self._updates, self._next_look, self._next_estimate = 0, 0.0, 0.0

@@ -3,6 +3,7 @@
 import datetime
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -153,6 +154,28 @@ def test_a_tracker_that_fails_is_left_out_and_named_once(tmp_path, capsys):
     assert len(events(tmp_path, "valid")) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "log.to" in line]
     assert said == ["log.to: Gone failed (ConnectionError: no route to host); the run goes on without it"]
+
+
+@pytest.mark.parametrize(
+    ("name", "environment"),
+    [
+        ("tensorboard", {}),
+        ("mlflow", {"MLFLOW_TRACKING_URI": "nowhere://at/all"}),
+        ("wandb", {"WANDB_MODE": "online", "WANDB_API_KEY": "x"}),
+    ],
+)
+def test_a_tracker_that_cannot_be_opened_is_left_out_and_named(
+    name, environment, digits_shards, tmp_path, monkeypatch, capfd
+):
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "tensorboard").write_text("a file, where its folder would be")
+    run = train(digits_shards, tmp_path, "run", log__to=f"[{name}]", stage1__max_epochs=0.1, stage2__max_epochs=0)
+    assert events(run, "stage_end")
+    said = [line for line in capfd.readouterr().err.splitlines() if "log.to" in line]
+    assert len(said) == 1
+    assert re.match(rf"log\.to: {name} failed \(.*\); the run goes on without it", said[0].rpartition("\r")[2])
 
 
 def test_a_tracker_that_is_not_installed_is_named_before_the_start(monkeypatch, digits_shards, tmp_path):
