@@ -122,11 +122,13 @@ class StopRequest:
     def check_folder(self) -> None:
         """Before training: removes `requeue` of the former start.
 
-        Raises InputError where a file STOP is in the run folder.
+        Raises InputError where a file STOP is in the run folder, or `requeue` cannot be written.
         """
         if self.lease is None:
             return
         stop, requeue = self.run / "STOP", self.run / "requeue"
+        if requeue.is_dir():
+            raise InputError(f"{requeue}: is a folder, but a file of this name is written after a stop; rename it")
         if stop.exists():
             write_requeue(self.run, "STOP")
             raise InputError(f"{stop}: this file keeps the run from training; remove it and start again")

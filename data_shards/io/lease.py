@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, machine_faults
 from data_shards.io.processes import Process, this_process
 
 HEARTBEAT_SECONDS, RESTARTED_SECONDS, STALE_SECONDS = 10.0, 30.0, 120.0
@@ -173,7 +173,7 @@ def _create(path: Path, token: str) -> bool:
     except FileExistsError:
         return False
     try:
-        with os.fdopen(handle, "w") as file:
+        with machine_faults(path), os.fdopen(handle, "w") as file:
             file.write(json.dumps(content, indent=1) + "\n")
     except OSError:  # the disk is full
         path.unlink(missing_ok=True)
@@ -198,7 +198,7 @@ def _read(path: Path) -> _Found | None:
 
 def _now(folder: Path) -> int:
     """The time by the file system of `folder`, ns: machines that share it may have other clocks."""
-    with tempfile.TemporaryFile(dir=folder) as probe:
+    with machine_faults(folder), tempfile.TemporaryFile(dir=folder) as probe:
         probe.write(b"1")
         probe.flush()
         return os.fstat(probe.fileno()).st_mtime_ns

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault, machine_fault, wrong_path
 from data_shards.io.processes import this_process
 from trainer.peers.compare import ranks_and_hosts
 
@@ -23,9 +23,11 @@ class Failure:
 
 def failure_of(error: BaseException, rank: int) -> Failure:
     """What other processes are told of an exception of this one."""
+    error = machine_fault(error) or wrong_path(error) or error
     text = " ".join(str(error).split())
     is_input = isinstance(error, InputError)
-    reason = text if is_input else ": ".join(part for part in (type(error).__name__, text) if part)
+    says_all = isinstance(error, InputError | MachineFault)
+    reason = text if says_all else ": ".join(part for part in (type(error).__name__, text) if part)
     return Failure(rank=rank, host=this_process().host, reason=reason, code=2 if is_input else 1)
 
 

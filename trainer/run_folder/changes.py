@@ -26,7 +26,7 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
                 "choose another name"
             )
         return None
-    if not path.exists():
+    if not path.is_file():
         raise InputError(f"{path}: is missing, but the run has checkpoints; put it back, or choose another name")
     stored = load_config(config.folder)
     fields, longer = changed_fields(stored, config), changed_fields(stored, extended(stored, config))

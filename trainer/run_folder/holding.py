@@ -33,7 +33,8 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder} cannot be made, as {error.filename} is a file", parameter="runs") from error
+        found = "a link to nothing" if Path(error.filename).is_symlink() else "a file"
+        raise InputError(f"{folder} cannot be made, as {error.filename} is {found}", parameter="runs") from error
     try:
         yield
     finally:

@@ -84,7 +84,7 @@ def _checked_manifest(config: Config) -> Manifest:
 def _write_configuration(config: Config, changes: tuple[str, ...] | None, saved: Checkpoint | None) -> None:
     """Writes config.yaml of a run in which nothing was trained, and of one that goes on with changes."""
     if saved is None:
-        config.folder.mkdir(parents=True, exist_ok=True)
+        (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)  # before there is anything to lose
         write_text(config.folder / "config.yaml", to_yaml(config))
     elif changes:
         record_changes(config, saved.state.images)
