@@ -85,6 +85,11 @@ def newest(run: Path) -> int:
     return max((int(folder.name) for folder in complete_checkpoints(run)), default=0)
 
 
+def unfinished(run: Path) -> list[int]:
+    """Images of the checkpoints that are being written or removed."""
+    return [int(path.name.split(".")[1]) for path in run.glob("checkpoints/.*.partial")]
+
+
 @pytest.mark.slow
 def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__every_images=30, checkpoint__keep_last=1)
@@ -98,14 +103,13 @@ def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(di
         if number % 3 == 1:
             time.sleep(chance.uniform(0, 0.02))
         elif number % 3 == 2:  # else at once: the older checkpoints are removed after the new one is complete
-            while not list(run.glob("checkpoints/.*.partial")):
+            while not any(images > newest(run) for images in unfinished(run)):
                 assert time.monotonic() < deadline
         assert job.processes[0].is_alive(), "the run ended before it could be killed"
         job.kill(signal.SIGKILL, [0], with_children=True)
         job.wait(10)
-        unfinished = [int(path.name.split(".")[1]) for path in run.glob("checkpoints/.*.partial")]
-        in_writing += any(images > newest(run) for images in unfinished)
-        in_pruning += any(images < newest(run) for images in unfinished) or len(complete_checkpoints(run)) > 1
+        in_writing += any(images > newest(run) for images in unfinished(run))
+        in_pruning += any(images < newest(run) for images in unfinished(run)) or len(complete_checkpoints(run)) > 1
     print(f"{in_writing} kills while a checkpoint was written, {in_pruning} before all older ones were removed")
     assert in_writing >= 1
     assert in_pruning >= 1
