@@ -202,17 +202,17 @@ def scores(kind: str, k: int, data: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     centres = 20 * torch.randn(-(-k // 50), DIM, generator=generator, dtype=torch.float64)
     apart = replace(near, means=near.means + centres.repeat_interleave(50, 0)[:k])
-    for name, parameters in (("clusters apart", apart), ("the benchmark's points", near)):
-        say(kind, k, f"{name}: {_scoring_rates(parameters, generator)}")
+    for name, parameters, count in (("clusters apart", apart, 20_000), ("the benchmark's points", near, 5_000)):
+        say(kind, k, f"{name}: {_scoring_rates(parameters, count, generator)}")
 
 
-def _scoring_rates(parameters: Parameters, generator: torch.Generator) -> str:
-    """Turns of scoring 5000 points with blocks allowed, and 500 without."""
+def _scoring_rates(parameters: Parameters, count: int, generator: torch.Generator) -> str:
+    """Turns of scoring `count` points with blocks allowed, and 500 without."""
     density, dense = MixtureDensity(parameters), MixtureDensity(parameters)
-    x = density.sample(20_000, generator)
-    density.score_samples(x[:5000]), dense.score_samples(x[:50])  # what is computed once
+    x = density.sample(4 * count, generator)
+    density.score_samples(x[:count]), dense.score_samples(x[:50])  # what is computed once
     ratios, rates, errors = [], [], []
-    for part in x[5000:].split(5000):
+    for part in x[count:].split(count):
         by_block = len(part) / seconds(lambda part=part: density.score_samples(part))  # type: ignore[misc]
         compared = 500 / seconds(lambda part=part: dense.score_samples(part[:500]))  # type: ignore[misc]
         errors.append(float(density.score_samples_within(part)[1].max()))
