@@ -143,7 +143,7 @@ class StopRequest:
     @property
     def is_noticed(self) -> bool:
         """Whether a request has been noticed, as a signal is at once. Looks for none, so each start makes an update."""
-        return bool(self._reason)
+        return bool(self._reason) or (self.lease is not None and self.lease.is_lost)
 
     def reason(self) -> str:
         """Why this process should stop, one of `_REASONS`; empty where it should not."""

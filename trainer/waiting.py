@@ -36,7 +36,7 @@ class Waits:
     def __init__(self, stop_request: StopRequest, ranks: Ranks) -> None:
         self._stop_request, self._ranks = stop_request, ranks
         if ranks.meeting is not None:
-            ranks.meeting.watch.is_stopping = lambda: bool(stop_request.reason())
+            ranks.meeting.watch.is_stopping = lambda: stop_request.is_noticed
 
     def for_updates(self, stream: Batches) -> Iterator[Batch]:
         """The batches of the rest of an epoch. Raises Interrupted, on all, where one is to stop while it waits."""
