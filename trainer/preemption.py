@@ -142,8 +142,11 @@ class StopRequest:
 
     @property
     def is_noticed(self) -> bool:
-        """Whether a request has been noticed, as a signal is at once. Looks for none, so each start makes an update."""
-        return bool(self._reason) or (self.lease is not None and self.lease.is_lost)
+        """Whether a request has been noticed, as a signal is at once. Looks for none, so each start makes an update.
+
+        Not that of the caller, which waits for the end of an update or of a pass.
+        """
+        return self._reason not in ("", "caller") or (self.lease is not None and self.lease.is_lost)
 
     def reason(self) -> str:
         """Why this process should stop, one of `_REASONS`; empty where it should not."""

@@ -41,7 +41,7 @@ class Waits:
     def for_updates(self, stream: Batches) -> Iterator[Batch]:
         """The batches of the rest of an epoch. Raises Interrupted, on all, where one is to stop while it waits."""
         alone = self._ranks.world_size == 1
-        stream.while_waiting = self._leave if alone or stream.is_remote else None
+        stream.while_waiting = self._leave_update if alone or stream.is_remote else None
         batches = iter(stream)
         while True:
             if alone and self._stop_request.is_noticed:
@@ -57,7 +57,7 @@ class Waits:
     def in_pass(self, stream: Batches) -> Iterator[Batch]:
         """The batches of a pass over a split. Raises Interrupted, on all processes, some seconds after a request."""
         every = 1 if stream.is_remote else _BATCHES_BETWEEN_CHECKS[self._ranks.device.type]
-        stream.while_waiting = self._leave if every == 1 or self._ranks.world_size == 1 else None
+        stream.while_waiting = self._leave_pass if every == 1 or self._ranks.world_size == 1 else None
         batches, number = iter(stream), 0
         while True:
             batch, left = self._next(batches)
@@ -75,8 +75,14 @@ class Waits:
         except _Left:
             return None, True
 
-    def _leave(self) -> None:
-        """Leaves the wait where this process is asked to stop, or another one, which may be in a sum."""
-        meeting = self._ranks.meeting
-        if self._stop_request.reason() or (meeting is not None and meeting.watch.another_stops):
+    def _leave_update(self) -> None:
+        if self._stop_request.reason() or self._another_stops():
             raise _Left
+
+    def _leave_pass(self) -> None:
+        if self._stop_request.is_late() or self._another_stops():
+            raise _Left
+
+    def _another_stops(self) -> bool:
+        """Whether another process is asked to stop, which may be in a sum with the others."""
+        return self._ranks.meeting is not None and self._ranks.meeting.watch.another_stops
