@@ -137,8 +137,8 @@ class Manifest:
             raise InputError(str(error)) from error
         try:
             return cls.from_json(content)
-        except InputError:
-            raise
+        except InputError as error:
+            raise InputError(f"{folder.of(FILE)}: {error}") from error
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(f"{folder.of(FILE)}: damaged ({error}); build the shards again") from error
 
@@ -146,7 +146,7 @@ class Manifest:
     def from_json(cls, record: Mapping[str, Any]) -> "Manifest":
         """The inverse of `to_json`; checks that the hash is that of the content."""
         if record["format"] not in range(1, FORMAT + 1):
-            raise InputError(f"{FILE}: format {record['format']} is unknown to this version, which reads 1 to {FORMAT}")
+            raise InputError(f"format {record['format']} is unknown to this version, which reads 1 to {FORMAT}")
         manifest = cls(
             name=record["name"],
             pixels=Pixels.from_json(record["pixels"]),

@@ -26,6 +26,7 @@ from data_shards.build.check import Checked, check_shard, ensure_shard
 from data_shards.build.layout import ShardPlan, key_hash, shard_plans, task_of
 from data_shards.build.recipe import FILE as RECIPE_FILE
 from data_shards.build.recipe import agree_on_recipe, was_finished, write_recipe
+from data_shards.build.record import path_of as record_path
 from data_shards.build.record import read_record, recorded_shards
 from data_shards.build.workers import for_each
 from data_shards.build.writer import Written
@@ -42,6 +43,7 @@ from data_shards.sources.source import Source
 DEFAULT_SHARD_IMAGES = 1000
 _BAD_IMAGES_BEFORE_GIVING_UP = 1000  # beyond those allowed: the source is wrong, not a few of its images
 _NAMED_IN_MESSAGE = 3
+_NOT_COUNTED = "images divided otherwise, or others of the same names, sizes and times,"
 
 
 @configuration
@@ -322,6 +324,12 @@ class _Work:
             return (
                 f"{self._out}: what its shards were made from is not recorded, as earlier versions left them; {remedy}"
             )
+        there = [plan.name for plan in self.plans if (self._out / plan.name).is_file()]
+        if lost := [name for name in there if read_record(self._out, name) is None]:
+            return (
+                f"{record_path(self._out, lost[0])}: missing or damaged, with {len(lost) - 1} more, so that nothing "
+                f"says whether {lost[0]} is of the source as it is now; {remedy}"
+            )
         keys, stamps = former
         now, now_stamps = self._listing()
         common, before, after = np.intersect1d(keys, now, return_indices=True)
@@ -330,7 +338,7 @@ class _Work:
             "removed": len(keys) - len(common),
             "replaced": int((stamps[before] != now_stamps[after]).sum()),
         }
-        said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) or "images divided otherwise"
+        said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) or _NOT_COUNTED
         other = f"another source, {kept.get('folder')}, was built here"
         source = other if self._is_elsewhere(kept) else "the source has changed since"
         return f"{self._out}: {source} ({said} of {len(now):,} images); {remedy}"

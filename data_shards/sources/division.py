@@ -7,6 +7,7 @@ image: test is a range of hashes from 0 on, valid the range after it, train the 
 when the build is updated, so that the split then grows and shrinks with its source.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,15 +20,11 @@ from data_shards.io.errors import InputError
 from data_shards.sources.portion import Portion
 
 SPLITS = ("train", "valid", "test")
-_SPLIT_OF_FOLDER = {
-    "train": "train",
-    "training": "train",
-    "val": "valid",
-    "valid": "valid",
-    "validation": "valid",
-    "test": "test",
-    "testing": "test",
-}
+_FOLDER = re.compile(
+    r"(?:(?P<train>train(?:ing)?)|(?P<valid>val(?:id(?:ation)?)?|dev)|(?P<test>test(?:ing|s)?))"
+    r"(?:[-_ ]?(?:set|split))?",
+    re.IGNORECASE,
+)
 _HASHES = 2**64
 Range = tuple[int, int]
 
@@ -39,7 +36,13 @@ def name_hash(name: str) -> int:
 
 def split_folder(name: str) -> str | None:
     """The outermost folder in a path that is named like a split, as it is written."""
-    return next((part for part in name.split("/")[:-1] if part.lower() in _SPLIT_OF_FOLDER), None)
+    return next((part for part in name.split("/")[:-1] if _split_of(part)), None)
+
+
+def _split_of(folder: str) -> str | None:
+    """The split that a folder of that name holds: "Training" and "train_set" are train, "dev" is valid."""
+    found = _FOLDER.fullmatch(folder)
+    return found.lastgroup if found else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +94,7 @@ def divide(
     folders = [split_folder(name) for name in names]
     spellings = sorted({folder for folder in folders if folder is not None})
     outside = [place for place, folder in enumerate(folders) if folder is None]
-    own = {_SPLIT_OF_FOLDER[folder.lower()] for folder in spellings}
+    own = {_split_of(folder) for folder in spellings}
     if kept is not None and kept.by == "folders" and outside:
         raise InputError(
             f"{names[outside[0]]} and {len(outside) - 1} more images lie outside the folders named like splits, by "
@@ -100,14 +103,12 @@ def divide(
         )
     by_folders = kept.by == "folders" if kept is not None else not outside and "train" in own
     if by_folders:
-        split_of = np.array(
-            [SPLITS.index(_SPLIT_OF_FOLDER[folder.lower()]) for folder in folders if folder is not None]
-        )
+        split_of = np.array([SPLITS.index(_split_of(folder)) for folder in folders if folder is not None])
         found = f"divided by its folders {', '.join(spellings)}"
         for name, wanted in (("valid", valid), ("test", test)):
             if name in own and wanted is not None and not wanted.is_none:
                 raise InputError(
-                    f"{' and '.join(f for f in spellings if _SPLIT_OF_FOLDER[f.lower()] == name)} holds this split "
+                    f"{' and '.join(f for f in spellings if _split_of(f) == name)} holds this split "
                     "already; leave the option out",
                     parameter=name,
                 )

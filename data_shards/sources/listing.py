@@ -98,7 +98,9 @@ class _Walk:
             with os.scandir(self._path(prefix)) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
                     name = f"{prefix}/{entry.name}" if prefix else entry.name
-                    if entry.is_dir():
+                    if _leads_nowhere(entry):
+                        self.left_out[BROKEN_LINK] += 1
+                    elif entry.is_dir():
                         if reason := unwanted_folder(entry.name):
                             self.left_out[reason] += sum(1 for _ in _files_below(entry.path))
                         elif entry.is_symlink():
@@ -114,8 +116,12 @@ class _Walk:
         if reason := unwanted_file(entry.name):
             return reason
         if not entry.is_file():
-            return BROKEN_LINK if entry.is_symlink() and not os.path.exists(entry.path) else NO_FILE
+            return NO_FILE
         return not_an_image(entry.path)
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # missing, or a circle of links
 
 
 def _identity(path: str | Path) -> tuple[int, int]:

@@ -106,3 +106,12 @@ def test_a_format_of_a_later_version_is_refused(uneven_shards, tmp_path, name):
         path.write_text(json.dumps(record))
     with pytest.raises(InputError, match="format 3"):
         list(ShardStream(folder, split="train", global_batch=32))
+
+
+def test_what_is_wrong_in_a_manifest_is_told_with_its_file(uneven_shards, tmp_path):
+    shards = shutil.copytree(uneven_shards, tmp_path / "shards")
+    content = json.loads((shards / "manifest.json").read_text())
+    content["shards"][0]["sha256"] = "not a digest"
+    (shards / "manifest.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"manifest\.json: .*sha256 must be"):
+        Manifest.load(shards)

@@ -308,3 +308,17 @@ def test_celeba_with_changed_files_partition_and_attributes_is_updated(tmp_path)
     make(out, update=True)
     make(tmp_path / "clean")
     assert digests(out) == digests(tmp_path / "clean")
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"index_sha256": 1}'])
+def test_a_lost_record_is_no_change_of_the_source_and_an_update_mends_it(source, tmp_path, content):
+    clean = build(source, tmp_path / "out")
+    record = next((tmp_path / "out/.build").glob("train-*.json"))
+    if content is None:
+        record.unlink()
+    else:
+        record.write_bytes(content)
+    with pytest.raises(InputError, match=rf"{record.name}: missing or damaged, with 0 more"):
+        build(source, tmp_path / "out")
+    assert build(source, tmp_path / "out", update=True) == clean
+    assert build(source, tmp_path / "out") == clean

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_shards.io.errors import InputError
-from data_shards.sources.division import Division, Rule, divide, name_hash
+from data_shards.sources.division import Division, Rule, divide, name_hash, split_folder
 from data_shards.sources.folder import FolderSource, keys_of
 from data_shards.sources.portion import Portion, portion
 
@@ -53,7 +53,15 @@ def test_a_number_of_images_is_held_out_exactly_and_stays_where_it_is_when_image
 
 
 @pytest.mark.parametrize(
-    "folders", [("train", "val", "test"), ("Training", "VALIDATION", "Testing"), ("TRAIN", "Valid", "Test")]
+    "folders",
+    [
+        ("train", "val", "test"),
+        ("Training", "VALIDATION", "Testing"),
+        ("TRAIN", "Valid", "Test"),
+        ("Train", "dev", "tests"),
+        ("train_set", "validation-set", "TestSet"),
+        ("train_split", "val split", "testsplit"),
+    ],
 )
 def test_folders_named_like_splits_are_the_splits_in_any_spelling(folders):
     names = [f"{folder}/{number}.png" for folder in folders for number in range(4)]
@@ -63,6 +71,11 @@ def test_folders_named_like_splits_are_the_splits_in_any_spelling(folders):
         "valid": [4, 5, 6, 7],
         "test": [8, 9, 10, 11],
     }
+
+
+@pytest.mark.parametrize("folder", ["trainee", "devices", "contest", "settest", "validated", "test_1", "valley"])
+def test_folders_whose_names_only_begin_like_splits_are_none(folder):
+    assert split_folder(f"{folder}/0.png") is None
 
 
 def test_split_folders_may_lie_below_others():

@@ -166,3 +166,13 @@ def test_texts_beside_the_images_are_not_opened(tmp_path, monkeypatch):
     put(tmp_path, "a.txt", "a.json", "a.csv", "a.xml", data=b"caption")
     monkeypatch.setattr(listing, "extension_by_content", lambda path: pytest.fail(f"{path} was opened"))
     assert sum(list_images(tmp_path).left_out.values()) == 4
+
+
+@pytest.mark.parametrize("name", ["one.png", "folder"])
+def test_links_in_a_circle_are_broken_links(tmp_path, name):
+    put(tmp_path, "a.png")
+    (tmp_path / name).symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / name)
+    found = list_images(tmp_path)
+    assert found.names == ("a.png",)
+    assert found.left_out == {listing.BROKEN_LINK: 2}
