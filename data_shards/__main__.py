@@ -5,6 +5,11 @@ python -m data_shards split SHARDS --valid 5%
 python -m data_shards {verify,info,simulate} SHARDS
 """
 
+from data_shards.io.interruption import one_line_when_interrupted
+
+if __name__ == "__main__":
+    one_line_when_interrupted()  # the other imports take seconds
+
 import sys
 
 from data_shards.build import command as build_command

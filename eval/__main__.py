@@ -1,5 +1,10 @@
 """python -m eval COMMAND --run RUN: measures a trained run; `python -m eval COMMAND --help` lists the options."""
 
+from data_shards.io.interruption import one_line_when_interrupted
+
+if __name__ == "__main__":
+    one_line_when_interrupted()  # the other imports take seconds
+
 import importlib
 import sys
 

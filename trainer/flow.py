@@ -4,6 +4,11 @@ A second-stage density to compare the mixture with. `python -m trainer.flow --ru
 in one process; RUN/flows/WEIGHTS holds flow.safetensors, and summary.json, written last.
 """
 
+from data_shards.io.interruption import one_line_when_interrupted
+
+if __name__ == "__main__":
+    one_line_when_interrupted()  # the other imports take seconds
+
 import math
 import sys
 from collections.abc import Callable

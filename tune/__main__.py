@@ -1,5 +1,10 @@
 """`python -m tune --config FILE`: a sweep over the trainer's configuration; the same command again continues it."""
 
+from data_shards.io.interruption import one_line_when_interrupted
+
+if __name__ == "__main__":
+    one_line_when_interrupted()  # the other imports take seconds
+
 import argparse
 import sys
 from pathlib import Path

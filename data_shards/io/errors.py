@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_shards.io.interruption import INTERRUPTED, interrupt_as_usual
 from data_shards.io.likeness import nearest
 from data_shards.io.standard_streams import drop_output, prepare_standard_streams
 
@@ -160,6 +161,7 @@ def command(main: Callable[[], None]) -> int:
     """
     _options.clear()
     prepare_standard_streams()
+    interrupt_as_usual()
     try:
         try:
             main()
@@ -171,7 +173,7 @@ def command(main: Callable[[], None]) -> int:
         name = _options.get(error.parameter, error.parameter) if error.parameter else None
         return _told(error.named(name), 2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(INTERRUPTED, file=sys.stderr)
         return 130
     except (OSError, RuntimeError) as error:
         if (fault := machine_fault(error)) is not None:

@@ -1,5 +1,10 @@
 """python -m trainer.mixture: fits mixtures to the latent codes of a run."""
 
+from data_shards.io.interruption import one_line_when_interrupted
+
+if __name__ == "__main__":
+    one_line_when_interrupted()  # the other imports take seconds
+
 import sys
 from pathlib import Path
 

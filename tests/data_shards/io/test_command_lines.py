@@ -2,8 +2,10 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from data_shards.io.errors import OneLineParser, command
 
 PRINTS = """
 import sys
+import time
 from data_shards.io.errors import command
 def main():
     for line in range(20_000):
@@ -98,3 +101,17 @@ def _shell(line, unbuffered=""):
     environment = {**os.environ, "PYTHON": sys.executable, "PRINTS": PRINTS, "PYTHONUNBUFFERED": unbuffered}
     environment["PYTHONPATH"] = str(ROOT)
     return subprocess.run(["bash", "-c", line], env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("module", ["data_shards", "eval", "tune", "trainer.mixture", "trainer.flow"])
+def test_an_interrupt_while_a_command_starts_is_one_line(module):
+    words = [sys.executable, "-X", "importtime", "-m", module]
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.PIPE, text=True) as started:
+        for line in started.stderr:
+            if line.rstrip().endswith("data_shards.io.interruption"):
+                break
+        time.sleep(0.05)  # their other imports take a second and more
+        started.send_signal(signal.SIGINT)
+        said = [line for line in started.stderr if not line.startswith("import time:")]
+    assert started.returncode == 130
+    assert said == ["interrupted; the same command goes on from here\n"]
