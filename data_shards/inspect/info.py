@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_shards.io import atomic
 from data_shards.io.address import Address, Location
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault, machine_faults
 from data_shards.manifest import Manifest
 from data_shards.storage import shard_files
 from data_shards.stream.order import EpochOrder, shuffle_quality
@@ -63,8 +63,17 @@ def run(args: argparse.Namespace) -> None:
         for entry in manifest.skipped:
             print(f"    {entry.split} {entry.key}: {entry.reason}")
     sheet = args.contact_sheet or (address.local / SHEET_FILE if address.local else None)
-    if sheet is not None:
-        atomic.write_bytes(sheet, _sheet_of(manifest, address))
+    if sheet is None:
+        return
+    picture = _sheet_of(manifest, address)
+    try:
+        with machine_faults(sheet):
+            atomic.write_bytes(sheet, picture)
+    except MachineFault as fault:
+        if args.contact_sheet is not None:
+            raise
+        print(f"  no contact sheet: {fault}, or name one by --contact-sheet")  # a folder that is only read
+    else:
         print(f"  contact sheet: {sheet}")
 
 

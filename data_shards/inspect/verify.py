@@ -22,6 +22,7 @@ from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import Pixels, npy_header
 from data_shards.storage import ShardFiles, shard_files
 
+_REMEDY = "; build the shards again"
 _EXTRAS = {"cls", "json"}  # extensions of members that are no images
 
 
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
     for fault in faults:
         print(fault)
     if faults:
-        raise InputError(f"{args.shards}: {len(faults)} faults, the first: {faults[0]}; build the shards again")
+        first = faults[0].removesuffix(_REMEDY)
+        raise InputError(f"{args.shards}: {len(faults)} faults, the first: {first}{_REMEDY}")
     print(f"{args.shards}: {len(manifest.shards)} shards with {images:,} images agree with the manifest")
 
 

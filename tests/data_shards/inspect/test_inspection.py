@@ -1,5 +1,6 @@
 """verify, info and simulate, as a person runs them."""
 
+import errno
 import json
 import shutil
 import sys
@@ -12,7 +13,7 @@ from support.shard_cases import ArraySource, build_arrays
 from data_shards import __main__ as command_line
 from data_shards.inspect.info import pixel_statistics
 from data_shards.inspect.simulate import Cluster, MadeUpShards, RealShards, walk
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 
@@ -86,6 +87,17 @@ def test_info_prints_splits_skipped_images_and_shuffle_and_draws_a_contact_sheet
     assert sheet.shape == (10 * 5 + 1, 10 * 7 + 1, 3)
     assert np.array_equal(sheet[1:5, 1:7], uneven_source.good("train")[0])
     assert np.array_equal(sheet[46:50, 64:70], uneven_source.good("train")[210])
+
+
+def test_info_of_shards_that_are_only_read_says_that_it_draws_none(shards, capsys, monkeypatch):
+    def refuse(path, data):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr("data_shards.inspect.info.atomic.write_bytes", refuse)
+    run("info", shards)
+    assert "no contact sheet: " in capsys.readouterr().out
+    with pytest.raises(MachineFault, match=r"mine\.png: the file system is read-only"):
+        run("info", shards, "--contact-sheet", "mine.png")
 
 
 def test_the_walk_of_real_shards_counts_what_the_stream_reads(tmp_path):
