@@ -40,6 +40,7 @@ CONTENTS = {
     "t10k-labels-idx1-ubyte.gz": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
 }
 
+_FASHION = "fashion-mnist"
 _GZIP = b"\x1f\x8b"
 _TYPES = {8: "unsigned bytes", 9: "signed bytes", 11: "short integers", 12: "integers", 13: "floats", 14: "doubles"}
 _KINDS = {"images": 3, "labels": 1}  # kind of file: dimensions of its array
@@ -125,6 +126,20 @@ class IdxSource(Source):
         count = len(self.keys[split])
         read = self.reader(split, np.arange(count))
         return np.fromiter((content_of(read(place)) for place in range(count)), np.uint64, count)
+
+    def notes(self) -> list[str]:
+        """Whether the images are those that the name of the data set promises, as far as their content is known."""
+        images = {part: self._array(part, "images") for part in ("train", "t10k")}
+        is_fashion = all(
+            hashlib.sha256(array).hexdigest() == CONTENTS[f"{part}-images-idx3-ubyte.gz"]
+            for part, array in images.items()
+        )
+        if is_fashion == (self.name == _FASHION):
+            return []
+        folder = self._paths["train", "images"].parent
+        if is_fashion:
+            return [f"{folder}: holds the images of {_FASHION}, though it is built as {self.name}"]
+        return [f"{folder}: does not hold the images of {_FASHION}'s authors, though it is built as {_FASHION}"]
 
 
 def _read_row(images: Path, labels: Path, rows: NDArray[np.int64], place: int) -> Sample:
@@ -252,4 +267,4 @@ def _keep(folder: Path, cached: Path) -> None:
         os.replace(folder / name, cached / name)
 
 
-DATASETS = (_dataset("mnist"), _dataset("fashion-mnist", find=find_fashion_mnist))
+DATASETS = (_dataset("mnist"), _dataset(_FASHION, find=find_fashion_mnist))

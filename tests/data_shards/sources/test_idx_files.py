@@ -8,7 +8,8 @@ import pytest
 from support.running import write_digits
 
 from data_shards.io.errors import InputError
-from data_shards.sources.idx import _find, read_idx
+from data_shards.sources.idx import DEBIAN_FOLDER, IdxSource, _find, read_idx
+from data_shards.sources.portion import Portion
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 
@@ -63,3 +64,17 @@ def test_what_another_file_is_instead_is_said(tmp_path, data, message):
     (tmp_path / IMAGES).write_bytes(data)
     with pytest.raises(InputError, match=message):
         read_idx(tmp_path / IMAGES, dimensions=3)
+
+
+def test_images_of_another_data_set_than_the_name_says_are_told(digits):
+    said = IdxSource(digits, name="fashion-mnist", valid=Portion(images=0)).notes()
+    assert len(said) == 1
+    assert "does not hold the images of fashion-mnist's authors" in said[0]
+    assert IdxSource(digits, name="mnist", valid=Portion(images=0)).notes() == []
+
+
+@pytest.mark.skipif(not DEBIAN_FOLDER.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_fashion_mnist_is_told_from_mnist_by_its_content():
+    assert IdxSource(DEBIAN_FOLDER, name="fashion-mnist", valid=Portion(images=0)).notes() == []
+    (said,) = IdxSource(DEBIAN_FOLDER, name="mnist", valid=Portion(images=0)).notes()
+    assert "holds the images of fashion-mnist, though it is built as mnist" in said
