@@ -131,7 +131,7 @@ class IdxSource(Source):
         """Whether the images are those that the name of the data set promises, as far as their content is known."""
         images = {part: self._array(part, "images") for part in ("train", "t10k")}
         is_fashion = all(
-            hashlib.sha256(array).hexdigest() == CONTENTS[f"{part}-images-idx3-ubyte.gz"]
+            hashlib.sha256(array.tobytes()).hexdigest() == CONTENTS[f"{part}-images-idx3-ubyte.gz"]
             for part, array in images.items()
         )
         if is_fashion == (self.name == _FASHION):
