@@ -128,8 +128,12 @@ _options: dict[str, str] = {}  # of the command line that was parsed last: param
 class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser that raises InputError instead of printing its usage.
 
-    `command` names the option whose `dest` is the parameter of an InputError.
+    `command` names the option whose `dest` is the parameter of an InputError. Options are not abbreviated: what is
+    short for one option today may be short for another tomorrow, as --n is for --noise.
     """
+
+    def __init__(self, *words: Any, allow_abbrev: bool = False, **more: Any) -> None:
+        super().__init__(*words, allow_abbrev=allow_abbrev, **more)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the parsers of subcommands too
         options = {action.dest: action.option_strings for action in self._actions if action.option_strings}

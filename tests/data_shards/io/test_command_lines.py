@@ -41,6 +41,7 @@ def _parser():
     [
         (["biuld"], "did you mean build?"),
         (["build", "images", "--szie", "8"], "did you mean --size?"),
+        (["build", "images", "--back", "red"], "unrecognized arguments: --back"),
         (["build", ""], "SOURCE: empty"),
         (["build", "images", "--background", " "], "--background: empty"),
         (["build", "s3://bucket/images"], "SOURCE: s3://bucket/images is an address"),
