@@ -132,8 +132,8 @@ class OneLineParser(argparse.ArgumentParser):
     short for one option today may be short for another tomorrow, as --n is for --noise.
     """
 
-    def __init__(self, *words: Any, allow_abbrev: bool = False, **more: Any) -> None:
-        super().__init__(*words, allow_abbrev=allow_abbrev, **more)
+    def __init__(self, *, allow_abbrev: bool = False, **more: Any) -> None:
+        super().__init__(allow_abbrev=allow_abbrev, **more)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the parsers of subcommands too
         options = {action.dest: action.option_strings for action in self._actions if action.option_strings}

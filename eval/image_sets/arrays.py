@@ -14,6 +14,7 @@ from data_shards.io.errors import InputError
 from eval.image_sets.image_set import ImageSet, chosen
 from eval.images.blocks import block_ids
 
+_NUMPY = (b"PK", b"\x93NUMPY")
 _RIGHT = "use uint8 in 0 to 255, (N, H, W, 3), (N, H, W, 1) or (N, H, W)"
 
 
@@ -70,7 +71,7 @@ def members(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
-    if "allow_pickle" in str(error):
+    if "allow_pickle" in str(error) and path.read_bytes()[:6].startswith(_NUMPY):  # else numpy takes it for a pickle
         return InputError(f"{path}: holds Python objects, which are never loaded; {_RIGHT}")
     return InputError(f"{path}: not an array file, or cut short ({error}); get the file again")
 

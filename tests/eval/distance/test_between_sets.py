@@ -346,6 +346,7 @@ def nested(path):
         (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 3, 8, 8), np.uint8)), "(N, H, W, 3)"),
         (lambda p: np.savez(p.with_suffix(".npz"), a=np.zeros((4, 8, 8)), b=np.zeros((4, 8, 8))), "choose one as"),
         (lambda p: no_pickle(p.with_suffix(".npz")), "Python objects"),
+        (lambda p: p.with_suffix(".npz").write_text("not an array"), "not an array file"),
         (lambda p: p.with_suffix(".npz").write_bytes(b"PK\x03\x04cut"), "cut short"),
         (lambda p: p.with_suffix(".zip").write_bytes(b"PK"), "not a zip archive"),
         (lambda p: p.with_suffix(".tar").write_bytes(b"x" * 600), "not a tar"),
