@@ -1,9 +1,10 @@
 """Opening a run folder: to train it from the start or from its newest checkpoint, or to use its trained model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
@@ -183,5 +184,17 @@ def load_model(run: str | Path, weights: str = "final", device: str = "cpu") -> 
     config, state = load_config(run), read_state(folder)
     model = build_model(config, state.image_shape, per_pixel=state.per_pixel)
     tensors = (averaged(read_training(folder)) if config.optimiser.ema_images else {}) or read_model(folder)
-    model.load_state_dict(tensors)
+    load_weights(model, tensors, place=f"{Path(folder).parent.parent / 'config.yaml'}")
     return model.to(device).eval()
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, place: str = "config.yaml of the run") -> None:
+    """Loads the weights of a checkpoint. Raises InputError, naming `place`, where they are those of another network."""
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        wrong = str(error).splitlines()[-1].strip().rstrip(".")
+        raise InputError(
+            f"{place}: describes another network than its checkpoints hold ({wrong}); give it back the fields of model "
+            "that it was trained with"
+        ) from error
