@@ -10,6 +10,7 @@ from data_shards.io.interruption import one_line_when_interrupted
 if __name__ == "__main__":
     one_line_when_interrupted()  # the other imports take seconds
 
+import signal
 import sys
 
 from data_shards.build import command as build_command
@@ -39,4 +40,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` and a batch system stop it as Ctrl-C does
     sys.exit(command(main))

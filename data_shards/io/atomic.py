@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from data_shards.io.errors import machine_faults
 from data_shards.io.removal import remove_own
 
 
@@ -26,18 +27,26 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a binary file that replaces `path` when the block ends, and is removed when the block fails."""
+    """Opens a binary file that replaces `path` when the block ends, and is removed when the block fails.
+
+    Raises MachineFault, which names `path`, where the disk is full or cannot be written.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    with machine_faults(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError as error:
+            if error.filename == os.fspath(temporary):
+                error.filename = os.fspath(path)  # the name that the user knows
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:

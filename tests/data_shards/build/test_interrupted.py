@@ -15,7 +15,8 @@ from data_shards.build.layout import linear_hash, shard_plans, task_of
 from data_shards.sources.folder import FolderSource
 
 
-def test_ctrl_c_ends_all_processes_with_one_line_and_the_same_command_goes_on(tmp_path):
+@pytest.mark.parametrize("signalled", ["Ctrl-C", "kill"])
+def test_a_stop_ends_all_processes_with_one_line_and_the_same_command_goes_on(tmp_path, signalled):
     source, out = tmp_path / "source", tmp_path / "out"
     for number in range(300):
         write_image(source / f"{number}.png", number)
@@ -25,7 +26,10 @@ def test_ctrl_c_ends_all_processes_with_one_line_and_the_same_command_goes_on(tm
     while not list(out.glob("*.json")) or not list((out / ".build").glob("*.json")):
         time.sleep(0.02)
         assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    if signalled == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    else:
+        process.terminate()
     began = time.monotonic()
     _, errors = process.communicate(timeout=20)
     assert time.monotonic() - began < 5

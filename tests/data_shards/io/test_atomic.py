@@ -1,5 +1,7 @@
 """Files and folders that are replaced whole or not at all."""
 
+import errno
+import os
 import re
 import signal
 import subprocess
@@ -9,6 +11,7 @@ import time
 import pytest
 
 from data_shards.io import atomic
+from data_shards.io.errors import MachineFault
 
 
 def test_a_file_is_replaced_whole(tmp_path):
@@ -76,3 +79,21 @@ def test_a_folder_does_not_replace_one_with_files_of_others(tmp_path):
     with pytest.raises(OSError, match="final"):
         atomic.replace_folder(beside, final, re.compile("file"))
     assert (final / "precious").exists()
+
+
+def test_a_full_disk_is_told_with_the_file_that_was_written(tmp_path):
+    def write():
+        with atomic.replacing(tmp_path / "file"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write raises it, without a name
+
+    with pytest.raises(MachineFault, match=rf"^{tmp_path / 'file'}: the disk is full"):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_path_that_cannot_be_is_told_by_its_own_name(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "folder", tmp_path / "missing" / "file"):
+        with pytest.raises(OSError, match=r"directory") as told:
+            atomic.write_text(path, "text")
+        assert told.value.filename == str(path)
