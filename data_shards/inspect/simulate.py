@@ -23,6 +23,12 @@ from data_shards.pixels import TAR_BYTES
 from data_shards.stream.order import Counted, EpochOrder, ShuffleQuality, shuffle_quality
 
 _SPLIT = "train"
+_MADE_UP = {
+    "images": (1_000_000, "images"),
+    "shard_images": (4096, "images a shard"),
+    "image_bytes": (3 * 64 * 64, "bytes of an image"),
+    "window": (DEFAULT_WINDOW, "shards a window"),
+}
 
 
 @configuration
@@ -167,12 +173,9 @@ def _in_order_of_need(shards: NDArray[np.int64]) -> NDArray[np.int64]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", nargs="?", help="folder of real shards to walk; without it they are made up")
-    parser.add_argument("--images", type=int, default=1_000_000, metavar="N", help="made up: images (default: 1000000)")
-    parser.add_argument("--shard-images", type=int, default=4096, metavar="N", help="made up: a shard (default: 4096)")
-    parser.add_argument(
-        "--image-bytes", type=int, default=3 * 64 * 64, metavar="N", help="made up: bytes of an image (default: 12288)"
-    )
-    parser.add_argument("--window", type=int, default=DEFAULT_WINDOW, metavar="N", help="made up: shards a window")
+    for name, (default, text) in _MADE_UP.items():
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, metavar="N", help=f"made up: {text} (default: {default})")
     parser.add_argument("--ranks", type=int, default=8, metavar="N", help="processes (default: 8)")
     parser.add_argument("--ranks-per-node", type=int, default=8, metavar="N", help="that share a cache (default: 8)")
     parser.add_argument("--global-batch", type=int, default=1024, metavar="N", help="over all ranks (default: 1024)")
@@ -196,13 +199,14 @@ def run(args: argparse.Namespace) -> None:
         global_batch=args.global_batch,
         cache_bytes=args.cache_bytes,
     )
+    asked = {name: getattr(args, name) for name in _MADE_UP if getattr(args, name) is not None}
+    if args.shards is not None and asked:
+        raise InputError("is for made up shards, and real ones are given; leave it out", parameter=next(iter(asked)))
     shards: Sized
     if args.shards is not None:
         shards = RealShards(Manifest.load(args.shards))
     else:
-        shards = MadeUpShards(
-            images=args.images, shard_images=args.shard_images, image_bytes=args.image_bytes, window=args.window
-        )
+        shards = MadeUpShards(**{name: default for name, (default, _) in _MADE_UP.items()} | asked)
     result = walk(shards, cluster, positions=args.positions)
     print(f"{result.images:,} images an epoch; walked {result.walked:,} positions in {result.steps:,} global batches")
     print(f"  {cluster.ranks} ranks on {cluster.nodes} nodes, cache of {cluster.cache_bytes / 1e9:,.1f} GB a node")

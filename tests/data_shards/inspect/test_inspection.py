@@ -116,6 +116,11 @@ def test_the_walk_of_real_shards_counts_what_the_stream_reads(tmp_path):
     assert walked.steps == 12
 
 
+def test_options_for_made_up_shards_do_not_go_with_real_ones(shards):
+    with pytest.raises(InputError, match="images: is for made up shards, and real ones are given"):
+        run("simulate", shards, "--images", "100")
+
+
 def test_a_cache_of_one_window_fetches_each_shard_once_an_epoch():
     shards = MadeUpShards(images=10_000, shard_images=100, image_bytes=1000, window=5)
     cluster = Cluster(ranks=1, ranks_per_node=1, global_batch=64, cache_bytes=6 * shards.shard_bytes)
