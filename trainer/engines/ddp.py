@@ -20,7 +20,6 @@ from trainer.engines.engine import (
 from trainer.engines.flat_sum import FlatSum
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
-from trainer.run_folder.restore import load_weights
 
 
 class DdpEngine:
@@ -114,7 +113,7 @@ class DdpEngine:
 
     def load_weights(self, tensors: dict[str, Tensor]) -> None:
         """Replaces the replica's state in place, so that the optimiser goes on with the same parameters."""
-        load_weights(self.objective.model, tensors)
+        self.objective.model.load_state_dict(tensors)
 
     def optimiser_state(self) -> dict[str, Tensor]:
         """Adam's moments by parameter name."""

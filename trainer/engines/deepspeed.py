@@ -39,7 +39,7 @@ from trainer.engines.engine import (
 from trainer.networks import SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
-from trainer.run_folder.restore import build_model, load_weights
+from trainer.run_folder.restore import build_model
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -145,7 +145,7 @@ class DeepSpeedEngine:
         old = self.objective.model
         learns_variance = isinstance(old.log_variance, torch.nn.Parameter)
         model = build_model(self.config, old.image_shape, per_pixel=old.per_pixel, learn_variance=learns_variance)
-        load_weights(model, tensors)
+        model.load_state_dict(tensors)
         return model
 
     def _restart(self, model: SigmaVAE, optimiser_state: dict[str, Tensor]) -> None:

@@ -21,7 +21,7 @@ from trainer.objectives.gaussian import closed_form_variance
 from trainer.objectives.objective import LocalBatch, Objective, initial_variance, learns_variance_by_gradient
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import Checkpoint
-from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model
+from trainer.run_folder.restore import AVERAGE_PREFIX, averaged, build_model, load_weights
 from trainer.updates.evaluation import HeldOut, exact_variance, held_out
 from trainer.updates.feed import Feed
 from trainer.updates.pictures import Pictures
@@ -312,7 +312,7 @@ def build_engine(
         learn_variance=learns_variance_by_gradient(config.objective, config.variance),
     )
     if saved is not None:
-        model.load_state_dict(saved.model)
+        load_weights(model, saved.model)
     model = model.to(ranks.device).to(memory_format=memory_format(config)).train()
     objective = Objective(model, config.objective, config.variance)
     if config.engine.name == "deepspeed":
