@@ -82,7 +82,7 @@ def test_a_run_folder_that_cannot_be_made_ends_both(digits_shards, tmp_path):
     (tmp_path / "file").write_text("")
     own = words(digits_shards, tmp_path / "file", "run")
     ends = train_apart(own, own)
-    assert_both_say(ends, ": cannot be made, as .*/file.* is a file")
+    assert_both_say(ends, "runs: .* cannot be made, as .*/file.* is a file")
 
 
 @pytest.mark.slow
