@@ -97,6 +97,11 @@ def test_every_field_says_what_it_means(section):
         (["--objective.name", "vae", "--objective.sigma2", "0.1"], "objective.sigma2"),
         (["--variance.floor", "-0.1"], "variance.floor"),
         (["--device", "cpu", "--engine.precision", "bf16"], "engine.precision"),
+        (["--device", "cpu", "--engine.cuda_graphs", "true"], "engine.cuda_graphs"),
+        (
+            ["--engine.name=deepspeed", "--engine.deepspeed_config=zero1.json", "--engine.cuda_graphs=true"],
+            "engine.cuda_graphs",
+        ),
         (["--engine.name", "deepspeed"], "engine.deepspeed_config"),
         (["--data.valid_split", "train"], "data.valid_split"),
         (["--name", "a/b"], "name"),
