@@ -2,11 +2,10 @@
 
 import functools
 import json
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from device.sessions import COMMANDS, ON_TWO, TRAININGS, numbers, train_all
+from device.sessions import COMMANDS, ON_TWO, TRAININGS, SessionError, numbers, train_all
 from support.training import weights
 
 WITHOUT_WAITS = ["two-stages", "batch-norm", "average", "clipping", "warm-up", "adam", "dip-vae-i", "wae"]
@@ -25,22 +24,22 @@ CASES = [(name, 1) for name in TRAININGS] + [(name, 2) for name in ON_TWO]
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, digits_shards):
     """All trainings on a device and a number of processes: what their updates did, and the folder of their runs."""
-    pool = ThreadPoolExecutor(2)  # the GPU's and the CPU's, side by side
 
     @functools.cache
-    def begun(processes):
-        runs = {device: tmp_path_factory.mktemp(f"{device}-{processes}") for device in ("cuda", "cpu")}
-        return {
-            device: (pool.submit(train_all, folder, digits_shards, device, processes), folder)
-            for device, folder in runs.items()
-        }
+    def attempt(device, processes):
+        runs = tmp_path_factory.mktemp(f"{device}-{processes}")
+        try:
+            return train_all(runs, digits_shards, device, processes), runs
+        except SessionError as error:  # once, not for each test
+            return error, runs
 
     def get(device, processes):
-        session, runs = begun(processes)[device]
-        return session.result(), runs
+        found, runs = attempt(device, processes)
+        if isinstance(found, SessionError):
+            raise found
+        return found, runs
 
-    yield get
-    pool.shutdown()
+    return get
 
 
 @pytest.mark.parametrize(("name", "processes"), CASES)
