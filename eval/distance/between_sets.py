@@ -260,11 +260,13 @@ class SetComparison:
         return made, remarks
 
     def _result(self, compared: FeatureStatistics, reference: FeatureStatistics, remarks: Sequence[str]) -> SetsResult:
-        values = {
-            name: number
-            for measure in self._measures
-            for name, number in measure(compared, reference, self.seed).items()
-        }
+        values: dict[str, Measured] = {}
+        for measure in self._measures:
+            try:
+                values |= measure(compared, reference, self.seed)
+            except InputError as error:
+                # Of the measure, not of an option --n, which the user need not have given.
+                raise InputError(f"{measure.name}: {error.named(None)}") from error
         least = sufficient("test")
         few = min((n for n in (compared.n, reference.n) if n), default=0)
         remarks = list(remarks)

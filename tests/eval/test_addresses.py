@@ -231,6 +231,7 @@ def test_seed_number_of_images_split_and_mode_are_of_the_address(place):
         number = "n" if kind == "q_hat" else "images"
         settings = [{}, {"seed": 1}, {"split": "valid"}, {number: 20}]
         settings += [{"extractor_size": 40}] if kind == "q_hat" else []
+        settings += [{"annealing": 2}, {"annealing": 3}, {"annealing": 2, "chains": 2}] if kind == "likelihood" else []
         found = [measure(place, kind, **other).protocol.address() for other in settings]
         assert len(set(found)) == len(settings)
 

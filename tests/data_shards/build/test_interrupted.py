@@ -18,10 +18,10 @@ from data_shards.sources.folder import FolderSource
 @pytest.mark.parametrize("signalled", ["Ctrl-C", "kill"])
 def test_a_stop_ends_all_processes_with_one_line_and_the_same_command_goes_on(tmp_path, signalled):
     source, out = tmp_path / "source", tmp_path / "out"
-    for number in range(300):
+    for number in range(100):
         write_image(source / f"{number}.png", number)
     words = [sys.executable, "-m", "data_shards", "build", "folder", "--source", str(source), "--out", str(out)]
-    words += ["--size", "600", "--encoding", "png", "--shard-images", "10", "--workers", "2"]
+    words += ["--size", "600", "--encoding", "png", "--shard-images", "5", "--workers", "2"]
     process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     while not list(out.glob("*.json")) or not list((out / ".build").glob("*.json")):
         time.sleep(0.02)
@@ -40,7 +40,7 @@ def test_a_stop_ends_all_processes_with_one_line_and_the_same_command_goes_on(tm
     names = {path.name for path in out.rglob("*")}
     assert not [name for name in names if name.endswith(".partial") or "lease" in name]
     assert "manifest.json" not in names
-    options = {"size": 600, "encoding": "png", "shard_images": 10, "processes": 2}
+    options = {"size": 600, "encoding": "png", "shard_images": 5, "processes": 2}
     build(source, out, **options)
     build(source, tmp_path / "clean", **options)
     assert digests(out) == digests(tmp_path / "clean")

@@ -284,6 +284,12 @@ def test_a_changed_image_is_another_question(place, tmp_path, distance):
     assert len(list((tmp_path / "out").glob("fid-*.json"))) == 2
 
 
+def test_too_few_images_for_a_measure_name_the_measure(place, mistake, tmp_path):
+    few = write_pictures(tmp_path / "few", pictures(12, 4))
+    line = mistake("fid", few, place / "b", *TINY, "--also", "infinite")
+    assert line == "error: infinite: 12 images are too few to extrapolate from; use at least 22"
+
+
 def test_a_set_compared_with_itself_is_at_zero_and_it_is_said(place, distance):
     value, printed = distance(place / "a", place / "a", *TINY)
     assert value == pytest.approx(0, abs=1e-4)
