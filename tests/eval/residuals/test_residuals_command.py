@@ -1,14 +1,16 @@
 """`python -m eval residuals` and correlated noise on a run on real digits."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.results import result_file, result_files
-from support.running import run_module
+from support.running import ROOT, run_module
 
 from data_shards.io.errors import InputError, command
 from data_shards.stream.stream import ShardStream
@@ -133,6 +135,32 @@ def test_large_images_have_factors_and_a_diagonal_near_the_dense_estimate(run, r
     noise = (values.sum() - values[-rank:].sum()) / (784 - rank)
     best = vectors[:, -rank:] * (values[-rank:] - noise).clamp_min(0).sqrt()
     assert torch.linalg.matrix_norm(covariance.factor @ covariance.factor.mT - best @ best.mT) < 0.02 * values.norm()
+
+
+# Both passes over residuals are summed over processes, in images that are taken to be too large for a whole covariance.
+FACTORS_COMMAND = """
+import sys
+from eval.residuals import fit
+from eval.__main__ import main
+fit.MOST_PIXELS = 100
+sys.argv = ["eval", "residuals", "--floor", "none", "--run", sys.argv[1]]
+main()
+"""
+
+
+def test_two_processes_find_the_same_factors_of_large_images_as_one(run, tmp_path, monkeypatch):
+    copy, script = tmp_path / "digits", tmp_path / "factors.py"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval"))
+    script.write_text(FACTORS_COMMAND)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*launcher, script, copy], capture_output=True, text=True, env=environment, timeout=240)
+    assert done.returncode == 0, done.stderr
+    two = load_noise(load_run(copy), ResidualsQuestion(floor="none"), single()).covariances[0]
+    monkeypatch.setattr("eval.residuals.fit.MOST_PIXELS", 100)
+    (one,) = fit_covariances(load_run(run), None, 0.0, single()).covariances
+    assert two.factor.shape == one.factor.shape != (784, 784)
+    torch.testing.assert_close(two.dense, one.dense, rtol=1e-6, atol=1e-6)
 
 
 def test_a_fit_that_is_there_is_not_made_again(run, fitted):
