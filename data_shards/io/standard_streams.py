@@ -1,5 +1,6 @@
 """Standard input, output and error as commands find them: closed, a pipe whose reader has gone, or any encoding."""
 
+import functools
 import io
 import os
 import sys
@@ -16,6 +17,7 @@ def prepare_standard_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
+    _nowhere()
     sys.stdout = _prepared(sys.stdout, 1)
     sys.stderr = _prepared(sys.stderr, 2)
 
@@ -61,6 +63,10 @@ class _Pipe(io.FileIO):
 
 
 def _send_nowhere(number: int) -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, number)
-    os.close(nowhere)
+    os.dup2(_nowhere(), number)
+
+
+@functools.cache
+def _nowhere() -> int:
+    """A file that takes everything, opened at the start: later the process may have no descriptor left."""
+    return os.open(os.devnull, os.O_WRONLY)

@@ -167,11 +167,15 @@ def test_a_tracker_that_fails_is_left_out_and_named_once(tmp_path, capsys):
 def test_a_tracker_that_cannot_be_opened_is_left_out_and_named(
     name, environment, digits_shards, tmp_path, monkeypatch, capfd
 ):
+    import wandb
+
+    wandb.teardown()  # it keeps the settings of its first run in the process
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "tensorboard").write_text("a file, where its folder would be")
     run = train(digits_shards, tmp_path, "run", log__to=f"[{name}]", stage1__max_epochs=0.1, stage2__max_epochs=0)
+    wandb.teardown()
     assert events(run, "stage_end")
     said = [line for line in capfd.readouterr().err.splitlines() if "log.to" in line]
     assert len(said) == 1
