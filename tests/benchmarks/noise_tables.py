@@ -73,10 +73,11 @@ def likelihoods(runs: list[Path]) -> Table:
         if "iwae_q_hat" in result["values"]:
             nats.add(run, result["values"]["iwae_q_hat"]["value"], *key)
             caps.add(run, result["cap"], *key)
-    rows = [
-        (title, *(f"{nats.shown(w, n, digits=1)}, cap {caps.shown(w, n, digits=0)}" for n in NOISES))
-        for w, title in WEIGHTS.items()
-    ]
+
+    def cell(*key: Any) -> str:
+        return f"{nats.shown(*key, digits=1)}, cap {caps.shown(*key, digits=0)}" if key in nats.known else ""
+
+    rows = [(title, *(cell(weights, noise) for noise in NOISES)) for weights, title in WEIGHTS.items()]
     return Table(head=("nats per image", *NOISES.values()), rows=rows)
 
 
