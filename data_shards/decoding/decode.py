@@ -205,9 +205,5 @@ def _opaque(picture: Image.Image, background: str, done: list[str]) -> Image.Ima
 def _has_more_frames(file: Image.Image) -> bool:
     if file.format == "PSD":
         return False  # its frames are layers; the first is what they make together
-    try:
-        return bool(getattr(file, "is_animated", False))
-    except MemoryError:
-        raise
-    except Exception:
-        return True  # there is something after the first frame, though it is damaged
+    animated = _tried(lambda: bool(getattr(file, "is_animated", False)))
+    return animated is None or animated  # None: there is something after the first frame, though it is damaged

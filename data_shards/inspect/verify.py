@@ -15,7 +15,7 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import member_extensions
 from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import sha256_of_file
-from data_shards.io.errors import InputError, at_least, machine_fault
+from data_shards.io.errors import InputError, at_least, raise_machine_fault
 from data_shards.io.progress import Progress
 from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
@@ -77,8 +77,7 @@ def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
         yield str(error)
         return
     except OSError as error:
-        if (of_machine := machine_fault(error, files.address_of(shard))) is not None:
-            raise of_machine from error
+        raise_machine_fault(error, files.address_of(shard))
         yield f"{files.address_of(shard)}: cannot be opened ({error.strerror})"
         return
     with os.fdopen(handle, "rb"):
@@ -123,8 +122,7 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
                 total += image.sum((1, 2))
                 squares += (image * image).sum((1, 2))
     except (tarfile.TarError, OSError, EOFError) as error:
-        if (of_machine := machine_fault(error, shard.name)) is not None:
-            raise of_machine from error
+        raise_machine_fault(error, shard.name)
         yield f"not a whole tar: {error}"
     for name in rows:
         yield f"{name} is missing"

@@ -96,6 +96,16 @@ def machine_fault(error: BaseException, file: str | os.PathLike[str] | None = No
     return fault
 
 
+def raise_machine_fault(error: BaseException, file: str | os.PathLike[str] | None = None) -> None:
+    """Raises the fault of this machine that `error` tells of; returns where it is of another kind.
+
+    For where an error would else be taken for damage of the file that is read.
+    """
+    fault = machine_fault(error, file)
+    if fault is not None:
+        raise fault from error
+
+
 @contextlib.contextmanager
 def machine_faults(file: str | os.PathLike[str] | None = None) -> Iterator[None]:
     """Turns an OSError of this machine into the MachineFault that names the file; other errors pass."""

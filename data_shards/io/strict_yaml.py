@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from data_shards.io.errors import InputError, machine_fault
+from data_shards.io.errors import InputError, raise_machine_fault
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -140,8 +140,7 @@ def read_yaml(path: str | Path) -> dict[Any, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a text file in UTF-8; save it as one") from error
     except OSError as error:
-        if (fault := machine_fault(error, path)) is not None:
-            raise fault from error
+        raise_machine_fault(error, path)
         raise InputError(f"{path}: cannot be read: {error.strerror}; use a YAML file") from error
     if content is None or content == {}:
         raise InputError(f"{path}: is empty; write fields into it, `name: value` each")

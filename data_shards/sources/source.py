@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.decode import MOST_PIXELS
-from data_shards.io.errors import InputError, at_least, machine_fault
+from data_shards.io.errors import InputError, at_least, raise_machine_fault
 from data_shards.pixels import Encoding, Fit, Pixels, colour
 from data_shards.sources.portion import HeldOut, Portion, portion
 
@@ -225,8 +225,7 @@ def read_file(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise BadImage("missing") from error
     except OSError as error:
-        if (fault := machine_fault(error, path)) is not None:
-            raise fault from error
+        raise_machine_fault(error, path)
         raise BadImage(f"unreadable: {error.strerror}") from error
 
 

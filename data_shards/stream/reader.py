@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.address import Unreachable
-from data_shards.io.errors import InputError, MachineFault, machine_fault
+from data_shards.io.errors import InputError, MachineFault, raise_machine_fault
 from data_shards.manifest import Checksum, Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import npy_header
 from data_shards.storage import ShardFiles
@@ -152,8 +152,7 @@ class Reader:
         try:
             data = os.pread(shard.file, shard.sizes[row], shard.offsets[row])
         except OSError as error:
-            if (fault := machine_fault(error, self._files.address_of(shard.shard))) is not None:
-                raise fault from error
+            raise_machine_fault(error, self._files.address_of(shard.shard))
             raise self._bad(shard, row, f"cannot be read ({error.strerror})") from error
         if shard.checksum(data) != shard.checksums[row]:
             raise self._bad(shard, row, "the bytes do not have their checksum; build the shards again")
@@ -229,8 +228,7 @@ class Reader:
         except (Unreachable, InputError) as error:
             raise BadSample(str(error)) from error
         except OSError as error:
-            if (fault := machine_fault(error, address)) is not None:
-                raise fault from error
+            raise_machine_fault(error, address)
             raise BadSample(
                 f"{address}: cannot be opened ({error.strerror or error}); build the shards again"
             ) from error

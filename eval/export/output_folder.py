@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.io import atomic
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.removal import holds_only, remove_own
 from trainer.process_group import Ranks
 from trainer.run_folder.holding import held_by_main
@@ -39,7 +39,8 @@ def made_before(folder: Path, question: Mapping[str, Any]) -> bool:
 def _record(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_machine_fault(error, folder / RECORD)
         return None
     return found if isinstance(found, dict) and found.get("program") == _PROGRAM and "question" in found else None
 

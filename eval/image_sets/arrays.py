@@ -10,7 +10,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, raise_machine_fault
 from eval.image_sets.image_set import ImageSet, chosen
 from eval.images.blocks import block_ids
 
@@ -71,6 +71,7 @@ def members(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
+    raise_machine_fault(error, path)
     if "allow_pickle" in str(error) and path.read_bytes()[:6].startswith(_NUMPY):  # else numpy takes it for a pickle
         return InputError(f"{path}: holds Python objects, which are never loaded; {_RIGHT}")
     return InputError(f"{path}: not an array file, or cut short ({error}); get the file again")

@@ -323,7 +323,7 @@ def measure_likelihood(
         noise=question.noise,
         floor=question.floor if correlated else "",
         residuals=correlated.digest if correlated else "",
-        annealing=Annealing(steps=question.annealing, chains=question.chains).record() if question.annealing else None,
+        annealing=annealing.record() if (annealing := _annealing(question)) else None,
     )
     path = run.result_path("likelihood", protocol)
     with measured_once(LikelihoodResult, path, protocol, ranks, steal=steal) as place:
@@ -332,6 +332,10 @@ def measure_likelihood(
         result = _measured(run, question, mixture, correlated, protocol, ranks)
         place.save(result)
     return result
+
+
+def _annealing(question: LikelihoodQuestion) -> Annealing | None:
+    return Annealing(steps=question.annealing, chains=question.chains) if question.annealing else None
 
 
 @torch.no_grad()
@@ -348,7 +352,7 @@ def _measured(
         densities["q_hat"] = mixture.score_samples
     indices = subset_indices(run.manifest, question.split, question.images)
     of_samples = units(densities, discretised=correlated is None)
-    annealing = Annealing(steps=question.annealing, chains=question.chains) if question.annealing else None
+    annealing = _annealing(question)
     of_annealing = {f"{name}_{density}": text for density in densities for name, text in ANNEALED_UNITS.items()}
     named = of_samples | (of_annealing if annealing else {})
     table = torch.zeros(len(indices), len(named), dtype=torch.float64)

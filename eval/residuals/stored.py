@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.progress import Progress
 from eval.measured_once import measured_once
 from eval.protocol import ResidualsProtocol
@@ -135,6 +135,7 @@ def _read(path: Path, result: ResidualsResult, words: str) -> tuple[FactorCovari
             for k in range(len(tensors) // 2)
         )
     except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise_machine_fault(error, path)
         raise InputError(
             f"{path} is damaged ({error}); delete {path.with_suffix('.json').name} and fit again with {words}"
         ) from error

@@ -4,7 +4,8 @@
 
 The trainer streams shards of random pixels, checks the held-out ELBO, logs and writes checkpoints, with the network of
 trainer/configs/fashion_mnist.yaml. It is compared with a bare loop over tensors in memory, and, on two processes with a
-core each, with itself on one and with a bare loop under DistributedDataParallel. All four take turns of 25
+core each, with itself on one and with a bare loop under DistributedDataParallel. How much two cores can give at all is
+shown by two bare loops that share nothing and have half of the batch each. All ways take turns of 25
 updates, and start anew in each run; where one core is free only the first two. Each ratio is printed with its range
 over the runs. Target: at least 0.95 of the bare loop with one process, and
 1.75 times one process with two.
@@ -49,6 +50,7 @@ def report(runs: list[dict[str, list[float]]], batch: int) -> None:
     if "two" in runs[0]:
         line("trainer, two processes, times one (target 1.75)", "two", "one")
         line("bare loop, two processes, times one", "two-bare", "bare")
+        line("two bare loops that share nothing, times one", "bare-apart", "bare")
         line("trainer, two processes, of the bare loop on two", "two", "two-bare")
     rates = {
         name: UPDATES * batch / statistics.median(value for seconds in runs for value in seconds[name])
@@ -73,6 +75,9 @@ def main() -> None:
             ways = {name: Turns(*given, name, batch, cores=[{first}]) for name in ("bare", "one")}
             for name in ("two", "two-bare")[: 2 * len(others)]:
                 ways[name] = Turns(*given, name, batch, cores=[{first}, {others[0]}])
+            if others:
+                half = f"--batch={args.batch // 2}"
+                ways["bare-apart"] = Turns(*given, "bare-apart", half, cores=[{first}, {others[0]}], apart=True)
             runs.append(take_turns(ways, args.rounds))
     report(runs, args.batch)
 

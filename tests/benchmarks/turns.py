@@ -22,13 +22,21 @@ Work = Callable[[Callable[[], None]], None]
 class Turns:
     """One way: `script FOLDER --way NAME WORDS` in a process for each of `cores`, with `threads` of torch in each.
 
-    cores: the cores of each process. Several processes form a group as under srun. FOLDER takes their messages.
+    cores: the cores of each process. Several processes form a group as under srun, or know nothing of each other where
+    they are `apart`. FOLDER takes their messages.
     """
 
     def __init__(
-        self, script: str, folder: Path, name: str, *words: str, cores: Sequence[set[int]], threads: int = 1
+        self,
+        script: str,
+        folder: Path,
+        name: str,
+        *words: str,
+        cores: Sequence[set[int]],
+        threads: int = 1,
+        apart: bool = False,
     ) -> None:
-        shared = {"SLURM_NTASKS": str(len(cores)), "SLURM_STEP_ID": "0", "TORCH_CPP_LOG_LEVEL": "ERROR"}
+        shared = {"SLURM_NTASKS": str(1 if apart else len(cores)), "SLURM_STEP_ID": "0", "TORCH_CPP_LOG_LEVEL": "ERROR"}
         shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": str(threads)}
         self._log = folder / f"{name}.log"
         with self._log.open("w") as log:
@@ -38,12 +46,12 @@ class Turns:
                         *("taskset", "-c", ",".join(map(str, sorted(used)))),
                         *(sys.executable, script, str(folder), f"--way={name}", *words),
                     ],
-                    env={**os.environ, **shared, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+                    env={**os.environ, **shared, **dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID"), str(rank))},
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                 )
-                for rank, used in enumerate(cores)
+                for rank, used in zip([0] * len(cores) if apart else range(len(cores)), cores, strict=True)
             ]
 
     def take(self) -> float:

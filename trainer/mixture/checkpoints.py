@@ -20,6 +20,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from data_shards.io import atomic
+from data_shards.io.errors import raise_machine_fault
 from data_shards.io.removal import remove_own
 from trainer.mixture.em.e_step import EStep
 from trainer.mixture.em.loop import EMState
@@ -110,6 +111,7 @@ class Checkpoints:
         try:
             read = self._read(folder, covariance_type)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise_machine_fault(error, folder)
             _passed_over(folder, error)
         failed = self._ranks.any(read is None)
         if failed or read is None:
@@ -152,6 +154,7 @@ class Checkpoints:
                 if json.loads(file.read_text())["fingerprint"] == self._fingerprint:
                     newest = int(file.parent.name)
             except (OSError, ValueError, KeyError, TypeError) as error:
+                raise_machine_fault(error, file)
                 _passed_over(file.parent, error)
         mine = torch.tensor([float(newest) if self._ranks.is_main else 0.0], device=self._ranks.device)
         chosen = int(self._ranks.sum_(mine)[0])

@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
+from data_shards.io.errors import raise_machine_fault
 from trainer.mixture.points import place_among_ranks
 from trainer.mixture.splitting import parts_of, splits
 from trainer.mixture.working_memory import numbers_at_a_time
@@ -95,6 +96,7 @@ class KMeansCheckpoint:
                         state[:-2] = file.get_tensor("centroids").flatten().to(state.device)
                         state[-2:] = torch.tensor([int(metadata["iteration"]), 1.0])
             except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+                raise_machine_fault(error, self._file)
                 state.zero_()
                 print(f"warning: {self._file}: a damaged checkpoint is passed over ({error})", file=sys.stderr)
         self._ranks.sum_(state)

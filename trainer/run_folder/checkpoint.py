@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from data_shards.io.atomic import sync_folder, write_bytes, write_json
-from data_shards.io.errors import InputError, machine_fault
+from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.removal import holds_only
 from trainer.run_folder.finite import first_not_finite
 
@@ -186,8 +186,7 @@ def _verified(folder: Path, name: str) -> bytes:
         sums = json.loads((folder / _COMPLETE).read_text())
         content = (folder / name).read_bytes()
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and (fault := machine_fault(error, folder / name)):
-            raise fault from error
+        raise_machine_fault(error, folder / name)
         raise InputError(f"{folder}: cannot be read ({error}); remove this folder to use an earlier one") from error
     if not isinstance(sums, dict) or sums.get(name) != hashlib.sha256(content).hexdigest():
         raise InputError(f"{folder / name}: does not match its checksum; remove {folder} to use an earlier checkpoint")

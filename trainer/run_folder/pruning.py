@@ -29,19 +29,26 @@ def prune(run: Path, keep_last: int, newest: Path) -> None:
     for folder in passed:
         if folder not in remaining and is_ours(folder):
             _remove(folder)
-    kept = set(complete_checkpoints(run))
-    for folder in (run / "checkpoints").iterdir():
-        unfinished = _UNFINISHED.fullmatch(folder.name) or place_of(folder) is not None
-        if unfinished and folder not in kept and is_ours(folder):
-            _remove(folder)
+    _remove_unfinished(run, kept=set(complete_checkpoints(run)))
 
 
 def remove_checkpoints(run: Path) -> int:
-    """Removes all checkpoints of a run that nobody trains or uses any more; returns how many."""
+    """Removes all checkpoints of a run that nobody trains or uses any more, and what is left of unfinished ones.
+
+    Returns how many complete ones there were.
+    """
     own = [folder for folder in complete_checkpoints(run) if is_ours(folder)]
     for folder in own:
         _remove(folder)
+    _remove_unfinished(run, kept=set(complete_checkpoints(run)))
     return len(own)
+
+
+def _remove_unfinished(run: Path, kept: set[Path]) -> None:
+    for folder in (run / "checkpoints").glob("*"):
+        unfinished = _UNFINISHED.fullmatch(folder.name) or place_of(folder) is not None
+        if unfinished and folder not in kept and is_ours(folder):
+            _remove(folder)
 
 
 def _ends_stage(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from data_shards.io.atomic import write_bytes, write_json
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, raise_machine_fault
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +66,7 @@ class TensorFolder:
                 raise self.damaged(folder, f"{self.tensors} does not match its checksum in {self.record}")
             return load(data), record
         except (OSError, SafetensorError) as error:
+            raise_machine_fault(error, folder / self.tensors)
             raise self.damaged(folder, str(error)) from error
 
     def damaged(self, folder: Path, reason: str) -> InputError:

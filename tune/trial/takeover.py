@@ -8,12 +8,15 @@ import contextlib
 import dataclasses
 import datetime
 import json
+import re
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_shards.io.atomic import write_json, write_text
+from data_shards.io.errors import InputError
+from data_shards.io.removal import remove_own
 from trainer.config.config import load_config, to_yaml
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
@@ -24,6 +27,7 @@ from tune.trial.folder import load_trial
 LEARNING_RATE = "optimiser.learning_rate"
 _FILE, _FORMER, _STAGING, _READY = "takeovers.jsonl", "takeovers", ".takeover", "takeover.json"
 _ATTEMPTS = 20
+_STAGED = re.compile(r"metrics\.jsonl|config\.yaml|takeover\.json|\..+\.partial")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +99,7 @@ def take_over(folder: Path, decision: Decision | None) -> None:
     """
     staging = folder / _STAGING
     if not (staging / _READY).exists():
-        shutil.rmtree(staging, ignore_errors=True)
+        _discard(staging)
         if decision is None or len(takeovers(folder)) >= decision.number:
             return
         if not _stage(folder, folder.parent / decision.source, decision):
@@ -107,7 +111,7 @@ def _stage(folder: Path, source: Path, decision: Decision) -> bool:
     """Copies what is taken over. The other trial may train meanwhile, and delete a checkpoint while it is copied."""
     staging = folder / _STAGING
     for _ in range(_ATTEMPTS):
-        shutil.rmtree(staging, ignore_errors=True)
+        _discard(staging)
         events = (source / "metrics.jsonl").read_bytes() if (source / "metrics.jsonl").exists() else b""
         checkpoints = complete_checkpoints(source)
         if not checkpoints:
@@ -136,8 +140,19 @@ def _stage(folder: Path, source: Path, decision: Decision) -> bool:
         )
         write_json(staging / _READY, dataclasses.asdict(done))
         return True
-    shutil.rmtree(staging, ignore_errors=True)
+    _discard(staging)
     return False
+
+
+def _discard(staging: Path) -> None:
+    """Removes copies that were not taken over. Raises InputError where there are files of others beside them."""
+    if not staging.exists():
+        return
+    remove_checkpoints(staging)
+    with contextlib.suppress(OSError):
+        (staging / "checkpoints").rmdir()
+    if not remove_own(staging, _STAGED):
+        raise InputError(f"{staging}: holds files that no takeover writes; move them elsewhere")
 
 
 def _put_in_place(folder: Path, staging: Path) -> None:
@@ -153,7 +168,7 @@ def _put_in_place(folder: Path, staging: Path) -> None:
     remove_checkpoints(former)
     if (folder / "configurations").exists() and not (former / "configurations").exists():
         (folder / "configurations").rename(former / "configurations")
-    if len(takeovers(folder)) < done.number:
-        with (folder / _FILE).open("a") as file:
-            file.write(json.dumps(dataclasses.asdict(done)) + "\n")
-    shutil.rmtree(staging)
+    known = takeovers(folder)
+    if len(known) < done.number:
+        write_text(folder / _FILE, "".join(json.dumps(dataclasses.asdict(one)) + "\n" for one in (*known, done)))
+    _discard(staging)

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, raise_machine_fault
 
 # Of text networks, of classifiers, and what only training uses.
 _DROPPED = re.compile(
@@ -95,6 +95,7 @@ def _folder(path: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     try:
         config = json.loads((path / "config.json").read_text())
     except (OSError, ValueError) as error:
+        raise_machine_fault(error, path / "config.json")
         raise InputError(f"{path}: no readable config.json ({error}); give Hugging Face's folder") from error
     files = sorted(path.glob("*.safetensors")) or sorted(path.glob("pytorch_model*.bin"))
     if not files:
@@ -116,6 +117,7 @@ def _file(path: Path) -> dict[str, Tensor]:
     except MemoryError:
         raise
     except Exception as error:  # of many kinds, pickle's for anything but plain tensors among them
+        raise_machine_fault(error, path)
         raise _no_weights(path, error) from error
     for key in ("state_dict", "model", "teacher"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
