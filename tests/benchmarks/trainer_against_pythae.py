@@ -4,7 +4,7 @@
 
 Needs the extra `benchmarks`. Both train the network of trainer/configs/fashion_mnist.yaml on 28 x 28 images: ours
 streams shards, checks the held-out ELBO, logs and writes checkpoints; pythae's BaseTrainer has its images in memory.
-They take turns of 25 updates. On two cores ours runs as two processes and pythae's with two threads; where one core is
+They take turns of 50 updates. On two cores ours runs as two processes and pythae's with two threads; where one core is
 free only the first ratio is measured. Target: at least 1.1 times its rate on one core, and 1.3 times on two.
 """
 

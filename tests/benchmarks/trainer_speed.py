@@ -5,7 +5,7 @@
 The trainer streams shards of random pixels, checks the held-out ELBO, logs and writes checkpoints, with the network of
 trainer/configs/fashion_mnist.yaml. It is compared with a bare loop over tensors in memory, and, on two processes with a
 core each, with itself on one and with a bare loop under DistributedDataParallel. How much two cores can give at all is
-shown by two bare loops that share nothing and have half of the batch each. All ways take turns of 25
+shown by two bare loops that share nothing and have half of the batch each. All ways take turns of 50
 updates, and start anew in each run; where one core is free only the first two. Each ratio is printed with its range
 over the runs. Target: at least 0.95 of the bare loop with one process, and
 1.75 times one process with two.

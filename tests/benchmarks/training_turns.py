@@ -19,8 +19,10 @@ from trainer.objectives.gaussian import kl_to_prior, log_likelihood
 
 IMAGE_SHAPE = (1, 28, 28)
 IMAGES = 12_800
-UPDATES = 25
+UPDATES = 50
 """Updates in a turn."""
+EARLY_TURNS = 8
+"""Turns before the first that is measured: held-out images are measured more often at the beginning of a training."""
 CONFIG = ROOT / "trainer" / "configs" / "fashion_mnist.yaml"
 
 
@@ -38,7 +40,7 @@ def build_shards(folder: Path) -> Path:
 
 
 def configuration(shards: Path, name: str, batch: int) -> Config:
-    """fashion_mnist.yaml with a log line and a held-out check in every turn, and a checkpoint every ten turns.
+    """fashion_mnist.yaml with a log line and a held-out check in every turn, and a checkpoint every five turns.
 
     A check evaluates 4 % as many images as were trained on since the last one, as with the file's own settings. Log
     lines, checks and checkpoints come several times as often as there.
@@ -54,18 +56,23 @@ def configuration(shards: Path, name: str, batch: int) -> Config:
         "stage1.eps": 0,
         "stage1.check_images": turn,
         "stage2.max_epochs": 0,
-        "checkpoint.every_images": 10 * turn,
+        "checkpoint.every_images": 5 * turn,
         "log.every_images": turn,
     }
     return load_config(CONFIG, fields)
 
 
 def trainer(config: Config) -> Work:
-    """The trainer; a turn ends with a line of its log, those apart that come with the checks between two turns."""
+    """The trainer; a turn ends with a line of its log, those apart that come with the checks between two turns.
+
+    The first turn is as long as EARLY_TURNS of the others.
+    """
 
     def work(turn_over: Callable[[], None]) -> None:
+        early = EARLY_TURNS * config.log.every_images
+
         def listener(kind: str, images: int, facts: object) -> None:
-            if kind == "train" and images % config.log.every_images == 0:
+            if kind == "train" and images >= early and images % config.log.every_images == 0:
                 turn_over()
 
         train(config, listener)
