@@ -1,10 +1,17 @@
 """Fixtures that several rooms share: shards of small real images, and a run trained on them."""
 
+import signal
 from functools import cache
 from pathlib import Path
 
 import pytest
 from support.running import run_module, write_digits
+
+
+def pytest_configure() -> None:
+    """Heeds Ctrl-C where a shell started the tests in its background and ignored it; commands inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
