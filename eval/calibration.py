@@ -17,8 +17,8 @@ class Coverage:
 class CoverageOfImages(Coverage):
     """The mean over images."""
 
-    standard_error: float | None
-    """Over the images; None for a single image."""
+    standard_error: float | None = None
+    """Over the images; None for a single image, and where an earlier version measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +128,8 @@ class TenthCoverage:
 
     sigma: float
     """Mean predicted sigma_k(z), pixel units."""
-    coverage: tuple[Coverage, ...]
-    """By level."""
+    coverage: tuple[CoverageOfImages, ...]
+    """By level. The standard error counts the images that the intervals were calibrated on, too."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from eval.commands.options import add_device_option, chosen_part
 from eval.paper.evidence import Evidence
 from eval.paper.figures import picture_path
 from eval.paper.jobs import jobs, undone
+from eval.paper.kept_tables import read_tables
 from eval.paper.pages import Chapter, missing_sentences, write_pages, write_results
 from eval.paper.plan import Plan, read_plan
 from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_kept, write_kept
@@ -135,4 +136,5 @@ def known_chapter(plan: Plan, targets: Iterable[str], measured: Path, failures: 
         exhibits=exhibits(plan, tuple(targets)),
         missing=missing_sentences(jobs(plan, targets), evidence, failures),
         pictures=measured / plan.dataset,
+        tables=read_tables(measured, plan.dataset),
     )

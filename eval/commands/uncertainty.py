@@ -58,10 +58,13 @@ def show(result: "UncertaintyResult", path: Path) -> None:
     if result.calibrated is not None:
         print(f"calibrated on {result.calibrated.images:,} images of split {result.calibrated.split}:")
         for row, number in enumerate(result.calibrated.coverage):
-            tenths = [tenth.coverage[row].value for tenth in result.calibrated.tenths]
+            tenths = [tenth.coverage[row] for tenth in result.calibrated.tenths]
+            held = [tenth.value for tenth in tenths]
+            errors = [tenth.standard_error for tenth in tenths if tenth.standard_error is not None]
             print(
                 f"{number.level:6.0%} intervals hold {number.value:.2%} of the pixels, "
-                f"{min(tenths):.2%} to {max(tenths):.2%} in the tenths by predicted sigma"
+                f"{min(held):.2%} to {max(held):.2%} in the tenths by predicted sigma"
+                + (f" (standard errors up to {max(errors):.2%})" if errors else "")
             )
     for region in result.regions:
         print(f"means over {f'{region.side} x {region.side} pixels' if region.side else 'the whole image'}:")

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from eval.calibration import CalibratedIntervals, Coverage, CoverageOfImages, TenthCoverage
+from eval.calibration import CalibratedIntervals, CoverageOfImages, TenthCoverage
 
 GROUPS = 100
 # Pixel values of held-out images that are looked at.
@@ -44,20 +44,17 @@ def calibrated_intervals(
 
     held_out, measured: errors x - g and variances, (N, d) each. split: of the held-out images.
     """
-    error, variance = held_out
-    sigma = variance.sqrt().flatten()
-    edges = group_edges(sigma)
-    group = torch.bucketize(sigma, edges, right=True)
-    widths = conformal_half_widths(error.abs().flatten() / sigma, group, len(edges) + 1, levels)  # (L, G)
-    error, variance = measured
-    sigma = variance.sqrt()
-    allowed = widths.to(sigma)[:, torch.bucketize(sigma, edges, right=True)]  # (L, N, d)
-    inside = (error.abs() / sigma <= allowed).double()
-    by_image = inside.mean(2)  # (L, N)
-    spread = by_image.std(1) / math.sqrt(len(error)) if len(error) > 1 else None
+    known, new = _Pixels(*held_out), _Pixels(*measured)
+    edges = group_edges(known.sigma.flatten())
+    group = torch.bucketize(known.sigma, edges, right=True)
+    widths = conformal_half_widths(known.score.flatten(), group.flatten(), len(edges) + 1, levels)  # (L, G)
+    inside = new.inside(edges, widths)
+    by_image = torch.stack([row.double().mean(1) for row in inside])  # (L, N)
+    N = len(new.sigma)
+    spread = by_image.std(1) / math.sqrt(N) if N > 1 else None
     return CalibratedIntervals(
         split=split,
-        images=len(held_out[0]),
+        images=len(known.sigma),
         edges=tuple(edges.tolist()),
         half_widths=tuple(tuple(row.tolist()) for row in widths),
         coverage=tuple(
@@ -68,20 +65,65 @@ def calibrated_intervals(
             )
             for row, level in enumerate(levels)
         ),
-        tenths=_tenths(sigma.flatten(), inside.flatten(1), levels),
+        tenths=_tenths(new.sigma, inside, (known.sigma, known.inside(edges, widths)), levels),
     )
 
 
-def _tenths(sigma: Tensor, inside: Tensor, levels: tuple[float, ...]) -> tuple[TenthCoverage, ...]:
-    """sigma: (n,); inside: (L, n)."""
-    order = sigma.argsort(stable=True)
-    parts = order.tensor_split(1 if sigma.min() == sigma.max() else 10)
+class _Pixels:
+    """Of images: predicted deviations, and errors in units of them."""
+
+    def __init__(self, error: Tensor, variance: Tensor) -> None:
+        self.sigma = variance.sqrt()  # (N, d)
+        self.score = error.abs() / self.sigma
+
+    def inside(self, edges: Tensor, widths: Tensor) -> Tensor:
+        """Whether a pixel is in its interval, (L, N, d) bool. widths: (L, G), of the groups by `edges`."""
+        group = torch.bucketize(self.sigma, edges, right=True)
+        return torch.stack([self.score <= row[group] for row in widths.to(self.score)])
+
+
+def _tenths(
+    sigma: Tensor, inside: Tensor, held_out: tuple[Tensor, Tensor], levels: tuple[float, ...]
+) -> tuple[TenthCoverage, ...]:
+    """sigma: (N, d), inside: (L, N, d), and the same of the held-out images."""
+    flat = sigma.flatten()
+    wanted = 1 if flat.min() == flat.max() else 10
+    parts = [part for part in flat.argsort(stable=True).tensor_split(wanted) if len(part)]
+    count = len(parts)
+    tenth = torch.empty_like(flat, dtype=torch.int64)
+    for t, part in enumerate(parts):
+        tenth[part] = t
+    starts = torch.stack([flat[part[0]] for part in parts[1:]]) if count > 1 else flat.new_empty(0)
+    value, error = coverage_of_groups(inside, tenth.view_as(sigma), count)
+    _, of_calibration = coverage_of_groups(held_out[1], torch.bucketize(held_out[0], starts, right=True), count)
+    # Both sets of images could have been others.
+    error = torch.hypot(error, of_calibration)
     return tuple(
         TenthCoverage(
-            sigma=sigma[part].mean().item(),
+            sigma=flat[part].mean().item(),
             coverage=tuple(
-                Coverage(level=level, value=inside[row, part].mean().item()) for row, level in enumerate(levels)
+                CoverageOfImages(
+                    level=level,
+                    value=value[row, t].item(),
+                    standard_error=error[row, t].item() if error[row, t].isfinite() else None,
+                )
+                for row, level in enumerate(levels)
             ),
         )
-        for part in parts
+        for t, part in enumerate(parts)
     )
+
+
+def coverage_of_groups(inside: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """The part of each group's pixels that is inside, and its standard error, (L, G) each, float64.
+
+    The pixels of an image go together, so the error is that of a ratio of sums over images; it is not finite for a
+    single image. inside: (L, N, d) bool; group: (N, d) int64, in 0 to groups - 1.
+    """
+    N = len(group)
+    count = torch.zeros(N, groups, dtype=torch.float64).scatter_add_(1, group, torch.ones(group.shape).double())
+    held = torch.stack([torch.zeros_like(count).scatter_add_(1, group, row.double()) for row in inside])  # (L, N, G)
+    total = count.sum(0).clamp_min(1)  # (G,)
+    value = held.sum(1) / total
+    rest = held - value[:, None] * count
+    return value, (rest.square().sum(1) * (N / (N - 1) if N > 1 else math.nan)).sqrt() / total

@@ -13,6 +13,7 @@ from eval.measurements.uncertainty import calibration_verdict
 from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Number, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
+from eval.paper.kept_tables import KeptTable
 from eval.paper.plan import REFERENCE, Plan, method_trainings, resolved
 from eval.paper.tables import method_rows, reference_row
 from eval.paper.verdicts import AGREES, Verdict, aims, claims, count_of, is_decided, verdict_table
@@ -38,6 +39,8 @@ class Chapter:
     """What was not run, and why."""
     pictures: Path
     """Folder of the data set's kept pictures."""
+    tables: Sequence[KeptTable] = ()
+    """Made of runs outside of the plan."""
 
     def page(self, command: str, *, decided: bool = True) -> Page:
         """The chapter as a page. command: makes what is missing. decided: False leaves out claims that are decided."""
@@ -49,6 +52,7 @@ class Chapter:
         lead = [f"{len(records)} trainings, trained and measured at {commits}.", _training_protocol(self.evidence)]
         sections = [self._verdicts() if decided else self._open_verdicts()]
         sections += [self.section(key) for key in self.exhibits]
+        sections += [table.section() for table in self.tables]
         if missing := [Missing(what=what, command=command) for what in self.missing]:
             sections.append(Section(key="missing", title="What was not run", missing=missing))
         remark = [plan.remark] if plan.remark else []

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -271,6 +272,13 @@ def resolved(plan: Plan, training: Training) -> Config:
 @cache
 def _loaded(path: str, fields: str) -> Config:
     return load_config(path, json.loads(fields))
+
+
+def training_command(config: str, name: str, fields: Fields) -> str:
+    """The command that trains a run of that name, with every field by which it differs from its configuration file."""
+    given = {field: value if isinstance(value, str) else json.dumps(value) for field, value in fields.items()}
+    words = ["python", "-m", "trainer", "--config", config, f"--name={name}"]
+    return shlex.join([*words, *(f"--{field}={value}" for field, value in given.items())])
 
 
 def configuration_hash(config: Config) -> str:

@@ -17,7 +17,7 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import FILE as MANIFEST
 from data_shards.manifest import Manifest
 from eval.distance.measures import of_these_versions
-from eval.paper.plan import Measurements, Plan, Training, configuration_hash, resolved
+from eval.paper.plan import Measurements, Plan, Training, configuration_hash, resolved, training_command
 from eval.protocol import fingerprint
 from eval.results import DistanceResult, LikelihoodResult, MemorisationResult, Result, UncertaintyResult, VarianceResult
 
@@ -167,7 +167,8 @@ def known_records(
 ) -> dict[str, Record]:
     """What is known of trainings by their name: from what was kept, and above it from run folders under `runs`.
 
-    A record counts only where it is of the same configuration, and of the same shards where those are there.
+    A record counts only where it is of the same configuration, and of the same shards where those are there. Its
+    training command is that of today: defaults may have changed since it was trained.
     """
     data = Manifest.load(plan.shards).hash if (Path(plan.shards) / MANIFEST).exists() else None
     found = {}
@@ -181,7 +182,9 @@ def known_records(
             results = dict(reversed(same[-1].results.items()))
             results |= {key: result for key, result in reversed(same[0].results.items()) if key not in results}
             results |= read_peers(runs / name) if runs else {}
-            record = replace(same[-1], results=results).measured_as(plan.measure)
+            fields = {**training.fields, "data.shards": plan.shards}
+            commands = [training_command(plan.config, name, fields)]
+            record = replace(same[-1], commands=commands, results=results).measured_as(plan.measure)
             if record.results:
                 found[name] = record
     return found

@@ -19,7 +19,7 @@ from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty
 from eval.paper.figures import draw, picture_path
-from eval.paper.plan import MixtureForm, configuration_hash
+from eval.paper.plan import MixtureForm, configuration_hash, training_command
 from eval.paper.record import BEST, Question, Record, commit, read_record
 from eval.paper.schedule import Work
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
@@ -75,8 +75,7 @@ class Worker:
         seconds += time.monotonic() - began if len(events) != before else 0.0
         ends = [event for event in events if event["event"] == "stage_end"]
         self.record.training = {"images": events[-1]["images"], "seconds": round(seconds, 1), "stages": ends}
-        fields = " ".join(f"--{name}={value}" for name, value in self.work.fields.items())
-        self.record.commands = [f"python -m trainer --config {self.work.config} --name={self.config.name} {fields}"]
+        self.record.commands = [training_command(self.work.config, self.config.name, self.work.fields)]
         self.record.save(self.folder)
         stages = read_state(checkpoint_of(self.folder)).stages
         if not stages.ended or stages.stage != (2 if self.config.two_stages else 1):

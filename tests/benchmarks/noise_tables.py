@@ -4,23 +4,18 @@
 
 Reads what was measured before: `eval likelihood` with each --noise and --floor, `eval uncertainty --noise correlated
 --calibrate`, `eval complete`. A number is the mean over the runs, ± its standard error, (runs) behind it. Prints
-Markdown.
+Markdown; with `--keep results/measured` the tables are shown in RESULTS.md, too.
 """
 
-import argparse
-import json
-import statistics
-import sys
-from collections import defaultdict
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT)]
+from tables_of_runs import WEIGHTS, Made, Numbers, results, show, table_arguments
 
-from data_shards.io.errors import InputError, command  # noqa: E402
-from data_shards.io.tables import Table  # noqa: E402
+from data_shards.io.errors import command
+from data_shards.io.tables import Table
 
 NOISES = {
     ("independent", ""): "independent pixels",
@@ -29,39 +24,6 @@ NOISES = {
     ("correlated-component", "algorithm1"): "one a component",
     ("correlated-component", "none"): "the same, no floor",
 }
-WEIGHTS = {"stage1": "end of stage 1", "final": "final"}
-
-
-def results(runs: list[Path], name: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Each result of that name, with its run."""
-    for run in runs:
-        for path in sorted((run / "eval").glob(f"{name}-*.json")):
-            yield run, json.loads(path.read_text())
-
-
-class Numbers:
-    """Numbers of several runs, one a run, by a key of two parts."""
-
-    def __init__(self) -> None:
-        self._values: dict[tuple[Any, ...], dict[Path, float]] = defaultdict(dict)
-
-    def add(self, run: Path, value: float, *key: Any) -> None:
-        """Raises InputError where the run has such a number already, of other weights."""
-        if self._values[key].setdefault(run, value) != value:
-            raise InputError(f"{run} has two results for {key}; delete those of earlier weights")
-
-    def shown(self, *key: Any, digits: int, scale: float = 1.0) -> str:
-        """Mean ± standard error (runs), or nothing where there is none."""
-        values = [scale * value for value in self._values[key].values()]
-        if not values:
-            return ""
-        error = f" ± {statistics.stdev(values) / len(values) ** 0.5:,.{digits}f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):,.{digits}f}{error} ({len(values)})"
-
-    @property
-    def known(self) -> list[tuple[Any, ...]]:
-        """In the order in which they came."""
-        return list(self._values)
 
 
 def likelihoods(runs: list[Path]) -> Table:
@@ -87,17 +49,41 @@ def _coverage(runs: list[Path]) -> Iterator[tuple[Path, str, dict[str, Any]]]:
             yield run, result["protocol"]["weights"], result
 
 
+def largest_by_chance(errors: Sequence[float]) -> float:
+    """The mean of the largest of |e_i|, e_i independent and normal with deviations `errors`."""
+    top, steps = 8 * max(errors), 4000
+    grid = ((step + 0.5) * top / steps for step in range(steps))
+    below = (math.prod(math.erf(x / error / math.sqrt(2)) for error in errors) for x in grid)
+    return sum(1 - one for one in below) * top / steps
+
+
 def pixels(runs: list[Path]) -> Table:
-    """Pixels inside their intervals: as predicted, calibrated, and the two extreme tenths by predicted sigma."""
+    """Pixels inside their intervals: as predicted, calibrated, and in the farthest tenth by predicted sigma.
+
+    Beside it: how far the farthest of the tenths would be by chance alone if each interval held what is asked, and how
+    many tenths are farther off than twice their standard error, of which chance makes 0.46.
+    """
     held = Numbers()
     for run, weights, result in _coverage(runs):
         for row, point in enumerate(result["calibrated"]["coverage"]):
             level = point["level"]
-            tenths = [tenth["coverage"][row]["value"] for tenth in result["calibrated"]["tenths"]]
+            tenths = [tenth["coverage"][row] for tenth in result["calibrated"]["tenths"]]
+            off = [abs(tenth["value"] - level) for tenth in tenths]
             held.add(run, result["coverage"][row]["value"], weights, level, "predicted")
             held.add(run, point["value"], weights, level, "calibrated")
-            held.add(run, max(abs(tenth - level) for tenth in tenths), weights, level, "tenths")
-    kinds = {"predicted": "as predicted, %", "calibrated": "calibrated, %", "tenths": "farthest tenth, points off"}
+            held.add(run, max(off), weights, level, "tenths")
+            errors = [tenth.get("standard_error") for tenth in tenths]
+            if None not in errors:
+                held.add(run, largest_by_chance(errors), weights, level, "chance")
+                beyond = sum(one > 2 * error for one, error in zip(off, errors, strict=True))
+                held.add(run, beyond / 100, weights, level, "beyond")
+    kinds = {
+        "predicted": "as predicted, %",
+        "calibrated": "calibrated, %",
+        "tenths": "farthest tenth, points off",
+        "chance": "the same by chance alone",
+        "beyond": "tenths beyond 2 errors",
+    }
     rows = [
         (WEIGHTS[w], f"{level:.0%}", *(held.shown(w, level, kind, digits=2, scale=100) for kind in kinds))
         for w, level in dict.fromkeys(key[:2] for key in held.known)
@@ -154,12 +140,57 @@ def completions(runs: list[Path]) -> Table:
     return Table(head=head, rows=rows)
 
 
+NOISE = "--noise {correlated,correlated-component} --floor {algorithm1,none}"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="run folders of different seeds")
-    args = parser.parse_args()
-    for table in (likelihoods, pixels, regions, completions):
-        print(table(args.runs).to_markdown(), end="\n\n")
+    args = table_arguments(__doc__.splitlines()[0]).parse_args()
+    each = "for each run"
+    made = [
+        Made(
+            name="noise-likelihoods",
+            title="Correlated noise: likelihoods",
+            text=(
+                "Importance-weighted with 20 samples on 500 test images, latents from the mixture of 32, and the cap "
+                "of log p(x|z); the covariances are fitted in closed form.",
+            ),
+            table=likelihoods(args.runs),
+            commands=(
+                f"python -m eval residuals --run RUN --weights {{stage1,final}} {NOISE}",
+                f"python -m eval likelihood --run RUN --weights {{stage1,final}} {NOISE} {each}",
+            ),
+        ),
+        Made(
+            name="intervals-of-pixels",
+            title="Intervals of pixels, calibrated on held-out images",
+            text=(
+                "Pixels of 10,000 test images inside their intervals, calibrated on the 5,000 images of the training's "
+                "held-out split, and how far the farthest of the ten tenths by predicted sigma is from what is asked. "
+                "By chance alone: the mean of the largest of ten normal deviations with the tenths' standard errors, "
+                "over images of both splits. Of ten tenths, 0.46 lie beyond two errors by chance.",
+            ),
+            table=pixels(args.runs),
+            commands=(f"python -m eval uncertainty --run RUN --noise correlated --calibrate --images 10000 {each}",),
+        ),
+        Made(
+            name="intervals-of-regions",
+            title="Intervals of means over regions",
+            text=(
+                "Means over regions of 10,000 test images inside their intervals, in percent: independent pixels / "
+                "correlated noise / correlated and calibrated on held-out images.",
+            ),
+            table=regions(args.runs),
+            commands=(f"python -m eval uncertainty --run RUN --noise correlated --calibrate --images 10000 {each}",),
+        ),
+        Made(
+            name="hidden-pixels",
+            title="Hidden pixels told from the visible ones",
+            text=("100 test images; hidden pixels that the 50, 90 and 99 % intervals hold, in percent.",),
+            table=completions(args.runs),
+            commands=(f"python -m eval complete --run RUN --hide {{right,square,random}} {each}",),
+        ),
+    ]
+    show(made, args, "noise_tables.py")
 
 
 if __name__ == "__main__":

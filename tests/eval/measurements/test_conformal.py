@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from eval.measurements.conformal import calibrated_intervals, conformal_half_widths, group_edges
+from eval.measurements.conformal import (
+    calibrated_intervals,
+    conformal_half_widths,
+    coverage_of_groups,
+    group_edges,
+)
 
 LEVELS = (0.5, 0.9, 0.99)
 
@@ -38,3 +43,31 @@ def test_one_variance_for_all_pixels_is_one_group():
     found = calibrated_intervals((errors, torch.ones(40, 30)), (errors, torch.ones(40, 30)), LEVELS, "valid")
     assert len(found.half_widths[0]) == len(found.tenths) == 1
     assert found.half_widths[1][0] == pytest.approx(1.64, abs=0.15)
+
+
+def images_of_their_own_difficulty(seed: int, images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Errors of an image's 60 pixels that share a factor which the variance does not know."""
+    generator = torch.Generator().manual_seed(seed)
+    variance = torch.rand(images, 60, generator=generator) + 0.05
+    factor = torch.rand(images, 1, generator=generator) + 0.5
+    return torch.randn(images, 60, generator=generator) * variance.sqrt() * factor, variance
+
+
+def test_the_error_of_a_tenth_is_the_deviation_over_other_images_of_both_splits():
+    repeated = [
+        calibrated_intervals(
+            images_of_their_own_difficulty(2 * s, 120), images_of_their_own_difficulty(2 * s + 1, 200), (0.5,), "valid"
+        )
+        for s in range(120)
+    ]
+    value = torch.tensor([[tenth.coverage[0].value for tenth in one.tenths] for one in repeated])
+    error = torch.tensor([[tenth.coverage[0].standard_error for tenth in one.tenths] for one in repeated])
+    assert error.mean() == pytest.approx(value.std(0).mean(), rel=0.1)
+    assert value.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_pixels_that_are_inside_together_count_as_one():
+    inside = torch.tensor([[[True] * 3, [False] * 3, [True] * 3, [True] * 3]])
+    value, error = coverage_of_groups(inside, torch.zeros(4, 3, dtype=torch.int64), 1)
+    assert value.item() == pytest.approx(0.75)
+    assert error.item() == pytest.approx(np.std([1, 0, 1, 1], ddof=1) / 2)

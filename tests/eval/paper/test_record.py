@@ -1,6 +1,7 @@
 """What was measured is kept in a small file, and counts as done only where nothing that matters has changed."""
 
 import dataclasses
+import shlex
 
 import pytest
 from support.evidence_cases import LABEL, distance, likelihood, plan
@@ -13,6 +14,7 @@ from eval.paper.pages import Chapter
 from eval.paper.plan import Measurements, configuration_hash, resolved
 from eval.paper.record import KEPT, Record, keep_pictures, known_records, read_kept, write_kept
 from eval.paper.tables import exhibits
+from trainer.__main__ import read_command_line
 
 KEYS = {"distance": f"fid q_hat {LABEL} final", "likelihood": f"likelihood {LABEL} final"}
 MEASURE = Measurements(extractor="efficientnet-lite0")
@@ -161,3 +163,12 @@ def test_the_kept_measurements_of_the_checkout_are_read_and_written_as_they_are(
 
 def test_a_folder_that_does_not_exist_holds_no_measurements(tmp_path):
     assert read_kept(tmp_path / "nowhere", "mnist") == {}
+
+
+@pytest.mark.parametrize("dataset", ["fashion-mnist", "mnist"])
+def test_each_kept_command_trains_what_its_record_was_trained_with(dataset):
+    for name, known in read_kept(KEPT, dataset).items():
+        (command,) = known.commands
+        python, m, trainer, *words = shlex.split(command)
+        assert (python, m, trainer) == ("python", "-m", "trainer")
+        assert configuration_hash(read_command_line(words).config) == known.configuration, name
