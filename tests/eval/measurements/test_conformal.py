@@ -62,8 +62,8 @@ def test_the_error_of_a_tenth_is_the_deviation_over_other_images_of_both_splits(
     ]
     value = torch.tensor([[tenth.coverage[0].value for tenth in one.tenths] for one in repeated])
     error = torch.tensor([[tenth.coverage[0].standard_error for tenth in one.tenths] for one in repeated])
-    assert error.mean() == pytest.approx(value.std(0).mean(), rel=0.1)
-    assert value.mean() == pytest.approx(0.5, abs=0.01)
+    assert error.mean().item() == pytest.approx(value.std(0).mean().item(), rel=0.1)
+    assert value.mean().item() == pytest.approx(0.5, abs=0.01)
 
 
 def test_pixels_that_are_inside_together_count_as_one():
