@@ -42,7 +42,12 @@ source slurm/lib.sh
 read_words "$@"
 load_environment
 read_resources 1
-fid=(-m eval fid --run "$RUN" --from q_hat --mixture "$COMPONENTS" --n "$SAMPLES" "${WORDS[@]}")
+from="$(given --from || echo q_hat)"
+fid=(-m eval fid --run "$RUN" --from "$from" "${WORDS[@]}")
+case "$from" in
+  q_hat | transported) given --mixture >/dev/null || fid+=(--mixture "$COMPONENTS") ;;
+esac
+[[ $from == half ]] || given --n >/dev/null || fid+=(--n "$SAMPLES")
 if [[ ${STEP:-} == merge ]]; then
   restartable in_python "${fid[@]}" --device "$DEVICE" --merge "$PARTS"
 elif [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then

@@ -52,7 +52,7 @@ load_environment
 read_resources 1
 tables="$RUNS/reproduction/celeba"
 plan=(--dataset celeba --runs "$tables" ${PLAN:+--plan "$PLAN"})
-measure=(-m eval reproduce all "${plan[@]}" --device "$DEVICE")
+measure=(-m eval reproduce all "${plan[@]}")
 
 report() {
   in_python -m eval likelihood --run "$RUN" --images "$IMAGES" --mixture "$COMPONENTS" --device "$DEVICE"
@@ -80,10 +80,10 @@ submit_chain() {
 
 case "${STEP:-}" in
   report) restartable report ;;
-  share) restartable in_python "${measure[@]}" --part "$SLURM_ARRAY_TASK_ID/$SHARES" --processes 1 ;;
+  share) restartable in_python "${measure[@]}" --device "$DEVICE" --part "$SLURM_ARRAY_TASK_ID/$SHARES" --processes 1 ;;
   pages) restartable in_python "${measure[@]}" --pages-only ;;
   *)
-    in_python "${measure[@]}" --source "$SOURCE" --processes "$SHARES" --dry-run
+    in_python "${measure[@]}" --device "$DEVICE" --source "$SOURCE" --processes "$SHARES" --dry-run
     if [[ $DRY_RUN ]]; then
       unset ASKED_NODES ASKED_GPUS # each step asks for its own
       slurm/build_shards.sh --dry-run

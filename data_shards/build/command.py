@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES
 from data_shards.build.request import SOURCES, BuildEstimate, BuildRequest
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from data_shards.io.progress import duration
 from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
@@ -19,7 +19,7 @@ from data_shards.sources.source import Crop
 _REASONS_SHOWN = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of the command."""
     parser.add_argument("dataset", choices=SOURCES, help="what the source holds")
     files = "; ".join(f"{name}: {known.files}" for name, known in SOURCES.items())
@@ -105,6 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="check the source and estimate time and disk; write nothing"
+    )
+    parser.acts_only(
+        lambda args: not args.dry_run, "part", "merge", otherwise="--dry-run is of the whole build; leave it out"
     )
 
 

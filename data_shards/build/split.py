@@ -23,7 +23,7 @@ from data_shards.build.recipe import read_recipe, write_recipe
 from data_shards.build.workers import for_each
 from data_shards.build.writer import Member, write_shard
 from data_shards.io import atomic
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.lease import lease
 from data_shards.io.progress import Progress
 from data_shards.io.workers_option import add_workers_option
@@ -36,7 +36,7 @@ from data_shards.sources.source import Sample
 _TRAIN = "train"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", type=Path, help="folder of the shards, which are divided in place")
     for name in ("valid", "test"):

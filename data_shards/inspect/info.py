@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from data_shards.inspect.pipe_option import add_pipe_option
 from data_shards.io import atomic
 from data_shards.io.address import Address, Location
-from data_shards.io.errors import InputError, MachineFault, machine_faults
+from data_shards.io.errors import InputError, MachineFault, OneLineParser, machine_faults
 from data_shards.manifest import Manifest
 from data_shards.storage import shard_files
 from data_shards.stream.order import EpochOrder, shuffle_quality
@@ -20,7 +21,7 @@ SHEET_FILE = "contact-sheet.png"
 _ROWS = _COLUMNS = 10
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", help="folder or address of the shards")
     parser.add_argument(
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help=f"picture of {_ROWS * _COLUMNS} images to write (default: {SHEET_FILE} in the folder, if it is local)",
     )
-    parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
+    add_pipe_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

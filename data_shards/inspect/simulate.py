@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from data_shards.io.address import DEFAULT_CACHE_BYTES
 from data_shards.io.configuration import PositiveInt, configuration
-from data_shards.io.errors import InputError, at_least
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import Progress
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import TAR_BYTES
@@ -170,12 +170,17 @@ def _in_order_of_need(shards: NDArray[np.int64]) -> NDArray[np.int64]:
     return distinct[first.argsort()]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", nargs="?", help="folder of real shards to walk; without it they are made up")
     for name, (default, text) in _MADE_UP.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=int, metavar="N", help=f"made up: {text} (default: {default})")
+    parser.acts_only(
+        lambda args: args.shards is None,
+        *_MADE_UP,
+        otherwise="is for made up shards, and real ones are given; leave it out",
+    )
     parser.add_argument("--ranks", type=int, default=8, metavar="N", help="processes (default: 8)")
     parser.add_argument("--ranks-per-node", type=int, default=8, metavar="N", help="that share a cache (default: 8)")
     parser.add_argument("--global-batch", type=int, default=1024, metavar="N", help="over all ranks (default: 1024)")
@@ -200,8 +205,6 @@ def run(args: argparse.Namespace) -> None:
         cache_bytes=args.cache_bytes,
     )
     asked = {name: getattr(args, name) for name in _MADE_UP if getattr(args, name) is not None}
-    if args.shards is not None and asked:
-        raise InputError("is for made up shards, and real ones are given; leave it out", parameter=next(iter(asked)))
     shards: Sized
     if args.shards is not None:
         shards = RealShards(Manifest.load(args.shards))

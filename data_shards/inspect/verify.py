@@ -13,9 +13,10 @@ import numpy as np
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import member_extensions
+from data_shards.inspect.pipe_option import add_pipe_option
 from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import sha256_of_file
-from data_shards.io.errors import InputError, at_least, raise_machine_fault
+from data_shards.io.errors import InputError, OneLineParser, at_least, raise_machine_fault
 from data_shards.io.progress import Progress
 from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
@@ -26,11 +27,11 @@ _REMEDY = "; build the shards again"
 _EXTRAS = {"cls", "json"}  # extensions of members that are no images
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of the command."""
     parser.add_argument("shards", help="folder or address of the shards")
     add_workers_option(parser)
-    parser.add_argument("--allow-pipe", action="store_true", help="let a pipe: address run its shell command")
+    add_pipe_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:

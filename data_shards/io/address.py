@@ -37,6 +37,17 @@ DEFAULT_PATIENCE_SECONDS = 600.0
 DEFAULT_CACHE_BYTES = 64 * 10**9
 _SHOW_BYTES = {"http", "https", "gs", "gcs"}  # protocols that tell of each piece of a file, beside S3
 _UNSEEN_SECONDS = 300.0  # for the others a whole file may arrive at once
+_VERSION_FIELDS = (
+    "size",
+    "ETag",
+    "etag",
+    "Content-MD5",
+    "md5Hash",
+    "Last-Modified",
+    "LastModified",
+    "updated",
+    "mtime",
+)
 _OF_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 _PASSING_CLIENT_ERRORS = {408, 425, 429}  # timeout, too early, too many requests
 _SETTINGS_AT_FAULT = {"NoCredentialsError", "InvalidURL", "InvalidUrlClientError", "ParamValidationError"}
@@ -120,6 +131,21 @@ class Address:
             if isinstance(system, fsspec.asyn.AsyncFileSystem):
                 return bytes(_watched(_in_loop(system, system._cat_file(path)), lambda: 0, quiet_seconds))
             return bytes(_watched(_in_thread(lambda: system.cat_file(path)), lambda: 0, quiet_seconds))
+
+    def version(self, name: str, *, quiet_seconds: float = QUIET_SECONDS) -> dict[str, str]:
+        """What the server says by which one version of a file is told from another: its size, ETag, time. May be empty.
+
+        Raises as `read_bytes`.
+        """
+        if self._pipe:
+            return {}
+        with _explained(self.of(name)):
+            system, path = _file_system(self.of(name))
+            if isinstance(system, fsspec.asyn.AsyncFileSystem):
+                told = _watched(_in_loop(system, system._info(path)), lambda: 0, quiet_seconds)
+            else:
+                told = _watched(_in_thread(lambda: system.info(path)), lambda: 0, quiet_seconds)
+        return {field: str(told[field]) for field in _VERSION_FIELDS if told.get(field) is not None}
 
     def download(self, name: str, to: Path, *, quiet_seconds: float = QUIET_SECONDS) -> None:
         """Writes the content of a large file to `to`; ends where no byte arrives for `quiet_seconds`.

@@ -139,18 +139,39 @@ class OneLineParser(argparse.ArgumentParser):
     """An ArgumentParser that raises InputError instead of printing its usage.
 
     `command` names the option whose `dest` is the parameter of an InputError. Options are not abbreviated: what is
-    short for one option today may be short for another tomorrow, as --n is for --noise.
+    short for one option today may be short for another tomorrow, as --n is for --noise. Options that act only beside
+    others are declared by `acts_only`, and refused where they would be ignored.
     """
 
     def __init__(self, *, allow_abbrev: bool = False, **more: Any) -> None:
         super().__init__(allow_abbrev=allow_abbrev, **more)
+        self._conditions: list[tuple[Callable[[argparse.Namespace], bool], tuple[str, ...], str]] = []
+        self._given: set[str] = set()
+
+    def acts_only(self, where: Callable[[argparse.Namespace], bool], *parameters: str, otherwise: str) -> None:
+        """Has options refused that are given, be it with their defaults, where they have no effect.
+
+        where: whether they have one, beside these values of the others; otherwise: the message where they have none,
+        in which {NAME} is the value of the parameter NAME.
+        """
+        unknown = set(parameters) - {action.dest for action in self._actions}
+        assert not unknown, unknown
+        self._conditions.append((where, parameters, otherwise))
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # the parsers of subcommands too
         options = {action.dest: action.option_strings for action in self._actions if action.option_strings}
         _options.update({dest: max(strings, key=len) for dest, strings in options.items()})
-        return super().parse_known_args(args, namespace)
+        self._given = set()
+        parsed, rest = super().parse_known_args(args, namespace)
+        for where, parameters, otherwise in self._conditions:
+            for name in parameters:
+                if name in self._given and not where(parsed):
+                    raise InputError(otherwise.format_map(vars(parsed)), parameter=name)
+        return parsed, rest
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings:  # positional ones are asked for here where they are missing too
+            self._given.add(action.dest)
         name = max(action.option_strings, key=len, default=action.metavar or action.dest)
         own = arg_strings if action.nargs not in (argparse.PARSER, argparse.REMAINDER) else arg_strings[:1]
         for word in own:

@@ -1,10 +1,11 @@
 """The option for the number of processes, which the commands on shards have in common."""
 
-import argparse
 import os
 
+from data_shards.io.errors import OneLineParser
 
-def add_workers_option(parser: argparse.ArgumentParser) -> None:
+
+def add_workers_option(parser: OneLineParser) -> None:
     """Adds --workers, as `processes`: one for each core that this process may use, where it is not given."""
     parser.add_argument(
         "--workers",

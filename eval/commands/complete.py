@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import (
     add_lock_option,
     add_mixture_options,
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from eval.results import CompletionResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval complete`."""
     add_run_options(parser)
     add_lock_option(parser)

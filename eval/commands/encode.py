@@ -2,10 +2,11 @@
 
 import argparse
 
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import add_lock_option, add_run_options
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval encode`."""
     add_run_options(parser, weights_help="which weights encode")
     parser.add_argument(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import (
     add_extractor_options,
     add_lock_option,
@@ -16,10 +16,11 @@ from eval.commands.options import (
     chosen_part,
     question_of,
     refuse_sampling_without_run,
+    refuse_seed_without_choice,
 )
 from eval.distance.measures import FURTHER
 from eval.image_sets.kinds import KINDS
-from eval.images.densities import SOURCES
+from eval.images.densities import DENSITIES, SOURCES, SPOKEN
 from eval.questions import DEFAULT_COMPONENTS, IMAGE_FORMATS, DistanceQuestion
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from eval.results import DistanceResult, Measured
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval fid`."""
     parser.add_argument(
         "sets",
@@ -77,6 +78,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=1, help="processes of the whole job, for --dry-run (default 1)"
     )
+    _refuse_without_effect(parser)
+
+
+def _refuse_without_effect(parser: OneLineParser) -> None:
+    """Has options refused that do not act beside others."""
+    parser.acts_only(
+        lambda args: bool(args.sets),
+        *("density", "temperature", "out", "skip_bad"),
+        otherwise="goes with two sets of images, not with --from; leave it out",
+    )
+    parser.acts_only(
+        lambda args: not args.sets,
+        *("run", "source", "save_images", "dry_run", "split", "processes"),
+        otherwise="goes with --run and --from, not with two sets of images; leave it out",
+    )
+    refuse_sampling_without_run(parser, lambda args: args.sets or ["run:"])
+    parser.acts_only(
+        _draws_from_mixture,
+        *("mixture", "covariance"),
+        otherwise="chooses a mixture, and what is compared is not drawn from one; leave it out",
+    )
+    parser.acts_only(
+        lambda args: args.source != "half",
+        "n",
+        otherwise="--from half takes half of the split, whatever its size; leave it out",
+    )
+    refuse_seed_without_choice(parser, lambda args: args.sets, _draws)
+    parser.acts_only(lambda args: args.dry_run, "processes", otherwise="is for --dry-run; add it or leave this out")
+    parser.acts_only(
+        lambda args: args.merge is None,
+        "save_images",
+        otherwise="a merge has no images; give the option to each part",
+    )
+    parser.acts_only(
+        lambda args: not args.sets or args.out is not None,
+        "steal_lock",
+        otherwise="nothing is written without --out; leave it out",
+    )
+
+
+def _draws_from_mixture(args: argparse.Namespace) -> bool:
+    source = DENSITIES.get(args.source) if not args.sets else DENSITIES[SPOKEN[args.density]]
+    return source is not None and source.of_mixture
+
+
+def _draws(args: argparse.Namespace) -> bool:
+    """Whether something is drawn beside a choice of images of a set."""
+    return (not args.sets and args.source != "reconstruction") or any(FURTHER[name].draws for name in args.also)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -95,9 +144,6 @@ def run(args: argparse.Namespace) -> None:
     for name, value in (("run", args.run), ("from", args.source)):
         if value is None:
             raise InputError(f"give two sets of images, or --run and --from; --{name} is missing")
-    for option, unused in (("density", "mixture"), ("temperature", 1.0), ("out", None), ("skip_bad", 0)):
-        if getattr(args, option) != unused:
-            raise InputError("goes with two sets of images, not with --from; leave it out", parameter=option)
     question = replace(question_of(DistanceQuestion, args), mixture=args.mixture or DEFAULT_COMPONENTS)
     if args.dry_run:
         device = planned_device(args.device)
@@ -142,14 +188,6 @@ def _between_sets(args: argparse.Namespace) -> None:
 
     if len(args.sets) != 2:
         raise InputError(f"{len(args.sets)} sets of images ({', '.join(args.sets)}); give two")
-    for name, given in (("run", args.run), ("from", args.source), ("save_images", args.save_images)):
-        if given is not None:
-            raise InputError(f"goes with a run, not with two sets of images: --{name.replace('_', '-')}")
-    if args.dry_run:
-        raise InputError("goes with --run and --from only; leave it out", parameter="dry_run")
-    if args.split != "test":
-        raise InputError("goes with --run and --from; a split is given as shards:FOLDER/SPLIT", parameter="split")
-    refuse_sampling_without_run(args, args.sets)
     if args.n is not None and args.n < 2:
         raise InputError(f"{args.n} is below 2", parameter="n")
     sampling = question_of(Sampling, args)
@@ -203,8 +241,6 @@ def _check_parts(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"{value} is below 1", parameter=name)
-    if args.merge is not None and args.save_images:
-        raise InputError("a merge has no images; give the option to each part", parameter="save_images")
 
 
 def show(result: "DistanceResult", path: Path) -> None:

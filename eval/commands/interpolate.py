@@ -3,18 +3,19 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import (
     add_animation_option,
     add_lock_option,
     add_run_options,
     add_sampling_options,
     question_of,
+    refuse_mixture_of_other_densities,
 )
 from eval.image_sets.kinds import KINDS
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval interpolate`."""
     add_run_options(parser, weights_help="which weights generate")
     parser.add_argument("--out", required=True, help="folder, made here; one with other files is never touched")
@@ -22,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=16, help="images of a walk, at least 2 (default: 16)")
     parser.add_argument("--between", metavar="SET", help=f"walk between images of your own: {KINDS}")
     add_sampling_options(parser)
+    parser.acts_only(
+        lambda args: args.between is None,
+        *("density", "mixture", "covariance", "temperature"),
+        otherwise="is of ends that are drawn, and --between gives images; leave it out",
+    )
+    refuse_mixture_of_other_densities(parser)
     add_animation_option(parser)
     add_lock_option(parser)
 

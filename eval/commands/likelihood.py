@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import (
     add_annealing_options,
     add_lock_option,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from eval.results import LikelihoodResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval likelihood`."""
     add_run_options(parser)
     add_lock_option(parser)
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=LikelihoodQuestion.samples, help="importance samples for each image"
     )
     add_annealing_options(parser)
+    parser.acts_only(lambda args: args.mixture != 0, "covariance", otherwise="--mixture 0 is the prior; leave it out")
 
 
 def run(args: argparse.Namespace) -> None:

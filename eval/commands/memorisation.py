@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import add_lock_option, add_mixture_options, add_run_options, add_subset_options, question_of
 from eval.questions import MemorisationQuestion
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from eval.results import MemorisationResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval memorisation`."""
     add_run_options(parser)
     add_lock_option(parser)

@@ -2,12 +2,12 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
-from data_shards.io.errors import InputError
-from eval.images.densities import SPOKEN
+from data_shards.io.errors import InputError, OneLineParser
+from eval.images.densities import DENSITIES, SPOKEN
 from eval.questions import DEFAULT_COMPONENTS, FLOORS, INCEPTION_MODES
 from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def add_run_options(
-    parser: argparse.ArgumentParser, *, weights_help: str = "which weights to measure", required: bool = True
+    parser: OneLineParser, *, weights_help: str = "which weights to measure", required: bool = True
 ) -> None:
     """Adds --run, --weights and --device."""
     parser.add_argument("--run", required=required, help="run folder")
@@ -31,36 +31,34 @@ def add_run_options(
     add_device_option(parser)
 
 
-def add_device_option(parser: argparse.ArgumentParser) -> None:
+def add_device_option(parser: OneLineParser) -> None:
     """Adds --device."""
     parser.add_argument(
         "--device", default="auto", choices=DEVICES, help="where the networks run; auto is cuda where there is a GPU"
     )
 
 
-def add_lock_option(parser: argparse.ArgumentParser) -> None:
+def add_lock_option(parser: OneLineParser) -> None:
     """Adds --steal-lock."""
     parser.add_argument(
         "--steal-lock", action="store_true", help="take over what another job, which is known to be gone, was making"
     )
 
 
-def add_animation_option(parser: argparse.ArgumentParser) -> None:
+def add_animation_option(parser: OneLineParser) -> None:
     """Adds --animation."""
     parser.add_argument(
         "--animation", default="gif", choices=("gif", "mp4"), help="kind of moving picture (default: gif)"
     )
 
 
-def add_mixture_options(
-    parser: argparse.ArgumentParser, mixture_help: str, *, default: int | None = DEFAULT_COMPONENTS
-) -> None:
+def add_mixture_options(parser: OneLineParser, mixture_help: str, *, default: int | None = DEFAULT_COMPONENTS) -> None:
     """Adds --mixture and --covariance."""
     parser.add_argument("--mixture", type=int, default=default, help=mixture_help)
     parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
 
 
-def add_extractor_options(parser: argparse.ArgumentParser) -> None:
+def add_extractor_options(parser: OneLineParser) -> None:
     """Adds --extractor and what belongs to it."""
     parser.add_argument(
         "--extractor",
@@ -84,9 +82,14 @@ def add_extractor_options(parser: argparse.ArgumentParser) -> None:
         help="weights of inception (downloaded once where none are given), dinov2 or clip: a state dict of torch.hub "
         "or timm (.pth, .safetensors), or a Hugging Face folder",
     )
+    parser.acts_only(
+        lambda args: args.extractor == "inception",
+        "extractor_mode",
+        otherwise="is not for the extractor {extractor}; leave it out",
+    )
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+def add_sampling_options(parser: OneLineParser) -> None:
     """Adds --density, --mixture, --covariance, --temperature and --seed."""
     parser.add_argument(
         "--density", default="mixture", choices=tuple(SPOKEN), help="what a run's latents are drawn from"
@@ -96,6 +99,21 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="factor on the deviations of the density (default: 1)"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of latents and choices; image i is of (seed, i)")
+
+
+def of_mixture(density: str) -> bool:
+    """Whether a density that `--density` names is a mixture, so that `--mixture` says which."""
+    return DENSITIES[SPOKEN[density]].of_mixture
+
+
+def refuse_mixture_of_other_densities(parser: OneLineParser) -> None:
+    """Has --mixture and --covariance refused where --density is no mixture."""
+    parser.acts_only(
+        lambda args: of_mixture(args.density),
+        "mixture",
+        "covariance",
+        otherwise="chooses a mixture, and --density {density} is none; leave it out",
+    )
 
 
 def chosen_extractor(args: argparse.Namespace, device: "torch.device") -> "Extractor":
@@ -111,24 +129,49 @@ def chosen_extractor(args: argparse.Namespace, device: "torch.device") -> "Extra
     )
 
 
-def refuse_sampling_without_run(args: argparse.Namespace, words: Sequence[str]) -> None:
-    """Raises InputError where options of a run's samples are given, but none of the sets of images is of a run."""
-    if any(word.startswith("run:") for word in words):
-        return
-    unused = {"density": "mixture", "mixture": None, "covariance": "full", "temperature": 1.0, "weights": "final"}
-    for option, value in unused.items():
-        if getattr(args, option) != value:
-            raise InputError("is of samples of a run, and no set is run:RUN; leave it out", parameter=option)
+def refuse_sampling_without_run(parser: OneLineParser, sets: Callable[[argparse.Namespace], Sequence[str]]) -> None:
+    """Has options of a run's samples refused where none of the sets of images is of a run. sets: the words given."""
+    parser.acts_only(
+        lambda args: any(word.startswith("run:") for word in sets(args)),
+        *("density", "mixture", "covariance", "temperature", "weights"),
+        otherwise="is of samples of a run, and no set is run:RUN; leave it out",
+    )
 
 
-def add_skip_bad_option(parser: argparse.ArgumentParser) -> None:
+def refuse_seed_without_choice(
+    parser: OneLineParser,
+    sets: Callable[[argparse.Namespace], Sequence[str]],
+    draws: Callable[[argparse.Namespace], bool] = lambda args: False,
+) -> None:
+    """Has --seed refused where sets of images are taken whole, and nothing is drawn.
+
+    sets: the words given; draws: whether something else is drawn.
+    """
+    parser.acts_only(
+        lambda args: args.n is not None or any(word.startswith("run:") for word in sets(args)) or draws(args),
+        "seed",
+        otherwise="nothing is drawn or chosen; give --n too, or leave it out",
+    )
+
+
+def refuse_mixture_of_other_noise(parser: OneLineParser) -> None:
+    """Has --mixture and --covariance refused where only noise that differs between components takes a mixture."""
+    parser.acts_only(
+        lambda args: args.noise == "correlated-component",
+        "mixture",
+        "covariance",
+        otherwise="chooses a mixture, which --noise {noise} does not depend on; leave it out",
+    )
+
+
+def add_skip_bad_option(parser: OneLineParser) -> None:
     """Adds --skip-bad."""
     parser.add_argument(
         "--skip-bad", type=int, default=0, metavar="N", help="leave out up to N images that cannot be read (default: 0)"
     )
 
 
-def add_noise_options(parser: argparse.ArgumentParser, noises: tuple[str, ...]) -> None:
+def add_noise_options(parser: OneLineParser, noises: tuple[str, ...]) -> None:
     """Adds --noise, whose default is the first of `noises`, and --floor."""
     parser.add_argument(
         "--noise",
@@ -142,9 +185,14 @@ def add_noise_options(parser: argparse.ArgumentParser, noises: tuple[str, ...]) 
         choices=FLOORS,
         help="least eigenvalue of correlated noise: the floor of Algorithm 1, or none",
     )
+    parser.acts_only(
+        lambda args: args.noise != "independent",
+        "floor",
+        otherwise="is of correlated noise; give --noise correlated too, or leave it out",
+    )
 
 
-def add_annealing_options(parser: argparse.ArgumentParser) -> None:
+def add_annealing_options(parser: OneLineParser) -> None:
     """Adds --annealing and --chains."""
     parser.add_argument(
         "--annealing",
@@ -154,9 +202,14 @@ def add_annealing_options(parser: argparse.ArgumentParser) -> None:
         help="also the tighter bound of annealed importance sampling through so many densities, 100 for instance",
     )
     parser.add_argument("--chains", type=int, default=1, help="annealed samples for each image (default: 1)")
+    parser.acts_only(
+        lambda args: args.annealing != 0,
+        "chains",
+        otherwise="is of annealed importance sampling; give --annealing too, or leave it out",
+    )
 
 
-def add_subset_options(parser: argparse.ArgumentParser, images: int, images_help: str) -> None:
+def add_subset_options(parser: OneLineParser, images: int, images_help: str) -> None:
     """Adds --images, whose default is `images`, --split and --seed."""
     parser.add_argument("--images", type=int, default=images, help=images_help)
     parser.add_argument("--split", default="test", help="split of the data")

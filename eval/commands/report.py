@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from data_shards.io.atomic import write_bytes, write_text
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import add_device_option, add_lock_option
 from eval.questions import DistanceQuestion
 from eval.report.gallery import SIDE, overview
@@ -19,7 +20,7 @@ from trainer.mixture.settings import COVARIANCE_TYPES
 from trainer.process_group import process_group, single
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval report`."""
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument(
@@ -32,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", help="split of new images (default: test, or the held-out split where none is)")
     parser.add_argument("--make-nothing", action="store_true", help="only show what has been made and measured before")
     add_lock_option(parser)
+    parser.acts_only(
+        lambda args: not args.make_nothing, "steal_lock", otherwise="--make-nothing makes nothing; leave it out"
+    )
     add_device_option(parser)
 
 

@@ -4,14 +4,14 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import add_device_option, chosen_part
 from eval.paper.evidence import Evidence
 from eval.paper.figures import picture_path
-from eval.paper.jobs import jobs, undone
+from eval.paper.jobs import Job, jobs, undone
 from eval.paper.kept_tables import read_tables
 from eval.paper.pages import Chapter, missing_sentences, write_pages, write_results
 from eval.paper.plan import Plan, read_plan
@@ -25,7 +25,7 @@ BY_WEIGHT = ("fashion-mnist", "celeba", "mnist")
 """The order of the results: MNIST is last, as without a source it is few digits and one seed."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval reproduce`."""
     parser.add_argument("target", choices=(*EXHIBITS, "all"), help="what to reproduce; beyond: variants of our own")
     parser.add_argument("--dataset", required=True, choices=tuple(DATASETS), help="the data set")
@@ -46,6 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pages-only", action="store_true", help="train and measure nothing; show what is known")
     parser.add_argument("--results", metavar="FILE", help="also write this Markdown page with every data set's results")
     parser.add_argument("--dry-run", action="store_true", help="only print what would be done, with time and disk")
+    parser.acts_only(
+        lambda args: not (args.address or args.pages_only),
+        "part",
+        otherwise="goes with neither --address nor --pages-only; leave one of them out",
+    )
+    parser.acts_only(
+        lambda args: not args.pages_only,
+        *("source", "processes", "address", "device", "dry_run"),
+        otherwise="--pages-only trains and measures nothing; leave one of them out",
+    )
+    parser.acts_only(
+        lambda args: not args.address or args.dry_run,
+        "processes",
+        otherwise="is of this machine, and the cluster of --address decides for itself; leave it out",
+    )
+    parser.acts_only(lambda args: not args.part, "results", otherwise="a part writes no page; leave it out")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -55,8 +71,6 @@ def run(args: argparse.Namespace) -> None:
     """
     if args.processes < 0:
         raise InputError(f"{args.processes} is below 0", parameter="processes")
-    if args.part and (args.address or args.pages_only):
-        raise InputError("goes with neither --address nor --pages-only; leave one of them out", parameter="part")
     plan = read_plan(args.dataset, args.plan)
     targets = tuple(EXHIBITS) if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")
@@ -76,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         source=args.source,
     )
     if args.dry_run:
-        print(estimated_cost(plan, jobs(plan, targets), place).to_text())
+        print(estimated_cost(plan, _share(jobs(plan, targets), args.part), place).to_text())
         return
     outcomes = [] if args.pages_only else _run_jobs(plan, targets, args.part, place, measured)
     failures = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
@@ -87,11 +101,14 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{len(failures)} of {len(outcomes)} jobs failed, the first: {name}: {failure}")
 
 
+def _share(wanted: Sequence[Job], part: str | None) -> Sequence[Job]:
+    """The jobs of one part, I/N."""
+    first, parts = chosen_part(part) if part else (0, 1)
+    return wanted[first::parts]
+
+
 def _run_jobs(plan: Plan, targets: Iterable[str], part: str | None, place: Place, measured: Path) -> list[Outcome]:
-    wanted = jobs(plan, targets)
-    if part:
-        first, parts = chosen_part(part)
-        wanted = wanted[first::parts]
+    wanted = _share(jobs(plan, targets), part)
     kept = read_kept(measured, plan.dataset)
     known = known_records(plan, [job.training for job in wanted], place.runs, kept)
     waiting = undone(wanted, known, place.runs, measured / plan.dataset)

@@ -5,18 +5,27 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.commands.options import add_lock_option, add_mixture_options, add_noise_options, add_run_options, question_of
+from data_shards.io.errors import OneLineParser
+from eval.commands.options import (
+    add_lock_option,
+    add_mixture_options,
+    add_noise_options,
+    add_run_options,
+    question_of,
+    refuse_mixture_of_other_noise,
+)
 from eval.questions import NOISES, ResidualsQuestion
 
 if TYPE_CHECKING:
     from eval.results import ResidualsResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval residuals`."""
     add_run_options(parser, weights_help="whose residuals")
     add_noise_options(parser, NOISES[1:])
     add_mixture_options(parser, "components of the fitted mixture, for --noise correlated-component")
+    refuse_mixture_of_other_noise(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the codes")
     add_lock_option(parser)
 

@@ -3,13 +3,19 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError
-from eval.commands.options import add_lock_option, add_run_options, add_sampling_options, question_of
+from data_shards.io.errors import InputError, OneLineParser
+from eval.commands.options import (
+    add_lock_option,
+    add_run_options,
+    add_sampling_options,
+    question_of,
+    refuse_mixture_of_other_densities,
+)
 
 _FORMATS = ("png", "npz", "shards", "grid")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval sample`."""
     add_run_options(parser, weights_help="which weights generate")
     parser.add_argument("--n", type=int, default=64, help="number of images (default: 64)")
@@ -21,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="png: a file an image; npz: one uint8 array (N, H, W, C); shards: WebDataset tars; grid: one picture",
     )
     add_sampling_options(parser)
+    refuse_mixture_of_other_densities(parser)
     add_lock_option(parser)
 
 

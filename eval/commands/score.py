@@ -3,14 +3,21 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError
-from eval.commands.options import add_annealing_options, add_mixture_options, add_run_options, add_skip_bad_option
+from data_shards.io.errors import InputError, OneLineParser
+from eval.commands.options import (
+    add_annealing_options,
+    add_lock_option,
+    add_mixture_options,
+    add_run_options,
+    add_skip_bad_option,
+    refuse_mixture_of_other_densities,
+)
 from eval.image_sets.kinds import KINDS
 from eval.images.densities import SPOKEN
 from eval.questions import LikelihoodQuestion
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval score`."""
     parser.add_argument("set", metavar="SET", help=f"{KINDS}; made into the run's kind of images as its shards were")
     add_run_options(parser)
@@ -24,16 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     densities = [name for name in SPOKEN if name != "transported"]
     parser.add_argument("--density", default="mixture", choices=densities, help="the density of the latents")
     add_mixture_options(parser, "components of the mixture (default: of the one that is fitted)", default=None)
+    refuse_mixture_of_other_densities(parser)
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise and of the choice of images")
     add_skip_bad_option(parser)
+    add_lock_option(parser)
+    parser.acts_only(
+        lambda args: args.out is not None, "steal_lock", otherwise="nothing is written without --out; leave it out"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Writes the table, and prints what its columns are on average, and the AUROC against the other set."""
-    from data_shards.io.atomic import write_text
-    from eval.export.own_images import log_density, own_images
-    from eval.export.scores import ANNEALED, COLUMNS, detections, scores, to_csv
-    from eval.image_sets.remarks import remarks_of
+    from eval.export.own_images import latent_density, own_images
+    from eval.export.score_table import scored
+    from eval.export.scores import ANNEALED, COLUMNS, detections
     from eval.image_sets.run_samples import run_folder
     from eval.measurements.annealed import Annealing
     from eval.run import load_shared_run
@@ -43,36 +54,38 @@ def run(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < least:
             raise InputError(f"{value} is below {least}", parameter=name)
-    if args.chains > 1 and not args.annealing:
-        raise InputError("are of annealed importance sampling; give --annealing too", parameter="chains")
     annealing = Annealing(steps=args.annealing, chains=args.chains) if args.annealing else None
-    out = Path(args.out) if args.out else None
-    if out is not None and out.exists() and not out.read_text(errors="replace").startswith(f"image,{COLUMNS[0]},"):
-        raise InputError(f"{out} is there, and is no table of scores; choose another name", parameter="out")
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
-        prior = log_density(run, args.density, args.mixture, args.covariance, ranks)
+        density = latent_density(run, args.density, args.mixture, args.covariance, ranks)
         tables = []
-        for word in (args.set, args.against):
+        for word, out in ((args.set, args.out), (args.against, None)):
             if word is None:
                 continue
             images = own_images(run, word, ranks, n=args.n, seed=args.seed)
-            table = scores(run, images, prior, ranks, samples=args.samples, seed=args.seed, annealing=annealing)
-            remarks = remarks_of(images, ranks, skip_bad=args.skip_bad)
-            tables.append(table)
+            found = scored(
+                run,
+                images,
+                density,
+                ranks,
+                samples=args.samples,
+                seed=args.seed,
+                annealing=annealing,
+                skip_bad=args.skip_bad,
+                out=Path(out) if out else None,
+                steal=args.steal_lock,
+            )
+            tables.append(found.table)
             if not ranks.is_main:
                 continue
-            print("\n".join(remarks), end="\n" if remarks else "")
             means = ", ".join(
                 f"{name.replace('_', ' ')} {value:.4g}"
-                for name, value in zip((*COLUMNS, *ANNEALED), table.nanmean(0).tolist(), strict=False)
+                for name, value in zip((*COLUMNS, *ANNEALED), found.table.nanmean(0).tolist(), strict=False)
             )
-            print(f"{word}: {int((~table[:, 0].isnan()).sum()):,} images, means: {means}")
-            if word == args.set and out is not None:
-                out.parent.mkdir(parents=True, exist_ok=True)
-                names = images.names or [str(number) for number in range(images.n)]
-                write_text(out, to_csv(names, table))
-                print(f"written to {out}")
+            read = int((~found.table[:, 0].isnan()).sum())
+            print("\n".join([*found.remarks, f"{word}: {read:,} images, means: {means}; address {found.address}"]))
+            if out:
+                print(f"{'made before: ' if found.made_before else 'written to '}{out}")
         if ranks.is_main and len(tables) == 2:
-            for found in detections(*tables):
-                print(f"AUROC by {found.score}: {found.auroc:.4f}")
+            for one in detections(*tables):
+                print(f"AUROC by {one.score}: {one.auroc:.4f}")

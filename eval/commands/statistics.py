@@ -3,52 +3,76 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import (
     add_device_option,
     add_extractor_options,
+    add_lock_option,
     add_sampling_options,
     add_skip_bad_option,
     chosen_extractor,
     question_of,
+    refuse_mixture_of_other_densities,
     refuse_sampling_without_run,
+    refuse_seed_without_choice,
 )
 from eval.image_sets.kinds import KINDS
 from trainer.run_folder.latents import WEIGHTS
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval statistics`."""
     parser.add_argument("set", metavar="SET", help=f"{KINDS}")
     parser.add_argument("--out", required=True, help="the file, .npz")
     parser.add_argument("--n", type=int, help="a seeded choice of so many images (default: all; 10000 of a run)")
     add_sampling_options(parser)
     parser.add_argument("--weights", default="final", choices=WEIGHTS, help="which weights of a run")
+    refuse_sampling_without_run(parser, lambda args: [args.set])
+    refuse_mixture_of_other_densities(parser)
+    refuse_seed_without_choice(parser, lambda args: [args.set])
     add_extractor_options(parser)
     add_skip_bad_option(parser)
+    add_lock_option(parser)
     add_device_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes the file. Raises InputError where it would replace a file of another kind."""
+    """Writes the file. Raises InputError where there is one of anything else."""
     from eval.distance.between_sets import open_side, statistics_of
-    from eval.distance.saved_statistics import is_statistics, save_statistics
+    from eval.distance.saved_statistics import SavedStatistics, load_statistics, save_statistics, saved_before
     from eval.image_sets.run_samples import Sampling
+    from eval.measured_once import held_result
     from trainer.process_group import process_group
 
-    refuse_sampling_without_run(args, [args.set])
     out = Path(args.out)
     if out.suffix != ".npz":
         raise InputError(f"{out} does not end with .npz", parameter="out")
-    if out.exists() and not is_statistics(args.out):
-        raise InputError(f"{out} is there, and holds no statistics; choose another name", parameter="out")
+    if args.n is not None and args.n < 2:
+        raise InputError(f"{args.n} is below 2", parameter="n")
     with process_group(args.device, options=vars(args)) as ranks:
         extractor = chosen_extractor(args, ranks.device)
         side = open_side(args.set, extractor, ranks, n=args.n, sampling=question_of(Sampling, args))
         if side.images is None:
             raise InputError(f"{args.set} holds statistics; give images", parameter="set")
-        statistics, remarks = statistics_of(side, extractor, ranks, skip_bad=args.skip_bad)
+
+        def before() -> SavedStatistics | None:
+            found = ranks.agree(lambda: saved_before(out, side.identity, extractor))
+            # Fewer images than the set has: some could not be read and were left out.
+            known = found is not None and found.n >= side.n - args.skip_bad
+            return (found or load_statistics(out, extractor)) if ranks.any(ranks.is_main and known) else None
+
+        with held_result(out, ranks, before, steal=args.steal_lock) as place:
+            if place.found is not None:
+                if ranks.is_main:
+                    print(f"{out}: {place.found.n:,} images, {extractor.label} (made before)")
+                return
+            statistics, remarks = statistics_of(side, extractor, ranks, skip_bad=args.skip_bad)
+
+            def write() -> None:
+                if place.lease is not None:
+                    place.lease.check()
+                    save_statistics(out, statistics, extractor)
+
+            ranks.agree(write)
         if ranks.is_main:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            save_statistics(out, statistics, extractor)
             print("\n".join([*remarks, f"{out}: {statistics.n:,} images, {extractor.label}"]))

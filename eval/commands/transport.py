@@ -2,11 +2,11 @@
 
 import argparse
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import add_lock_option, add_mixture_options, add_run_options
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval transport`."""
     add_run_options(parser, weights_help="whose mean images are transported")
     add_mixture_options(parser, "components of the fitted mixture; each gets a map")

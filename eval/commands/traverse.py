@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import add_animation_option, add_lock_option, add_run_options
 from eval.image_sets.kinds import KINDS
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval traverse`."""
     add_run_options(parser, weights_help="which weights generate")
     parser.add_argument("--out", required=True, help="folder, made here; one with other files is never touched")
@@ -19,6 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--around", metavar="SET", help=f"an image of your own, of which the other latents are: {KINDS}"
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of the image")
+    parser.acts_only(
+        lambda args: args.around is not None,
+        "seed",
+        otherwise="chooses an image of --around; give that too, or leave it out",
+    )
     add_animation_option(parser)
     add_lock_option(parser)
 

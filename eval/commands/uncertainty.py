@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import (
     add_lock_option,
     add_mixture_options,
@@ -11,6 +12,7 @@ from eval.commands.options import (
     add_run_options,
     add_subset_options,
     question_of,
+    refuse_mixture_of_other_noise,
 )
 from eval.questions import NOISES, UncertaintyQuestion
 
@@ -18,12 +20,13 @@ if TYPE_CHECKING:
     from eval.results import UncertaintyResult
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval uncertainty`."""
     add_run_options(parser)
     add_lock_option(parser)
     add_noise_options(parser, NOISES)
     add_mixture_options(parser, "components of the fitted mixture, for --noise correlated-component")
+    refuse_mixture_of_other_noise(parser)
     parser.add_argument(
         "--calibrate",
         action="store_true",

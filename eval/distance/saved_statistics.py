@@ -78,12 +78,7 @@ def load_statistics(path: Path, extractor: Extractor) -> SavedStatistics:
     if not (mean.isfinite().all() and covariance.isfinite().all()):
         raise InputError(f"{path}: has a number that is not finite; make it again")
     if "extractor" in found:
-        theirs = _json(found["extractor"], path)
-        ours = dict(extractor.description)
-        # Rounding on another machine is not another extractor.
-        if "probe" in ours and "probe" in theirs and alike(str(ours["probe"]), str(theirs["probe"])):
-            theirs["probe"] = ours["probe"]
-        if different := differences(ours, theirs):
+        if different := _other_extractor(found, path, extractor):
             raise InputError(f"{path}: statistics of another extractor ({different}); use that one, or make them again")
         n, protocol = int(found["n"]) if "n" in found else 0, _json(found["images"], path) if "images" in found else {}
     else:
@@ -92,6 +87,36 @@ def load_statistics(path: Path, extractor: Extractor) -> SavedStatistics:
     if d != extractor.dim:
         raise InputError(f"{path}: statistics of {d} features, but {extractor.label} has {extractor.dim}")
     return SavedStatistics(mean, covariance, n, protocol)
+
+
+def saved_before(path: Path, identity: Mapping[str, Any], extractor: Extractor) -> SavedStatistics | None:
+    """The statistics of these images by this extractor in a file; None where there is no file.
+
+    Raises InputError where it holds anything else, which the user may still need.
+    """
+    if not path.exists():
+        return None
+    if not is_statistics(str(path)):
+        raise InputError(f"{path} is there, and holds no statistics; choose another name", parameter="out")
+    found = members(path)
+    if not {"extractor", "images", "n"} <= found.keys():
+        raise InputError(f"{path} holds statistics that were not made here; choose another name", parameter="out")
+    theirs = _json(found["images"], path).get("images", {})
+    ours = json.loads(json.dumps(identity))
+    if different := _other_extractor(found, path, extractor) or differences(ours, theirs):
+        raise InputError(
+            f"{path} holds other statistics ({different}); choose another name, or remove it", parameter="out"
+        )
+    return load_statistics(path, extractor)
+
+
+def _other_extractor(found: Mapping[str, NDArray[np.generic]], path: Path, extractor: Extractor) -> str:
+    """How the extractor that a file names differs from this one; empty where it does not."""
+    theirs, ours = _json(found["extractor"], path), dict(extractor.description)
+    # Rounding on another machine is not another extractor.
+    if "probe" in ours and "probe" in theirs and alike(str(ours["probe"]), str(theirs["probe"])):
+        theirs["probe"] = ours["probe"]
+    return differences(ours, theirs)
 
 
 def _require_clean_fids(path: Path, extractor: Extractor) -> None:

@@ -1,20 +1,20 @@
-"""A folder of pictures and numbers that a command makes: whole or not there, replacing nothing but its own kind."""
+"""A folder of pictures and numbers that a command makes: whole or not there, and of one question."""
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_shards.io import atomic
-from data_shards.io.errors import InputError, raise_machine_fault
+from data_shards.io.errors import InputError
 from data_shards.io.removal import holds_only, remove_own
+from eval.export.record import read_record, record, require_question
+from eval.protocol import fingerprint
 from trainer.process_group import Ranks
 from trainer.run_folder.holding import held_by_main
 
 RECORD = "made.json"
-_PROGRAM = "two-stage-sigma-vae"
 _FILES = re.compile(
     r"\d{8,}\.(png|tar)|(samples\.npz|grid\.png|walk\.(png|gif|mp4)|scores\.csv|reconstructions\.csv|sigma\.safetensors"
     r"|latents\.safetensors|made\.json)"
@@ -24,25 +24,27 @@ _FILES = re.compile(
 def made_before(folder: Path, question: Mapping[str, Any]) -> bool:
     """Whether a folder holds what was made for this question.
 
-    Raises InputError where it holds anything that was not made here.
+    Raises InputError where it holds what was made for another one, is not whole, or holds anything of others.
     """
     if not folder.exists():
         return False
     if folder.is_dir() and not any(folder.iterdir()):
         return False
-    record = _record(folder)
-    if record is None or not holds_only(folder, _FILES):
+    found = read_record(folder / RECORD)
+    if found is None or not holds_only(folder, _FILES):
         raise InputError(f"{folder} holds other files than those made here; choose another folder", parameter="out")
-    return bool(record["question"] == json.loads(json.dumps(question)))
+    require_question(found, question, folder)
+    if found.get("files", _files(folder)) != _files(folder):  # earlier versions did not list them
+        raise InputError(
+            f"{folder}: files were removed or changed since they were made; choose another folder, or remove it",
+            parameter="out",
+        )
+    return True
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError) as error:
-        raise_machine_fault(error, folder / RECORD)
-        return None
-    return found if isinstance(found, dict) and found.get("program") == _PROGRAM and "question" in found else None
+def _files(folder: Path) -> str:
+    """Digest of the names and sizes of what was made."""
+    return fingerprint({path.name: path.stat().st_size for path in folder.iterdir() if path.name != RECORD})
 
 
 @contextlib.contextmanager
@@ -56,16 +58,16 @@ def output_folder(
 ) -> Iterator[Path]:
     """A folder beside `folder` to write into, which takes its name at the end of the block. All processes take part.
 
-    question: what the files depend on; facts: what else the record says; steal: takes the folder from another job. What
-    was made here for another question is replaced. Raises InputError where `folder` holds anything else, or another job
-    writes it.
+    question: what the files depend on; facts: what else the record says; steal: takes the folder from another job.
+    Raises InputError where `folder` holds anything, or another job writes it.
     """
     beside = folder.with_name(f".{folder.name}.partial")
 
     def prepare() -> None:
         if not ranks.is_main:
             return
-        made_before(folder, question)
+        if made_before(folder, question):
+            raise InputError(f"{folder} was made by another job meanwhile", parameter="out")
         if beside.exists() and not remove_own(beside, _FILES):
             raise InputError(f"{beside}: holds files that were not made here; move it away", parameter="out")
         beside.mkdir()
@@ -77,7 +79,7 @@ def output_folder(
         if lease is None:
             return
         lease.check()
-        atomic.write_json(beside / RECORD, {"program": _PROGRAM, "question": dict(question), **(facts or {})})
+        atomic.write_json(beside / RECORD, record(question, {"files": _files(beside), **(facts or {})}))
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         atomic.replace_folder(beside, folder, _FILES)

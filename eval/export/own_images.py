@@ -1,5 +1,8 @@
 """A user's own images as a run takes them, and the density of its latents."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from data_shards.io.errors import InputError
 from eval.image_sets.by_name import open_set
 from eval.image_sets.image_set import ImageSet
@@ -17,11 +20,29 @@ def own_images(run: MeasuredRun, word: str, ranks: Ranks, *, n: int | None, seed
     return open_set(word, ranks, n=n, sampling=Sampling(seed=seed), recipe=recipe)
 
 
-def log_density(run: MeasuredRun, name: str, components: int | None, covariance: str, ranks: Ranks) -> Prior:
-    """The log-density of latents by its name, see `eval.images.densities`. Raises InputError where it has none."""
+@dataclass(frozen=True, kw_only=True)
+class LatentDensity:
+    """A density in the place of the prior."""
+
+    log_density: Prior
+    """Latents (N, D) to (N,) in nats."""
+    identity: Mapping[str, str]
+    """What it is, as JSON."""
+
+
+def latent_density(run: MeasuredRun, name: str, components: int | None, covariance: str, ranks: Ranks) -> LatentDensity:
+    """The density of latents by its name, see `eval.images.densities`. Raises InputError where it has none."""
     density = DENSITIES[SPOKEN.get(name, name)]
     chosen = run.components(covariance, components) if density.of_mixture else 0
-    found = density.load(run, chosen, covariance).log_density
-    if found is None:
+    loaded = density.load(run, chosen, covariance)
+    if loaded.log_density is None:
         raise InputError(f"{name!r} has no density; use mixture, prior or flow", parameter="density")
-    return found(ranks.device)
+    return LatentDensity(
+        log_density=loaded.log_density(ranks.device), identity={"density": density.name, "digest": loaded.digest}
+    )
+
+
+def names_of(images: ImageSet) -> list[str]:
+    """What each image is called in a table, in characters that any table takes."""
+    names = images.names or [str(number) for number in range(images.n)]
+    return [name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in names]

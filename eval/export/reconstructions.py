@@ -12,9 +12,11 @@ from torch import Tensor
 from data_shards.io import atomic
 from data_shards.io.progress import Progress
 from eval.export.output_folder import made_before, output_folder
+from eval.export.own_images import names_of
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.remarks import remarks_of
 from eval.images.blocks import BLOCK, blocks_of, gathered
+from eval.protocol import fingerprint
 from eval.report.gallery import deviation, enlargement, grid, heat, png, scale_of, to_rgb
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
@@ -32,7 +34,11 @@ def write_reconstructions(
     all images, which made.json has. images: made by the run's recipe. Returns what was decided about them. Raises
     InputError where more than `skip_bad` images cannot be read, or `out` holds anything that was not made here.
     """
-    question: dict[str, Any] = {"reconstructions": dict(images.identity), "checkpoint": run.checkpoint}
+    question: dict[str, Any] = {
+        "reconstructions": dict(images.identity),
+        "names": fingerprint({"names": names_of(images)}),
+        "checkpoint": run.checkpoint,
+    }
     if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
         return None
     sigma, error, table = _measured(run, images, ranks)
@@ -47,8 +53,7 @@ def write_reconstructions(
                 (folder / f"{image_id:08d}.png").write_bytes(png(strip))
         if ranks.is_main:
             atomic.write_bytes(folder / "sigma.safetensors", save({"sigma": sigma}))
-            names = images.names or [str(number) for number in range(images.n)]
-            atomic.write_text(folder / "reconstructions.csv", _csv(names, table))
+            atomic.write_text(folder / "reconstructions.csv", _csv(names_of(images), table))
     return remarks
 
 
@@ -88,6 +93,5 @@ def _csv(names: Any, table: Tensor) -> str:
     writer.writerow(["file", "image", *COLUMNS])
     for number, (name, row) in enumerate(zip(names, table.tolist(), strict=True)):
         if row[0]:
-            shown = name.encode(errors="surrogateescape").decode(errors="backslashreplace")
-            writer.writerow([f"{number:08d}.png", shown, *row[1:]])
+            writer.writerow([f"{number:08d}.png", name, *row[1:]])
     return text.getvalue()

@@ -8,18 +8,21 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
 from data_shards.io.progress import Progress
+from eval.export.own_images import LatentDensity, names_of
 from eval.image_sets.image_set import ImageSet
 from eval.images.blocks import BLOCK, blocks_of, gathered
 from eval.images.files import png_bytes
 from eval.measurements.annealed import Annealing, annealed_bound, joint_density
 from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_many
+from eval.protocol import fingerprint
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 
@@ -27,6 +30,7 @@ COLUMNS = ("log_likelihood", "log_likelihood_ratio", "effective_samples", "mean_
 """Nats per image of pixels in [0, 1]; nats; samples; squared pixel units."""
 ANNEALED = ("annealed_log_likelihood", "acceptance")
 """The tighter bound in nats, and what part of its trajectories was accepted."""
+_VERSION = 1  # of these definitions
 _DIRECTIONS = {"log_likelihood": "likelihood", "log_likelihood_ratio": "likelihood ratio to PNG"}
 
 
@@ -77,6 +81,23 @@ def _png_nats(images: Tensor) -> Tensor:
     return torch.tensor([8 * math.log(2) * len(png_bytes(image.cpu())) for image in images], dtype=torch.float64)
 
 
+def score_question(
+    run: MeasuredRun, images: ImageSet, density: LatentDensity, *, samples: int, seed: int, annealing: Annealing | None
+) -> dict[str, Any]:
+    """Everything that the table of a set's scores depends on, as JSON."""
+    return {
+        "scores": dict(images.identity),
+        "names": fingerprint({"names": names_of(images)}),
+        "checkpoint": run.checkpoint,
+        **density.identity,
+        "samples": samples,
+        "seed": seed,
+        "annealing": None if annealing is None else asdict(annealing),
+        "precision": torch.get_float32_matmul_precision(),
+        "version": _VERSION,
+    }
+
+
 def to_csv(names: Sequence[str], table: Tensor) -> str:
     """The table with the images' names; images that could not be read are left out."""
     text = io.StringIO()
@@ -84,8 +105,14 @@ def to_csv(names: Sequence[str], table: Tensor) -> str:
     writer.writerow(["image", *COLUMNS, *ANNEALED][: 1 + table.shape[1]])
     for name, row in zip(names, table.tolist(), strict=True):
         if not math.isnan(row[0]):
-            writer.writerow([name.encode(errors="surrogateescape").decode(errors="backslashreplace"), *row])
+            writer.writerow([name, *row])
     return text.getvalue()
+
+
+def from_csv(text: str) -> Tensor:
+    """The numbers of a table that `to_csv` wrote."""
+    rows = list(csv.reader(io.StringIO(text)))[1:]
+    return torch.tensor([[float(value) for value in row[1:]] for row in rows], dtype=torch.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
 from eval.image_sets.arrays import array_of, image_array
+from eval.image_sets.copies import fetched, is_remote, path_in
 from eval.image_sets.image_files import image_files
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.kinds import KINDS
@@ -41,23 +42,36 @@ def open_set(
 
 
 def _open(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSet:
-    if "://" in word and not word.startswith("shards:"):
-        raise InputError(
-            f"{word}: of other machines only shards are read (shards:{word.rpartition('/')[0]}/SPLIT); download it"
-        )
-    path = Path(word)
     if word.startswith("shards:"):
         split = shard_split(word.removeprefix("shards:"), n=n, seed=seed)
         return split if recipe is None else made_by(recipe, split)
+    path = Path(word.removeprefix("file://"))
     if is_pattern(word) and not path.is_dir():
-        return tar_images(word, n=n, seed=seed, recipe=recipe)
-    if (found := array_of(word)) is not None:
+        return tar_images(word.removeprefix("file://"), n=n, seed=seed, recipe=recipe)
+    if is_remote(word):
+        return _of_another_machine(word, n, seed, recipe)
+    if (found := array_of(str(path))) is not None:
         array = image_array(*found, name=word, n=n, seed=seed)
         return array if recipe is None else made_by(recipe, array)
     if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
         return image_files(path, name=word, n=n, seed=seed, recipe=recipe)
     if path.is_file() and tarfile.is_tarfile(path):
-        raise InputError(f"{word} is a compressed tar, or not named .tar; unpack it (tar -xf), and give the folder")
+        return tar_images(word, n=n, seed=seed, recipe=recipe)
     if path.exists():
         raise InputError(f"{word} is none of what images are read from: {KINDS}")
     raise InputError(f"{word} does not exist; give {KINDS}")
+
+
+def _of_another_machine(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSet:
+    """A zip or array at an address."""
+    file, separator, array = word.rpartition(".npz:")
+    address = f"{file}.npz" if separator else word
+    suffix = Path(path_in(address)).suffix.lower()
+    if suffix == ".zip":
+        return image_files(fetched(address), name=word, n=n, seed=seed, recipe=recipe)
+    if suffix in (".npz", ".npy"):
+        found = image_array(fetched(address), array, name=word, n=n, seed=seed)
+        return found if recipe is None else made_by(recipe, found)
+    raise InputError(
+        f"{word}: of other machines tars, zips and arrays are read, and shards as shards:ADDRESS/SPLIT; download it"
+    )

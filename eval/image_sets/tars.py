@@ -13,15 +13,19 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import extensions
 from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
+from eval.image_sets.copies import fetched, is_remote, path_in, unpacked
 from eval.image_sets.encoded_images import decoded
 from eval.image_sets.image_set import Decisions, ImageSet, chosen
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
+_ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
 def is_pattern(word: str) -> bool:
-    """Whether a word may be the name of tars: data.tar, data-{000..009}.tar, data-*.tar."""
-    return word.endswith(".tar")
+    """Whether a word may be the name of tars: data.tar, data-{000..009}.tar, data-*.tar.gz, https://host/data.tar."""
+    return path_in(word).lower().endswith(_ENDINGS)
 
 
 def tar_images(word: str, *, n: int | None, seed: int, recipe: Pixels | None = None) -> ImageSet:
@@ -30,9 +34,9 @@ def tar_images(word: str, *, n: int | None, seed: int, recipe: Pixels | None = N
     recipe: see `encoded_images.decoded`. Raises InputError where there is no tar or image."""
     members: dict[str, _Member] = {}
     left_out: Counter[str] = Counter()
-    for path in _paths(word):
-        for key, member in _images_of(path, left_out).items():
-            members[f"{path}: {key}"] = member
+    for name, path in _tars(word):
+        for key, member in _images_of(name, path, left_out).items():
+            members[f"{name}: {key}"] = member
     if not members:
         raise InputError(f"{word}: no images in it; raw shards of this program are given as shards:FOLDER/SPLIT")
     names = list(members)
@@ -69,7 +73,10 @@ class _Member:
         return data
 
 
-def _paths(word: str) -> list[Path]:
+def _tars(word: str) -> list[tuple[str, Path]]:
+    """What each tar is called, and where it lies on this machine."""
+    if Path(word).is_file():
+        return [(word, Path(word))]
     words = [word]
     while (found := next((m for w in words if (m := _BRACES.search(w))), None)) is not None:
         first, last = found[1], found[2]
@@ -77,18 +84,26 @@ def _paths(word: str) -> list[Path]:
             raise InputError(f"{word}: the range {found[0]} is empty; give the smaller number first")
         numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
         words = [w.replace(found[0], number, 1) for w in words for number in numbers]
+    if is_remote(word):
+        if "*" in path_in(word):
+            raise InputError(f"{word}: names on other machines are not searched; give a range, such as {{000..009}}")
+        return [(w, fetched(w)) for w in words]
     paths = [Path(path) for w in words for path in (sorted(glob.glob(w)) if glob.has_magic(w) else [w])]
     if not paths:
         raise InputError(f"{word}: no tar has such a name")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{missing[0]}: missing; {len(missing)} of the {len(paths)} tars of {word} are not there")
-    return paths
+    return [(str(path), path) for path in paths]
 
 
-def _images_of(path: Path, left_out: Counter[str]) -> dict[str, _Member]:
-    """The first image of each sample, by the sample's key, which ends at the first dot of the file name."""
+def _images_of(name: str, path: Path, left_out: Counter[str]) -> dict[str, _Member]:
+    """The first image of each sample, by the sample's key, which ends at the first dot of the file name.
+
+    name: what the tar is called in messages.
+    """
     found: dict[str, _Member] = {}
+    path = unpacked(path, name) or path
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
@@ -103,5 +118,5 @@ def _images_of(path: Path, left_out: Counter[str]) -> dict[str, _Member]:
                 else:
                     found[whole] = _Member(path, member.offset_data, member.size)
     except tarfile.TarError as error:
-        raise InputError(f"{path}: not a tar, compressed, or cut short ({error}); give an uncompressed tar") from error
+        raise InputError(f"{name}: not a tar, or cut short ({error}); get the file again") from error
     return found

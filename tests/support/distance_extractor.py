@@ -1,6 +1,5 @@
 """A tiny extractor, `--extractor support.distance_extractor:make`, and the set of images that tests compare."""
 
-import argparse
 import os
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from data_shards.io.errors import OneLineParser
 from eval.commands import fid as fid_command
 from eval.commands.options import question_of
 from eval.distance.comparison import comparison
@@ -44,13 +44,15 @@ def make_slow(device):
 
 def words(run, *options, extractor="support.distance_extractor:make"):
     """Options of `python -m eval fid` for a small set of samples; later ones win."""
-    small = ["--from", "q_hat", "--mixture", "4", "--n", str(N), "--extractor-size", "32", "--extractor", extractor]
-    return ["--run", str(run), *small, *options]
+    small = ["--n", str(N), "--extractor-size", "32", "--extractor", extractor]
+    source = options[options.index("--from") + 1] if "--from" in options else "q_hat"
+    mixture = ["--mixture", "4"] if source in ("q_hat", "transported") else []
+    return ["--run", str(run), "--from", source, *mixture, *small, *options]
 
 
 def arguments(run, *options):
     """The same, parsed."""
-    parser = argparse.ArgumentParser()
+    parser = OneLineParser()
     fid_command.add_arguments(parser)
     return parser.parse_args(words(run, *options))
 

@@ -66,6 +66,12 @@ def parser() -> OneLineParser:
     add("--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops")
     add("--dry-run", action="store_true", help="only estimate time and disk, of encoding and all fits")
     add("--processes", type=int, default=1, metavar="N", help="of the whole job, for --dry-run (default 1)")
+    parser.acts_only(lambda args: args.dry_run, "processes", otherwise="is for --dry-run; add it or leave this out")
+    parser.acts_only(
+        lambda args: args.start_from is None,
+        *("init_params", "n_init"),
+        otherwise="is of starts by k-means, and --start-from gives one; leave it out",
+    )
     return parser
 
 

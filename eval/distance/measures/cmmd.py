@@ -44,4 +44,5 @@ MEASURE = Measure(
         Number(name="gaussian_mmd", title="Gaussian MMD", unit="1000 times squared MMD", decimals=3, better="lower")
     ],
     function=_measure,
+    draws=False,
 )

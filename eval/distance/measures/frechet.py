@@ -113,5 +113,6 @@ MEASURE = Measure(
         Number(name="frechet_distance", title="Frechet", unit="squared feature units", decimals=2, better="lower")
     ],
     function=_measure,
+    draws=False,
     needs_features=False,
 )

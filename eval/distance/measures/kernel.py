@@ -156,5 +156,6 @@ MEASURE = Measure(
     help="KID over all pairs of images, with its standard error and 95 % interval",
     numbers=[Number(name="kernel_distance", title="Kernel", unit="squared MMD", decimals=4, better="lower")],
     function=_measure,
+    draws=False,
     version=3,
 )

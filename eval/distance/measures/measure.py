@@ -52,6 +52,8 @@ class Measure:
     """The statistics of the compared set and of the reference, and a seed, to one estimate for each of `numbers`."""
     needs_features: bool = True
     """True where it needs feature vectors and not only their sums."""
+    draws: bool = True
+    """True where the seed matters."""
     version: int = 1
     """Of the definition; a number by another one is not current."""
 

@@ -101,5 +101,6 @@ MEASURE = Measure(
         for name in ("precision", "recall", "density", "coverage")
     ],
     function=_measure,
+    draws=False,
     version=2,
 )

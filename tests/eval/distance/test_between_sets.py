@@ -214,6 +214,12 @@ def test_saved_statistics_stand_for_their_images_with_their_extractor_only(
     expected, _ = distance(place / "a", place / "b", *TINY)
     code, printed = measured(monkeypatch, capsys, "statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
     assert code == 0, printed.err
+    again = ("statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
+    assert "(made before)" in measured(monkeypatch, capsys, *again)[1].out
+    before = (tmp_path / "b.npz").read_bytes()
+    assert "images" in mistake("statistics", place / "a", *again[2:])
+    assert "size is 32 instead of 40" in mistake(*again, "--extractor-size", 40)
+    assert (tmp_path / "b.npz").read_bytes() == before
     assert distance(place / "a", tmp_path / "b.npz", *TINY)[0] == pytest.approx(expected, rel=1e-9)
     assert "another extractor" in mistake("fid", place / "a", tmp_path / "b.npz", *TINY[:3], "40")
     line = mistake("fid", place / "a", tmp_path / "b.npz", *TINY, "--also", "kernel")
@@ -357,7 +363,7 @@ def nested(path):
         (lambda p: p.with_suffix(".zip").write_bytes(b"PK"), "not a zip archive"),
         (lambda p: p.with_suffix(".tar").write_bytes(b"x" * 600), "not a tar"),
         (lambda p: p.with_suffix(".txt").write_text("x"), "none of what images are read from"),
-        (lambda p: tarfile.open(p.with_suffix(".gz"), "w:gz").close(), "compressed tar"),
+        (lambda p: tarfile.open(p.with_suffix(".gz"), "w:gz").close(), "no images in it"),
         (lambda p: nested(p.with_suffix(".zip")), "1 archives in it, which are not opened"),
         (lambda p: np.save(p.with_suffix(".npy"), np.zeros((40, 32, 3), np.uint8)), "one image, or 40 grey ones"),
     ],
@@ -380,11 +386,11 @@ def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set
         (("A", "tar-{0..3}.tar"), "missing"),
         (("A", "shards:A/test"), "manifest.json"),
         (("A", "run:nowhere"), "error: run:nowhere: 'nowhere' is no run"),
-        (("https://example.org/sets/a.zip", "B"), "shards:https://example.org/sets/SPLIT"),
-        (("s3://bucket/a-{0..3}.tar", "B"), "download it"),
+        (("https://example.org/sets/a.rar", "B"), "shards:ADDRESS/SPLIT"),
+        (("s3://bucket/a-*.tar", "B"), "give a range"),
         (("", "B"), "SET: empty"),
         (("A", "B", "--temperature", "0.5"), "--temperature: is of samples of a run"),
-        (("A", "B", "--split", "valid"), "--split: goes with --run and --from"),
+        (("A", "B", "--split", "valid"), "--split: goes with --run and --from, not with two sets"),
         (("A", "B", "--n", "1"), "--n: 1 is below 2"),
         (("A", "B", "--dry-run"), "--dry-run"),
     ],

@@ -1,6 +1,5 @@
 """`python -m eval fid` and `encode`: results with their protocol, nothing made twice, mistakes in one line."""
 
-import argparse
 import json
 import shutil
 
@@ -11,7 +10,7 @@ from PIL import Image
 from support.distance_extractor import fid, question
 from support.running import run_module
 
-from data_shards.io.errors import InputError, command
+from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
 from eval.commands import encode as encode_command
@@ -207,7 +206,7 @@ def test_codes_are_the_models_posteriors_in_source_order(digits_run, digits_shar
 
 
 def encode(run, *splits):
-    parser = argparse.ArgumentParser()
+    parser = OneLineParser()
     encode_command.add_arguments(parser)
     encode_command.run(parser.parse_args(["--run", str(run), "--split", *splits]))
 

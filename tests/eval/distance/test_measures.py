@@ -1,12 +1,12 @@
 """A measure is one file: the command, the result, the report, sweeps and the paper's tables list the package."""
 
-import argparse
 import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_shards.io.errors import OneLineParser
 from eval.commands import fid
 from eval.distance.measures import FRECHET, FURTHER, table_of
 from eval.distance.measures.measure import Estimate, Measure, Number
@@ -56,7 +56,7 @@ def test_two_measures_of_one_name_or_of_numbers_of_one_name_are_refused():
 
 def test_a_further_measure_is_an_option_of_the_command_and_a_column_of_the_report(monkeypatch, sides):
     monkeypatch.setitem(FURTHER, "median", MEDIAN)
-    parser = argparse.ArgumentParser()
+    parser = OneLineParser()
     fid.add_arguments(parser)
     assert parser.parse_args(["--run", "run", "--from", "prior", "--also", "median"]).also == ["median"]
     assert "how far the medians are apart" in " ".join(parser.format_help().split())

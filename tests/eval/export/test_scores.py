@@ -1,6 +1,7 @@
 """`python -m eval score`: likelihoods of single images, and how well they tell images of another kind apart."""
 
 import csv
+import json
 import math
 
 import numpy as np
@@ -96,9 +97,42 @@ def test_unreadable_files_have_no_row_and_foreign_tables_are_not_replaced(digits
     assert not (tmp_path / "s.csv").exists()
     assert say(*words, "--skip-bad", 1)[0] == 0
     assert [row["image"] for row in rows_of(tmp_path / "s.csv")] == [f"{number:03d}.png" for number in range(4)]
+    assert "1 of 5 images cannot be read" in say(*words)[1].err
     (tmp_path / "s.csv").write_text("a,b\n1,2\n")
-    assert say(*words, "--skip-bad", 1)[0] == 2
+    assert "was changed since it was made" in say(*words, "--skip-bad", 1)[1].err
+    (tmp_path / "s.made.json").unlink()
+    assert "no s.made.json says what it was made from" in say(*words, "--skip-bad", 1)[1].err
     assert (tmp_path / "s.csv").read_text() == "a,b\n1,2\n"
+
+
+def test_a_table_knows_what_it_was_measured_on_and_is_kept_from_other_questions(digits_run, digits, tmp_path, say):
+    folder, other = (
+        write_pictures(tmp_path / name, digits[rows, 0].numpy())
+        for name, rows in (("mine", slice(6)), ("other", slice(6, 12)))
+    )
+    words = ("score", folder, "--run", digits_run, "--samples", 2, "--density", "prior", "--out", tmp_path / "s.csv")
+    code, printed = say(*words, "--against", other)
+    assert code == 0, printed.err
+    record = json.loads((tmp_path / "s.made.json").read_text())
+    assert f"address {record['address']}" in printed.out
+    before, auroc = (tmp_path / "s.csv").read_bytes(), printed.out.splitlines()[-2:]
+    again = say(*words, "--against", other)[1].out
+    assert "made before" in again
+    assert again.splitlines()[-2:] == auroc
+    for changed, field in (
+        (("--seed", 1), "seed is 0 instead of 1"),
+        (("--samples", 3), "samples is 2 instead of 3"),
+        (("--density", "mixture"), "density is 'prior' instead of 'q_hat'"),
+        (("--annealing", 2), "annealing"),
+        (("--weights", "stage1"), "checkpoint"),
+        (("--n", 3), "scores.content"),
+    ):
+        code, printed = say(*words, *changed)
+        assert (code, printed.err.count("\n")) == (2, 1)
+        assert field in printed.err
+        assert (tmp_path / "s.csv").read_bytes() == before
+    (folder / "000.png").rename(folder / "0000.png")
+    assert "names is" in say(*words)[1].err
 
 
 def test_annealing_gives_a_tighter_bound_beside_the_others(digits_run, digits, tmp_path, say):

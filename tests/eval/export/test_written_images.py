@@ -79,12 +79,18 @@ def test_a_temperature_below_1_draws_nearer_to_the_means(digits_run, tmp_path, s
     assert nearest.max() < 1e-4
 
 
-def test_a_folder_is_made_once_replaced_by_another_question_and_never_taken_from_others(digits_run, tmp_path, say):
+def test_a_folder_is_made_once_kept_from_other_questions_and_never_taken_from_others(digits_run, tmp_path, say):
     words = ("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "out")
     assert say(*words)[0] == 0
     assert "made before" in say(*words)[1].out
-    assert say(*words, "--seed", 1)[0] == 0
-    assert json.loads((tmp_path / "out" / "made.json").read_text())["question"]["seed"] == 1
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    code, printed = say(*words, "--seed", 1)
+    assert (code, printed.err.count("\n")) == (2, 1)
+    assert "out answers another question (seed is 0 instead of 1); choose another name, or remove it" in printed.err
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    assert json.loads(before["made.json"])["address"]
+    (tmp_path / "out" / "00000003.png").unlink()
+    assert "files were removed or changed" in say(*words)[1].err
     # Pictures that are named as ours are, of someone else.
     write_pictures(tmp_path / "theirs", pictures(2, 0))
     for path in list((tmp_path / "theirs").iterdir()):
@@ -150,8 +156,7 @@ def test_a_walk_can_be_a_video_of_the_same_frames(digits_run, tmp_path, say):
             assert away.mean() < 3
     again = ("interpolate", "--run", digits_run, "--out", tmp_path / "mp4", *words)
     assert "made before" in say(*again, "--animation", "mp4")[1].out
-    assert say(*again)[0] == 0
-    assert sorted(file.suffix for file in (tmp_path / "mp4").glob("walk.*")) == [".gif", ".png"]
+    assert "animation is 'mp4'" in say(*again)[1].err
 
 
 def test_a_video_without_its_package_is_refused_in_one_line_before_anything_is_made(

@@ -1,12 +1,11 @@
 """Jobs beside each other: a GPU for each; one that fails is named with the last line of its log."""
 
-import argparse
 import sys
 
 import pytest
 import torch
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands import reproduce
 from eval.paper.plan import Measurements
 from eval.paper.record import Question
@@ -84,7 +83,7 @@ def test_each_job_has_a_gpu_to_itself(gpu_machine, tmp_path, monkeypatch, variab
 def test_more_jobs_at_a_time_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    parser = argparse.ArgumentParser()
+    parser = OneLineParser()
     reproduce.add_arguments(parser)
     words = ["table2", "--dataset", "fashion-mnist", "--device", "cuda", "--processes", "3"]
     with pytest.raises(InputError, match="processes: 3 jobs at a time have 2 GPUs, one a job; use 2 or fewer"):

@@ -1,0 +1,44 @@
+"""What a record beside an exported file or folder says: from which question it was made, and that it was made here."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from data_shards.io.errors import InputError, raise_machine_fault
+from eval.protocol import differences, fingerprint
+
+PROGRAM = "two-stage-sigma-vae"
+
+
+def record(question: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a record. question: everything that what was made depends on; facts: what else is said of it."""
+    return {"program": PROGRAM, "address": fingerprint(question), "question": dict(question), **facts}
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The record in a file; None where it holds none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise_machine_fault(error, path)
+        return None
+    return found if isinstance(found, dict) and found.get("program") == PROGRAM and "question" in found else None
+
+
+def require_question(found: Mapping[str, Any], question: Mapping[str, Any], place: Path) -> None:
+    """Raises InputError where a record is of another question, which the user may still need the answer to."""
+    theirs, ours = _flat(found["question"]), _flat(json.loads(json.dumps(question)))
+    if theirs != ours:
+        raise InputError(
+            f"{place} answers another question ({differences(ours, theirs)}); choose another name, or remove it",
+            parameter="out",
+        )
+
+
+def _flat(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Fields of fields by the names of both, so that a difference names the field."""
+    flat: dict[str, Any] = {}
+    for name, value in content.items():
+        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return flat
