@@ -85,6 +85,7 @@ _UNUSED: tuple[tuple[str, Any], ...] = (
     ("interval_95", None),
     ("versions", {}),
     ("extractor_weights", ""),
+    ("extractor_file", ""),
     ("regions", ()),
     ("calibrated", None),
     ("calibrated", ()),
@@ -128,9 +129,14 @@ class DistanceResult(Result):
     """Version of the definition of each measure that gave the values, by name; 1 where it is not there."""
     extractor_weights: str = ""
     """Where the extractor's weights lay, for the command that measures again; empty where none were given."""
+    extractor_file: str = ""
+    """Where the extractor's TorchScript file lay; empty where it is none."""
 
     def command(self, run: str) -> str:
         """The command that measures the distance of what the run folder `run` holds now, without further measures."""
+        if self.extractor_file:
+            named = {**self.protocol.extractor, "name": self.extractor_file}
+            return dataclasses.replace(self.protocol, extractor=named).command(run)
         weights = f" --extractor-weights {shlex.quote(self.extractor_weights)}" if self.extractor_weights else ""
         return self.protocol.command(run) + weights
 

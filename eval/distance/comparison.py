@@ -255,6 +255,7 @@ class Comparison:
             protocol=self.protocol,
             versions={measure.name: measure.version for measure in measures},
             extractor_weights=self.question.extractor_weights,
+            extractor_file=self.question.extractor if Path(self.question.extractor).is_file() else "",
         )
 
     def _with_earlier(self, result: DistanceResult) -> DistanceResult:

@@ -10,6 +10,7 @@ from functools import cache, partial
 from typing import TypeVar
 
 from data_shards.io.errors import InputError
+from eval.distance.extractors.unloaded import compare_unloaded
 from eval.distance.measures import of_these_versions
 from eval.images.densities import DENSITIES
 from eval.protocol import DistanceProtocol, MemorisationProtocol, Protocol
@@ -174,6 +175,9 @@ class Subject:
             return "the shards have changed since"
         if isinstance(result, DistanceResult):
             current = of_these_versions(result) is not None
+            own = compare_unloaded(protocol.extractor, result.extractor_file)
+            if own is not None and own.changed:
+                return f"the extractor {protocol.extractor['name']} has changed since"
         else:
             current = result.is_of_this_version
         if not current:

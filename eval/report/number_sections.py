@@ -7,9 +7,9 @@ from typing import Any
 
 from safetensors.torch import load
 
+from eval.distance.extractors.unloaded import compare_unloaded
 from eval.images.densities import SOURCES
 from eval.measurements.uncertainty import calibration_verdict
-from eval.questions import DistanceQuestion
 from eval.report import gallery, printed_results
 from eval.report.document import Details, Missing, Picture, Section
 from eval.report.figures import (
@@ -45,8 +45,9 @@ def protocols(results: Sequence[DistanceResult | VarianceResult], kind: str) -> 
     parts = [_lines("All of them:" if len(records) > 1 else "", shared)]
     for result, record in zip(results, records, strict=True):
         own = {name: value for name, value in record.items() if name not in shared}
+        own["address"] = result.protocol.address()
         title = f"{image_set(result)}, {weights_title(result)}" if isinstance(result, DistanceResult) else ""
-        parts += [_lines(f"{title or weights_title(result).capitalize()}:", own)] if own else []
+        parts += [_lines(f"{title or weights_title(result).capitalize()}:", own)]
     return [Details(title=f"How {kind} measured", text="\n\n".join(parts))]
 
 
@@ -134,11 +135,7 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
                 "* Fewer than 10,000 images on the smaller side (50,000 against the training split): too large by an "
                 "unknown amount."
             )
-        if own := sorted({r.protocol.extractor["name"] for r in measured} - {DistanceQuestion.extractor, "inception"}):
-            text.append(
-                f"This page does not load {', '.join(f'`{name}`' for name in own)}: distances by it are of what it was "
-                "when they were measured. `python -m eval fid` with it looks, and measures again where it has changed."
-            )
+        text += _by_networks_of_the_user(measured, run)
     remarks = [printed_results.REMARKS["protocol"]] if dataset else []
     if dataset:
         tables.append(paper_distance_table(dataset, objective))
@@ -156,6 +153,19 @@ def distance_section(results: RunResults, run: str, dataset: str | None, objecti
         missing=missing,
         details=protocols(measured, "distances were") if measured else (),
     )
+
+
+def _by_networks_of_the_user(measured: Sequence[DistanceResult], run: str) -> list[str]:
+    """What is known of extractors that a page does not load, and the commands that do."""
+    lines: dict[str, list[str]] = {}
+    for result in measured:
+        found = compare_unloaded(result.protocol.extractor, result.extractor_file)
+        if found is not None:
+            said = f"This page does not load `{result.protocol.extractor['name']}`: {found.compared}. To look, and to "
+            said += "measure again where it has changed:"
+            what = f"{image_set(result)}, {weights_title(result)}, address `{result.protocol.address()}`"
+            lines.setdefault(said, []).append(f"{what}: `{result.command(run)}`")
+    return [line for said, several in lines.items() for line in (said, *several)]
 
 
 def uncertainty_section(results: RunResults, run: str) -> Section:

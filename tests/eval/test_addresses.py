@@ -17,6 +17,7 @@ import yaml
 from sklearn.datasets import load_digits
 from support.changed_run import change_weights
 from support.running import run_module, write_idx
+from torch import nn
 
 from data_shards import build_shards
 from data_shards.io.errors import InputError
@@ -41,6 +42,7 @@ from eval.protocol import (
 )
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.report.known import Subject
+from eval.report.number_sections import distance_section
 from eval.results import DistanceResult, UncertaintyResult
 from eval.run import load_run
 from trainer.flow import FlowSettings, fit_run_flow
@@ -196,8 +198,8 @@ def test_what_depends_on_a_changed_input_is_renewed_or_refused_and_nothing_else_
     assert shown(place) == set(KINDS)
     make, depends = CHANGES[change]
     make(place)
-    # A page loads no extractor of the user's, and says so.
-    assert shown(place) == (set(KINDS) if "extractor" in change else set(KINDS) - depends)
+    # A page loads no extractor of the user's: what that reads is not compared, see the report's tests.
+    assert shown(place) == (set(KINDS) if change == "weight file of the extractor" else set(KINDS) - depends)
     after = addresses(place)
     assert {kind for kind in KINDS if before[kind] != after[kind]} == depends
     # What was there before lies beside what is new, untouched.
@@ -234,6 +236,26 @@ def test_seed_number_of_images_split_and_mode_are_of_the_address(place):
         settings += [{"annealing": 2}, {"annealing": 3}, {"annealing": 2, "chains": 2}] if kind == "likelihood" else []
         found = [measure(place, kind, **other).protocol.address() for other in settings]
         assert len(set(found)) == len(settings)
+
+
+def test_a_page_shows_distances_by_the_users_networks_and_says_what_was_not_compared(place):
+    of_source = measure(place, "prior")
+    script, other = (torch.jit.script(nn.Sequential(nn.Conv2d(3, 12, 8, stride=s), nn.ReLU())) for s in (8, 16))
+    script.save(str(place / "mine.pt"))
+    of_file = measure(place, "prior", extractor=str(place / "mine.pt"))
+    found, run = Subject(load_run(place / "run")).results(), str(place / "run")
+    text = "\n".join(distance_section(found, run, None, "sigma_vae", True).text)
+    assert "does not load `probed_extractor:make`: its source is as it was; its weights, and what else it reads" in text
+    assert f"does not load `mine.pt`: {place / 'mine.pt'} is the file that it was" in text
+    for result in (of_source, of_file):
+        assert f"address `{result.protocol.address()}`: `{result.command(run)}`" in text
+    assert f"--extractor {place / 'mine.pt'}" in of_file.command(run)
+    other.save(str(place / "mine.pt"))
+    found = Subject(load_run(place / "run")).results()
+    assert [result.protocol.address() for result in found.distances] == [of_source.protocol.address()]
+    assert [(one.command, one.reason) for one in found.earlier] == [
+        (of_file.command(run), "the extractor mine.pt has changed since")
+    ]
 
 
 def test_a_further_measure_of_an_earlier_definition_is_left_out_and_its_command_is_named(place, monkeypatch):
