@@ -44,8 +44,9 @@ def make_slow(device):
 
 def words(run, *options, extractor="support.distance_extractor:make"):
     """Options of `python -m eval fid` for a small set of samples; later ones win."""
-    small = ["--n", str(N), "--extractor-size", "32", "--extractor", extractor]
+    small = ["--extractor-size", "32", "--extractor", extractor]
     source = options[options.index("--from") + 1] if "--from" in options else "q_hat"
+    small += ["--n", str(N)] if source != "half" else []
     mixture = ["--mixture", "4"] if source in ("q_hat", "transported") else []
     return ["--run", str(run), "--from", source, *mixture, *small, *options]
 

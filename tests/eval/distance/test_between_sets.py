@@ -202,8 +202,8 @@ def test_every_kind_of_set_has_the_same_distance(same_images, place, distance, n
 
 def test_samples_of_a_run_are_those_that_the_runs_own_command_compares(digits_run, digits_shards, distance, tmp_path):
     run = shutil.copytree(digits_run, tmp_path / "digits")
-    for density, source in (("mixture", "q_hat"), ("prior", "prior")):
-        of_run, _ = distance("--run", run, "--from", source, "--mixture", "4", "--n", "150", *TINY)
+    for density, source, options in (("mixture", "q_hat", ("--mixture", "4")), ("prior", "prior", ())):
+        of_run, _ = distance("--run", run, "--from", source, *options, "--n", "150", *TINY)
         words = (f"run:{run}", f"shards:{digits_shards}/test", "--density", density, "--n", "150")
         assert distance(*words, *TINY)[0] == pytest.approx(of_run, rel=1e-9)
 
@@ -217,7 +217,7 @@ def test_saved_statistics_stand_for_their_images_with_their_extractor_only(
     again = ("statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
     assert "(made before)" in measured(monkeypatch, capsys, *again)[1].out
     before = (tmp_path / "b.npz").read_bytes()
-    assert "images" in mistake("statistics", place / "a", *again[2:])
+    assert "content is" in mistake("statistics", place / "a", *again[2:])
     assert "size is 32 instead of 40" in mistake(*again, "--extractor-size", 40)
     assert (tmp_path / "b.npz").read_bytes() == before
     assert distance(place / "a", tmp_path / "b.npz", *TINY)[0] == pytest.approx(expected, rel=1e-9)

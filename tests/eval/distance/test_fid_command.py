@@ -67,8 +67,8 @@ def test_the_distance_is_that_of_all_features_in_one_numpy_array(run, digits_sha
 
 def test_real_images_are_nearer_to_real_ones_than_samples_are(run):
     values = {}
-    for source in ("half", "prior"):
-        fid(run, "--from", source, "--n", "96", "--split", "train")
+    for source, options in (("half", ()), ("prior", ("--n", "96"))):
+        fid(run, "--from", source, *options, "--split", "train")
         values[source] = answer(run)["values"]["frechet_distance"]["value"]
         shutil.rmtree(run / "eval")
     assert values["half"] < values["prior"]
