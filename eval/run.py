@@ -14,7 +14,7 @@ from data_shards.manifest import Manifest
 from eval.protocol import Protocol, VarianceProtocol
 from eval.questions import DEFAULT_COMPONENTS
 from eval.results import AnyResult, result_path
-from trainer.config.config import Config, load_config
+from trainer.config.config import Config
 from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
 from trainer.full_precision import allowed_precision
 from trainer.mixture.density import MixtureDensity
@@ -24,6 +24,7 @@ from trainer.process_group import Ranks
 from trainer.run_folder import latents
 from trainer.run_folder.agreement import require_shared_folder
 from trainer.run_folder.checkpoint import fingerprint, read_state
+from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.latents import Latents, digest
 from trainer.run_folder.restore import checkpoint_of, load_model
 
@@ -171,7 +172,7 @@ def load_run(run: str | Path, weights: str = "final", device: str | torch.device
 
     Raises InputError where run, checkpoint or shards are missing, or the shards are not those that were trained on.
     """
-    config = load_config(run)
+    config = trained_configuration(run)
     model = load_model(run, weights, str(device))
     manifest = Manifest.load(config.data.location)
     trained_on = read_state(checkpoint_of(run, weights)).manifest

@@ -20,10 +20,11 @@ from trainer.config.config import Config
 from trainer.device import planned_device
 from trainer.networks import SigmaVAE
 from trainer.roofline import GPUS, known_gpu, launches_of, update_seconds
-from trainer.run_folder.changes import accepted_changes
-from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.checkpoint import complete_checkpoints, place_of
 from trainer.run_folder.log import read_events
+from trainer.run_folder.restore import look_into_run_folder
 from trainer.trial_batch import require_trainable
+from trainer.updates.finished import finished
 from trainer.updates.learner import require_engine
 
 # Floating-point operations a second of one process, for networks that are not trained. cpu: what one core of 2021 does
@@ -101,7 +102,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
         rate = batch / (batch * operations / (processes * SUSTAINED["cpu"]) + UPDATE_SECONDS)
     return RunCost(
         stage_images=tuple(stage.cap(train_images) for stage in stages),
-        done=int(saved[-1].name) if saved else 0,
+        done=(place_of(saved[-1]) or (0, 0))[0] if saved else 0,
         parameters=parameters,
         operations=operations,
         rate=measured[-1] if measured else rate,
@@ -156,17 +157,24 @@ def missing(config: Config, *, allow_change: bool = False) -> list[str]:
             config = resolved(config, shape)
             require_trainable(config, shape)
         require_engine(config)
-        accepted_changes(config, allow_change=allow_change)
+        if shape is not None and not found:
+            look_into_run_folder(config, allow_change=allow_change)
     except InputError as error:
         found.append(str(error))
-    if not os.access(existing_parent(config.folder), os.W_OK):
-        found.append(f"runs: {existing_parent(config.folder)} cannot be written; choose another folder")
     return found
 
 
 def dry_run(config: Config, processes: int, *, allow_change: bool = False) -> None:
-    """Prints what the run of `config` costs on that many processes. Raises InputError where something is missing."""
+    """Prints what the run of `config` costs on that many processes, or that it is complete.
+
+    Raises InputError where something is missing.
+    """
     lines = missing(config, allow_change=allow_change)
+    if not lines and (line := finished(config, allow_change=allow_change)) is not None:
+        print(line)
+        return
+    if not os.access(existing_parent(config.folder), os.W_OK):
+        lines.append(f"runs: {existing_parent(config.folder)} cannot be written; choose another folder")
     for line in lines[:-1]:
         print(f"missing: {line}", file=sys.stderr)
     if lines:

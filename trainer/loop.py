@@ -8,12 +8,13 @@ their kernels add in another order each time.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import Batch
-from trainer.config.config import Config
+from trainer.config.config import Config, to_yaml
 from trainer.engines.cpu import keep_freed_memory
 from trainer.engines.determinism import deterministic_kernels
 from trainer.preemption import Interrupted, StopRequest, write_requeue
@@ -27,9 +28,10 @@ from trainer.run_folder.restore import open_run_folder
 from trainer.run_folder.saver import CheckpointSaver
 from trainer.run_folder.trackers.tracker import require_trackers
 from trainer.updates.evaluation import HeldOut, compared, unsound_number
+from trainer.updates.finished import completed, is_finished, stages_of
 from trainer.updates.learner import Learner, require_engine
 from trainer.updates.meter import Meter, profiler
-from trainer.updates.reporter import Reporter, completed
+from trainer.updates.reporter import Reporter
 from trainer.updates.stages import Stages
 from trainer.updates.streams import Passes, training_stream
 from trainer.waiting import Waits
@@ -60,29 +62,38 @@ def train(
     with (
         StopRequest(config.folder, config.checkpoint.walltime_minutes, asked_to_stop) as stop_request,
         process_group(config.device) as ranks,
-        held_by_main(config.folder, ranks, steal=steal_lock) as stop_request.lease,
-        deterministic_kernels(config.engine.deterministic and ranks.device.type == "cuda"),
     ):
         config.require_device(ranks.device.type)
-        if ranks.device.type == "cpu":
-            keep_freed_memory()
-        ranks.agree(lambda: require_trackers(config.log.to))
-        ranks.agree(lambda: require_engine(config))
-        opened = open_run_folder(config, ranks, allow_change=allow_change)
-        config = opened.config
-        train_images = opened.manifest.num_samples(config.data.train_split)
-        configs = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
-        held_out_images = min(config.data.valid_images, opened.manifest.num_samples(config.data.valid_split))
-        stages = Stages(configs, train_images, held_out_images, opened.state)
-        if stages.complete:
-            if ranks.is_main:
-                print(completed(config, stages))
+        # Before the lease, as nothing needs to be written: the folder may be one that can only be read.
+        if is_finished(config, ranks, allow_change=allow_change):
             return config.folder
+        with (
+            held_by_main(config.folder, ranks, steal=steal_lock) as stop_request.lease,
+            deterministic_kernels(config.engine.deterministic and ranks.device.type == "cuda"),
+        ):
+            stopped = _train_in_folder(config, ranks, stop_request, listener, allow_change=allow_change)
+    if stopped == "SIGINT":
+        raise KeyboardInterrupt
+    return config.folder
+
+
+def _train_in_folder(
+    config: Config, ranks: Ranks, stop_request: StopRequest, listener: Listener | None, *, allow_change: bool
+) -> str:
+    """Trains to the end, or to a stop, and says which. Returns "" or the reason for the stop."""
+    if ranks.device.type == "cpu":
+        keep_freed_memory()
+    ranks.agree(lambda: require_trackers(config.log.to))
+    ranks.agree(lambda: require_engine(config))
+    opened = open_run_folder(config, ranks, allow_change=allow_change)
+    config, stages = opened.config, stages_of(opened)
+    stopped = ""
+    if not stages.complete:  # or another job has ended it meanwhile
         ranks.agree(stop_request.check_folder)
         waits = Waits(stop_request, ranks)
         passes = Passes(config.data, opened.manifest, waits.in_pass)
         learner = ranks.agree(
-            lambda: Learner(config, opened.manifest.image_shape, train_images, ranks, passes, opened.saved)
+            lambda: Learner(config, opened.manifest.image_shape, stages.train_images, ranks, passes, opened.saved)
         )
         with (
             Reporter(config, ranks, stages, opened, listener) as reporter,
@@ -99,12 +110,10 @@ def train(
             stopped = Training(
                 config, ranks, opened.manifest, stages, learner, reporter, saver, stop_request, waits, update_done
             ).run()
-        if ranks.is_main:
-            stop = stop_line(config.folder, stopped, stages.images, ranks) if stopped else completed(config, stages)
-            print(stop, flush=True)
-    if stopped == "SIGINT":
-        raise KeyboardInterrupt
-    return config.folder
+    if ranks.is_main:
+        stop = stop_line(config.folder, stopped, stages.images, ranks) if stopped else completed(config, stages)
+        print(stop, flush=True)
+    return stopped
 
 
 def _trace(folder: Path, ranks: Ranks) -> Path:
@@ -265,7 +274,11 @@ class Training:
             seed=self.config.seed,
             world_size=self.ranks.world_size,
         )
-        return Checkpoint(model=weights, training=training, state=state)
+        return Checkpoint(model=weights, training=training, state=state, configuration=self._written_configuration)
+
+    @cached_property
+    def _written_configuration(self) -> str:
+        return to_yaml(self.config)
 
     def _save(self, checkpoint: Checkpoint) -> None:
         """Begins to write a checkpoint of weights that are finite; others end the run."""

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from data_shards.io.errors import InputError, raise_machine_fault
+from data_shards.io.text import read_settings
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -132,16 +133,18 @@ def _in_words(problem: str) -> str:
 def read_yaml(path: str | Path) -> dict[Any, Any]:
     """The mapping in a YAML file. Raises InputError, in one line with `path`, where it is none."""
     try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
-    except InputError as error:
-        if error.parameter:
-            raise in_file(error, path) from error
-        raise InputError(f"{path}: {error}") from error
+        text = read_settings(path)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a text file in UTF-8; save it as one") from error
     except OSError as error:
         raise_machine_fault(error, path)
         raise InputError(f"{path}: cannot be read: {error.strerror}; use a YAML file") from error
+    try:
+        content = parse_yaml(text)
+    except InputError as error:
+        if error.parameter:
+            raise in_file(error, path) from error
+        raise InputError(f"{path}: {error}") from error
     if content is None or content == {}:
         raise InputError(f"{path}: is empty; write fields into it, `name: value` each")
     if not isinstance(content, dict):

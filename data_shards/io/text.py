@@ -1,6 +1,8 @@
 """Text files as programs of all systems write them."""
 
 import codecs
+import os
+import stat
 from pathlib import Path
 
 from data_shards.io.errors import InputError
@@ -12,6 +14,34 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# Of what a person writes by hand: a configuration, a file of DeepSpeed.
+_MOST_BYTES = 1_000_000
+# What a shell puts in the place of a file, for `<(command)` or a pipe into the command; it ends when that ends.
+_OF_THE_SHELL = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+
+
+def read_settings(path: str | Path) -> str:
+    """The text of a file of settings, in UTF-8 with or without a byte order mark.
+
+    Raises InputError where the path is a pipe or a device, which might never end, or holds more than a person writes;
+    UnicodeDecodeError and OSError as usual.
+    """
+    with open(path, "rb", opener=_regular_file) as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise InputError(f"{path}: has more than {_MOST_BYTES // 10**6} MB; use a file of settings")
+    return data.decode("utf-8-sig")
+
+
+def _regular_file(path: str, flags: int) -> int:
+    if str(path).startswith(_OF_THE_SHELL):
+        return os.open(path, flags)
+    # A pipe that nobody writes to would be waited for without end.
+    handle = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(handle).st_mode):
+        return handle
+    os.close(handle)
+    raise InputError(f"{path}: is a pipe or a device; use a file")
 
 
 def read_lines(path: Path) -> list[str]:

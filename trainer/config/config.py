@@ -200,6 +200,11 @@ def from_files(paths: Iterable[str | Path], overrides: Mapping[str, Any]) -> Con
     return _built(files, content, overrides)
 
 
+def build_as_written(content: Mapping[str, Any]) -> Config:
+    """The configuration in the content of a run's config.yaml, which may be of any version."""
+    return _built([], as_written_today(content), {})
+
+
 def _built(
     files: Sequence[tuple[str | Path, Mapping[Any, Any]]], content: dict[str, Any], overrides: Mapping[str, Any]
 ) -> Config:

@@ -10,6 +10,7 @@ import pydantic
 from data_shards.io.configuration import shown
 from data_shards.io.errors import InputError
 from data_shards.io.likeness import nearest
+from data_shards.io.text import read_settings
 
 # Fields that follow from the trainer's own configuration, and those of the configuration.
 _OURS = {
@@ -63,7 +64,7 @@ def read_json(path: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise refuse("is not a file; use one of trainer/configs/deepspeed")
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=once, parse_constant=finite)
+        content = json.loads(read_settings(path), object_pairs_hook=once, parse_constant=finite)
     except InputError:
         raise
     except (ValueError, RecursionError) as error:

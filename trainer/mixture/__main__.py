@@ -11,7 +11,6 @@ from pathlib import Path
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import duration
-from trainer.config.config import load_config
 from trainer.device import DEVICES, planned_device
 from trainer.dry_run import SUSTAINED
 from trainer.group_command import group_command
@@ -19,6 +18,7 @@ from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
 from trainer.process_group import process_group
 from trainer.run_folder.agreement import require_shared_folder
+from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.latents import WEIGHTS
 
 
@@ -103,7 +103,7 @@ def main() -> None:
         dry_run(run, [settings.n_components for settings in fits], device, processes)
         return
     with process_group(device, options=options) as ranks:
-        ranks.agree(lambda: load_config(run))
+        ranks.agree(lambda: trained_configuration(run))
         require_shared_folder(Path(run), ranks)
         folders = []
         for settings in fits:

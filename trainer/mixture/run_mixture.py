@@ -18,7 +18,6 @@ from data_shards.io.errors import InputError
 from data_shards.io.lease import Lease
 from data_shards.io.progress import Progress
 from data_shards.manifest import Manifest
-from trainer.config.config import load_config
 from trainer.dry_run import forward_operations
 from trainer.mixture.checkpoints import remove_checkpoints
 from trainer.mixture.content import digest_of_points, digest_of_tensors
@@ -31,6 +30,7 @@ from trainer.mixture.start import Start
 from trainer.objectives.gaussian import log_prior
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
+from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.restore import load_model
 
@@ -110,7 +110,7 @@ class MixtureCost:
 
 def estimate_cost(run: str | Path, components: Sequence[int]) -> MixtureCost:
     """The cost of one fit for each number of components. Raises InputError where run or shards are missing."""
-    config = load_config(run)
+    config = trained_configuration(run)
     model, manifest = load_model(run), Manifest.load(config.data.location)
     codes = sum(manifest.num_samples(split) for split in ("train", "valid") if split in manifest.splits)
     dim = model.latent_dim

@@ -3,6 +3,7 @@
 Machines may have the shards and the run folder under other paths; what lies there must be the same.
 """
 
+import errno
 import secrets
 import time
 from pathlib import Path
@@ -41,17 +42,30 @@ def refuse_different_checkpoints(saved: Checkpoint | None, ranks: Ranks) -> None
 
 
 def require_shared_folder(folder: Path, ranks: Ranks) -> None:
-    """Raises InputError where a process does not see what the first one writes into `folder`; all call it."""
+    """Raises InputError where a process does not see what the first one writes into `folder`; all call it.
+
+    Where the first one may only read the folder nothing is asked, for no process will write there.
+    """
     if ranks.meeting is None:
         return
-    token = ranks.meeting.exchange({"token": secrets.token_hex(8)})[0]["token"]
-    sign = folder / f".start-{token}"
+    sign = folder / f".start-{secrets.token_hex(8)}"
+    made = ranks.agree(lambda: ranks.is_main and _is_made(sign))
     try:
-        ranks.agree(lambda: sign.touch() if ranks.is_main else None)
-        ranks.agree(lambda: _await_sign(sign))
+        name = ranks.meeting.exchange({"sign": sign.name if made else ""})[0]["sign"]
+        ranks.agree(lambda: _await_sign(folder / name) if name else None)
     finally:
-        if ranks.is_main:
+        if made:
             sign.unlink(missing_ok=True)
+
+
+def _is_made(sign: Path) -> bool:
+    try:
+        sign.touch()
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        return False
+    return True
 
 
 def _await_sign(sign: Path) -> None:

@@ -1,13 +1,10 @@
 """Another configuration for a run folder: taken where nothing was trained, and in part where something was."""
 
-from pathlib import Path
-
-from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
-from trainer.config.config import Config, changed_fields, extended, is_changeable, load_config, to_yaml
-from trainer.run_folder.checkpoint import complete_checkpoints, links_to_checkpoints
-
-_FILE, _HISTORY = "config.yaml", "configurations"
+from trainer.config.config import Config, changed_fields, extended, is_changeable
+from trainer.run_folder.checkpoint import RunState, complete_checkpoints, links_to_checkpoints
+from trainer.run_folder.configurations import trained_configuration
+from trainer.run_folder.effect import Moment
 
 
 def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] | None:
@@ -15,10 +12,10 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
 
     None where nothing was trained there, so that any configuration may begin. A longer last stage is always accepted,
     and with allow_change other values of fields that do not alter what was learnt so far. Raises InputError for
-    changes that are not accepted, and where the configuration of a trained run is missing or damaged, or all of its
-    checkpoints are links.
+    changes that are not accepted, and where the configuration of a trained run is missing, damaged or not its own, or
+    all of its checkpoints are links.
     """
-    path = config.folder / _FILE
+    path = config.folder / "config.yaml"
     if not complete_checkpoints(config.folder):
         if links := links_to_checkpoints(config.folder):
             raise InputError(
@@ -28,7 +25,7 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
         return None
     if not path.is_file():
         raise InputError(f"{path}: is missing, but the run has checkpoints; put it back, or choose another name")
-    stored = load_config(config.folder)
+    stored = trained_configuration(config.folder)
     fields, longer = changed_fields(stored, config), changed_fields(stored, extended(stored, config))
     changes = tuple(f"{name}: {old} -> {new}" for name, (old, new) in fields.items())
     if any(not is_changeable(name) for name in fields):
@@ -44,19 +41,14 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
     return changes
 
 
-def record_changes(config: Config, images: int) -> None:
-    """Keeps the former configuration, of up to so many images, and writes the new one."""
-    path = config.folder / _FILE
-    history = _history(config.folder, images)
-    history.parent.mkdir(exist_ok=True)
-    write_text(history, path.read_text(encoding="utf-8"))
-    write_text(path, to_yaml(config))
+def refuse_without_effect(config: Config, state: RunState, train_images: int) -> None:
+    """Raises InputError for an accepted change that changes nothing any more where the run goes on from `state`.
 
-
-def _history(run: Path, images: int) -> Path:
-    """configurations/IMAGES.yaml, or IMAGES-2.yaml and so on where there is one."""
-    number, path = 1, run / _HISTORY / f"{images:012d}.yaml"
-    while path.exists():
-        number += 1
-        path = path.with_name(f"{images:012d}-{number}.yaml")
-    return path
+    train_images: of an epoch.
+    """
+    stored = trained_configuration(config.folder)
+    fields = changed_fields(stored, config)
+    moment = Moment(old=stored, new=config, state=state, train_images=train_images)
+    idle = [f"{name}: {old} -> {new}" for name, (old, new) in fields.items() if not moment.acts(name)]
+    if idle:
+        raise InputError(f"{config.folder / 'config.yaml'}: {'; '.join(idle)} would change nothing: {moment.why()}")

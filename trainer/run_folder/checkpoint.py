@@ -1,9 +1,10 @@
 """Checkpoints that are complete or absent, and that contain no pickle (contract 5 of the design).
 
 checkpoints/IMAGES/ holds model.safetensors (weights and buffers), training.safetensors (optimiser, averages, running
-sums), state.json (`RunState`) and COMPLETE, which is written last and contains the checksums of the others. Tensors
-have the names of the model's parameters, so any engine and world size can load them. The folder is filled under another
-name and renamed, and none is ever replaced: where one of IMAGES exists, as after damage, the next is IMAGES-2.
+sums), state.json (`RunState`), config.yaml as the run had it then, and COMPLETE, which is written last and contains the
+checksums of the others. Tensors have the names of the model's parameters, so any engine and world size can load them.
+The folder is filled under another name and renamed, and none is ever replaced: where one of IMAGES exists, as after
+damage, the next is IMAGES-2.
 """
 
 import hashlib
@@ -21,10 +22,12 @@ from torch import Tensor
 from data_shards.io.atomic import sync_folder, write_bytes, write_json
 from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.removal import holds_only
+from trainer.config.sections import StageConfig
 from trainer.run_folder.finite import first_not_finite
 
 _MODEL, _TRAINING, _STATE, _COMPLETE = "model.safetensors", "training.safetensors", "state.json", "COMPLETE"
-_NAMES = "|".join(map(re.escape, (_MODEL, _TRAINING, _STATE, _COMPLETE)))
+_CONFIGURATION = "config.yaml"
+_NAMES = "|".join(map(re.escape, (_MODEL, _TRAINING, _STATE, _CONFIGURATION, _COMPLETE)))
 _FILES = re.compile(rf"({_NAMES})|\.({_NAMES})\.\d+\.partial")  # whole, and being written
 _NAME = re.compile(r"(\d{12})(?:-(\d+))?")
 
@@ -51,6 +54,14 @@ class StageState:
     """Largest held-out ELBO of the stage so far, in nats per image; None before its first measurement."""
     best_images: int | None = None
     """Images that the run had seen then; the checkpoint of that name holds the weights."""
+
+    def going_on(self, config: StageConfig, train_images: int) -> "StageState":
+        """The state of the run's last stage under `config`: not ended where that raises what had ended it.
+
+        train_images: of an epoch.
+        """
+        raised = self.ended == "cap" or (self.ended == "converged" and self.without_gain < config.patience)
+        return replace(self, ended="") if raised and self.images < config.cap(train_images) else self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,8 @@ class Checkpoint:
     training: dict[str, Tensor]
     """Tensors that only training needs."""
     state: RunState
+    configuration: str = ""
+    """The text of config.yaml at this moment; it is written, but not read with the tensors."""
 
     def copied(self) -> "Checkpoint":
         """The same with tensors of its own, on the same devices."""
@@ -123,6 +136,19 @@ def links_to_checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in found if path.is_symlink() and _NAME.fullmatch(path.name))
 
 
+def passed_over(run: Path, images: int) -> tuple[str, ...]:
+    """A line for each link, and each folder without COMPLETE, in the place of a checkpoint after more than `images`."""
+    found = []
+    for path in sorted((run / "checkpoints").glob("*")):
+        match = _NAME.fullmatch(path.name)
+        if match and int(match[1]) > images and path.is_dir():
+            if path.is_symlink() and (path / _COMPLETE).exists():
+                found.append(f"{path}: is a link, so it was passed over")
+            elif not path.is_symlink() and not (path / _COMPLETE).exists():
+                found.append(f"{path}: has no {_COMPLETE}, so it was passed over")
+    return tuple(found)
+
+
 def is_ours(folder: Path) -> bool:
     """Whether a folder with a checkpoint's name is one: plain files that a checkpoint has and no others."""
     if not holds_only(folder, _FILES):
@@ -142,6 +168,8 @@ def write(run: Path, checkpoint: Checkpoint) -> Path:
         _TRAINING: save({name: value.contiguous() for name, value in checkpoint.training.items()}),
         _STATE: json.dumps(_to_json(checkpoint.state), indent=1).encode(),
     }
+    if checkpoint.configuration:
+        contents[_CONFIGURATION] = checkpoint.configuration.encode()
     beside = _free(checkpoint_folder(run, images).with_name(f".{images:012d}.partial"))
     beside.mkdir(parents=True)
     try:
@@ -180,10 +208,15 @@ def _to_json(state: RunState) -> dict[str, Any]:
     return content
 
 
-def _verified(folder: Path, name: str) -> bytes:
-    """The bytes of a file of a checkpoint. Raises InputError where they do not match its checksum."""
+def _verified(folder: Path, name: str, *, since_later: bool = False) -> bytes:
+    """The bytes of a file of a checkpoint. Raises InputError where they do not match its checksum.
+
+    since_later: whether earlier versions did not write the file; it is empty then.
+    """
     try:
         sums = json.loads((folder / _COMPLETE).read_text())
+        if since_later and isinstance(sums, dict) and name not in sums:
+            return b""
         content = (folder / name).read_bytes()
     except (OSError, ValueError) as error:
         raise_machine_fault(error, folder / name)
@@ -196,6 +229,11 @@ def _verified(folder: Path, name: str) -> bytes:
 def read_state(folder: Path) -> RunState:
     """state.json of a checkpoint. Raises InputError where it is damaged."""
     return RunState.from_json(json.loads(_verified(folder, _STATE)))
+
+
+def configuration_file(folder: Path) -> Path | None:
+    """The copy of config.yaml in a checkpoint; None in one of earlier versions. Raises InputError if it is damaged."""
+    return folder / _CONFIGURATION if _verified(folder, _CONFIGURATION, since_later=True) else None
 
 
 def read_model(folder: Path) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Opening a run folder: to train it from the start or from its newest checkpoint, or to use its trained model."""
 
+import functools
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,24 +12,25 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
-from trainer.config.config import Config, load_config, to_yaml
+from trainer.config.config import Config, to_yaml
 from trainer.networks import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.agreement import refuse_different_checkpoints, refuse_different_runs, require_shared_folder
-from trainer.run_folder.changes import accepted_changes, record_changes
+from trainer.run_folder.changes import accepted_changes, refuse_without_effect
 from trainer.run_folder.checkpoint import (
     Checkpoint,
     RunState,
     best_of,
-    checkpoint_folder,
     complete_checkpoints,
-    links_to_checkpoints,
     newest_undamaged,
+    passed_over,
     read_model,
     read_state,
     read_training,
 )
+from trainer.run_folder.configurations import record_changes, trained_configuration
 from trainer.run_folder.latents import WEIGHTS
+from trainer.stop_signals import place
 from trainer.trial_batch import require_trainable
 
 # Tensors of the weight average carry this prefix among a checkpoint's training tensors.
@@ -52,6 +55,15 @@ class OpenedRun:
     def state(self) -> RunState | None:
         """Where the run stands; None at its start."""
         return self.saved.state if self.saved is not None else None
+
+
+def look_into_run_folder(config: Config, *, allow_change: bool = False) -> OpenedRun:
+    """What `open_run_folder` finds, for one process; writes nothing."""
+    manifest = _checked_manifest(config)
+    config = resolved(config, manifest.image_shape)
+    changes = accepted_changes(config, allow_change=allow_change)
+    saved, damaged = (None, ()) if changes is None else _resume(config, manifest)
+    return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged, changes=changes or ())
 
 
 def open_run_folder(config: Config, ranks: Ranks, *, allow_change: bool = False) -> OpenedRun:
@@ -107,41 +119,53 @@ def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, 
             f"{saved.state.manifest[:12]}, here {manifest.hash[:12]}); choose another name",
             parameter="data.shards",
         )
-    newer = [
-        link
-        for link in links_to_checkpoints(config.folder)
-        if link > checkpoint_folder(config.folder, saved.state.images)
-    ]
-    return saved, (*damaged, *(f"{link}: is a link, so it was passed over" for link in newer))
+    refuse_without_effect(config, saved.state, manifest.num_samples(config.data.train_split))
+    return saved, (*damaged, *passed_over(config.folder, saved.state.images))
 
 
 def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
     """The checkpoint folder behind a name.
 
     weights: "final" (the newest), "stage1" (the end of stage 1) or "best" (the largest held-out ELBO of the newest
-    stage). Raises InputError where there is no such checkpoint.
+    stage). What is passed over, as it is no complete checkpoint, is named on stderr once. Raises InputError where there
+    is no such checkpoint.
     """
-    folders = complete_checkpoints(Path(run))
+    run = Path(run)
+    folders, incomplete = complete_checkpoints(run), passed_over(run, -1)
+    without = f" ({'; '.join(incomplete)})" if incomplete else ""
     if not folders:
-        raise InputError(f"{run} has no complete checkpoint; train it first with `python -m trainer`", parameter="run")
-    if weights == "final":
-        return folders[-1]
-    if weights == "best":
-        best = best_of(folders[-1])
-        if best is None or best not in folders:
-            raise InputError(
-                f"no checkpoint of {run} is known as its best: no held-out images were measured, or an earlier version "
-                "trained it; use final",
-                parameter="weights",
-            )
-        return best
-    if weights != "stage1":
+        raise InputError(
+            f"{run} has no complete checkpoint{without}; train it first with `python -m trainer`", parameter="run"
+        )
+    if weights == "stage1":
+        for folder in folders:
+            stages = read_state(folder).stages
+            if stages.stage == 1 and stages.ended:
+                return folder
+        raise InputError(
+            f"stage 1 of {run} has not ended yet{without}; continue with `python -m trainer`", parameter="weights"
+        )
+    if weights not in WEIGHTS:
         raise InputError(f"{weights!r} is unknown; use one of {', '.join(WEIGHTS)}", parameter="weights")
-    for folder in folders:
-        stages = read_state(folder).stages
-        if stages.stage == 1 and stages.ended:
-            return folder
-    raise InputError(f"stage 1 of {run} has not ended yet; continue with `python -m trainer`", parameter="weights")
+    newest = folders[-1]
+    for line in passed_over(run, read_state(newest).images):
+        _warn_once(line)
+    if weights == "final":
+        return newest
+    best = best_of(newest)
+    if best is None or best not in folders:
+        raise InputError(
+            f"no checkpoint of {run} is known as its best: no held-out images were measured, an earlier version "
+            f"trained it, or it is gone{without}; use final",
+            parameter="weights",
+        )
+    return best
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    if place().rank == 0:
+        print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def averaged(training: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -181,7 +205,7 @@ def load_model(run: str | Path, weights: str = "final", device: str = "cpu") -> 
     weights: "final", "stage1" or "best", see `checkpoint_of`. Raises InputError if that is missing.
     """
     folder = checkpoint_of(run, weights)
-    config, state = load_config(run), read_state(folder)
+    config, state = trained_configuration(run), read_state(folder)
     model = build_model(config, state.image_shape, per_pixel=state.per_pixel)
     tensors = (averaged(read_training(folder)) if config.optimiser.ema_images else {}) or read_model(folder)
     load_weights(model, tensors, place=f"{Path(folder).parent.parent / 'config.yaml'}")

@@ -237,14 +237,3 @@ def _written_again(state: RunState | None) -> tuple[str, ...]:
     if state.stages.check_due or state.stages.look_due:
         return ("valid", "stage_end", "warning")
     return ("stage_start",) if state.stages.ended else ()
-
-
-def completed(config: Config, stages: Stages) -> str:
-    """The last line of a run that has ended: what it reached, where everything is, and what comes next."""
-    state, folder = stages.state, config.folder
-    elbo = "" if state.best_elbo is None else f", held-out ELBO {state.best_elbo:,.1f} nats per image"
-    return (
-        f"{folder} is complete: {stages.images:,} images, {state.ended}{elbo}; the weights are in "
-        f"{complete_checkpoints(folder)[-1]}, the log in {folder / 'metrics.jsonl'}; "
-        f"next: python -m eval report --run {folder}"
-    )

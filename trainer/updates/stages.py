@@ -35,8 +35,8 @@ class Stages:
         self.configs, self.train_images, self.held_out_images = configs, train_images, held_out_images
         self.state = saved.stages if saved is not None else StageState()
         self.images = saved.images if saved is not None else 0
-        if self.is_last and self.state.ended == "cap" and self.state.images < self.cap:
-            self.state = replace(self.state, ended="")  # the cap was raised
+        if self.is_last:
+            self.state = self.state.going_on(self.config, train_images)
 
     @property
     def config(self) -> StageConfig:

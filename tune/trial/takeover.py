@@ -18,7 +18,7 @@ from data_shards.io.atomic import write_json, write_text
 from data_shards.io.errors import InputError
 from data_shards.io.removal import remove_own
 from trainer.config.config import load_config, to_yaml
-from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.checkpoint import complete_checkpoints, configuration_file, read_state
 from trainer.run_folder.log import read_events
 from trainer.run_folder.pruning import remove_checkpoints
 from tune.space import Fields
@@ -123,9 +123,14 @@ def _stage(folder: Path, source: Path, decision: Decision) -> bool:
             time.sleep(0.2)
             continue
         (staging / "metrics.jsonl").write_bytes(events)
-        own = dataclasses.replace(load_config(source), name=folder.name)
+        newest = staging / "checkpoints" / checkpoints[-1].name
+        # The other trial may have changed its own since its newest checkpoint.
+        own = dataclasses.replace(load_config(configuration_file(newest) or source), name=folder.name)
         write_text(staging / "config.yaml", to_yaml(own))
-        fields = present_fields(source)
+        fields, stages = present_fields(source), read_state(newest).stages
+        is_complete = bool(stages.ended) and (stages.stage == 2 or not own.two_stages)
+        # No learning rate changes anything of a run that is complete, and another one is refused.
+        learning_rate = own.optimiser.learning_rate if is_complete else decision.learning_rate
         done = Takeover(
             number=decision.number,
             at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -134,9 +139,9 @@ def _stage(folder: Path, source: Path, decision: Decision) -> bool:
             images=int(checkpoints[-1].name.partition("-")[0]),
             given_up=max((event["images"] for event in read_events(folder)), default=0),
             before=fields[LEARNING_RATE],
-            learning_rate=decision.learning_rate,
+            learning_rate=learning_rate,
             how=decision.how,
-            fields={**fields, LEARNING_RATE: decision.learning_rate},
+            fields={**fields, LEARNING_RATE: learning_rate},
         )
         write_json(staging / _READY, dataclasses.asdict(done))
         return True

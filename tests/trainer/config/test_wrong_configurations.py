@@ -1,5 +1,7 @@
 """Configurations as a person writes them wrong, made from the dataclasses: each is one line, and nothing is written."""
 
+import os
+import subprocess
 import sys
 import types
 import typing
@@ -9,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
+from support.running import ROOT
 
 from data_shards.io.configuration import leaf_fields
 from data_shards.io.errors import command
@@ -212,3 +215,26 @@ def test_what_is_right_is_read(tmp_path, monkeypatch):
     assert (config.seed, config.runs, config.optimiser.learning_rate) == (10**6, "/home/someone/runs", 0.001)
     assert config.data.global_batch == 64
     assert type(config.seed) is int
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_what_might_never_end_or_is_far_too_large_is_refused_at_once(kind, tmp_path, monkeypatch, capsys):
+    path = {"pipe": tmp_path / "pipe.yaml", "device": Path("/dev/zero"), "large": tmp_path / "large.yaml"}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "large":
+        with path.open("wb") as file:
+            file.truncate(2**30)
+    monkeypatch.setattr(sys, "argv", ["trainer", "--config", str(path)])
+    assert command(main) == 2
+    said = capsys.readouterr().err
+    remedy = "has more than 1 MB; use a file of settings" if kind == "large" else "is a pipe or a device; use a file"
+    assert said == f"error: {path}: {remedy}\n"
+
+
+def test_what_a_shell_puts_in_the_place_of_a_file_is_read(tmp_path):
+    command_line = f"{sys.executable} -m trainer --dry-run --config <(echo 'seed: -1')"
+    done = subprocess.run(
+        ["bash", "-c", command_line], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+    )
+    assert done.stderr.startswith("error: seed: -1 is not a whole number of at least 0")

@@ -1,5 +1,6 @@
 """The files of a checkpoint."""
 
+import contextlib
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from trainer.run_folder.checkpoint import (
     read,
     write,
 )
+from trainer.run_folder.restore import checkpoint_of
 from trainer.run_folder.saver import CheckpointSaver
 
 # Of {"a": 0 to 5, "b": 1}, computed by an earlier version.
@@ -102,3 +104,27 @@ def test_the_fingerprint_depends_on_names_shapes_and_values():
     changed = [tensors | {"a": torch.arange(6.0).view(2, 3)}, {"c": tensors["a"], "b": tensors["b"]}]
     changed.append(tensors | {"b": torch.tensor(2)})
     assert FINGERPRINT not in map(fingerprint, changed)
+
+
+def test_an_earlier_checkpoint_is_not_used_in_silence(tmp_path, capfd):
+    used, incomplete = write(tmp_path, checkpoint(300)), write(tmp_path, checkpoint(600))
+    (incomplete / "COMPLETE").unlink()
+    incomplete.with_name(f"{900:012d}").symlink_to(used)
+    for weights in ("final", "final", "best"):
+        with contextlib.suppress(InputError):  # no held-out images were measured
+            assert checkpoint_of(tmp_path, weights) == used
+    first, second = capfd.readouterr().err.splitlines()
+    assert first == f"warning: {incomplete}: has no COMPLETE, so it was passed over"
+    assert second == f"warning: {tmp_path}/checkpoints/{900:012d}: is a link, so it was passed over"
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [("stage1", "stage 1 of .* has not ended yet"), ("final", "has no complete checkpoint")]
+)
+def test_where_there_is_none_the_incomplete_one_is_named(weights, message, tmp_path):
+    folder = write(tmp_path, checkpoint(300, "cap"))
+    (folder / "COMPLETE").unlink()
+    if weights == "stage1":
+        write(tmp_path, checkpoint(600))
+    with pytest.raises(InputError, match=rf"{message} \({folder}: has no COMPLETE, so it was passed over\)"):
+        checkpoint_of(tmp_path, weights)

@@ -45,14 +45,14 @@ def terminate():
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop_at(kind, stage=1, images=0):
-    """A listener that sends SIGTERM at the first event of a kind at this stage from these images on."""
+def stop_at(kind, stage=1, images=0, stop=terminate):
+    """A listener that calls `stop` at the first event of a kind at this stage from these images on."""
     done = []
 
     def listener(found, at, facts):
         if not done and (found, facts.get("stage")) == (kind, stage) and at >= images:
             done.append(at)
-            terminate()
+            stop()
 
     return listener
 
@@ -92,9 +92,14 @@ def test_a_stop_in_a_held_out_measurement_is_kept_and_the_measurement_made_again
     finish(config, whole)
 
 
-def test_a_stop_in_the_exact_variance_pass_is_kept_and_the_pass_made_again(config, whole, no_grace):
+@pytest.mark.parametrize("way", ["SIGTERM", "STOP"])
+def test_a_stop_in_the_exact_variance_pass_is_kept_and_the_pass_made_again(way, config, whole, no_grace, monkeypatch):
+    monkeypatch.setattr(preemption, "_SECONDS_BETWEEN_LOOKS", 0.0)
     end = next(event["images"] for event in events(whole, "stage_end"))
-    run = run_training(config, stop_at("valid", images=end))
+    stop = config.folder / "STOP"
+    run = run_training(config, stop_at("valid", images=end, stop=terminate if way == "SIGTERM" else stop.touch))
+    stop.unlink(missing_ok=True)
+    assert events(run, "stop")[0]["reason"] == way
     assert newest_state(run).images == end
     assert newest_state(run).stages.check_due
     assert not newest_state(run).stages.ended

@@ -1,0 +1,93 @@
+"""The configurations of a run: config.yaml, the copy of it in each checkpoint, and the former ones in configurations/.
+
+A run is known by the configuration that its newest checkpoint was trained with. config.yaml may be edited, or cut to
+what is still valid YAML, and every field that it lacks would then be a default in silence.
+"""
+
+import contextlib
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_shards.io.atomic import write_text
+from data_shards.io.errors import InputError
+from trainer.config.config import Config, build_as_written, changed_fields, is_changeable, load_config, to_yaml
+from trainer.run_folder.checkpoint import complete_checkpoints, configuration_file, place_of
+from trainer.run_folder.log import read_events
+
+_FILE, _HISTORY = "config.yaml", "configurations"
+_FORMER = re.compile(r"\d{12}(-\d+)?\.yaml")
+_NAMED_FIELDS = 5
+
+
+def trained_configuration(run: str | Path) -> Config:
+    """The configuration in a run folder. Raises InputError where config.yaml is missing or wrong.
+
+    So it does where a field that decides what is learnt is not as in the newest checkpoint, or, where that is of an
+    earlier version, as at the last start that metrics.jsonl names.
+    """
+    stored, run = load_config(run), Path(run)
+    path, checkpoints = run / _FILE, complete_checkpoints(run)
+    if not path.is_file() or not checkpoints:
+        return stored
+    copy, images = _newest_copy(checkpoints)
+    trained = load_config(copy) if copy is not None else _at_last_start(run)
+    if trained is None:
+        return stored
+    fields = changed_fields(trained, stored)
+    if any(int(former.name[:12]) >= images for former in _former(run)):  # changed since this checkpoint was written
+        fields = {name: values for name, values in fields.items() if not is_changeable(name)}
+    if not fields:
+        return stored
+    listed = [f"{name}: {now}, trained with {then}" for name, (then, now) in fields.items()]
+    more = f"; and {len(listed) - _NAMED_FIELDS} more fields" if len(listed) > _NAMED_FIELDS else ""
+    remedy = f"restore these fields, as `configuration` in the last start of {run / 'metrics.jsonl'} has them"
+    if copy is not None:
+        remedy = f"restore it with `cp {shlex.quote(str(copy))} {shlex.quote(str(path))}`"
+    raise InputError(
+        f"{path}: is not what the run was trained with ({'; '.join(listed[:_NAMED_FIELDS])}{more}); {remedy}; "
+        "another value of a field is an option of `python -m trainer`, with --allow-change"
+    )
+
+
+def _newest_copy(checkpoints: Sequence[Path]) -> tuple[Path | None, int]:
+    """The copy of config.yaml in the newest of these checkpoints that is undamaged, and the images of that."""
+    for folder in reversed(checkpoints):
+        with contextlib.suppress(InputError):
+            return configuration_file(folder), (place_of(folder) or (0, 0))[0]
+    return None, 0
+
+
+def _at_last_start(run: Path) -> Config | None:
+    """The configuration with which the run was started or resumed last; None where the log has none."""
+    starts = [event for event in read_events(run) if event["event"] in ("start", "resume")]
+    written = starts[-1].get("configuration") if starts else None
+    if not isinstance(written, dict):
+        return None
+    content: dict[str, Any] = {}
+    for name, value in written.items():
+        section, _, field = name.rpartition(".")
+        (content.setdefault(section, {}) if section else content)[field] = value
+    try:
+        return build_as_written(content)
+    except InputError:  # of a version whose values are not taken any more
+        return None
+
+
+def record_changes(config: Config, images: int) -> None:
+    """Keeps the former configuration, of up to so many images, and writes the new one."""
+    path = config.folder / _FILE
+    number, history = 1, config.folder / _HISTORY / f"{images:012d}.yaml"
+    while history.exists():
+        number += 1
+        history = history.with_name(f"{images:012d}-{number}.yaml")
+    history.parent.mkdir(exist_ok=True)
+    write_text(history, path.read_text(encoding="utf-8"))
+    write_text(path, to_yaml(config))
+
+
+def _former(run: Path) -> list[Path]:
+    """What config.yaml was before it was changed after IMAGES images: configurations/IMAGES.yaml, IMAGES-2.yaml."""
+    return [path for path in (run / _HISTORY).glob("*.yaml") if _FORMER.fullmatch(path.name)]
