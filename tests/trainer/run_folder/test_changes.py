@@ -9,7 +9,6 @@ from trainer.__main__ import read_command_line
 from trainer.config.config import load_config
 from trainer.loop import train as run_training
 from trainer.run_folder.checkpoint import complete_checkpoints, read_state
-from trainer.run_folder.restore import load_model
 
 STOPPED = {"checkpoint__walltime_minutes": 1e-4}
 
@@ -52,17 +51,6 @@ def test_a_trained_run_goes_on_under_another_learning_rate_where_that_is_allowed
     ]
     # Continued once more, it is the run's own configuration.
     assert train(digits_shards, tmp_path, "begun", **changed, stage2__max_epochs=0) == begun
-
-
-def test_a_configuration_that_was_edited_to_another_network_is_one_line(begun, digits_shards, tmp_path):
-    path = begun / "config.yaml"
-    path.write_text(path.read_text().replace("latent_dim: 4", "latent_dim: 5"))
-    with pytest.raises(
-        InputError, match=r"config\.yaml: describes another network than its checkpoints hold \(size mis"
-    ):
-        load_model(begun)
-    with pytest.raises(InputError, match="describes another network than its checkpoints hold"):
-        train(digits_shards, tmp_path, "begun", model__latent_dim=5)
 
 
 def test_what_alters_what_was_learnt_is_never_accepted(begun, digits_shards, tmp_path):

@@ -73,6 +73,12 @@ def test_a_run_of_an_earlier_version_is_known_by_its_log(run):
         trained_configuration(run)
     (run / "metrics.jsonl").unlink()
     assert trained_configuration(run) == load_config(run)  # nothing says anything else
+    path = run / "config.yaml"
+    path.write_text(path.read_text().replace("latent_dim: 4", "latent_dim: 5"))
+    with pytest.raises(
+        InputError, match=r"config\.yaml: describes another network than its checkpoints hold \(size mis"
+    ):
+        load_model(run)
 
 
 def test_a_learning_rate_edited_in_the_file_is_no_change_in_silence(run):
