@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.sweep_cases import write_sweep
 
-from trainer.config.config import load_config
+from trainer.config.config import Config, load_config
 from trainer.loop import train
 from trainer.run_folder.checkpoint import complete_checkpoints, read_model
 from trainer.run_folder.log import read_events
@@ -20,17 +20,24 @@ from tune.trial.takeover import LEARNING_RATE, Decision, present_fields, take_ov
 GOOD, POOR = (Trial(phase="search", number=n, seed=0, fields={LEARNING_RATE: 10.0 ** -(n + 3)}) for n in (0, 1))
 DECISION = Decision(number=1, source=GOOD.name, learning_rate=0.0008, how="* 0.8", progress=11.0)
 
+FIELDS = {"stage1.max_epochs": 1, "stage2.max_epochs": 0, "checkpoint.every_images": 100}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, digits_shards) -> SweepConfig:
     """Two trials that stand in the middle of stage 1, the good one further than the poor one."""
     folder = tmp_path_factory.mktemp("population")
     sweep = read_sweep(write_sweep(folder, digits_shards, fields={"data.valid_images": 50, "log.every_images": 100}))
-    for trial, epochs in ((GOOD, 0.5), (POOR, 0.25)):
+    for trial, images in ((GOOD, 700), (POOR, 350)):
         save_trial(sweep.trials_folder / trial.name, trial)
-        fields = trial.fields | {"stage1.max_epochs": epochs, "stage2.max_epochs": 0, "checkpoint.every_images": 100}
-        train(sweep.trainer_config(trial.name, 0, fields))
+        train_until(sweep.trainer_config(trial.name, 0, trial.fields | FIELDS), images)
     return sweep
+
+
+def train_until(config: Config, images: int) -> None:
+    """Trains, and stops where an event has come after so many images."""
+    seen = [0]
+    train(config, lambda _, at, __: seen.append(at), asked_to_stop=lambda: seen[-1] >= images)
 
 
 @pytest.fixture
@@ -77,12 +84,20 @@ def test_training_goes_on_from_there_with_the_other_learning_rate_and_its_log_sa
     _, poor = folders(sweep)
     take_over(poor, DECISION)
     images = read_events(poor)[-1]["images"]
-    longer = {"stage1.max_epochs": 1, "stage2.max_epochs": 0, "checkpoint.every_images": 100}
-    train(sweep.trainer_config(POOR.name, 0, present_fields(poor) | longer), allow_change=True)
+    train(sweep.trainer_config(POOR.name, 0, present_fields(poor) | FIELDS), allow_change=True)
     (resumed,) = [event for event in read_events(poor) if event["event"] == "resume"]
     assert resumed["images"] == images
     assert load_config(poor).optimiser.learning_rate == 0.0008
     assert any("optimiser.learning_rate: 0.001 -> 0.0008" in str(event) for event in read_events(poor))
+
+
+def test_of_a_trial_that_is_complete_the_learning_rate_is_kept_as_no_other_would_be_used(sweep):
+    good, poor = folders(sweep)
+    train(sweep.trainer_config(GOOD.name, 0, GOOD.fields | FIELDS))
+    take_over(poor, DECISION)
+    assert present_fields(poor) == GOOD.fields
+    train(sweep.trainer_config(POOR.name, 0, present_fields(poor) | FIELDS), allow_change=True)
+    assert names(poor) == names(good)
 
 
 def test_a_decision_is_carried_out_once(sweep):
