@@ -186,13 +186,36 @@ on_all_nodes() {
   fi
 }
 
-# restartable COMMAND...: runs a command that can be interrupted and continued, in a job with --signal=B:USR2@SECONDS, and
-# requeues the job on that signal.
+# restartable COMMAND...: runs a command that can be interrupted and continued, in a job with --signal=B:USR2@SECONDS. At that
+# signal and at scancel its processes are told to end, which a training does after it has saved; at that signal the job is
+# then requeued.
 restartable() {
-  local code=0
-  trap 'requeue "out of time"' USR2
-  "$@" &
-  wait $! || code=$?
-  trap '' USR2
+  local code=0 asked=""
+  trap 'asked=USR2 && end_work' USR2
+  trap 'asked=TERM && end_work' TERM
+  (trap : USR2 TERM && "$@") & # it ends after what it runs, and not before
+  WORK=$!
+  while kill -0 "$WORK" 2>/dev/null; do
+    wait "$WORK" || true # a signal interrupts it
+  done
+  trap '' USR2 TERM
+  wait "$WORK" || code=$?
+  if [[ $asked == TERM ]]; then say "ended by SIGTERM; submitted again, it continues" && exit 143; fi
+  if [[ $asked ]] && ((code)); then requeue "out of time"; fi
   if ((code)); then end_step "$code"; fi
+}
+
+# Sends SIGTERM to what the process WORK has started, and SIGKILL after 30 s. Processes of a step get it through Slurm: srun,
+# if it got it, would end them at once.
+end_work() {
+  local child children=()
+  for child in $(pgrep --parent "$WORK" || true); do
+    if [[ $(ps --no-headers --format comm --pid "$child") == srun ]]; then
+      scancel --signal=TERM "$JOB" || true
+    else
+      children+=("$child")
+    fi
+  done
+  kill -TERM "${children[@]}" 2>/dev/null || true
+  (sleep 30 && kill -KILL "$WORK" "${children[@]}" 2>/dev/null || true) &
 }

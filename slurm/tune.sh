@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A sweep on a Ray cluster inside one allocation: slurm/submit.sh [OPTIONS OF SBATCH] slurm/tune.sh [options of tune]
-# The job ends with the sweep. Out of time, preempted or signalled by USR2 it is requeued, and the sweep continues. To end
-# it for now: scancel --batch --signal=TERM JOB, after which running trials save first; submitted again, it continues.
+# The job ends with the sweep. Out of time, preempted or signalled by USR2 it is requeued, and the sweep continues. After
+# scancel JOB running trials save first, for at most 20 s; submitted again, the sweep continues.
 #
 #SBATCH --job-name=sweep         # in the queue, and in the name of the log
 #SBATCH --nodes=1                # machines
@@ -71,7 +71,7 @@ gpus_of() {
 ray_on() {
   local gpus=0
   if [[ $DEVICE == cuda ]]; then gpus="$(gpus_of "$1")"; fi
-  on_node "$1" -m ray.scripts.scripts start --block --disable-usage-stats --node-ip-address="$(node_address "$1")" \
+  on_node "$1" slurm/ray_node.py --disable-usage-stats --node-ip-address="$(node_address "$1")" \
     --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=200000000 --min-worker-port=0 --max-worker-port=0 "${@:2}"
 }
 
@@ -87,6 +87,15 @@ ray_has_started() {
   timeout "$((RAY_WAIT + 60))" "${IN_PYTHON[@]}" slurm/wait_for_ray.py "$MASTER_ADDR:$MASTER_PORT" "$NODE_COUNT" "$RAY_WAIT" ||
     fail "the Ray cluster is not complete after $RAY_WAIT s"
 }
+
+# Ends the steps that are left: Ray does not heed the signal by which Slurm would end them, and it would wait for KillWait.
+# shellcheck disable=SC2329 # the trap calls it
+end_ray() {
+  local steps
+  mapfile -t steps < <(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format=%i 2>/dev/null | grep -E '\.[0-9]+$')
+  if ((${#steps[@]})); then scancel --signal=KILL "${steps[@]}" 2>/dev/null || true; fi
+}
+trap end_ray EXIT
 
 # A head that finds a token in the home folder requires it, and other nodes send it only in this mode.
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
@@ -104,7 +113,7 @@ on_node "${NODES[0]}" -m tune --config "$SWEEP" --address "$MASTER_ADDR:$MASTER_
 sweep=$! expired="" cancelled="" code=0
 # shellcheck disable=SC2329 # the traps call it
 let_trials_save() {
-  scancel --signal=USR2 "$SLURM_JOB_ID"
+  scancel --signal=USR2 "$SLURM_JOB_ID" 2>/dev/null || true # at scancel the sweep has got SIGTERM already
   { sleep "$SAVE_WAIT" && kill -ALRM $$ || true; } &
 }
 trap 'expired=yes' ALRM
@@ -114,11 +123,13 @@ while kill -0 "$sweep" 2>/dev/null && [[ ! $expired ]]; do
   wait "$sweep" || true # a signal interrupts it
 done
 trap '' USR2 TERM
-if [[ $cancelled ]]; then
+ended_by_its_user() {
   say "ended by SIGTERM; submitted again, the sweep continues"
   exit 143
-fi
+}
+if [[ $cancelled ]]; then ended_by_its_user; fi
 if [[ $expired ]]; then requeue "out of time, and trials did not save within $SAVE_WAIT s"; fi
 wait "$sweep" || code=$?
 if ((code == 128 + 12)); then requeue "stopped by SIGUSR2"; fi
+if ((code == 128 + 2)) && ! was_preempted; then ended_by_its_user; fi
 end_step "$code"

@@ -28,7 +28,10 @@ class Needs:
     def processes_on(self, node: Mapping[str, float]) -> int:
         """How many of the processes fit on a machine with these resources."""
         fit = int(node.get("CPU", 0) // self.cpus)
-        return min(fit, int(node.get("GPU", 0) / self.gpus + 1e-9)) if self.gpus else fit
+        if not self.gpus:
+            return fit
+        on_one = int(1 / self.gpus + 1e-9)  # of 0.4 two: a part of a GPU is of one GPU
+        return min(fit, int(node.get("GPU", 0)) * on_one)
 
     def trials_on(self, nodes: Iterable[Mapping[str, float]]) -> int:
         """How many trials fit on machines at a time."""

@@ -4,7 +4,8 @@ import re
 
 import pytest
 import yaml
-from batch_jobs import FIELDS, Cluster
+from batch_jobs import FIELDS, Cluster, events
+from scheduler import wait_for
 from support.running import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -58,3 +59,24 @@ def test_one_command_makes_the_report_and_the_tables(cluster: Cluster, plan, tmp
     table = (runs / "reproduction" / "celeba" / "pages" / "table3.md").read_text()
     assert "ours" in table
     assert "VAE" in table
+
+
+@pytest.mark.parametrize("signal", ["USR2", "TERM"])
+def test_a_share_that_is_out_of_time_or_cancelled_saves_its_training(cluster: Cluster, plan, tmp_path, signal):
+    content = yaml.safe_load(plan.read_text())
+    content |= {"shards": str(cluster.shards), "budget": {"stage1_epochs": 1, "stage2_epochs": 10000}}
+    content["fields"]["data.global_batch"] = 8
+    plan.write_text(yaml.safe_dump(content))
+    variables = {"RUNS": tmp_path / "runs", "PLAN": plan, "SHARES": 1, "STEP": "share", "DEVICE": "cpu"}
+    job = cluster.submit(["--array=0-0", "--cpus-per-task=1", "--time=30"], "reproduce_celeba.sh", **variables)
+    folder = tmp_path / "runs" / "reproduction" / "celeba"
+    log = next(iter(wait_for(lambda: list(folder.glob("**/metrics.jsonl")), "a training starts", 200)))
+    run = log.parent
+    wait_for(lambda: [event for event in events(run, "train") if event["stage"] == 2], "stage 2", 200)
+    words = ["--batch", "--signal=USR2"] if signal == "USR2" else []
+    cluster.scheduler.command("scancel", *words, job)
+    wait_for(lambda: events(run, "stop"), "the training saves", 60)
+    text = "out of time; back into the queue" if signal == "USR2" else "ended by SIGTERM; submitted again, it continues"
+    wait_for(lambda: text in "".join(path.read_text() for path in cluster.folder.glob("reproduce-*.log")), text, 60)
+    if signal == "USR2":
+        cluster.scheduler.command("scancel", job)

@@ -50,7 +50,7 @@ def test_a_head_that_cannot_start_ends_the_job_with_one_line(cluster: Cluster, t
 def test_nodes_that_do_not_join_end_the_job_with_one_line(cluster: Cluster, tmp_path):
     python = tmp_path / "python"
     python.write_text(
-        f'#!/bin/bash\nif [[ "$*" == *"start --block"* && "$*" != *--head* ]]; then exec sleep 300; fi\n'
+        f'#!/bin/bash\nif [[ "$*" == *slurm/ray_node.py* && "$*" != *--head* ]]; then exec sleep 300; fi\n'
         f'exec {cluster.script_env()["PYTHON"]} "$@"\n'
     )
     python.chmod(0o755)
@@ -87,6 +87,40 @@ def test_a_job_that_its_user_ends_by_sigterm_lets_running_trials_save_and_is_not
     assert (trial / "checkpoints" / f"{stop['images']:012d}" / "COMPLETE").exists()
     assert "ended by SIGTERM; submitted again, the sweep continues" in cluster.log(job)
     assert cluster.scheduler.facts(job)["Restarts"] == "0"
+
+
+def test_scancel_alone_lets_running_trials_save_and_the_sweep_submitted_again_goes_on_from_there(cluster, tmp_path):
+    file = sweep(cluster, tmp_path, **{"stage2.max_epochs": 40, "checkpoint.every_images": 10**6})
+    options = ["--nodes=2", *ONE_NODE[1:]]
+    job = submit(cluster, file, options)
+    (trial,) = wait_for(lambda: list((tmp_path / "sweep" / "trials").glob("*0*")), "the trial starts", 200)
+    wait_for(lambda: [event for event in events(trial, "train") if event["stage"] == 2], "stage 2", 200)
+    cluster.scheduler.command("scancel", job)
+    cluster.scheduler.wait_until_idle()
+    assert cluster.scheduler.state(job) == "CANCELLED"
+    (stop,) = events(trial, "stop")
+    assert (trial / "checkpoints" / f"{stop['images']:012d}" / "COMPLETE").exists()
+    assert "1 running trials have saved; the same command continues" in cluster.log(job)
+    again = submit(cluster, file, options)
+    cluster.finish(again)
+    (resumed,) = events(trial, "resume")
+    assert resumed["images"] == stop["images"]
+
+
+def test_a_preempted_sweep_saves_its_running_trials_and_goes_back_into_the_queue(cluster: Cluster, tmp_path):
+    file = sweep(cluster, tmp_path, **{"stage2.max_epochs": 40, "checkpoint.every_images": 10**6})
+    job = submit(cluster, file)
+    (trial,) = wait_for(lambda: list((tmp_path / "sweep" / "trials").glob("*0*")), "the trial starts", 200)
+    wait_for(lambda: [event for event in events(trial, "train") if event["stage"] == 2], "stage 2", 200)
+    words = ["--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"]
+    urgent = cluster.scheduler.command("sbatch", "--parsable", *words)
+    cluster.scheduler.wait_until(urgent, "COMPLETED")
+    (stop,) = events(trial, "stop")
+    assert "preempted; back into the queue" in cluster.log(job)
+    cluster.finish(job)
+    (resumed,) = events(trial, "resume")
+    assert resumed["images"] == stop["images"]
+    assert events(trial, "stage_end")[-1]["stage"] == 2
 
 
 def test_two_sweeps_on_one_node_have_ports_of_their_own(cluster: Cluster, tmp_path):

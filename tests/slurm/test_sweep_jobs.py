@@ -38,3 +38,20 @@ def test_a_sweep_runs_on_two_nodes_and_the_job_ends_with_it(cluster: Cluster, sw
     assert [yaml.safe_load(path.read_text())["model"]["latent_dim"] for path in trials] == [3, 5]
     assert all(events(path.parent, "stage_end")[-1]["stage"] == 2 for path in trials)
     assert "report: " in cluster.log(job)
+
+
+def test_ray_has_the_gpus_that_each_node_was_given_also_where_they_differ(cluster: Cluster, sweep, tmp_path):
+    """The scheduler's GPUs are empty files, so torch is made to count four, and the sweep is told that it sees none."""
+    python = tmp_path / "python"
+    real = cluster.script_env()["PYTHON"]
+    python.write_text(f'#!/bin/bash\nif [[ "$*" == *device_count* ]]; then exec echo 4; fi\nexec {real} "$@"\n')
+    python.chmod(0o755)
+    content = yaml.safe_load(sweep.read_text())
+    content |= {"fields": content["fields"] | {"device": "cuda"}, "workers": 3, "cpus_per_worker": 2, "concurrent": 0}
+    sweep.write_text(yaml.safe_dump(content))
+    resources = ["--nodes=2", "--gpus=3", "--cpus-per-task=2", "--time=30"]
+    job = cluster.submit(resources, "tune.sh", SWEEP=sweep, DEVICE="", PYTHON=python, RAY_AUTH_MODE="disabled")
+    cluster.finish(job, state="FAILED")
+    assert "cuda is requested: a trial needs 3 of 2 CPUs and 1 GPUs each, but the machines have " in cluster.log(job)
+    assert "2 CPUs and 2 GPUs" in cluster.log(job)
+    assert "2 CPUs and 1 GPUs" in cluster.log(job)

@@ -114,7 +114,7 @@ def test_a_job_whose_node_is_lost_continues_when_the_node_is_back(cluster: Clust
     assert_continued_to_the_same_weights(run, undisturbed)
 
 
-def test_a_cancelled_job_is_not_requeued(cluster: Cluster):
+def test_a_cancelled_job_saves_and_is_not_requeued(cluster: Cluster):
     job = cluster.train("cancelled", fields=ENDLESS)
     run = cluster.runs / "cancelled"
     wait_for_stage2(run, updates=1)
@@ -124,6 +124,8 @@ def test_a_cancelled_job_is_not_requeued(cluster: Cluster):
     time.sleep(5)
     facts = cluster.scheduler.facts(job)
     assert (facts["JobState"], facts["Restarts"]) == ("CANCELLED", "0")
+    (stop,) = events(run, "stop")
+    assert (run / "checkpoints" / f"{stop['images']:012d}" / "COMPLETE").exists()
 
 
 def test_the_number_of_requeues_is_bounded(cluster: Cluster):

@@ -17,9 +17,9 @@ from tune.terminal import SweepProgress
 
 @pytest.fixture(scope="module")
 def cluster(monkeypatch_module):
-    """Two machines of two CPUs and one (logical) GPU each."""
+    """A machine of two CPUs and one (logical) GPU, and one of sixteen CPUs and four GPUs."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 1, "include_dashboard": False})
-    made.add_node(num_cpus=2, num_gpus=1)
+    made.add_node(num_cpus=16, num_gpus=4)
     ray.init(address=made.address, log_to_driver=False)
     yield made
     ray.shutdown()
@@ -48,13 +48,15 @@ def placed(needs: Needs, seconds: float = 20) -> int:
 @pytest.mark.parametrize(
     ("needs", "fit"),
     [
-        (Needs(workers=1, cpus=1, gpus=0), 4),
-        (Needs(workers=1, cpus=2, gpus=0), 2),
-        (Needs(workers=3, cpus=1, gpus=0), 1),  # on both machines
-        (Needs(workers=1, cpus=3, gpus=0), 0),  # there are four CPUs, but two a machine
-        (Needs(workers=2, cpus=1, gpus=1), 1),  # a GPU of each machine
-        (Needs(workers=1, cpus=1, gpus=0.5), 4),  # two share a GPU
-        (Needs(workers=1, cpus=1, gpus=0.25), 4),  # as many as there are CPUs
+        (Needs(workers=1, cpus=1, gpus=0), 18),
+        (Needs(workers=1, cpus=3, gpus=0), 5),  # none on the small machine
+        (Needs(workers=17, cpus=1, gpus=0), 1),  # on both machines
+        (Needs(workers=1, cpus=17, gpus=0), 0),  # there are 18 CPUs, but at most 16 a machine
+        (Needs(workers=2, cpus=1, gpus=1), 2),  # of five GPUs, one of which stays free
+        (Needs(workers=5, cpus=1, gpus=1), 1),  # the GPUs of both machines
+        (Needs(workers=6, cpus=1, gpus=1), 0),
+        (Needs(workers=1, cpus=1, gpus=0.25), 18),  # as many as there are CPUs
+        (Needs(workers=1, cpus=1, gpus=0.4), 10),  # two a GPU, whose rests do not add up to another one
     ],
 )
 def test_as_many_trials_fit_as_ray_places(cluster, needs, fit):
@@ -63,9 +65,9 @@ def test_as_many_trials_fit_as_ray_places(cluster, needs, fit):
 
 
 def test_a_trial_that_fits_on_no_machine_is_refused_with_what_the_machines_have(cluster, tmp_path, digits_shards):
-    sweep = read_sweep(write_sweep(tmp_path, digits_shards, cpus_per_worker=3, concurrent=0))
-    needs = Needs(workers=1, cpus=3, gpus=0)
-    with pytest.raises(InputError, match=r"workers: 1 of 3 CPUs each are needed.* have 2 x 2 CPUs and 1 GPUs"):
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, cpus_per_worker=17, concurrent=0))
+    needs = Needs(workers=1, cpus=17, gpus=0)
+    with pytest.raises(InputError, match=r"workers: 1 of 17 CPUs .* have 2 CPUs and 1 GPUs; 16 CPUs and 4 GPUs"):
         trials_at_once(sweep, needs)
     assert trials_at_once(dataclasses.replace(sweep, concurrent=2), needs) == 2  # an autoscaler may bring more
 
@@ -80,7 +82,7 @@ def test_gpus_that_ray_counts_and_torch_cannot_use_are_none(cluster, tmp_path, d
 
 
 def test_a_trial_that_waits_says_once_for_what_after_30_seconds(cluster, tmp_path, digits_shards, capsys):
-    needs = Needs(workers=1, cpus=3, gpus=0)
+    needs = Needs(workers=1, cpus=17, gpus=0)
     progress = SweepProgress("search", read_sweep(write_sweep(tmp_path, digits_shards)), 2, needs, ended={})
     trial = RayTrial("trial", stub=True)
     for now in (100.0, 129.0):
@@ -89,5 +91,7 @@ def test_a_trial_that_waits_says_once_for_what_after_30_seconds(cluster, tmp_pat
     for now in (131.0, 140.0):
         progress._tell_of_waiting([trial], now)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("1 trials have waited 31s for machines: each needs 1 of 3 CPUs each; there are 2 x 2 CPUs")
+    assert line.startswith(
+        "1 trials have waited 31s for machines: each needs 1 of 17 CPUs each; there are 2 CPUs and 1 GPUs"
+    )
     assert machines_text(nodes()) in line
