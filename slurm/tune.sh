@@ -88,8 +88,7 @@ ray_has_started() {
     fail "the Ray cluster is not complete after $RAY_WAIT s"
 }
 
-# Ends the steps that are left: Ray does not heed the signal by which Slurm would end them, and it would wait for KillWait.
-# shellcheck disable=SC2329 # the trap calls it
+# Ends the steps that are left. Ray does not heed the SIGTERM by which Slurm would end them first, see ray_node.py.
 end_ray() {
   local steps
   mapfile -t steps < <(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format=%i 2>/dev/null | grep -E '\.[0-9]+$')
@@ -123,13 +122,14 @@ while kill -0 "$sweep" 2>/dev/null && [[ ! $expired ]]; do
   wait "$sweep" || true # a signal interrupts it
 done
 trap '' USR2 TERM
+if [[ ! $expired ]]; then wait "$sweep" || code=$?; fi
+end_ray
 ended_by_its_user() {
   say "ended by SIGTERM; submitted again, the sweep continues"
   exit 143
 }
 if [[ $cancelled ]]; then ended_by_its_user; fi
 if [[ $expired ]]; then requeue "out of time, and trials did not save within $SAVE_WAIT s"; fi
-wait "$sweep" || code=$?
 if ((code == 128 + 12)); then requeue "stopped by SIGUSR2"; fi
 if ((code == 128 + 2)) && ! was_preempted; then ended_by_its_user; fi
 end_step "$code"
