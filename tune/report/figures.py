@@ -91,11 +91,12 @@ def early_figure(records: Sequence[TrialRecord], images: int, final: ObjectiveNa
 
 def sensitivity_figure(records: Sequence[TrialRecord], space: Sequence[Dimension], early_images: int) -> bytes:
     """For each searched field, the ELBO at `early_images` by the field's value, a dot a trial."""
-    rows = math.ceil(len(space) / _COLUMNS)
+    columns = min(_COLUMNS, len(space))
+    rows = math.ceil(len(space) / columns)
     with mpl.rc_context(STYLE):
-        made = Figure(figsize=(8.4, 1.9 * rows), layout="constrained")
+        made = Figure(figsize=(2.8 * columns, 1.9 * rows), layout="constrained")
         for place, dimension in enumerate(space):
-            axes = made.add_subplot(rows, _COLUMNS, place + 1)
+            axes = made.add_subplot(rows, columns, place + 1)
             points = [
                 (record.fields[dimension.field], elbo)
                 for record in records

@@ -56,11 +56,14 @@ def build_page(
     counts = {status: sum(r.status == status for r in search) for status in ("finished", "stopped", "failed")}
     unfinished = len(search) - sum(counts.values())
     lead = [
-        f"{len(search)} trials: {counts['finished']} trained to their ends, {counts['stopped']} stopped early, "
-        f"{counts['failed']} failed" + (f", {unfinished} not ended yet." if unfinished else "."),
+        f"{len(search):,} trials: {counts['finished']:,} trained to their ends, {counts['stopped']:,} stopped early, "
+        f"{counts['failed']:,} failed" + (f", {unfinished:,} not ended yet." if unfinished else "."),
         f"Ranked by: {OBJECTIVES[objective].title}, on images that no trial was trained on.",
     ]
-    cards = [Card(value=str(len(search)), title="trials"), Card(value=str(counts["stopped"]), title="stopped early")]
+    cards = [
+        Card(value=f"{len(search):,}", title="trials"),
+        Card(value=f"{counts['stopped']:,}", title="stopped early"),
+    ]
     if ranked:
         cards.append(Card(value=_ranked_value(ranked[0]), title=f"best: {OBJECTIVES[objective].title}"))
     seconds = sum(values(records, "seconds"))
@@ -111,7 +114,7 @@ def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Sect
             "failed trials have no final value and are not ranked. The second table shows what was drawn for the "
             "first ten." + _left_out(len(ranked), "configurations"),
         ),
-        tables=(Table(head=head, rows=rows), drawn),
+        tables=(_measured(Table(head=head, rows=rows)), drawn),
     )
 
 
@@ -158,7 +161,7 @@ def _sensitivity_section(
             f"difference may be chance. ELBO at {early_images:,} images counts all trials that got there; the columns "
             "to the right count those trained to their ends, which early stopping has chosen.",
         ),
-        tables=(Table(head=head, rows=rows),),
+        tables=(_measured(Table(head=head, rows=rows)),),
         pictures=(
             Picture(
                 data=sensitivity_figure(records, space, early_images),
@@ -194,7 +197,11 @@ def _pareto_section(records: Sequence[TrialRecord], objective: ObjectiveName) ->
 def _early_section(records: Sequence[TrialRecord], objective: ObjectiveName, longest: int) -> Section:
     moments = [round(part * longest) for part in _EARLY_PARTS]
     found = early_and_final(records, moments)
-    rows = [(f"{one.images:,}", OBJECTIVES[one.final].title, str(one.trials), number(one.rho, 2)) for one in found]
+    rows = [
+        (f"{one.images:,}", OBJECTIVES[one.final].title, str(one.trials), number(one.rho, 2))
+        for one in found
+        if one.trials
+    ]
     middle = moments[len(moments) // 2]
     return Section(
         key="early",
@@ -255,7 +262,7 @@ def _trials_section(records: Sequence[TrialRecord]) -> Section:
             "Everything is in sweep.csv too. Seconds are of training with its held-out checks."
             + _left_out(len(records), "trials"),
         ),
-        tables=(trial_table(first), stage_table(first)),
+        tables=(_measured(trial_table(first)), _measured(stage_table(first))),
         pictures=(
             Picture(
                 data=curves(records),
@@ -263,6 +270,13 @@ def _trials_section(records: Sequence[TrialRecord]) -> Section:
             ),
         ),
     )
+
+
+def _measured(table: Table) -> Table:
+    """The table without the columns in which no row has a value."""
+    kept = [place for place in range(len(table.head)) if any(row[place] != "-" for row in table.rows)]
+    rows = [tuple(row[place] for place in kept) for row in table.rows]
+    return Table(head=tuple(table.head[place] for place in kept), rows=rows) if rows else table
 
 
 def _left_out(count: int, what: str) -> str:

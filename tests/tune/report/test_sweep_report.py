@@ -51,6 +51,16 @@ def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_n
     assert 'href="http' not in page
 
 
+def test_columns_of_what_was_not_measured_are_left_out():
+    records = [record(n, fd_final=None, fd_stage1=None, fd_reconstruction=None) for n in range(4)]
+    page = build_page("s", records, SPACE, "elbo", 2000)
+    heads = [table.head for section in page.sections for table in section.tables]
+    assert any("ELBO" in head for head in heads)
+    assert not any(title.startswith("FD") for head in heads for title in head)
+    (early,) = [section for section in page.sections if section.key == "early"]
+    assert {row[2] for row in early.tables[0].rows} == {"4"}
+
+
 def test_the_summary_has_the_ranking_and_the_reasons_as_markdown_tables_of_even_rows():
     records = [record(0), record(1), record(2, status="failed", reason="a | b")]
     text = summary(build_page("s", records, SPACE, "fd", 2000))
