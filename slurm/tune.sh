@@ -46,15 +46,19 @@ require_seconds RAY_WAIT SAVE_WAIT
 # Below it lie sockets, whose paths Linux limits to 107 letters.
 [[ $RAY_FOLDER == /* && ${#RAY_FOLDER} -le 40 ]] || fail "RAY_FOLDER is '$RAY_FOLDER'; give a path of at most 40 letters that begins with /"
 load_environment
+LAUNCH="" # of the other scripts: here Ray starts all processes
 read_resources ""
 if [[ ! $DRY_RUN ]]; then check_nodes; fi
 cpus="${SLURM_CPUS_PER_TASK:-1}"
 in_python -m tune --config "$SWEEP" --dry-run --processes "$((GPUS ? ALL_PROCESSES : NODE_COUNT * cpus))"
 [[ ! $DRY_RUN ]] || exit 0
 
-# on_node NODE COMMAND...: one process of this job on one node. USR2 does not end it, unless it asks for it.
+# on_node NODE COMMAND...: one process of this job on one node. USR2 does not end it, unless it asks for it. Where nodes have
+# different numbers of GPUs, Slurm would ask one node for those of all.
 on_node() {
-  srun --export=ALL --overlap --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$1" \
+  local asked=()
+  if [[ $NODE_PROCESSES == gpus ]]; then asked=(--gres="${NODE_GRES:-none}"); fi
+  srun --export=ALL --overlap --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$1" "${asked[@]}" \
     bash -c "trap '' USR2; exec \"\$@\"" bash "${IN_PYTHON[@]}" "${@:2}"
 }
 
@@ -71,7 +75,7 @@ gpus_of() {
 ray_on() {
   local gpus=0
   if [[ $DEVICE == cuda ]]; then gpus="$(gpus_of "$1")"; fi
-  on_node "$1" slurm/ray_node.py --disable-usage-stats --node-ip-address="$(node_address "$1")" \
+  NODE_GRES="gpu:$gpus" on_node "$1" slurm/ray_node.py --disable-usage-stats --node-ip-address="$(node_address "$1")" \
     --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=200000000 --min-worker-port=0 --max-worker-port=0 "${@:2}"
 }
 
