@@ -131,7 +131,8 @@ class DistanceProtocol(Protocol):
             network["extractor-mode"] = self.extractor["mode"]
         elif (self.extractor["name"], self.extractor["size"]) != (_DEFAULTS["extractor"], 64):
             network["extractor-size"] = self.extractor["size"]
-        return "fid", {"from": self.source, "n": self.n, **_mixture_options(self.mixture), **network}
+        number = {} if self.source == "half" else {"n": self.n}
+        return "fid", {"from": self.source, **number, **_mixture_options(self.mixture), **network}
 
 
 @dataclass(frozen=True, kw_only=True)

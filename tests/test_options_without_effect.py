@@ -2,12 +2,22 @@
 
 import argparse
 import importlib
+import shlex
 
 import pytest
 
 from data_shards.__main__ import _COMMANDS as OF_SHARDS
 from data_shards.io.errors import InputError, OneLineParser
 from eval.__main__ import COMMANDS as OF_EVAL
+from eval.images.densities import DENSITIES, SOURCES
+from eval.protocol import (
+    CompletionProtocol,
+    DistanceProtocol,
+    LikelihoodProtocol,
+    MemorisationProtocol,
+    ResidualsProtocol,
+    UncertaintyProtocol,
+)
 from trainer.mixture.__main__ import parser as mixture_parser
 
 EVAL = tuple(f"eval {name}" for name in OF_EVAL)
@@ -200,3 +210,57 @@ def test_of_every_option_it_is_known_where_it_acts(command):
 )
 def test_an_option_that_acts_is_taken(command, words):
     assert isinstance(parser_of(command).parse_args(words.split()), argparse.Namespace)
+
+
+OF_ALL = {"run": "demo", "weights": "best", "checkpoint": "c", "data": "d", "split": "valid", "n": 100, "seed": 1}
+OF_ALL |= {"image_shape": (1, 28, 28)}
+OF_VARIANCE = {"measure": "x 1", "variance": "one", "variance_floor": 0.1}
+OF_NOISE = {"noise": "correlated-component", "floor": "none"}
+FOUR = {"mixture": "4-diag", "mixture_digest": "m"}
+NO_MIXTURE = {"mixture": "", "mixture_digest": ""}
+OF_FOUR_NOISES = {"noise_mixture": "4-diag", "noise_mixture_digest": "m"}
+
+
+def distance(source, name="efficientnet-lite0", **extractor):
+    """The protocol of a distance from a source."""
+    density = DENSITIES.get(source)
+    mixture = FOUR if density is not None and density.of_mixture else NO_MIXTURE
+    seed = {"seed": 0} if source == "reconstruction" else {}
+    return DistanceProtocol(
+        **{**OF_ALL, **seed},
+        **mixture,
+        source=source,
+        latents="",
+        n_reference=10,
+        channels="",
+        extractor={"name": name, **(extractor or {"size": 64})},
+    )
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        *map(distance, SOURCES),
+        distance("prior", "inception", mode="clean"),
+        distance("prior", "efficientnet-lite2", size=64),
+        distance("prior", "mine.pt", size=32),
+        LikelihoodProtocol(**OF_ALL, **OF_VARIANCE, **FOUR, **OF_NOISE, importance_samples=3),
+        LikelihoodProtocol(**OF_ALL, **OF_VARIANCE, **NO_MIXTURE, importance_samples=3),
+        LikelihoodProtocol(
+            **OF_ALL, **OF_VARIANCE, **NO_MIXTURE, importance_samples=3, annealing={"steps": 5, "chains": 2}
+        ),
+        UncertaintyProtocol(**OF_ALL, **OF_VARIANCE, **OF_NOISE, **OF_FOUR_NOISES, calibration="valid"),
+        UncertaintyProtocol(**OF_ALL, **OF_VARIANCE),
+        ResidualsProtocol(**OF_ALL, **OF_VARIANCE, **OF_NOISE, **FOUR, held_out="valid"),
+        ResidualsProtocol(
+            **OF_ALL, **OF_VARIANCE, **NO_MIXTURE, noise="correlated", floor="algorithm1", held_out="valid"
+        ),
+        CompletionProtocol(**OF_ALL, **OF_VARIANCE, **OF_NOISE, **FOUR, hide="left"),
+        MemorisationProtocol(**OF_ALL, **OF_VARIANCE, **FOUR, train_split="train"),
+    ],
+    ids=lambda protocol: f"{type(protocol).__name__}-{getattr(protocol, 'source', '')}",
+)
+def test_the_command_that_a_page_names_is_one_that_is_taken(protocol):
+    _, _, *words = shlex.split(protocol.command("runs/demo"))
+    program, name, *options = words
+    parser_of(f"{program} {name}").parse_args(options)

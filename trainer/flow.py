@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from data_shards.io.configuration import Int, NonNegativeInt, PositiveFloat, PositiveInt, configuration
 from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import Progress
+from data_shards.io.seed_option import seed
 from trainer.device import DEVICES, resolved_device
 from trainer.full_precision import full_precision
 from trainer.process_group import single
@@ -290,7 +291,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, help="run folder")
     parser.add_argument("--weights", choices=WEIGHTS, default="final", help="codes of these weights")
     parser.add_argument("--epochs", type=int, default=30, help="passes over the codes (default 30)")
-    parser.add_argument("--seed", type=int, default=0, help="seed (default 0)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed (default 0)")
     parser.add_argument(
         "--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops"
     )

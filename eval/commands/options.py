@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.seed_option import seed
 from eval.images.densities import DENSITIES, SPOKEN
 from eval.questions import DEFAULT_COMPONENTS, FLOORS, INCEPTION_MODES
 from trainer.device import DEVICES
@@ -98,7 +99,7 @@ def add_sampling_options(parser: OneLineParser) -> None:
     parser.add_argument(
         "--temperature", type=float, default=1.0, help="factor on the deviations of the density (default: 1)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of latents and choices; image i is of (seed, i)")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of latents and choices; image i is of (seed, i)")
 
 
 def of_mixture(density: str) -> bool:
@@ -213,7 +214,7 @@ def add_subset_options(parser: OneLineParser, images: int, images_help: str) -> 
     """Adds --images, whose default is `images`, --split and --seed."""
     parser.add_argument("--images", type=int, default=images, help=images_help)
     parser.add_argument("--split", default="test", help="split of the data")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the noise")
 
 
 def question_of(kind: "type[AnyQuestion]", args: argparse.Namespace) -> "AnyQuestion":

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.seed_option import seed
 from eval.commands.options import add_lock_option, add_run_options, add_skip_bad_option, refuse_seed_without_choice
 from eval.image_sets.kinds import KINDS
 
@@ -14,7 +15,7 @@ def add_arguments(parser: OneLineParser) -> None:
     add_run_options(parser)
     parser.add_argument("--out", required=True, help="folder, made here; one with other files is never touched")
     parser.add_argument("--n", type=int, help="a seeded choice of so many images (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the choice")
     refuse_seed_without_choice(parser, lambda args: [args.set])
     add_skip_bad_option(parser)
     add_lock_option(parser)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import OneLineParser
+from data_shards.io.seed_option import seed
 from eval.commands.options import (
     add_lock_option,
     add_mixture_options,
@@ -26,7 +27,7 @@ def add_arguments(parser: OneLineParser) -> None:
     add_noise_options(parser, NOISES[1:])
     add_mixture_options(parser, "components of the fitted mixture, for --noise correlated-component")
     refuse_mixture_of_other_noise(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the codes")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the codes")
     add_lock_option(parser)
 
 

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.seed_option import seed
 from eval.commands.options import (
     add_annealing_options,
     add_lock_option,
@@ -32,7 +33,7 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument("--density", default="mixture", choices=densities, help="the density of the latents")
     add_mixture_options(parser, "components of the mixture (default: of the one that is fitted)", default=None)
     refuse_mixture_of_other_densities(parser)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise and of the choice of images")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the noise and of the choice of images")
     add_skip_bad_option(parser)
     add_lock_option(parser)
     parser.acts_only(

@@ -3,6 +3,7 @@
 import argparse
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.seed_option import seed
 from eval.commands.options import add_lock_option, add_mixture_options, add_run_options
 
 
@@ -10,7 +11,7 @@ def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval transport`."""
     add_run_options(parser, weights_help="whose mean images are transported")
     add_mixture_options(parser, "components of the fitted mixture; each gets a map")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the latents")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the latents")
     add_lock_option(parser)
 
 

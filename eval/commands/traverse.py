@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.seed_option import seed
 from eval.commands.options import add_animation_option, add_lock_option, add_run_options
 from eval.image_sets.kinds import KINDS
 
@@ -18,7 +19,7 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument(
         "--around", metavar="SET", help=f"an image of your own, of which the other latents are: {KINDS}"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of the image")
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the choice of the image")
     parser.acts_only(
         lambda args: args.around is not None,
         "seed",

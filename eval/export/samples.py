@@ -1,6 +1,7 @@
 """Samples of a run in files, with their latents beside them."""
 
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from eval.export.output_folder import made_before, output_folder
 from eval.image_sets.run_samples import Drawn, Sampling, drawn_from
@@ -30,6 +32,7 @@ def write_samples(
     The same files on any number of processes. steal: takes `out` from another job. Raises InputError where it
     holds anything that was not made here.
     """
+    _require_memory(run, n, file_format)
     drawn = drawn_from(run, sampling)
     question: dict[str, Any] = {"format": file_format, **drawn.identity(run, sampling, n)}
     if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
@@ -46,6 +49,22 @@ def write_samples(
                 rows = list(to_rgb(whole.float() / 255).split(math.ceil(n**0.5)))
                 atomic.write_bytes(folder / "grid.png", png(grid(_filled(rows), enlarge=enlargement(whole.shape[-1]))))
     return True
+
+
+def _require_memory(run: MeasuredRun, n: int, file_format: str) -> None:
+    """Raises InputError where one file of n images does not fit into the memory of this machine."""
+    if file_format not in ("npz", "grid"):
+        return
+    channels, height, width = run.model.image_shape
+    # A grid is in colour and enlarged, and is held once more while it is encoded.
+    each = channels * height * width if file_format == "npz" else 6 * height * width * enlargement(width) ** 2
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if n * each > memory:
+        raise InputError(
+            f"{n:,} images in one file take {n * each / 1e9:,.0f} GB of memory, and this machine has "
+            f"{memory / 1e9:,.0f}; use --format png or shards",
+            parameter="n",
+        )
 
 
 def _written(source: Any, folder: Path, run: MeasuredRun, ranks: Ranks, n: int, file_format: str) -> Tensor | None:

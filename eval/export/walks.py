@@ -15,7 +15,7 @@ from eval.export.output_folder import made_before, output_folder
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.run_samples import Drawn, Sampling, drawn_from
 from eval.images.blocks import BLOCK, evenly_spaced
-from eval.images.sources import block_latents
+from eval.images.sources import block_latents, require_finite
 from eval.report.gallery import enlargement, grid, png, to_rgb
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
@@ -120,4 +120,4 @@ def write_walk(
 def _images(run: MeasuredRun, z: Tensor, drawn: Drawn | None, ranks: Ranks) -> Tensor:
     z = z.to(ranks.device)
     images = run.model.decode(z).mean
-    return images if drawn is None else drawn.walk(z, images).clamp(0, 1)
+    return require_finite(images if drawn is None else drawn.walk(z, images)).clamp(0, 1)

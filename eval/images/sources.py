@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.address import Location
+from data_shards.io.errors import InputError
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
 from eval.run import MeasuredRun, mixture_digest
@@ -133,6 +134,13 @@ def unchanged(latents: Tensor, images: Tensor) -> Tensor:
     return images
 
 
+def require_finite(images: Tensor) -> Tensor:
+    """The images. Raises InputError where one has pixels that are not finite, which would be black in 8 bits."""
+    if not images.isfinite().all():
+        raise InputError("images of such latents are not finite; use a smaller one", parameter="temperature")
+    return images
+
+
 def to_8_bits(images: Tensor) -> Tensor:
     """Images in [0, 1] rounded to 0 to 255, as they would be in a PNG file; data sets are of 8 bits too."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
@@ -163,7 +171,8 @@ def generated(
             ids = block_ids(block, n)
             # The whole block is decoded, so that an image does not change where a set ends sooner.
             latents = block_latents(sampler, seed, block).to(device)
-            yield ids, to_8_bits(finish(latents, model.decode(latents).mean))[: len(ids)].cpu()
+            made = require_finite(finish(latents, model.decode(latents).mean))
+            yield ids, to_8_bits(made)[: len(ids)].cpu()
 
     return images
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import duration
+from data_shards.io.seed_option import seed
 from trainer.device import DEVICES, planned_device
 from trainer.dry_run import SUSTAINED
 from trainer.group_command import group_command
@@ -61,7 +62,7 @@ def parser() -> OneLineParser:
         metavar="K",
         help="start from the fitted mixture of K components of this run, split, instead of from k-means",
     )
-    add("--seed", dest="random_state", type=int, default=0, help="seed (default 0)")
+    add("--seed", dest="random_state", type=seed, default=0, help="seed (default 0)")
     add("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
     add("--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops")
     add("--dry-run", action="store_true", help="only estimate time and disk, of encoding and all fits")
