@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import OneLineParser
 from eval.commands.options import (
     add_animation_option,
     add_lock_option,
@@ -37,15 +37,13 @@ def run(args: argparse.Namespace) -> None:
     """Writes OUT with walk.png, walk.gif or walk.mp4, latents.safetensors and made.json."""
     from eval.export.animation import require
     from eval.export.own_images import own_images
-    from eval.export.walks import codes_of, interpolation, sampled_ends, write_walk
+    from eval.export.walks import codes_of, interpolation, require_size, sampled_ends, write_walk
     from eval.image_sets.remarks import remarks_of
     from eval.image_sets.run_samples import Sampling, drawn_from, run_folder
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    for name, least in (("rows", 1), ("steps", 2)):
-        if getattr(args, name) < least:
-            raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
+    require_size(args.rows, args.steps)
     require(args.animation)
     sampling, out = question_of(Sampling, args), Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:

@@ -33,15 +33,13 @@ def run(args: argparse.Namespace) -> None:
     """Writes OUT with walk.png, walk.gif or walk.mp4, latents.safetensors and made.json."""
     from eval.export.animation import require
     from eval.export.own_images import own_images
-    from eval.export.walks import codes_of, traversal, typical_codes, write_walk
+    from eval.export.walks import codes_of, require_size, traversal, typical_codes, write_walk
     from eval.image_sets.remarks import remarks_of
     from eval.image_sets.run_samples import run_folder
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    for name, least in (("rows", 1), ("steps", 2), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
+    require_size(args.rows, args.steps)
     require(args.animation)
     out = Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:

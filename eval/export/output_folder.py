@@ -74,7 +74,12 @@ def output_folder(
 
     with held_by_main(folder.parent, ranks, folder.name, steal=steal) as lease:
         ranks.agree(prepare)
-        yield beside
+        try:
+            yield beside
+        except BaseException:
+            if lease is not None:
+                remove_own(beside, _FILES)
+            raise
         ranks.barrier()
         if lease is None:
             return

@@ -9,7 +9,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from eval.export.animation import ANIMATIONS, frames
 from eval.export.output_folder import made_before, output_folder
 from eval.image_sets.image_set import ImageSet
@@ -24,6 +24,18 @@ _REACH = 2.5
 """Standard deviations of the codes, to both sides, that a traversal covers."""
 _CODES = 512
 """Images whose codes say how far a latent ranges, and which ones vary."""
+
+
+_MOST = 10_000
+"""Images of all walks together, which one picture holds."""
+
+
+def require_size(rows: int, steps: int) -> None:
+    """Raises InputError where there are no walks of so many steps, or more images than one picture should hold."""
+    at_least(1, rows=rows)
+    at_least(2, steps=steps)
+    if rows * steps > _MOST:
+        raise InputError(f"{rows:,} walks of {steps:,} images are more than {_MOST:,} images", parameter="steps")
 
 
 @dataclass(frozen=True, kw_only=True)

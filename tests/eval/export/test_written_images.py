@@ -190,7 +190,15 @@ def test_traversals_move_one_latent_at_a_time(digits_run, tmp_path, say):
         (("sample", "--run", "RUN", "--out", "x", "--n", "0"), "--n: 0 is below 1"),
         (("sample", "--run", "RUN", "--out", "x", "--mixture", "77"), "77-full"),
         (("reconstruct", "nowhere", "--run", "RUN", "--out", "x"), "nowhere does not exist"),
-        (("interpolate", "--run", "RUN", "--out", "x", "--steps", "1"), "--steps: 1 is below 2"),
+        (
+            ("interpolate", "--run", "RUN", "--out", "x", "--steps", "1"),
+            "--steps: 1 is not a whole number of",
+        ),
+        (("interpolate", "--run", "RUN", "--out", "x", "--steps", "100000"), "more than 10,000 images"),
+        (("sample", "--run", "RUN", "--out", "x", "--seed", "-1"), "--seed: -1 is not in 0 to"),
+        (("sample", "--run", "RUN", "--out", "x", "--seed", str(10**30)), "is not in 0 to"),
+        (("sample", "--run", "RUN", "--out", "x", "--temperature", "1e300"), "--temperature: images of such latents"),
+        (("sample", "--run", "RUN", "--out", "x", "--n", str(10**12), "--format", "npz"), "use --format png or shards"),
     ],
 )
 def test_a_mistake_is_one_line(digits_run, tmp_path, monkeypatch, say, words, message):
