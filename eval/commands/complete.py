@@ -60,4 +60,5 @@ def show(result: "CompletionResult", path: Path) -> None:
         deviation = "" if error.standard_error is None else f" +- {error.standard_error:.5f}"
         print(f"{name:28} mean square error {error.value:.5f}{deviation}", end="; intervals hold ")
         print(", ".join(f"{point.value:.1%} ({point.level:.0%})" for point in method.coverage))
-    print(f"written to {path} and {path.with_suffix('.png').name}")
+    picture = path.with_suffix(".png")
+    print(f"written to {path}, {picture.name if picture.exists() else 'without its picture: remove it to make both'}")
