@@ -136,7 +136,7 @@ ALWAYS = {
     "eval uncertainty": OF_A_RUN | {"noise", "calibrate", "images", "split", "seed", "steal_lock"},
     "eval complete": OF_A_RUN | OF_A_MIXTURE | {"hide", "noise", "floor", "images", "split", "seed", "steal_lock"},
     "eval memorisation": OF_A_RUN | OF_A_MIXTURE | {"images", "split", "seed", "source", "steal_lock"},
-    "eval report": OF_A_MIXTURE | {"run", "device", "split", "make_nothing"},
+    "eval report": OF_A_MIXTURE | {"run", "device", "split", "make_nothing", "out"},
     "eval reproduce": {"dataset", "runs", "plan", "measured", "pages_only"},
     "data_shards build": {"source", "out", "size", "crop", "fit", "background", "channels", "encoding", "valid", "test"}
     | {"shard_images", "window", "skip_bad", "processes", "update", "check_content", "steal_lock", "dry_run"},

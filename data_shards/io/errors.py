@@ -63,6 +63,12 @@ _MACHINE_FAULTS = {
     errno.ESTALE: f"the file was lost by the network file system: mount it anew and {_SAME_COMMAND}",
     errno.EADDRINUSE: "the port is in use: choose another one",
 }
+# Where files can be read, but not written.
+ONLY_READABLE = {
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "the system does not permit it",
+}
 # What a path that the user gave may be, and what would be right.
 _WRONG_PATHS = {
     errno.ENOENT: "no such file or folder: check the path",
@@ -91,9 +97,23 @@ def machine_fault(error: BaseException, file: str | os.PathLike[str] | None = No
     if not isinstance(error, OSError) or error.errno not in _MACHINE_FAULTS:
         return None
     named = error.filename if isinstance(error.filename, str | bytes) else file
-    fault = MachineFault(f"{os.fsdecode(named) if named else 'output'}: {_MACHINE_FAULTS[error.errno]}")
+    shown = _UNFINISHED.sub(r"\1", os.fsdecode(named)) if named else "output"
+    fault = MachineFault(f"{shown}: {_MACHINE_FAULTS[error.errno]}")
     fault.errno = error.errno
     return fault
+
+
+@contextlib.contextmanager
+def told_where_only_reading_is_allowed(place: str | os.PathLike[str], remedy: str) -> Iterator[None]:
+    """A block that begins to write to `place`. Where that may only be read, says so with a remedy that fits."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in ONLY_READABLE:
+            raise
+        fault = MachineFault(f"{os.fspath(place)}: cannot be written, as {ONLY_READABLE[error.errno]}: {remedy}")
+        fault.errno = error.errno
+        raise fault from error
 
 
 def raise_machine_fault(error: BaseException, file: str | os.PathLike[str] | None = None) -> None:
@@ -128,6 +148,8 @@ def wrong_path(error: BaseException) -> InputError | None:
     return InputError(f"{os.fsdecode(error.filename)}: {_WRONG_PATHS[error.errno]}")
 
 
+# As data_shards/io/atomic.py calls a file while it writes it.
+_UNFINISHED = re.compile(r"\.([^/]+)\.\d+\.partial$")
 _LINK_LOOP = re.compile(r"Symlink loop from '(.*)'$", re.DOTALL)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _UNKNOWN = re.compile(r"unrecognized arguments: (\S+)")

@@ -2,11 +2,12 @@
 
 import argparse
 from functools import partial
+from pathlib import Path
 
 import torch
 
 from data_shards.io.atomic import write_bytes, write_text
-from data_shards.io.errors import OneLineParser
+from data_shards.io.errors import OneLineParser, told_where_only_reading_is_allowed
 from eval.commands.options import add_device_option, add_lock_option
 from eval.questions import DistanceQuestion
 from eval.report.gallery import SIDE, overview
@@ -36,11 +37,14 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.acts_only(
         lambda args: not args.make_nothing, "steal_lock", otherwise="--make-nothing makes nothing; leave it out"
     )
+    parser.add_argument(
+        "--out", help="folder for report.html and overview.png (default: the run folder and its samples)"
+    )
     add_device_option(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Writes RUN/report.html, and RUN/samples/overview.png where a mixture is fitted."""
+    """Writes RUN/report.html, and RUN/samples/overview.png where a mixture is fitted, or both to another folder."""
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, "final", ranks)
         sizes = chosen_sizes(measured, args.split, args.mixture, args.covariance)
@@ -51,22 +55,27 @@ def run(args: argparse.Namespace) -> None:
             pace = partial(measure_pace, measured, DistanceQuestion.extractor, ranks)
             make_missing(report_steps(measured, sizes, args.covariance, ranks, steal=args.steal_lock), pace, ranks)
         if ranks.is_main:
-            _write(measured, sizes, args.covariance, ranks.device)
+            page, picture = measured.folder / "report.html", measured.folder / "samples" / "overview.png"
+            if args.out is not None:
+                page, picture = Path(args.out) / page.name, Path(args.out) / picture.name
+            with told_where_only_reading_is_allowed(page.parent, "give --out FOLDER"):
+                _write(measured, sizes, args.covariance, ranks.device, page, picture)
 
 
-def _write(measured: MeasuredRun, sizes: Sizes, covariance: str, device: torch.device) -> None:
+def _write(
+    measured: MeasuredRun, sizes: Sizes, covariance: str, device: torch.device, page_path: Path, picture_path: Path
+) -> None:
     """The page and the picture."""
     alone = single(device)
     page = build_page(measured, sizes=sizes, covariance=covariance, ranks=alone)
     mixture = fitted_mixture(measured, sizes.components, covariance)
     if mixture is not None:
         latents = mixture_latents(mixture)[: SIDE**2].to(alone.device)
-        folder = measured.folder / "samples"
-        folder.mkdir(exist_ok=True)
+        picture_path.parent.mkdir(parents=True, exist_ok=True)
         transport = fitted_transport(measured, sizes.components, covariance)
         picture = overview(measured.model, latents, measured.config.name, transport)
-        write_bytes(folder / "overview.png", picture)
-        print(f"written to {folder / 'overview.png'}")
-    path = measured.folder / "report.html"
-    write_text(path, page.html())
-    print(f"written to {path}")
+        write_bytes(picture_path, picture)
+        print(f"written to {picture_path}")
+    page_path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(page_path, page.html())
+    print(f"written to {page_path}")

@@ -1,5 +1,6 @@
 """The key-value store of a job, which its processes reach before and beside torch's process group."""
 
+import contextlib
 import datetime
 import socket
 import sys
@@ -17,15 +18,25 @@ __all__ = ["STORE_ERRORS", "PrefixStore", "Store", "open_store"]
 # What torch raises where the store's connection is lost or its answer late.
 STORE_ERRORS = (dist.DistError, RuntimeError, OSError)
 
-
 _SECONDS_BETWEEN_TRIES, _SECONDS_UNTIL_NOTICE = 0.2, 10.0
+# For one try; and for all where the machine itself does not answer: one on which rank 0 has not begun to listen does.
+_CONNECT_SECONDS, _UNREACHABLE_SECONDS = 10.0, 60.0
 # For somebody who listens to say that it is a store.
 _HANDSHAKE_SECONDS = 30.0
+_REMEDY = "use the name or IP address of the machine of rank 0"
 
 
 def open_store(place: Place, address: Address, seconds: float) -> Store:
     """The store of a job: torchrun's, or one of rank 0. Raises InputError where none is reached in time."""
     listens = place.rank == 0 and not address.of_launcher
+    elsewhere = listens and not _is_of_this_machine(address)
+    if elsewhere:  # or it is one that a network translates, as of a container
+        print(
+            f"MASTER_ADDR {address.host} is no address of {socket.gethostname()}, on which rank 0 runs; it is tried "
+            f"for {_HANDSHAKE_SECONDS:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     if not listens:
         _await_listener(place, address, seconds)
     try:
@@ -40,6 +51,12 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
         )
     except STORE_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
+        if elsewhere:
+            raise InputError(
+                f"{address.host} is no address of {socket.gethostname()}, on which rank 0 runs, and does not lead to "
+                f"it ({reason}); {_REMEDY}",
+                parameter="MASTER_ADDR",
+            ) from error
         if listens:
             raise InputError(
                 f"cannot listen at {address} ({reason}); choose a free port", parameter="MASTER_PORT"
@@ -51,22 +68,38 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
     return PrefixStore(f"attempt {address.attempt}", store)
 
 
+def _is_of_this_machine(address: Address) -> bool:
+    """Whether a program of this machine can listen at the address."""
+    for family, kind, protocol, _, where in socket.getaddrinfo(address.host, 0, type=socket.SOCK_STREAM):
+        with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
+            probe.bind(where)
+            return True
+    return False
+
+
 def _await_listener(place: Place, address: Address, seconds: float) -> None:
     """Returns once somebody listens at the address; torch's own client prints pages where nobody comes."""
-    start, told = time.monotonic(), False
+    start, told, answered = time.monotonic(), False, False
     while True:
         try:
-            socket.create_connection((address.host, address.port), timeout=_HANDSHAKE_SECONDS).close()
+            socket.create_connection((address.host, address.port), timeout=_CONNECT_SECONDS).close()
             return
         except OSError as error:
+            answered |= isinstance(error, ConnectionError)  # refused: the machine is there, rank 0 is not yet
+            most = seconds if answered else min(seconds, _UNREACHABLE_SECONDS)
             waited = time.monotonic() - start
-            if waited > seconds:
+            if waited > most:
+                who = "nobody answers" if answered else "no machine answers"
                 raise InputError(
-                    f"nobody answers at {address} for {seconds:.0f} s ({error.strerror or error}); see the output of "
-                    "rank 0, or choose another address",
+                    f"{who} at {address} for {most:.0f} s ({error.strerror or error}); see the output of rank 0, or "
+                    f"{_REMEDY}",
                     parameter="MASTER_ADDR",
                 ) from error
-        if waited > _SECONDS_UNTIL_NOTICE and not told:
+        if waited >= _SECONDS_UNTIL_NOTICE and not told:
             told = True
-            print(f"rank {place.rank} of {place.world_size} waits for rank 0 at {address}", file=sys.stderr, flush=True)
+            print(
+                f"rank {place.rank} of {place.world_size} waits for rank 0 at {address}, at most {most:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
         time.sleep(_SECONDS_BETWEEN_TRIES)

@@ -3,12 +3,11 @@
 Machines may have the shards and the run folder under other paths; what lies there must be the same.
 """
 
-import errno
 import secrets
 import time
 from pathlib import Path
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import ONLY_READABLE, InputError
 from data_shards.manifest import Manifest
 from trainer.config.config import Config, flattened
 from trainer.process_group import Ranks
@@ -62,7 +61,7 @@ def _is_made(sign: Path) -> bool:
     try:
         sign.touch()
     except OSError as error:
-        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno not in ONLY_READABLE:
             raise
         return False
     return True

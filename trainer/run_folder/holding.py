@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, told_where_only_reading_is_allowed
 from data_shards.io.lease import Lease, lease
 from trainer.process_group import Ranks
 
@@ -21,8 +21,11 @@ def held_by_main(folder: Path, ranks: Ranks, name: str = "", *, steal: bool = Fa
         def hold() -> Lease | None:
             if not ranks.is_main:
                 return None
-            stack.enter_context(_made(folder))
-            return stack.enter_context(lease(folder, name, steal=steal))
+            with told_where_only_reading_is_allowed(
+                folder / name, "choose a folder that can be written, such as a copy of the run folder"
+            ):
+                stack.enter_context(_made(folder))
+                return stack.enter_context(lease(folder, name, steal=steal))
 
         yield ranks.agree(hold)
 

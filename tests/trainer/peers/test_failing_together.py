@@ -138,7 +138,7 @@ def test_the_loss_of_another_machine_is_noticed_within_30_seconds(what):
 def test_a_process_to_which_rank_0_does_not_come_says_so():
     ended = run_job([[WORKER, "fine"]], [environments(2)[1] | {"START_SECONDS": "15"}])[0]
     assert ended.code == 2
-    assert re.match(r"rank 1 of 2 waits for rank 0 at 127.0.0.1:\d+$", ended.lines[0])
+    assert re.match(r"rank 1 of 2 waits for rank 0 at 127.0.0.1:\d+, at most 15 s$", ended.lines[0])
     assert re.match(r"error: MASTER_ADDR: nobody answers at 127.0.0.1:\d+ ", ended.lines[-1])
     assert len(ended.lines) == 2, ended.lines
 

@@ -1,0 +1,37 @@
+"""A MASTER_ADDR that leads nowhere, or not to rank 0, ends each process in one line after a time that was told."""
+
+import errno
+import re
+import socket
+
+import pytest
+
+from data_shards.io.errors import InputError
+from trainer.peers import store
+from trainer.peers.launcher import Address, Place
+
+
+def address(host: str) -> Address:
+    return Address(host=host, port=29577, of_launcher=False, attempt="0")
+
+
+def test_a_machine_that_does_not_answer_is_given_up_sooner_than_a_rank_0_that_has_not_come(monkeypatch, capfd):
+    def unreachable(*_: object, **__: object) -> socket.socket:
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    monkeypatch.setattr(store, "_UNREACHABLE_SECONDS", 0.5)
+    monkeypatch.setattr(store, "_SECONDS_UNTIL_NOTICE", 0.1)
+    with pytest.raises(InputError, match=r"MASTER_ADDR: no machine answers at 203\.0\.113\.9:29577 for 0 s \(No route"):
+        store.open_store(Place(rank=1, world_size=2), address("203.0.113.9"), 300.0)
+    assert re.fullmatch(r"rank 1 of 2 waits for rank 0 at \S+, at most 0 s\n", capfd.readouterr().err)
+
+
+def test_rank_0_says_at_once_that_the_address_is_not_its_own_and_then_ends(monkeypatch, capfd):
+    monkeypatch.setattr(store, "_HANDSHAKE_SECONDS", 1.0)
+    with pytest.raises(InputError, match=r"MASTER_ADDR: 203\.0\.113\.9 is no address of .*, on which rank 0 runs"):
+        store.open_store(Place(rank=0, world_size=2), address("203.0.113.9"), 300.0)
+    first = capfd.readouterr().err.splitlines()[0]
+    assert re.match(
+        r"MASTER_ADDR 203\.0\.113\.9 is no address of \S+, on which rank 0 runs; it is tried for 1 s", first
+    )
