@@ -174,7 +174,10 @@ def load_run(run: str | Path, weights: str = "final", device: str | torch.device
     """
     config = trained_configuration(run)
     model = load_model(run, weights, str(device))
-    manifest = Manifest.load(config.data.location)
+    try:
+        manifest = Manifest.load(config.data.location)
+    except InputError as error:
+        raise InputError(f"{error}; where they have moved, set data.shards in {Path(run) / 'config.yaml'}") from error
     trained_on = read_state(checkpoint_of(run, weights)).manifest
     if trained_on != manifest.hash:
         raise InputError(

@@ -101,8 +101,11 @@ def test_an_old_result_is_not_measured_again(old_run, words, name):
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_report_shows_old_results(old_run):
-    done = run_module("eval", "report", "--run", str(old_run), "--make-nothing")
+def test_a_report_of_a_run_that_is_only_read_shows_old_results(old_run, tmp_path):
+    before = sorted(old_run.rglob("*"))
+    out = tmp_path / "page"
+    done = run_module("eval", "report", "--run", str(old_run), "--make-nothing", "--out", str(out))
     assert done.returncode == 0, done.stderr
+    assert sorted(old_run.rglob("*")) == before
     likelihood = json.loads((old_run / "eval/likelihood.json").read_text())
-    assert f"{likelihood['values']['iwae_q_hat']['value']:,.1f}" in (old_run / "report.html").read_text()
+    assert f"{likelihood['values']['iwae_q_hat']['value']:,.1f}" in (out / "report.html").read_text()

@@ -24,6 +24,7 @@ from trainer.run_folder.checkpoint import (
     complete_checkpoints,
     newest_undamaged,
     passed_over,
+    place_of,
     read_model,
     read_state,
     read_training,
@@ -95,12 +96,14 @@ def _checked_manifest(config: Config) -> Manifest:
 
 
 def _write_configuration(config: Config, changes: tuple[str, ...] | None, saved: Checkpoint | None) -> None:
-    """Writes config.yaml of a run in which nothing was trained, and of one that goes on with changes."""
+    """Writes config.yaml of a run in which nothing was trained, and of one that goes on with other values."""
     if saved is None:
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)  # before there is anything to lose
         write_text(config.folder / "config.yaml", to_yaml(config))
     elif changes:
         record_changes(config, saved.state.images)
+    elif trained_configuration(config.folder) != config:  # its shards have moved, for instance
+        write_text(config.folder / "config.yaml", to_yaml(config))
 
 
 def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, ...]]:
@@ -133,6 +136,8 @@ def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
     run = Path(run)
     folders, incomplete = complete_checkpoints(run), passed_over(run, -1)
     without = f" ({'; '.join(incomplete)})" if incomplete else ""
+    if not folders and place_of(run) is not None and run.parent.name == "checkpoints":
+        raise InputError(f"{run} is a checkpoint; give its run folder, {run.parent.parent}", parameter="run")
     if not folders:
         raise InputError(
             f"{run} has no complete checkpoint{without}; train it first with `python -m trainer`", parameter="run"

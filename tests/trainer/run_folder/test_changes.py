@@ -1,5 +1,7 @@
 """Another configuration for a run folder, and configurations that nothing can be trained with."""
 
+import shutil
+
 import pytest
 from support.running import run_module
 from support.training import events, train, words
@@ -51,6 +53,13 @@ def test_a_trained_run_goes_on_under_another_learning_rate_where_that_is_allowed
     ]
     # Continued once more, it is the run's own configuration.
     assert train(digits_shards, tmp_path, "begun", **changed, stage2__max_epochs=0) == begun
+
+
+def test_where_the_shards_lie_now_stands_in_the_configuration_that_measurements_read(begun, digits_shards, tmp_path):
+    moved = shutil.copytree(digits_shards, tmp_path / "moved")
+    train(moved, tmp_path, "begun", **STOPPED)
+    assert load_config(begun).data.shards == str(moved)
+    assert not (begun / "configurations").exists()
 
 
 def test_what_alters_what_was_learnt_is_never_accepted(begun, digits_shards, tmp_path):

@@ -118,6 +118,12 @@ def test_an_earlier_checkpoint_is_not_used_in_silence(tmp_path, capfd):
     assert second == f"warning: {tmp_path}/checkpoints/{900:012d}: is a link, so it was passed over"
 
 
+def test_a_checkpoint_in_place_of_a_run_folder_is_told(tmp_path):
+    folder = write(tmp_path, checkpoint(300))
+    with pytest.raises(InputError, match=rf"run: {folder} is a checkpoint; give its run folder, {tmp_path}"):
+        checkpoint_of(folder)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"), [("stage1", "stage 1 of .* has not ended yet"), ("final", "has no complete checkpoint")]
 )
