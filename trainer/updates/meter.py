@@ -106,7 +106,7 @@ class Meter:
         self.device = device
         self._late = 1 if device.type == "cuda" else 0
         self._on_their_way: deque[_Update] = deque()
-        self._stop = self._skipped = False
+        self._stop = self._telling = False
         self._sigma2 = math.nan  # not known before the first update
         self._begin()
 
@@ -136,7 +136,7 @@ class Meter:
             arrived.record()
         self._on_their_way.append(_Update(start=batch.start, count=batch.count, values=values, arrived=arrived))
         self._take(self._late)
-        self._skipped = any(not finite for _, _, finite in self._seen)
+        self._telling = any(not finite for _, _, finite in self._seen) or self._sums[5] > 0
 
     def _take(self, left: int) -> None:
         """Takes the results of all but the last `left` updates into the sums."""
@@ -159,8 +159,11 @@ class Meter:
         return self._stop
 
     def must_read(self) -> bool:
-        """True, on every rank at the same update, where an update since the last reading was skipped."""
-        return self._skipped
+        """True, on every rank at the same update, where one since the last reading was skipped or had images replaced.
+
+        A stop or a checkpoint before the next line of the log would else lose count of them.
+        """
+        return self._telling
 
     def read(self, learner: Learner) -> Reading:
         """The updates since the last reading; starts a new interval. On a GPU this waits for the last of them."""
