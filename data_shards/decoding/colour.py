@@ -1,4 +1,4 @@
-"""Colours of any kind to sRGB, as the file's ICC profile says."""
+"""Colours of any kind to sRGB, as the file's ICC profile says, or what else it says about them."""
 
 import functools
 import io
@@ -6,8 +6,13 @@ import io
 import numpy as np
 from PIL import Image, ImageCms
 
+from data_shards.decoding.named_colours import SCREEN_GAMMA, NamedColours
+
 PROFILE_APPLIED = "colours converted from the file's ICC profile to sRGB"
 PROFILE_UNREADABLE = "ICC profile unreadable or not of the image's kind, and ignored"
+NAMED_APPLIED = "colours converted to sRGB from the colour space that the file names without an ICC profile"
+HIGH_DYNAMIC_RANGE = "high dynamic range (PQ or HLG) cut off at the white of paper"
+GAMMA_APPLIED = "brightness converted from the file's gamma to sRGB"
 CMYK_GUESSED = "CMYK without a profile converted to RGB by the simple formula"
 LAB_CONVERTED = "Lab colours converted to sRGB"
 
@@ -24,10 +29,10 @@ _PLAIN_MODES = {
 }
 
 
-def to_srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, list[str]]:
+def to_srgb(picture: Image.Image, profile: bytes | None, named: NamedColours) -> tuple[Image.Image, list[str]]:
     """A picture of mode L, LA, RGB or RGBA in sRGB, and what was done, in words.
 
-    The mode may be any but the grey ones of more than 8 bits.
+    The mode may be any but the grey ones of more than 8 bits. named: what holds where there is no profile.
     """
     if picture.mode in ("P", "1", "L", "RGB") and picture.has_transparency_data:
         picture = picture.convert("LA" if picture.mode in ("1", "L") else "RGBA")
@@ -43,7 +48,21 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> tuple[Image.Image, l
         if transform is None:
             return picture, []
         return _transformed(picture, transform), [PROFILE_APPLIED]
-    return _without_profile(picture, [])
+    picture, done = _without_profile(picture, [])
+    picture, also = _as_named(picture, named)
+    return picture, [*done, *also]
+
+
+def _as_named(picture: Image.Image, named: NamedColours) -> tuple[Image.Image, list[str]]:
+    if named.profile is not None and (transform := _from_profile(named.profile, "RGB")) is not None:
+        mode = picture.mode
+        colours = _transformed(picture.convert("RGBA" if mode.endswith("A") else "RGB"), transform).convert(mode)
+        return colours, [NAMED_APPLIED, *([HIGH_DYNAMIC_RANGE] if named.high_dynamic_range else [])]
+    if named.gamma is None:
+        return picture, list(named.remarks)
+    levels = np.rint(255 * (np.arange(256) / 255) ** (1 / (SCREEN_GAMMA * named.gamma))).astype(int).tolist()
+    table = levels * len(picture.mode.removesuffix("A")) + (list(range(256)) if picture.mode.endswith("A") else [])
+    return picture.point(table), [GAMMA_APPLIED]
 
 
 def _without_profile(picture: Image.Image, done: list[str]) -> tuple[Image.Image, list[str]]:

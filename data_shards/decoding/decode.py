@@ -20,7 +20,9 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.colour import to_srgb
 from data_shards.decoding.depth import to_eight_bits
 from data_shards.decoding.formats import formats
+from data_shards.decoding.named_colours import named_colours
 from data_shards.decoding.stored import Stored, mend_png_transparency
+from data_shards.decoding.tiff import CHANNELS_LEFT_OUT, has_further_channels, is_misread, is_tiff, read_tiff
 from data_shards.io.errors import MachineFault, machine_fault
 
 T = TypeVar("T")
@@ -108,16 +110,15 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
     # Pillow warns of much that is no fault of the pixels. What it raises for a damaged file may be of any kind.
     with warnings.catch_warnings(action="ignore"):
         try:
-            with Image.open(io.BytesIO(data), formats=formats()) as file:
+            with _opened(data, done) as file:
                 _refuse_giant(*file.size)
                 stored = Stored.of(file)
                 picture = _upright(file, done)
                 mend_png_transparency(picture, data)
                 picture = stored.full_depth(picture, data, done)
                 picture = _shallow(picture, stored, done)
-                picture, colours = to_srgb(picture, file.info.get("icc_profile"))
+                picture, colours = to_srgb(picture, file.info.get("icc_profile"), named_colours(file, data))
                 done += colours
-                picture = stored.with_gamma(picture, done)
                 grey = picture.mode in ("L", "LA")
                 picture = _opaque(picture, background, done)
                 image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
@@ -128,6 +129,21 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
         except Exception as error:
             raise _fault(error) from error
     return Decoded(image=image.reshape(*image.shape[:2], channels), conversions=(*done, *_channels(grey, channels)))
+
+
+def _opened(data: bytes, done: list[str]) -> Image.Image:
+    """The file as Pillow opens it, or the first page of a TIFF that it cannot open or would misread."""
+    try:
+        file = Image.open(io.BytesIO(data), formats=formats())
+    except UnidentifiedImageError:
+        if not is_tiff(data):
+            raise
+        return read_tiff(data, done)
+    if is_misread(file):
+        return read_tiff(data, done)
+    if has_further_channels(file):
+        done.append(CHANNELS_LEFT_OUT)
+    return file
 
 
 def _fault(error: Exception) -> BadImage | MachineFault:

@@ -1,4 +1,4 @@
-"""What a file says about its values and Pillow leaves as it is stored: their type, white, depth and gamma."""
+"""What a file says about its values and Pillow leaves as it is stored: their type, white and depth."""
 
 import io
 import re
@@ -13,14 +13,10 @@ from data_shards.decoding.depth import to_eight_bits
 from data_shards.decoding.formats import formats
 
 NARROWED = "colours of 16 bits narrowed to 8"
-GAMMA_APPLIED = "brightness converted from the file's gamma to sRGB"
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DEEP_COLOURS = re.compile(r"(RGB|RGBA|RGBX|LA);16([BLN])")
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B"}  # rawmodes take the upper byte; "N" is little-endian where this runs
-_SCREEN_GAMMA = 2.2
-_SAME_GAMMA = 0.05  # as libpng: a smaller difference from the screen's is not seen
-_PLAUSIBLE_GAMMA = (0.1, 10.0)
 _UNSIGNED, _SIGNED = 1, 2  # TIFF's SampleFormat
 
 
@@ -36,8 +32,6 @@ class Stored:
     """Bits a sample of a TIFF."""
     deep_colours: str | None = None
     """Pillow's rawmode where colours of 16 bits are read as their upper 8."""
-    gamma: float | None = None
-    """Exponent of a PNG that is encoded otherwise than for a screen, 0.1 to 10."""
 
     @classmethod
     def of(cls, file: Image.Image) -> "Stored":
@@ -53,7 +47,7 @@ class Stored:
                 bits=bits[0],
                 deep_colours=deep,
             )
-        return cls(deep_colours=deep, gamma=_gamma(file) if file.format == "PNG" else None)
+        return cls(deep_colours=deep)
 
     def grey_values(self, picture: Image.Image) -> NDArray[np.generic] | None:
         """The values of a grey picture that 8 unsigned bits do not hold; None where they do, or it has colours."""
@@ -83,15 +77,6 @@ class Stored:
         done.append(NARROWED)
         return picture
 
-    def with_gamma(self, picture: Image.Image, done: list[str]) -> Image.Image:
-        """A picture of mode L, LA, RGB or RGBA as a screen shows it; done is told."""
-        if self.gamma is None:
-            return picture
-        levels = np.rint(255 * (np.arange(256) / 255) ** (1 / (_SCREEN_GAMMA * self.gamma))).astype(int).tolist()
-        table = levels * len(picture.mode.removesuffix("A")) + (list(range(256)) if picture.mode.endswith("A") else [])
-        done.append(GAMMA_APPLIED)
-        return picture.point(table)
-
 
 def mend_png_transparency(picture: Image.Image, data: bytes) -> None:
     """Pillow keeps the transparent colour of a PNG as it is stored, but not the pixels of 2, 4 and 3 x 16 bits."""
@@ -113,14 +98,6 @@ def _rawmode(file: Image.Image) -> str:
     words = tiles[0][3]
     word = words[0] if isinstance(words, tuple) and words else words
     return word if isinstance(word, str) else ""
-
-
-def _gamma(file: Image.Image) -> float | None:
-    gamma = file.info.get("gamma")
-    if gamma is None or "srgb" in file.info or "icc_profile" in file.info:
-        return None
-    low, high = _PLAUSIBLE_GAMMA
-    return gamma if low <= gamma <= high and abs(gamma * _SCREEN_GAMMA - 1) > _SAME_GAMMA else None
 
 
 def _without_alpha(values: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -2,7 +2,9 @@
 
 Each figure is images per second of CPU time, all threads together, on one core, with the files in the page cache. A
 machine that others use too changes its speed from second to second. So all ways take turns in short rounds, every other
-round backwards, a ratio is that of two neighbours within a round, and the median over the rounds is printed.
+round backwards, a ratio is that of two neighbours within a round, and the median over the rounds is printed. Freed
+memory is kept in the process, as the trainer does: otherwise it is chance whether a way gets the memory of its last
+batch again, or pages that the system has to clear first, which takes a third of the time.
 
 raw, floor          a bare loop: one pread an image into the same order of images, np.frombuffer, np.stack a batch
 raw, stream         ShardStream over raw 64 x 64 shards, which also checks every image against its checksum
@@ -31,6 +33,7 @@ from data_shards.pixels import Pixels, npy_header
 from data_shards.sources.source import Sample, Source
 from data_shards.stream.order import EpochOrder
 from data_shards.stream.stream import ShardStream
+from trainer.engines.cpu import keep_freed_memory
 
 IMAGES, BATCH, ROUNDS = 1000, 250, 20
 CROP, SIZE = 140, 64
@@ -141,6 +144,7 @@ def images_per_cpu_second(epoch: Callable[[], Iterator[np.ndarray]]) -> float:
 def main() -> None:
     """Builds the shards, measures, prints."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         shards = {encoding: Path(folder, encoding) for encoding in ("raw", "original")}
         for encoding, out in shards.items():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 from support import icc_profiles
+from support.handmade_images import tiff
 
 from data_shards.decoding import colour, decode
 
@@ -215,6 +216,12 @@ def _deep() -> list[Kind]:
     holes[0, 0], holes[0, 1], holes[0, 2] = np.nan, np.inf, -np.inf
     seen = np.clip(np.nan_to_num(holes, nan=0, posinf=1, neginf=0), 0, 1) * 255
     kinds.append(kind("float with NaN, TIFF", saved(Image.fromarray(holes), "TIFF"), seen, "0..1"))
+    kinds.append(kind("float of 64 bits, TIFF", tiff(ramp, 1), ramp * 255, "0..1"))
+    half = ramp.astype(np.float16)
+    kinds.append(kind("float of 16 bits, TIFF", tiff(half, 1), half.astype(float) * 255, "0..1"))
+    said = {"colours scaled from 0..1 to 0..255"}
+    floats = tiff((rgb(PHOTO) / 255).astype(np.float32), 2)
+    kinds.append(Kind(name="colours in floating point, TIFF", data=floats, seen=rgb(PHOTO), said=said))
     return kinds
 
 

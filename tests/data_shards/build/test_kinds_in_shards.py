@@ -9,18 +9,24 @@ from PIL import Image, ImageOps
 from support.image_kinds import BACKGROUND, KINDS
 
 from data_shards.build.request import build_shards
+from data_shards.decoding.tiff import is_tiff
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 
 SIZE = 24
 
 
+def extension(data: bytes) -> str:
+    if is_tiff(data):  # some of which Pillow does not open
+        return "tiff"
+    return Image.open(io.BytesIO(data)).format.lower().replace("jpeg2000", "jp2").replace("mpo", "jpg")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("kinds")
     for number, kind in enumerate(KINDS):
-        form = Image.open(io.BytesIO(kind.data)).format.lower().replace("jpeg2000", "jp2").replace("mpo", "jpg")
-        (place / f"{number:03d}.{form}").write_bytes(kind.data)
+        (place / f"{number:03d}.{extension(kind.data)}").write_bytes(kind.data)
     return place
 
 

@@ -1,0 +1,136 @@
+"""What a file says about its colours where it holds no ICC profile: by numbers, by primaries and gamma, by a name."""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from data_shards.decoding.colour_space import ColourSpace, numbered_space, srgb_curve
+from data_shards.decoding.nclx import nclx
+
+UNKNOWN = "colours of a kind that is not known here (cICP or nclx) taken for sRGB"
+NO_GAMMA = "primaries without a gamma (cHRM) not applied, and the colours taken for sRGB"
+ODD_PRIMARIES = "primaries that do not make up their white ignored, and the colours taken for sRGB"
+
+SCREEN_GAMMA = 2.2
+_SAME_GAMMA = 0.05  # as libpng: a smaller difference from the screen's is not seen
+_PLAUSIBLE_GAMMA = (0.1, 10.0)
+_NO_MATRIX, _FULL_RANGE = 0, 1
+_ADOBE_RGB = ColourSpace(red=(0.64, 0.33), green=(0.21, 0.71), blue=(0.15, 0.06), white=(0.3127, 0.329), curve=(2.2,))
+_SRGB = (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329)
+_SAME_POINT = 0.005  # what tools round to differs by less
+_WHITE_POINT, _PRIMARIES = 318, 319  # tags of a TIFF
+_PNG_HEADER = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedColours:
+    """What is to be done to the colours of a file."""
+
+    profile: bytes | None = None
+    """An ICC profile of its space; None: that of a screen, but for the gamma."""
+    high_dynamic_range: bool = False
+    """Whether what is brighter than white paper becomes white."""
+    gamma: float | None = None
+    """Exponent of a PNG that is encoded otherwise than for a screen, 0.1 to 10, where its primaries are not named."""
+    remarks: tuple[str, ...] = ()
+    """What cannot be done, in words that hold for all such images."""
+
+
+def named_colours(file: Image.Image, data: bytes) -> NamedColours:
+    """What a file without an ICC profile says. The file is open, and its pixels need not be read yet."""
+    if file.info.get("icc_profile"):
+        return NamedColours()
+    if file.format == "PNG":
+        return _of_png(file, data)
+    if file.format in ("AVIF", "HEIF"):
+        numbers = nclx(data)
+        return NamedColours() if numbers is None else _of_space(numbered_space(*numbers), UNKNOWN)
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        return _of_tiff(file)
+    if file.format in ("JPEG", "MPO") and _interoperability(file) == "R03":
+        return _of_space(_ADOBE_RGB, "")
+    return NamedColours()
+
+
+def _of_space(space: ColourSpace | None, otherwise: str) -> NamedColours:
+    profile = None if space is None else space.profile()
+    if space is None or profile is None:
+        return NamedColours(remarks=(otherwise,))
+    return NamedColours(profile=profile, high_dynamic_range=space.high_dynamic_range)
+
+
+def _of_png(file: Image.Image, data: bytes) -> NamedColours:
+    """cICP before sRGB before cHRM and gAMA, as the PNG specification (third edition) orders them."""
+    if (chunk := _cicp(data)) is not None:
+        primaries, transfer, matrix, full = chunk
+        space = numbered_space(primaries, transfer) if (matrix, full) == (_NO_MATRIX, _FULL_RANGE) else None
+        return _of_space(space, UNKNOWN)
+    if "srgb" in file.info:
+        return NamedColours()
+    gamma = _gamma(file)
+    points = file.info.get("chromaticity")
+    if points is None or file.mode in ("1", "L", "LA", "I", "I;16"):
+        return NamedColours(gamma=gamma)
+    points = (*points[2:], *points[:2])
+    if _is_srgb(points):
+        return NamedColours(gamma=gamma)
+    if "gamma" not in file.info:  # browsers do not apply these either
+        return NamedColours(remarks=(NO_GAMMA,))
+    return _of_points(points, srgb_curve() if gamma is None else (1 / gamma,))
+
+
+def _of_tiff(file: TiffImagePlugin.TiffImageFile) -> NamedColours:
+    """Primaries and white of a TIFF of colours, with a screen's curve (TIFF 6.0, section 20)."""
+    tags = file.tag_v2
+    if file.mode not in ("RGB", "RGBA") or _PRIMARIES not in tags:
+        return NamedColours()
+    points = (*map(float, tags[_PRIMARIES]), *map(float, tags.get(_WHITE_POINT, _SRGB[6:])))
+    return NamedColours() if len(points) != 8 or _is_srgb(points) else _of_points(points, srgb_curve())
+
+
+def _of_points(points: tuple[float, ...], curve: tuple[float, ...]) -> NamedColours:
+    """x and y of red, green, blue and white, and a curve."""
+    red, green, blue, white = ((points[place], points[place + 1]) for place in (0, 2, 4, 6))
+    return _of_space(ColourSpace(red=red, green=green, blue=blue, white=white, curve=curve), ODD_PRIMARIES)
+
+
+def _is_srgb(points: tuple[float, ...]) -> bool:
+    return all(abs(point - own) <= _SAME_POINT for point, own in zip(points, _SRGB, strict=True))
+
+
+def _gamma(file: Image.Image) -> float | None:
+    """The exponent of a PNG where a screen's differs from it."""
+    gamma = file.info.get("gamma")
+    if gamma is None:
+        return None
+    low, high = _PLAUSIBLE_GAMMA
+    return gamma if low <= gamma <= high and abs(gamma * SCREEN_GAMMA - 1) > _SAME_GAMMA else None
+
+
+def _cicp(data: bytes) -> tuple[int, int, int, int] | None:
+    """Primaries, transfer, matrix and whether the range is full, of the PNG's cICP chunk before its pixels."""
+    for name, content in _chunks(data):
+        if name == b"IDAT":
+            return None
+        if name == b"cICP" and len(content) == 4:
+            return content[0], content[1], content[2], content[3]
+    return None
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = _PNG_HEADER
+    while place + 8 <= len(data):
+        (length,) = struct.unpack_from(">I", data, place)
+        yield data[place + 4 : place + 8], data[place + 8 : place + 8 + length]
+        place += 12 + length
+
+
+def _interoperability(file: Image.Image) -> str | None:
+    """R98 for sRGB, R03 for Adobe RGB (DCF 2.0): how cameras that are set to the latter name it."""
+    with contextlib.suppress(Exception):  # whatever Pillow raises for a damaged EXIF
+        name = file.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
+        return name.rstrip("\0") if isinstance(name, str) else None
+    return None
