@@ -53,11 +53,12 @@ cpus="${SLURM_CPUS_PER_TASK:-1}"
 in_python -m tune --config "$SWEEP" --dry-run --processes "$((GPUS ? ALL_PROCESSES : NODE_COUNT * cpus))"
 [[ ! $DRY_RUN ]] || exit 0
 
-# on_node NODE COMMAND...: one process of this job on one node. USR2 does not end it, unless it asks for it. Where nodes have
-# different numbers of GPUs, Slurm would ask one node for those of all.
+# on_node NODE COMMAND...: one process of this job on one node, with NODE_GPUS. USR2 does not end it, unless it asks for it.
+# Where the job was asked for with --gpus, Slurm would ask one node for those of all, unless told otherwise.
 on_node() {
   local asked=()
-  if [[ $NODE_PROCESSES == gpus ]]; then asked=(--gres="${NODE_GRES:-none}"); fi
+  if [[ $(scontrol show job "$SLURM_JOB_ID") == *TresPerJob=* ]]; then asked=(--gres=none); fi
+  if ((${#asked[@]} && ${NODE_GPUS:-0})); then asked=(--gpus="$NODE_GPUS"); fi
   srun --export=ALL --overlap --nodes=1 --ntasks=1 --cpus-per-task="$cpus" --nodelist="$1" "${asked[@]}" \
     bash -c "trap '' USR2; exec \"\$@\"" bash "${IN_PYTHON[@]}" "${@:2}"
 }
@@ -75,7 +76,7 @@ gpus_of() {
 ray_on() {
   local gpus=0
   if [[ $DEVICE == cuda ]]; then gpus="$(gpus_of "$1")"; fi
-  NODE_GRES="gpu:$gpus" on_node "$1" slurm/ray_node.py --disable-usage-stats --node-ip-address="$(node_address "$1")" \
+  NODE_GPUS="$gpus" on_node "$1" slurm/ray_node.py --disable-usage-stats --node-ip-address="$(node_address "$1")" \
     --num-cpus="$cpus" --num-gpus="$gpus" --object-store-memory=200000000 --min-worker-port=0 --max-worker-port=0 "${@:2}"
 }
 

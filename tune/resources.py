@@ -51,8 +51,9 @@ def nodes() -> list[dict[str, float]]:
 
 
 def machines_text(found: Iterable[Mapping[str, float]]) -> str:
-    """What machines have, in words."""
-    each = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in found]
+    """What machines have, in words, the largest first."""
+    largest = sorted(found, key=lambda node: (-node.get("GPU", 0), -node.get("CPU", 0)))
+    each = [f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in largest]
     return "; ".join(f"{each.count(one)} x {one}" if each.count(one) > 1 else one for one in dict.fromkeys(each))
 
 

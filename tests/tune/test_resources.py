@@ -67,7 +67,7 @@ def test_as_many_trials_fit_as_ray_places(cluster, needs, fit):
 def test_a_trial_that_fits_on_no_machine_is_refused_with_what_the_machines_have(cluster, tmp_path, digits_shards):
     sweep = read_sweep(write_sweep(tmp_path, digits_shards, cpus_per_worker=17, concurrent=0))
     needs = Needs(workers=1, cpus=17, gpus=0)
-    with pytest.raises(InputError, match=r"workers: 1 of 17 CPUs .* have 2 CPUs and 1 GPUs; 16 CPUs and 4 GPUs"):
+    with pytest.raises(InputError, match=r"workers: 1 of 17 CPUs .* have 16 CPUs and 4 GPUs; 2 CPUs and 1 GPUs"):
         trials_at_once(sweep, needs)
     assert trials_at_once(dataclasses.replace(sweep, concurrent=2), needs) == 2  # an autoscaler may bring more
 
