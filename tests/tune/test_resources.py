@@ -92,6 +92,6 @@ def test_a_trial_that_waits_says_once_for_what_after_30_seconds(cluster, tmp_pat
         progress._tell_of_waiting([trial], now)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "1 trials have waited 31s for machines: each needs 1 of 17 CPUs each; there are 2 CPUs and 1 GPUs"
+        "1 trials have waited 31s for machines: each needs 1 of 17 CPUs each; there are 16 CPUs and 4 GPUs; 2"
     )
     assert machines_text(nodes()) in line
