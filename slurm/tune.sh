@@ -105,7 +105,7 @@ trap end_ray EXIT
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 [[ $RAY_AUTH_MODE != token ]] || in_python -m ray.scripts.scripts get-auth-token --generate >/dev/null
 
-trap 'requeue "out of time"' USR2 # until the sweep runs
+trap 'end_ray; requeue "out of time"' USR2 # until the sweep runs
 set_rendezvous
 ray_on "${NODES[0]}" --head --port="$MASTER_PORT" --temp-dir="$RAY_FOLDER" --dashboard-host=127.0.0.1 \
   --dashboard-port="$((MASTER_PORT + 1))" --ray-client-server-port="$((MASTER_PORT + 2))" &
