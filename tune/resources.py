@@ -1,5 +1,7 @@
 """What a trial needs of the machines, and how many fit on them: node by node, for a process is on one machine."""
 
+import functools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -78,13 +80,21 @@ def runs_on_gpu(sweep: SweepConfig) -> bool:
         if device == "cuda" and not sweep.concurrent:
             has = machines_text(found)
             raise InputError(f"cuda is requested: a trial needs {needs}, but the machines have {has}", "device")
+        if device != "cuda" and any(node.get("GPU") for node in found):
+            _tell_of_cpu(f"a trial on GPUs needs {needs}, but the machines have {machines_text(found)}")
         return bool(device == "cuda")
     # Ray counts what it was told or what the driver lists; torch may have been built without CUDA.
     if ray.get(_sees_cuda.options(num_cpus=0, num_gpus=min(1, sweep.gpus_per_worker)).remote()):
         return True
     if device == "cuda":
         raise InputError("cuda is requested, and Ray has GPUs, but torch there finds no CUDA device", "device")
+    _tell_of_cpu("Ray has GPUs, but torch there finds no CUDA device")
     return False
+
+
+@functools.cache  # said once, also by a sweep with a second phase
+def _tell_of_cpu(why: str) -> None:
+    print(f"trials train on the CPU: {why}", file=sys.stderr, flush=True)
 
 
 def trials_at_once(sweep: SweepConfig, needs: Needs) -> int:

@@ -73,12 +73,23 @@ def test_a_trial_that_fits_on_no_machine_is_refused_with_what_the_machines_have(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_gpus_that_ray_counts_and_torch_cannot_use_are_none(cluster, tmp_path, digits_shards):
+def test_gpus_that_ray_counts_and_torch_cannot_use_are_none(cluster, tmp_path, digits_shards, capsys):
     sweep = read_sweep(write_sweep(tmp_path, digits_shards))
     assert not runs_on_gpu(sweep)
+    said = "trials train on the CPU: Ray has GPUs, but torch there finds no CUDA device\n"
+    assert capsys.readouterr().err == said
     cuda = dataclasses.replace(sweep, fields=sweep.fields | {"device": "cuda"})
     with pytest.raises(InputError, match="device: cuda is requested, and Ray has GPUs, but torch there finds no CUDA"):
         runs_on_gpu(cuda)
+
+
+def test_trials_of_more_gpus_than_there_are_train_on_the_cpu_which_is_said(cluster, tmp_path, digits_shards, capsys):
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, workers=6))
+    assert not runs_on_gpu(sweep)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "trials train on the CPU: a trial on GPUs needs 6 of 1 CPUs and 1 GPUs each, but the machines "
+    )
 
 
 def test_a_trial_that_waits_says_once_for_what_after_30_seconds(cluster, tmp_path, digits_shards, capsys):
