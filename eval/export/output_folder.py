@@ -26,6 +26,7 @@ def made_before(folder: Path, question: Mapping[str, Any]) -> bool:
 
     Raises InputError where it holds what was made for another one, is not whole, or holds anything of others.
     """
+    folder = folder.resolve()
     if not folder.exists():
         return False
     if folder.is_dir() and not any(folder.iterdir()):
@@ -61,6 +62,7 @@ def output_folder(
     question: what the files depend on; facts: what else the record says; steal: takes the folder from another job.
     Raises InputError where `folder` holds anything, or another job writes it.
     """
+    folder = folder.resolve()  # of a link, what it leads to; "." has no name
     beside = folder.with_name(f".{folder.name}.partial")
 
     def prepare() -> None:

@@ -89,6 +89,8 @@ def test_a_folder_is_made_once_kept_from_other_questions_and_never_taken_from_ot
     assert "out answers another question (seed is 0 instead of 1); choose another name, or remove it" in printed.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert json.loads(before["made.json"])["address"]
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    assert "made before" in say(*words[:-1], tmp_path / "link")[1].out
     (tmp_path / "out" / "00000003.png").unlink()
     assert "files were removed or changed" in say(*words)[1].err
     # Pictures that are named as ours are, of someone else.
