@@ -86,6 +86,7 @@ _UNUSED: tuple[tuple[str, Any], ...] = (
     ("versions", {}),
     ("extractor_weights", ""),
     ("extractor_file", ""),
+    ("n_compared", 0),
     ("regions", ()),
     ("calibrated", None),
     ("calibrated", ()),

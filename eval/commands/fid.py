@@ -228,7 +228,7 @@ def show_sets(result: "SetsResult", path: Path | None) -> None:
     print(f"{'called':32} {result.label}")
     a, b = result.sets
     reference = f"{result.n_reference:,}" if result.n_reference else "statistics"
-    print(f"{'compared':32} {result.protocol.n:,} images of {a} with {reference} of {b}")
+    print(f"{'compared':32} {result.n_compared or result.protocol.n:,} images of {a} with {reference} of {b}")
     for remark in result.remarks:
         print(f"{'remark':32} {remark}")
     print(f"{'address':32} {result.protocol.address()}")

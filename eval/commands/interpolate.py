@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import OneLineParser
+from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import (
     add_animation_option,
     add_lock_option,
@@ -49,7 +49,10 @@ def run(args: argparse.Namespace) -> None:
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
         if args.between:
-            images = own_images(run, args.between, ranks, n=2 * args.rows, seed=args.seed)
+            try:
+                images = own_images(run, args.between, ranks, n=2 * args.rows, seed=args.seed)
+            except InputError as error:
+                raise InputError(error.named(None), "rows" if error.parameter == "n" else error.parameter) from error
             ends, identity, drawn = codes_of(run, images), dict(images.identity), None
             remarks = remarks_of(images, ranks, skip_bad=0)
         else:

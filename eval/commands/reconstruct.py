@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> None:
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
         images = own_images(run, args.set, ranks, n=args.n, seed=args.seed)
-        remarks = write_reconstructions(run, images, out, ranks, skip_bad=args.skip_bad, steal=args.steal_lock)
+        made = write_reconstructions(run, images, out, ranks, skip_bad=args.skip_bad, steal=args.steal_lock)
         if ranks.is_main:
-            print("\n".join(remarks or []), end="\n" if remarks else "")
-            before = " (made before)" if remarks is None else ""
-            print(f"{out}: {images.n:,} images, each with its reconstruction, error and predicted deviation{before}")
+            print("\n".join(made.remarks), end="\n" if made.remarks else "")
+            before = " (made before)" if made.made_before else ""
+            print(f"{out}: {made.images:,} images, each with its reconstruction, error and predicted deviation{before}")

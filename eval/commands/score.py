@@ -59,11 +59,10 @@ def run(args: argparse.Namespace) -> None:
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
         density = latent_density(run, args.density, args.mixture, args.covariance, ranks)
+        words = [word for word in (args.set, args.against) if word is not None]
+        sets = [own_images(run, word, ranks, n=args.n, seed=args.seed) for word in words]
         tables = []
-        for word, out in ((args.set, args.out), (args.against, None)):
-            if word is None:
-                continue
-            images = own_images(run, word, ranks, n=args.n, seed=args.seed)
+        for word, images, out in zip(words, sets, (args.out, None), strict=False):
             found = scored(
                 run,
                 images,

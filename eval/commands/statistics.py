@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     """Writes the file. Raises InputError where there is one of anything else."""
     from eval.distance.between_sets import open_side, statistics_of
     from eval.distance.saved_statistics import SavedStatistics, load_statistics, save_statistics, saved_before
+    from eval.export.record import require_place
     from eval.image_sets.run_samples import Sampling
     from eval.measured_once import held_result
     from trainer.process_group import process_group
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if out.suffix != ".npz":
         raise InputError(f"{out} does not end with .npz", parameter="out")
+    require_place(out)
     if args.n is not None and args.n < 2:
         raise InputError(f"{args.n} is below 2", parameter="n")
     with process_group(args.device, options=vars(args)) as ranks:

@@ -73,6 +73,8 @@ class SetsResult(Result):
     """What the numbers depend on."""
     versions: Mapping[str, int]
     """Version of the definition of each measure that gave the values."""
+    n_compared: int = 0
+    """Images of the first set that could be read; 0 where an earlier version did not count them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +164,9 @@ class SetComparison:
             return None
         found = SetsResult.load(self.path)
         wanted = {measure.name: measure.version for measure in self._measures}
-        return found if wanted.items() <= dict(found.versions).items() else None
+        read = ((found.n_compared, self.compared), (found.n_reference, self.reference))
+        allowed = all(not n or side.n - n <= self.skip_bad for n, side in read)
+        return found if allowed and wanted.items() <= dict(found.versions).items() else None
 
     def earlier(self, ranks: Ranks) -> SetsResult | None:
         """`stored`, the same on every process: the first one alone decides."""
@@ -283,6 +287,7 @@ class SetComparison:
             label=self.extractor.label,
             values=values,
             sets=(self.compared.name, self.reference.name),
+            n_compared=compared.n,
             n_reference=reference.n,
             remarks=tuple(dict.fromkeys(remarks)),
             protocol=self.protocol,

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
-from eval.export.record import read_record, record, require_question
+from eval.export.record import read_record, record, require_place, require_question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class OutputFile:
 
         Raises InputError where the file or the record is not of this program, answers another question, or was changed.
         """
+        require_place(self.path)
         found = read_record(self.record_path)
         if found is None and self.record_path.exists():
             raise InputError(f"{self.record_path} is there, and was not made here; choose another name", "out")

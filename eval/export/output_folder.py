@@ -9,7 +9,7 @@ from typing import Any
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
 from data_shards.io.removal import holds_only, remove_own
-from eval.export.record import read_record, record, require_question
+from eval.export.record import read_record, record, require_place, require_question
 from eval.protocol import fingerprint
 from trainer.process_group import Ranks
 from trainer.run_folder.holding import held_by_main
@@ -21,16 +21,19 @@ _FILES = re.compile(
 )
 
 
-def made_before(folder: Path, question: Mapping[str, Any]) -> bool:
-    """Whether a folder holds what was made for this question.
+def made_before(folder: Path, question: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The record of a folder that holds what was made for this question; None where there is no folder.
 
     Raises InputError where it holds what was made for another one, is not whole, or holds anything of others.
     """
     folder = folder.resolve()
+    require_place(folder)
     if not folder.exists():
-        return False
-    if folder.is_dir() and not any(folder.iterdir()):
-        return False
+        return None
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose another folder", parameter="out")
+    if not any(folder.iterdir()):
+        return None
     found = read_record(folder / RECORD)
     if found is None or not holds_only(folder, _FILES):
         raise InputError(f"{folder} holds other files than those made here; choose another folder", parameter="out")
@@ -40,7 +43,7 @@ def made_before(folder: Path, question: Mapping[str, Any]) -> bool:
             f"{folder}: files were removed or changed since they were made; choose another folder, or remove it",
             parameter="out",
         )
-    return True
+    return found
 
 
 def _files(folder: Path) -> str:
@@ -68,7 +71,7 @@ def output_folder(
     def prepare() -> None:
         if not ranks.is_main:
             return
-        if made_before(folder, question):
+        if made_before(folder, question) is not None:
             raise InputError(f"{folder} was made by another job meanwhile", parameter="out")
         if beside.exists() and not remove_own(beside, _FILES):
             raise InputError(f"{beside}: holds files that were not made here; move it away", parameter="out")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from eval.export.output_folder import made_before, output_folder
 from eval.export.own_images import names_of
@@ -25,13 +27,25 @@ COLUMNS = ("mean_square_error", "mean_deviation", "mean_square_of_error_in_devia
 """Squared pixel units; pixel units; 1 where the predicted deviations are right on average."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reconstructions:
+    """What was written."""
+
+    images: int
+    """Images that could be read."""
+    remarks: tuple[str, ...] = ()
+    """What was decided about them."""
+    made_before: bool
+    """Whether it was there already."""
+
+
 def write_reconstructions(
     run: MeasuredRun, images: ImageSet, out: Path, ranks: Ranks, *, skip_bad: int, steal: bool = False
-) -> list[str] | None:
-    """Writes into `out` a PNG for each image, sigma.safetensors, and reconstructions.csv; None where they are there.
+) -> Reconstructions:
+    """Writes into `out` a PNG for each image, sigma.safetensors, and reconstructions.csv, unless they are there.
 
     Each PNG has four pictures: the image, g(mu(x)), |x - g|, and sigma of each pixel; the two maps have one scale over
-    all images, which made.json has. images: made by the run's recipe. Returns what was decided about them. Raises
+    all images, which made.json has. images: made by the run's recipe. Raises
     InputError where more than `skip_bad` images cannot be read, or `out` holds anything that was not made here.
     """
     question: dict[str, Any] = {
@@ -39,13 +53,18 @@ def write_reconstructions(
         "names": fingerprint({"names": names_of(images)}),
         "checkpoint": run.checkpoint,
     }
-    if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
-        return None
+    known = ranks.agree(lambda: made_before(out, question) if ranks.is_main else None)
+    if ranks.any(known is not None):
+        left_out = 0 if known is None else known.get("left_out", 0)
+        if ranks.any(left_out > skip_bad):
+            raise InputError(f"{out} leaves out {left_out} images that cannot be read; add --skip-bad {left_out}")
+        return Reconstructions(images=images.n - left_out, made_before=True)
     sigma, error, table = _measured(run, images, ranks)
     remarks = remarks_of(images, ranks, skip_bad=skip_bad)
     read = table[:, 0] > 0
     scale = scale_of(sigma[read], error[read])
-    with output_folder(out, question, ranks, {"darkest": scale[0], "brightest": scale[1]}, steal=steal) as folder:
+    facts = {"darkest": scale[0], "brightest": scale[1], "left_out": int((~read).sum())}
+    with output_folder(out, question, ranks, facts, steal=steal) as folder:
         for ids, x, g in _decoded(run, images, ranks):
             rows = (to_rgb(x), to_rgb(g), heat(error[ids], scale), heat(sigma[ids], scale))
             for place, image_id in enumerate(ids.tolist()):
@@ -54,7 +73,7 @@ def write_reconstructions(
         if ranks.is_main:
             atomic.write_bytes(folder / "sigma.safetensors", save({"sigma": sigma}))
             atomic.write_text(folder / "reconstructions.csv", _csv(names_of(images), table))
-    return remarks
+    return Reconstructions(images=int(read.sum()), remarks=tuple(remarks), made_before=False)
 
 
 @torch.inference_mode()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from data_shards.io.disk import existing_parent
 from data_shards.io.errors import InputError, raise_machine_fault
 from eval.protocol import differences, fingerprint
 
@@ -24,6 +25,12 @@ def read_record(path: Path) -> dict[str, Any] | None:
         raise_machine_fault(error, path)
         return None
     return found if isinstance(found, dict) and found.get("program") == PROGRAM and "question" in found else None
+
+
+def require_place(place: Path) -> None:
+    """Raises InputError where a file stands where a folder above `place` is needed."""
+    if not (parent := existing_parent(place.parent)).is_dir():
+        raise InputError(f"{place} cannot be made, as {parent} is a file; choose another place", parameter="out")
 
 
 def require_question(found: Mapping[str, Any], question: Mapping[str, Any], place: Path) -> None:

@@ -35,7 +35,7 @@ def write_samples(
     _require_memory(run, n, file_format)
     drawn = drawn_from(run, sampling)
     question: dict[str, Any] = {"format": file_format, **drawn.identity(run, sampling, n)}
-    if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
+    if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question) is not None)):
         return False
     with output_folder(out, question, ranks, steal=steal) as folder:
         whole = _written(drawn.images(run, sampling, ranks, n), folder, run, ranks, n, file_format)

@@ -117,7 +117,7 @@ def write_walk(
     """
     question = {"walk": walk.identity, "checkpoint": run.checkpoint, "shape": list(walk.z.shape)}
     question |= {"animation": animation} if animation != "gif" else {}
-    if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question))):
+    if ranks.any(ranks.agree(lambda: ranks.is_main and made_before(out, question) is not None)):
         return False
     with output_folder(out, question, ranks, steal=steal) as folder:
         if ranks.is_main:

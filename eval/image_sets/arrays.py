@@ -72,7 +72,8 @@ def members(path: Path) -> dict[str, NDArray[np.generic]]:
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     raise_machine_fault(error, path)
-    if "allow_pickle" in str(error) and path.read_bytes()[:6].startswith(_NUMPY):  # else numpy takes it for a pickle
+    objects = any(words in str(error) for words in ("allow_pickle", "Python objects"))
+    if objects and path.read_bytes()[:6].startswith(_NUMPY):  # else numpy takes it for a pickle
         return InputError(f"{path}: holds Python objects, which are never loaded; {_RIGHT}")
     return InputError(f"{path}: not an array file, or cut short ({error}); get the file again")
 

@@ -13,7 +13,7 @@ _SHOWN = 3  # unreadable images that are named
 def remarks_of(images: ImageSet, ranks: Ranks, *, skip_bad: int) -> list[str]:
     """What was found, left out and done to the images that all processes have read, a line each.
 
-    Raises InputError where more than `skip_bad` of them cannot be read, naming some.
+    Raises InputError where none can be read, or more than `skip_bad` cannot, naming some.
     """
     own = {"conversions": images.decisions.conversions, "unreadable": images.decisions.unreadable}
     found = gathered_json(own, ranks)
@@ -23,6 +23,8 @@ def remarks_of(images: ImageSet, ranks: Ranks, *, skip_bad: int) -> list[str]:
     if unreadable:
         some = "; ".join(f"{name} {reason}" for name, reason in list(unreadable.items())[:_SHOWN])
         counted = f"{len(unreadable):,} of {images.n:,} images cannot be read ({some})"
+        if len(unreadable) == images.n:
+            raise InputError(f"{images.name}: {counted}; give images that can be")
         if len(unreadable) > skip_bad:
             raise InputError(
                 f"{images.name}: {counted}; remove them, or leave them out by --skip-bad {len(unreadable)}"

@@ -102,6 +102,11 @@ def test_a_folder_is_made_once_kept_from_other_questions_and_never_taken_from_ot
     assert (code, printed.err.count("\n")) == (2, 1)
     assert "holds other files" in printed.err
     assert {path.name: path.read_bytes() for path in (tmp_path / "theirs").iterdir()} == before
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert "file is a file" in say("sample", "--run", digits_run, "--n", 5, "--out", place)[1].err.replace(
+            "as ", ""
+        )
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert say(*words, "--seed", 2)[0] == 2
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
@@ -125,6 +130,23 @@ def test_ones_own_images_are_reconstructed_with_maps_of_uncertainty(digits_run, 
     sigma = load_file(tmp_path / "out" / "sigma.safetensors")["sigma"]
     torch.testing.assert_close(sigma[int(row["file"][:8])], decoded.variance[0].sqrt(), atol=1e-5, rtol=1e-4)
     assert "made before" in say("reconstruct", mine, "--run", digits_run, "--out", tmp_path / "out")[1].out
+
+
+def test_images_that_cannot_be_read_are_left_out_of_reconstructions_only_where_that_is_allowed(
+    digits_run, tmp_path, say
+):
+    mine = write_pictures(tmp_path / "mine", pictures(3, 1))
+    (mine / "bad.png").write_bytes(b"nothing")
+    words = ("reconstruct", mine, "--run", digits_run, "--out", tmp_path / "out")
+    assert "1 of 4 images cannot be read" in say(*words)[1].err
+    assert "out: 3 images" in say(*words, "--skip-bad", 1)[1].out
+    assert "out: 3 images, each with its reconstruction, error and predicted deviation (made before)" in (
+        say(*words, "--skip-bad", 1)[1].out
+    )
+    assert "leaves out 1 images that cannot be read; add --skip-bad 1" in say(*words)[1].err
+    for path in mine.glob("0*.png"):
+        path.write_bytes(b"nothing")
+    assert "4 of 4 images cannot be read" in say(*words[:-1], tmp_path / "none", "--skip-bad", 4)[1].err
 
 
 def test_walks_end_where_their_latents_do_and_are_drawn_as_picture_and_gif(digits_run, tmp_path, say):
