@@ -330,6 +330,11 @@ def test_unreadable_images_are_counted_and_refused_unless_they_may_be_left_out(p
     found, printed = distance(tmp_path / "a", place / "b", *TINY, "--skip-bad", "2")
     assert found == pytest.approx(expected, rel=1e-6)
     assert "left out: 2 of 38 images cannot be read" in printed
+    assert f"36 images of {tmp_path / 'a'}" in printed
+    kept = ("fid", tmp_path / "a", place / "b", *TINY, "--out", tmp_path / "out")
+    assert "measured before" not in distance(*kept[1:], "--skip-bad", "2")[1]
+    assert "measured before" in distance(*kept[1:], "--skip-bad", "2")[1]
+    assert "2 of 38 images cannot be read" in mistake(*kept)
 
 
 def test_a_seeded_choice_of_n_images_is_the_seeds_alone(place, distance, mistake):
