@@ -14,6 +14,7 @@ from eval.distance.extractors.unloaded import compare_unloaded
 from eval.distance.measures import of_these_versions
 from eval.images.densities import DENSITIES
 from eval.protocol import DistanceProtocol, MemorisationProtocol, Protocol
+from eval.questions import NOISES
 from eval.results import (
     CompletionResult,
     DistanceResult,
@@ -77,7 +78,7 @@ class RunResults:
                 own: list[str] = [str(getattr(result.protocol, name, "")) for name in ("noise", "floor", "hide")]
                 annealed = "annealed" if getattr(result.protocol, "annealing", None) else ""
                 by_weights[result.protocol.weights, *own, annealed] = result
-            return sorted(by_weights.values(), key=lambda one: one.protocol.weights != "stage1")
+            return sorted(by_weights.values(), key=_place)
 
         return replace(
             self,
@@ -86,6 +87,14 @@ class RunResults:
             completions=best(self.completions),
             memorisations=best([result for result in self.memorisations if result.protocol.source == "q_hat"]),
         )
+
+
+def _place(result: _Measurement) -> tuple[bool, int, bool, bool]:
+    """Where a result stands among others of its kind: the end of stage 1 first, the plainest noise first."""
+    protocol = result.protocol
+    noise = getattr(protocol, "noise", NOISES[0])
+    floor, annealing = getattr(protocol, "floor", ""), getattr(protocol, "annealing", None)
+    return protocol.weights != "stage1", NOISES.index(noise), floor == "none", bool(annealing)
 
 
 def is_plain(result: AnyMeasured) -> bool:

@@ -22,6 +22,7 @@ from eval.report.number_sections import (
 )
 from eval.report.sizes import Sizes
 from eval.report.tables import column_title, with_error
+from eval.results import LikelihoodResult
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 from trainer.run_folder.log import Event, read_events
@@ -100,7 +101,7 @@ def lead(run: MeasuredRun, events: Sequence[Event]) -> list[str]:
 def key_numbers(run: MeasuredRun, results: RunResults) -> list[Card]:
     """The numbers that a reader looks for after the answer."""
     cards = []
-    for result in results.likelihoods:
+    for result in filter(_on_a_card, results.likelihoods):
         density, latents = ("q_hat", "q̂") if "iwae_q_hat" in result.values else ("prior", "the prior")
         title = f"log-likelihood of a {result.protocol.split} image, {column_title(result)}, latents from {latents}"
         number = with_error(result.values[f"{'annealed' if result.protocol.annealing else 'iwae'}_{density}"], 1)
@@ -117,6 +118,13 @@ def key_numbers(run: MeasuredRun, results: RunResults) -> list[Card]:
     title = "sigma² of the data set, in squared pixel units of the [0, 1] scale"
     cards.append(Card(value=f"{run.model.dataset_variance:.5f}", title=title))
     return cards
+
+
+def _on_a_card(result: LikelihoodResult) -> bool:
+    """Whether a likelihood is one that a reader looks for first: others stand in the table."""
+    protocol = result.protocol
+    noises = ("independent", "correlated") if protocol.weights == "final" else ("independent",)
+    return protocol.noise in noises and protocol.floor != "none"
 
 
 def event_of(events: Sequence[Event], kind: str, stage: int) -> Event | None:

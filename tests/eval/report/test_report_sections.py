@@ -12,7 +12,8 @@ from eval.measurements.uncertainty import calibration_verdict
 from eval.protocol import DistanceProtocol, LikelihoodProtocol, UncertaintyProtocol, VarianceProtocol
 from eval.report import printed_results
 from eval.report.figures import kl_curve, region_figure, rising_curve, series, stage_switch, variance_curve
-from eval.report.page import training_section
+from eval.report.known import RunResults
+from eval.report.page import _on_a_card, training_section
 from eval.report.tables import further_measures_table, likelihood_table, region_table, with_error
 from eval.results import DistanceResult, LikelihoodResult, Measured, UncertaintyResult
 from trainer.objectives.gaussian import variance_floor_cap
@@ -145,17 +146,33 @@ def measured(value, error=None, interval=None):
     return Measured(value=value, standard_error=error, unit="", interval_95=interval)
 
 
-def likelihoods(weights, variance):
+def likelihoods(weights, variance, **noise):
     number = measured(1234.56, 7.891)
     density = {"importance_samples": 20, "mixture": "", "mixture_digest": ""}
     return LikelihoodResult(
-        protocol=LikelihoodProtocol(**PROTOCOL, **VARIANCE, **density, weights=weights, variance=variance),
+        protocol=LikelihoodProtocol(**PROTOCOL, **VARIANCE, **density, **noise, weights=weights, variance=variance),
         values={"iwae_prior": number, "elbo": number, "mean_square_error": measured(0.01)},
         cap=1500.0,
         dataset_variance=0.02,
         active_dimensions=16,
         latent_kl=None,
     )
+
+
+def test_likelihoods_stand_from_the_plainest_noise_on_and_the_first_ones_are_on_cards():
+    noises = [
+        ("final", {"noise": "correlated-component", "floor": "none"}),
+        ("final", {"noise": "correlated", "floor": "none"}),
+        ("stage1", {"noise": "correlated", "floor": "algorithm1"}),
+        ("final", {"noise": "correlated", "floor": "algorithm1"}),
+        ("final", {"annealing": {"steps": 10, "chains": 1}}),
+        ("final", {}),
+        ("stage1", {}),
+    ]
+    results = [likelihoods(weights, "per pixel", **noise) for weights, noise in noises]
+    shown = RunResults(likelihoods=results).shown("test", "4-full").likelihoods
+    assert [results.index(one) for one in shown] == [6, 2, 5, 4, 3, 1, 0]
+    assert [results.index(one) for one in shown if _on_a_card(one)] == [6, 5, 4, 3]
 
 
 def test_our_likelihoods_stand_beside_those_of_the_same_method_in_the_paper():
