@@ -18,6 +18,7 @@ from eval.protocol import (
     ResidualsProtocol,
     UncertaintyProtocol,
 )
+from trainer.flow import parser as flow_parser
 from trainer.mixture.__main__ import parser as mixture_parser
 
 EVAL = tuple(f"eval {name}" for name in OF_EVAL)
@@ -147,6 +148,7 @@ ALWAYS = {
     "trainer.mixture": {"run", "n_components", "covariance_type", "weights", "encodings", "max_iter", "tol"}
     | {"reg_covar", "prior_strength", "inflation", "annealing_iter", "candidates", "start_from", "random_state"}
     | {"device", "steal_lock", "dry_run"},
+    "trainer.flow": {"run", "weights", "epochs", "seed", "steal_lock", "device"},
 }
 """By command: the parameters of options that act beside any others, or are refused where the values are read."""
 
@@ -154,8 +156,8 @@ ALWAYS = {
 def parser_of(command):
     """The parser of a command."""
     program, _, name = command.partition(" ")
-    if program == "trainer.mixture":
-        return mixture_parser()
+    if program.startswith("trainer."):
+        return {"trainer.mixture": mixture_parser, "trainer.flow": flow_parser}[program]()
     parser = OneLineParser(prog=command)
     module = importlib.import_module(f"eval.commands.{name}") if program == "eval" else OF_SHARDS[name][0]
     module.add_arguments(parser)
@@ -178,7 +180,7 @@ def test_an_option_that_would_be_ignored_is_refused_and_the_command_goes_without
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("command", [*EVAL, *SHARDS, "trainer.mixture"])
+@pytest.mark.parametrize("command", [*EVAL, *SHARDS, "trainer.mixture", "trainer.flow"])
 def test_of_every_option_it_is_known_where_it_acts(command):
     parser = parser_of(command)
     options = {action.dest for action in parser._actions if action.option_strings} - {"help"}

@@ -281,8 +281,8 @@ def fit_run_flow(
     return RunFlow(folder=folder, summary=FLOW.read_record(folder) or {}, is_new=True)
 
 
-def main() -> None:
-    """Reads the command line, fits, prints."""
+def parser() -> OneLineParser:
+    """The command line."""
     parser = OneLineParser(
         prog="python -m trainer.flow",
         description="Fits a normalising flow to the latent codes of a run (see python -m eval encode) and writes "
@@ -296,7 +296,12 @@ def main() -> None:
         "--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops"
     )
     parser.add_argument("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Reads the command line, fits, prints."""
+    args = parser().parse_args()
     fitted = fit_run_flow(
         args.run,
         FlowSettings(epochs=args.epochs, seed=args.seed),
