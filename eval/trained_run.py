@@ -129,6 +129,8 @@ class TrainedRun:
         from there where the same was measured before.
         """
         source = SPOKEN.get(density, density)
+        if source == "half" and n is not None:
+            raise InputError("half takes half of the split, whatever its size; leave it out", parameter="n")
         question = DistanceQuestion(
             source=source,
             n=n,

@@ -364,10 +364,11 @@ def estimate_cost(run: MeasuredRun, question: DistanceQuestion, *, device: str, 
     """
     reference = run.manifest.num_samples(question.split)
     each = forward_operations(run.model) / 2 + EXTRACTOR_OPERATIONS
-    total = question.images * each + reference * EXTRACTOR_OPERATIONS
+    images = reference // 2 if question.source == "half" else question.images
+    total = images * each + reference * EXTRACTOR_OPERATIONS
     return DistanceCost(
         run=run,
-        images=question.images,
+        images=images,
         reference=reference,
         split=question.split,
         seconds=total / (processes * SUSTAINED[device]),
