@@ -31,8 +31,11 @@ MOST_PIXELS = 178_956_970
 TURNED = "turned as their EXIF orientation says"
 EXIF_UNREADABLE = "EXIF unreadable, taken to be upright"
 FIRST_FRAME = "first of several frames or pages taken"
+UNUSED_ALPHA = "alpha of a BMP, TGA or DDS that is 0 everywhere ignored"
 MADE_GREY = "colours made grey"
 MADE_RGB = "grey stored as RGB"
+# Programs that write 32 bits a pixel often leave the last 8 at 0, and viewers show such files as opaque.
+_ALPHA_OFTEN_UNUSED = ("BMP", "TGA", "DDS")
 _VARYING = re.compile(r" at 0x[0-9a-fA-F]+| \([^()]*\d[^()]*\)")
 
 
@@ -120,7 +123,7 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
                 picture, colours = to_srgb(picture, file.info.get("icc_profile"), named_colours(file, data))
                 done += colours
                 grey = picture.mode in ("L", "LA")
-                picture = _opaque(picture, background, done)
+                picture = _opaque(picture, background, done, may_be_unused=file.format in _ALPHA_OFTEN_UNUSED)
                 image = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
                 if _has_more_frames(file):
                     done.append(FIRST_FRAME)
@@ -207,11 +210,14 @@ def _shallow(picture: Image.Image, stored: Stored, done: list[str]) -> Image.Ima
     return shallow
 
 
-def _opaque(picture: Image.Image, background: str, done: list[str]) -> Image.Image:
-    """The picture on the background."""
+def _opaque(picture: Image.Image, background: str, done: list[str], *, may_be_unused: bool) -> Image.Image:
+    """The picture on the background. may_be_unused: whether alpha that is 0 everywhere means nothing."""
     if picture.mode not in ("LA", "RGBA"):
         return picture
-    if picture.getchannel("A").getextrema() == (255, 255):
+    extrema = picture.getchannel("A").getextrema()
+    if unused := may_be_unused and extrema == (0, 0):
+        done.append(UNUSED_ALPHA)
+    if unused or extrema == (255, 255):
         return picture.convert(picture.mode.removesuffix("A"))
     done.append(f"transparency composited on {background}")
     ground = Image.new("RGBA", picture.size, ImageColor.getrgb(background))

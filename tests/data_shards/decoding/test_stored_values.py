@@ -1,6 +1,7 @@
 """Values that Pillow gives as they are stored: their type, their white, their depth and their gamma."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from support.image_kinds import GREY, PHOTO, saved
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.colour import GAMMA_APPLIED
-from data_shards.decoding.decode import decode
+from data_shards.decoding.decode import UNUSED_ALPHA, decode
 from data_shards.decoding.stored import NARROWED
 
 COLOURS, LEVELS = np.asarray(PHOTO), np.asarray(GREY)
@@ -86,6 +87,28 @@ def test_no_other_gamma_changes_a_png(chunks):
     decoded = decode(png(COLOURS, *chunks), channels=3, background="#ffffff")
     assert np.array_equal(decoded.image, COLOURS)
     assert decoded.conversions == ()
+
+
+def bmp(alpha: int) -> bytes:
+    """A BMP of version 4 whose header has a mask for alpha."""
+    height, width = LEVELS.shape
+    rows = np.concatenate([COLOURS[::-1, :, ::-1], np.full((height, width, 1), alpha, np.uint8)], 2).tobytes()
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, width, height, 1, 32, 3, len(rows), 0, 0, 0, 0) + masks
+    header = header.ljust(108, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
+
+
+def test_an_alpha_that_was_never_written_hides_nothing():
+    empty = PHOTO.copy()
+    empty.putalpha(0)
+    for data in (bmp(0), saved(empty, "TGA"), saved(empty, "DDS")):
+        decoded = decode(data, channels=3, background="#ffffff")
+        assert np.array_equal(decoded.image, COLOURS)
+        assert decoded.conversions == (UNUSED_ALPHA,)
+    half = decode(bmp(128), channels=3, background="#ffffff")
+    assert np.abs(half.image - (COLOURS * (128 / 255) + 127)).max() <= 1.5
+    assert (seen(saved(empty, "PNG")) == 255).all()  # where alpha is always meant, it hides everything
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "TGA", "PPM", "AVIF", "JPEG2000", "ICO"])
