@@ -80,14 +80,21 @@ def _values(page: "TiffPage", size: int) -> NDArray[Any]:
         raise BadImage("does not decode: image file is truncated")
     try:
         values = page.asarray(squeeze=False, maxworkers=1)  # planes x 1 x H x W x samples
-    except ValueError as error:
-        if "imagecodecs" not in str(error):
+    except (ValueError, ImportError) as error:
+        if isinstance(error, ValueError) and "imagecodecs" not in str(error):
             raise
-        name = getattr(page.compression, "name", page.compression)
         raise BadImage(
-            f"does not decode: {kind}, compressed by {name}; install imagecodecs, or save it without compression"
+            f"does not decode: {kind}, {_compression(page)}; install imagecodecs, or save it without compression"
         ) from error
     return np.moveaxis(values[:, 0], 0, -1).reshape(page.imagelength, page.imagewidth, page.samplesperpixel)
+
+
+def _compression(page: "TiffPage") -> str:
+    def name(value: int) -> str:
+        return str(getattr(value, "name", value))
+
+    predicted = f" with the predictor {name(page.predictor)}" if page.predictor != 1 else ""
+    return f"compressed by {name(page.compression)}{predicted}"
 
 
 def _picture(page: "TiffPage", values: NDArray[Any], done: list[str]) -> Image.Image:
