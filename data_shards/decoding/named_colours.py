@@ -1,6 +1,6 @@
 """What a file says about its colours where it holds no ICC profile: by numbers, by primaries and gamma, by a name."""
 
-import contextlib
+import functools
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,12 +47,17 @@ def named_colours(file: Image.Image, data: bytes) -> NamedColours:
         return _of_png(file, data)
     if file.format in ("AVIF", "HEIF"):
         numbers = nclx(data)
-        return NamedColours() if numbers is None else _of_space(numbered_space(*numbers), UNKNOWN)
+        return NamedColours() if numbers is None else _numbered(*numbers)
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         return _of_tiff(file)
-    if file.format in ("JPEG", "MPO") and _interoperability(file) == "R03":
-        return _of_space(_ADOBE_RGB, "")
+    if file.format in ("JPEG", "MPO") and _says_adobe_rgb(file):
+        return _of_space(_ADOBE_RGB, ODD_PRIMARIES)
     return NamedColours()
+
+
+@functools.lru_cache(maxsize=64)
+def _numbered(primaries: int, transfer: int) -> NamedColours:
+    return _of_space(numbered_space(primaries, transfer), UNKNOWN)
 
 
 def _of_space(space: ColourSpace | None, otherwise: str) -> NamedColours:
@@ -66,8 +71,8 @@ def _of_png(file: Image.Image, data: bytes) -> NamedColours:
     """cICP before sRGB before cHRM and gAMA, as the PNG specification (third edition) orders them."""
     if (chunk := _cicp(data)) is not None:
         primaries, transfer, matrix, full = chunk
-        space = numbered_space(primaries, transfer) if (matrix, full) == (_NO_MATRIX, _FULL_RANGE) else None
-        return _of_space(space, UNKNOWN)
+        whole = (matrix, full) == (_NO_MATRIX, _FULL_RANGE)
+        return _numbered(primaries, transfer) if whole else NamedColours(remarks=(UNKNOWN,))
     if "srgb" in file.info:
         return NamedColours()
     gamma = _gamma(file)
@@ -128,9 +133,13 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         place += 12 + length
 
 
-def _interoperability(file: Image.Image) -> str | None:
-    """R98 for sRGB, R03 for Adobe RGB (DCF 2.0): how cameras that are set to the latter name it."""
-    with contextlib.suppress(Exception):  # whatever Pillow raises for a damaged EXIF
-        name = file.getexif().get_ifd(ExifTags.IFD.Interop).get(1)
-        return name.rstrip("\0") if isinstance(name, str) else None
-    return None
+def _says_adobe_rgb(file: Image.Image) -> bool:
+    """Whether the EXIF names Adobe RGB: as R03 (DCF 2.0), or by the 2 that some cameras give as colour space."""
+    try:
+        exif = file.getexif()
+        name = exif.get_ifd(ExifTags.IFD.Interop).get(1)
+        return str(name).rstrip("\0") == "R03" or exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.ColorSpace) == 2
+    except MemoryError:
+        raise  # a fault of the machine, not of the file
+    except Exception:  # whatever Pillow raises for a damaged EXIF
+        return False

@@ -85,9 +85,10 @@ def test_primaries_and_gamma_of_a_png_are_its_colour_space():
     assert said(data) == (NAMED_APPLIED,)
 
 
-def test_a_camera_that_says_adobe_rgb_by_its_exif_is_believed():
+@pytest.mark.parametrize("tag", [{0xA005: {1: "R03"}}, {0xA001: 2}], ids=["interoperability", "colour space"])
+def test_a_camera_that_says_adobe_rgb_by_its_exif_is_believed(tag):
     exif = Image.Exif()
-    exif.get_ifd(0x8769)[0xA005] = {1: "R03"}
+    exif.get_ifd(0x8769).update(tag)
     data = saved(PHOTO, "JPEG", quality=95, exif=exif)
     plain = Image.open(io.BytesIO(data))
     assert np.abs(seen(data).astype(int) - converted(plain, wide_rgb())).max() <= 1
