@@ -182,7 +182,7 @@ def main() -> None:
             text=(
                 "The demo's networks, images and 10 epochs on both sides, Adam at the same learning rate and schedule. "
                 "Both are drawn from a mixture that this package fits to their codes, of as many components as make "
-                f"held-out codes most likely: {CHOSEN:,} in each training. {protocol}",
+                f"held-out codes most likely: {CHOSEN:,} in each training, among 32 to {CHOSEN:,}. {protocol}",
                 "Transported samples want fewer and larger components; these have the number that plain samples want.",
             ),
             table=beside_rae(args.runs),
