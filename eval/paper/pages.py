@@ -49,7 +49,12 @@ class Chapter:
             nothing = f"Nothing was measured: {plan.not_run or 'it has not been run yet'}."
             return Page(title=DATASETS[plan.dataset], lead=[nothing])
         commits = ", ".join(sorted({record.commit for record in records.values()}))
-        lead = [f"{len(records)} trainings, trained and measured at {commits}.", _training_protocol(self.evidence)]
+        of_commits = (
+            f"{len(records)} trainings, trained and measured at {commits}. Each number is of the code of its commit, "
+            "which `results/measured` has beside the training command. The command trains the same configuration with "
+            "today's code, whose numbers may differ."
+        )
+        lead = [of_commits, _training_protocol(self.evidence)]
         sections = [self._verdicts() if decided else self._open_verdicts()]
         sections += [self.section(key) for key in self.exhibits]
         sections += [table.section() for table in self.tables]
