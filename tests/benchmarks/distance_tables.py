@@ -18,7 +18,8 @@ from tables_of_runs import Made, Numbers, results, show, table_arguments
 
 from data_shards.io.errors import command
 from data_shards.io.tables import Table
-from trainer.config.config import FREE_TO_CHANGE, Config, load_config, to_dict
+from trainer.config.config import FREE_TO_CHANGE, Config, to_dict
+from trainer.run_folder.configurations import trained_configuration
 
 EXTRACTORS = {"efficientnet-lite0": "EfficientNet-Lite0", "efficientnet-lite2": "EfficientNet-Lite2"}
 CHOSEN = 1000
@@ -109,12 +110,12 @@ def as_flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def of_variants(runs: list[Path], variants: list[Path]) -> Table:
     """Trainings that differ in a field, beside those that do not, with a mixture of OF_VARIANTS components."""
-    by_seed = {load_config(run).seed: run for run in runs}
+    by_seed = {trained_configuration(run).seed: run for run in runs}
     made, found = distances([*runs, *variants]), Numbers()
     for run in variants:
-        config = load_config(run)
+        config = trained_configuration(run)
         reference = by_seed[config.seed]
-        what = differences(config, load_config(reference))
+        what = differences(config, trained_configuration(reference))
         for extractor in EXTRACTORS:
             key = "q_hat", OF_VARIANTS, extractor
             ours, theirs = (made.value(one, *key) for one in (run, reference))

@@ -13,7 +13,7 @@ from tables_of_runs import Made, Numbers, results, show, table_arguments
 
 from data_shards.io.errors import command
 from data_shards.io.tables import Table
-from trainer.config.config import load_config
+from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.log import read_events
 
 FAMILIES = {"gaussian": "Gaussian", "laplace": "Laplace", "student_t": "Student, 4 degrees of freedom"}
@@ -22,7 +22,7 @@ FAMILIES = {"gaussian": "Gaussian", "laplace": "Laplace", "student_t": "Student,
 def families(runs: list[Path]) -> Table:
     """Held-out ELBO and test likelihood with independent pixels, by family."""
     found = Numbers()
-    family_of = {run: load_config(run).variance.family for run in runs}
+    family_of = {run: trained_configuration(run).variance.family for run in runs}
     for run, family in family_of.items():
         ends = [event for event in read_events(run) if event["event"] == "stage_end" and event["stage"] == 2]
         if ends:
