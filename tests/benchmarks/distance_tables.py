@@ -3,31 +3,24 @@
     python tests/benchmarks/distance_tables.py --runs runs/demo-0 runs/demo-1 runs/demo-2
 
 Reads what was measured before: `trainer.mixture` and `eval fid` with each number of components and extractor, what
-pythae_samples.py wrote with `--choose` beside one of the runs, and what transport_ideas.py and lowered_variance.py did.
-`--variants` are runs that were trained otherwise than `--runs`; each is compared with the run of its seed. A number is
-the mean over the runs, or over the seeds of pythae's model, ± its standard error, (how many) behind it. Prints
-Markdown; with `--keep results/measured` the tables are shown in RESULTS.md, too.
+pythae_samples.py wrote with `--choose` beside one of the runs, and what transport_ideas.py did.
+A number is the mean over the runs, or over the seeds of pythae's model, ± its standard error, (how many) behind it.
+Prints Markdown; with `--keep results/measured` the tables are shown in RESULTS.md, too.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from tables_of_runs import Made, Numbers, results, show, table_arguments
 
 from data_shards.io.errors import command
 from data_shards.io.tables import Table
-from trainer.config.config import FREE_TO_CHANGE, Config, to_dict
-from trainer.run_folder.configurations import trained_configuration
 
 EXTRACTORS = {"efficientnet-lite0": "EfficientNet-Lite0", "efficientnet-lite2": "EfficientNet-Lite2"}
 CHOSEN = 1000
 """The number of components under which held-out codes are most likely, of RAE-L2's and of ours."""
 SOURCES = {"q_hat": "frechet_distance", "transported": "carried_frechet_distance"}
 """Of our samples, and the name of the same number in what pythae_samples.py writes."""
-OF_VARIANTS = 500
-"""Components of the mixtures of trainings that are compared."""
 FINAL_AND_FULL = ("final", 10_000, "test")
 
 
@@ -92,58 +85,13 @@ def beside_rae(runs: list[Path]) -> Table:
     return Table(head=("samples of", *head), rows=rows if theirs.known else [])
 
 
-def differences(config: Config, reference: Config) -> str:
-    """The fields by which what was learnt differs, such as `data.flip true`."""
-    flat, other = (as_flat(to_dict(one)) for one in (config, reference))
-    free = tuple(f"{name}." for name in FREE_TO_CHANGE)
-    names = [name for name in flat if flat[name] != other[name] and not f"{name}.".startswith((*free, "seed."))]
-    return ", ".join(f"{name} {json.dumps(flat[name])}" for name in names)
-
-
-def as_flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested sections as dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= as_flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return flat
-
-
-def of_variants(runs: list[Path], variants: list[Path]) -> Table:
-    """Trainings that differ in a field, beside those that do not, with a mixture of OF_VARIANTS components."""
-    by_seed = {trained_configuration(run).seed: run for run in runs}
-    made, found = distances([*runs, *variants]), Numbers()
-    for run in variants:
-        config = trained_configuration(run)
-        reference = by_seed[config.seed]
-        what = differences(config, trained_configuration(reference))
-        for extractor in EXTRACTORS:
-            key = "q_hat", OF_VARIANTS, extractor
-            ours, theirs = (made.value(one, *key) for one in (run, reference))
-            if ours is not None and theirs is not None:
-                found.add(run, ours, what, extractor)
-                found.add(run, theirs, what, extractor, "reference")
-                found.add(run, ours - theirs, what, extractor, "difference")
-    rows = [
-        (
-            what,
-            *(
-                found.shown(what, extractor, *kind, digits=1)
-                for extractor in EXTRACTORS
-                for kind in ((), ("reference",), ("difference",))
-            ),
-        )
-        for what in dict.fromkeys(key[0] for key in found.known)
-    ]
-    head = [f"{title}{kind}" for title in EXTRACTORS.values() for kind in ("", ", without", ", difference")]
-    return Table(head=("trained with", *head), rows=rows)
-
-
 def of_ideas(runs: list[Path]) -> Table:
     """Other maps from mean images to real ones, see transport_ideas.py."""
     found = Numbers()
     for run, result in results(runs, "idea"):
         for extractor in EXTRACTORS:
-            found.add(run, result[extractor], result["idea"], result["components"], extractor)
+            if extractor in result:
+                found.add(run, result[extractor], result["idea"], result["components"], extractor)
     rows = [
         (idea, str(components), *(found.shown(idea, components, extractor, digits=1) for extractor in EXTRACTORS))
         for idea, components in dict.fromkeys(key[:2] for key in found.known)
@@ -151,28 +99,8 @@ def of_ideas(runs: list[Path]) -> Table:
     return Table(head=("map", "components", *EXTRACTORS.values()), rows=rows)
 
 
-def of_lowered_variance(runs: list[Path]) -> Table:
-    """Stage 1 trained on with sigma^2 below its optimum, see lowered_variance.py."""
-    found = Numbers()
-    columns = ["elbo", "square_error", "kl"]
-    columns += [f"{kind}, {extractor}" for extractor in EXTRACTORS for kind in ("samples", "reconstructions")]
-    for run, result in results(runs, "lowered"):
-        for column in columns:
-            found.add(run, result[column], result["factor"], column)
-    digits = {"square_error": 5}
-    rows = [
-        (f"{factor:g}", *(found.shown(factor, column, digits=digits.get(column, 1)) for column in columns))
-        for factor in sorted({key[0] for key in found.known}, reverse=True)
-    ]
-    titles = ["held-out ELBO, nats", "square error a pixel", "KL, nats"]
-    titles += [f"{kind}, {title}" for title in EXTRACTORS.values() for kind in ("samples", "reconstructions")]
-    return Table(head=("sigma² over its optimum", *titles), rows=rows)
-
-
 def main() -> None:
-    parser = table_arguments(__doc__.splitlines()[0])
-    parser.add_argument("--variants", type=Path, nargs="+", default=[], help="runs that were trained otherwise")
-    args = parser.parse_args()
+    args = table_arguments(__doc__.splitlines()[0]).parse_args()
     fid = "python -m eval fid --run RUN --from {source} --mixture {mixture} --extractor {{{names}}}"
     names = ",".join(EXTRACTORS)
     protocol = "Frechet distances of 10,000 samples to the 10,000 test images."
@@ -210,23 +138,8 @@ def main() -> None:
             ),
         ),
         Made(
-            name="variants-of-the-demo",
-            title="Ideas for sharper samples: trainings",
-            text=(
-                f"The demo with one field changed, beside the demo of the same seed. {protocol} z from mixtures of "
-                f"{OF_VARIANTS} components.",
-            ),
-            table=of_variants(args.runs, args.variants),
-            commands=(
-                "python -m trainer --config trainer/configs/fashion_mnist_demo.yaml --name RUN --seed SEED "
-                "--FIELD VALUE",
-                f"python -m trainer.mixture --run RUN --components {OF_VARIANTS}",
-                fid.format(source="q_hat", mixture=OF_VARIANTS, names=names),
-            ),
-        ),
-        Made(
             name="maps-of-mean-images",
-            title="Ideas for sharper samples: maps of mean images",
+            title="Ideas for sharper samples: other maps of mean images",
             text=(
                 "Each is fitted to the training images alone and is a function of the 16 latents: component is the "
                 "transport as it is; responsibilities weighs the maps of all components; haar and patches have a map "
@@ -235,16 +148,6 @@ def main() -> None:
             ),
             table=of_ideas(args.runs),
             commands=("python tests/benchmarks/transport_ideas.py --run RUN --mixture K --ideas IDEA ...",),
-        ),
-        Made(
-            name="lowered-variance",
-            title="Ideas for sharper samples: sigma² below its optimum",
-            text=(
-                "One epoch more of stage 1 with sigma² fixed at a factor of its optimum; 1 is the same training a "
-                f"little longer. {protocol} z from mixtures of 500 components.",
-            ),
-            table=of_lowered_variance(args.runs),
-            commands=("python tests/benchmarks/lowered_variance.py --run RUN --factors F ...",),
         ),
     ]
     show(made, args, "distance_tables.py")

@@ -46,10 +46,6 @@ class Numbers:
         error = f" ± {statistics.stdev(values) / len(values) ** 0.5:,.{digits}f}" if len(values) > 1 else ""
         return f"{statistics.mean(values):,.{digits}f}{error} ({len(values)})"
 
-    def value(self, run: Path, *key: Any) -> float | None:
-        """The number of one run; None where there is none."""
-        return self._values.get(key, {}).get(run)
-
     @property
     def known(self) -> list[tuple[Any, ...]]:
         """In the order in which they came."""
@@ -86,9 +82,7 @@ def show(made: Sequence[Made], args: argparse.Namespace, script: str) -> None:
     for one in found:
         print(f"### {one.title}\n\n{one.table.to_markdown()}", end="\n\n")
     if args.keep:
-        given = {"runs": args.runs, "variants": getattr(args, "variants", [])}
-        options = [f"--{name} {' '.join(f'runs/{run.name}' for run in runs)}" for name, runs in given.items() if runs]
-        command = f"python tests/benchmarks/{script} {' '.join(options)}"
+        command = f"python tests/benchmarks/{script} --runs {' '.join(f'runs/{run.name}' for run in args.runs)}"
         kept = [_kept(one, command) for one in found]
         keep_tables(args.keep, args.dataset, kept)
 
