@@ -27,7 +27,7 @@ from support.running import run_module, write_digits  # noqa: E402
 from support.training import events, train, weights  # noqa: E402
 
 from trainer.mixture import GaussianMixture  # noqa: E402
-from trainer.mixture.kmeans import NearestIndex  # noqa: E402
+from trainer.mixture.nearest import NearestIndex  # noqa: E402
 from trainer.updates.learner import Learner  # noqa: E402
 from trainer.updates.recording import CHECKED_UPDATES, WARM_UP_UPDATES  # noqa: E402
 

@@ -1,8 +1,7 @@
 """k-means on any number of processes: assignment by a search index, centroids by an all-reduced float64 sum.
 
-faiss's own Kmeans runs in one process, and by default on a sample of 256 points a centroid; the index, which takes
-nearly all the time, is the same; the truncated E-step searches with it too. On a GPU a search is one product a chunk of
-points, by torch, so that nothing leaves the device. A checkpoint between iterations lets a killed fit continue.
+faiss's own Kmeans runs in one process, and by default on a sample of 256 points a centroid; its index, which takes
+nearly all the time, is used here too. A checkpoint between iterations lets a killed fit continue.
 """
 
 import json
@@ -12,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import faiss
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -20,49 +18,19 @@ from torch import Tensor
 
 from data_shards.io import atomic
 from data_shards.io.errors import raise_machine_fault
+from trainer.mixture.nearest import Assignment, squared_distances
 from trainer.mixture.points import place_among_ranks
 from trainer.mixture.splitting import parts_of, splits
-from trainer.mixture.working_memory import numbers_at_a_time
 from trainer.process_group import Ranks
-
-
-class NearestIndex:
-    """Exact search for nearest vectors.
-
-    Vectors (K, D) to search among by Euclidean distance, in float32, on their device.
-    """
-
-    def __init__(self, vectors: Tensor) -> None:
-        self._vectors = vectors.float()
-        self._index: faiss.Index | None = None
-        if not vectors.is_cuda:
-            self._index = faiss.IndexFlatL2(vectors.shape[1])
-            self._index.add(self._vectors.contiguous().numpy())
-
-    def search(self, x: Tensor, count: int) -> Tensor:
-        """Numbers of the `count` vectors nearest to each point x (n, D), nearest first. Returns (n, count) int64."""
-        if self._index is None:
-            return nearest(x.float(), self._vectors, count)
-        return torch.from_numpy(self._index.search(x.float().contiguous().numpy(), count)[1])
-
-
-def nearest(x: Tensor, vectors: Tensor, count: int) -> Tensor:
-    """Numbers of the `count` of the vectors (K, D) nearest to each of the points x (n, D), by products: (n, count)."""
-    half_squares = 0.5 * vectors.square().sum(1)  # (K,)
-    found = []
-    for part in x.split(max(1, numbers_at_a_time(_DISTANCES, x.device) // len(vectors))):
-        closeness = torch.addmm(half_squares, part, vectors.t(), beta=-1)
-        found.append(closeness.argmax(1, keepdim=True) if count == 1 else closeness.topk(count, dim=1).indices)
-    return torch.cat(found) if found else x.new_zeros(0, count, dtype=torch.int64)
-
 
 # Points a centroid that k-means++ draws from; its cost is their number times K.
 _SEEDING_POINTS = 16
 # Distances that cost nothing: with few centroids more points are drawn from.
 _SEEDING_DISTANCES = 500_000
 _MOST_CAREFUL_SEEDS = 500
-# Distances that are held at one time.
-_DISTANCES = 4_000_000
+# After so many iterations all points are compared with all centroids, so that a fit that continues from there is the
+# same to the last digit; between, `Assignment` does with fewer.
+_ITERATIONS_BETWEEN_SEARCHES = 10
 
 
 class KMeansCheckpoint:
@@ -119,7 +87,7 @@ def kmeans(
 ) -> tuple[Tensor, Tensor]:
     """Clusters the points of all processes. x: (n, D), this process's slice. generator: the same on each process.
 
-    checkpoint: written between iterations, and continued from where it exists.
+    checkpoint: written after every few iterations, and continued from where it exists.
     Returns centroids (K, D) float64 and this process's labels (n,) int64. An empty cluster takes part of a large one
     (its centroid, moved by a thousandth of the spread); some may stay empty where points are duplicated. Points in
     float64 are compared in float64, by differences; all others in float32, by a search index.
@@ -127,20 +95,23 @@ def kmeans(
     points = x if x.dtype == torch.float64 else x.to(torch.float32)
     resumed = None if checkpoint is None else checkpoint.resume((k, x.shape[1]))
     centroids, done = (_seeds(points, k, init, generator, ranks), 0) if resumed is None else resumed
-    labels = _assign(points, centroids)
+    assignment = Assignment(points, centroids)
     for iteration in range(done, iterations):
         sums = torch.zeros(k, 1 + x.shape[1], dtype=torch.float64, device=x.device)
-        sums[:, 1:].index_add_(0, labels, x.double())
-        sums[:, 0] = torch.bincount(labels, minlength=k)
+        sums[:, 1:].index_add_(0, assignment.labels, x.double())
+        sums[:, 0] = torch.bincount(assignment.labels, minlength=k)
         ranks.sum_(sums)
         moved = _repaired(sums)
         if torch.equal(moved, centroids):
             break
         centroids = moved
-        labels = _assign(points, centroids)
+        if (iteration + 1) % _ITERATIONS_BETWEEN_SEARCHES:
+            assignment.move(centroids)
+            continue
+        assignment.renew(centroids)
         if checkpoint is not None:
             checkpoint.save(centroids, iteration + 1)
-    return centroids, labels
+    return centroids, assignment.labels
 
 
 def _seeds(points: Tensor, k: int, init: str, generator: torch.Generator, ranks: Ranks) -> Tensor:
@@ -151,19 +122,6 @@ def _seeds(points: Tensor, k: int, init: str, generator: torch.Generator, ranks:
         pool = _gather(points, chosen[: max(k * _SEEDING_POINTS, _SEEDING_DISTANCES // k)], first, ranks)
         return _plus_plus(pool, k, generator)
     return _gather(points, chosen[:k], first, ranks)
-
-
-def _assign(points: Tensor, centroids: Tensor) -> Tensor:
-    """Index of the nearest centroid of each point, (n,) int64."""
-    if points.dtype == torch.float32:
-        return NearestIndex(centroids).search(points, 1)[:, 0]
-    rows = max(1, numbers_at_a_time(_DISTANCES, points.device) // len(centroids))
-    return torch.cat([_squared_distances(chunk, centroids).argmin(1) for chunk in points.split(rows)])
-
-
-def _squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """(n, m) squared distances of x (n, D) from y (m, D), from differences, not from expanded squares."""
-    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").square_()
 
 
 def _gather(points: Tensor, rows: Tensor, first: int, ranks: Ranks) -> Tensor:
@@ -183,11 +141,11 @@ def _plus_plus(pool: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
     first = (draws[0, :1] * len(pool)).long()
     chosen = [first]
-    left = _squared_distances(pool[first], pool)[0]  # (n,)
+    left = squared_distances(pool[first], pool)[0]  # (n,)
     for draw in draws[1:]:
         cumulative = left.cumsum(0)
         places = torch.searchsorted(cumulative, draw * cumulative[-1], right=True).clamp_(max=len(pool) - 1)
-        each = torch.minimum(left, _squared_distances(pool[places], pool))  # (draws, n)
+        each = torch.minimum(left, squared_distances(pool[places], pool))  # (draws, n)
         best = each.sum(1).argmin(0, keepdim=True)  # (1,)
         chosen.append(places[best])
         left = each[best][0]

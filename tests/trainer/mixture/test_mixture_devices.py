@@ -9,7 +9,7 @@ from support.running import ROOT
 
 from trainer.mixture.em import dense
 from trainer.mixture.em.dense import chunk_rows
-from trainer.mixture.kmeans import NearestIndex, nearest
+from trainer.mixture.nearest import NearestIndex, by_products
 from trainer.mixture.packed import pack, packed_size, products_at_once
 from trainer.mixture.working_memory import numbers_at_a_time, numbers_of_share
 
@@ -64,10 +64,13 @@ def test_a_fit_of_ten_million_points_and_ten_thousand_components_has_room_in_24_
 def test_a_search_by_products_finds_what_the_index_finds(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     x, vectors = torch.randn(3000, 20, generator=generator), torch.randn(300, 20, generator=generator)
-    monkeypatch.setattr("trainer.mixture.kmeans._DISTANCES", 100_000)
+    monkeypatch.setattr("trainer.mixture.nearest._DISTANCES", 100_000)
     for count in (1, 16):
-        assert torch.equal(nearest(x, vectors, count), NearestIndex(vectors).search(x, count))
-    assert nearest(x[:0], vectors, 2).shape == (0, 2)
+        numbers, squares = NearestIndex(vectors).found(x, count)
+        by_product, less_own = by_products(x, vectors, count)
+        assert torch.equal(by_product, numbers)
+        torch.testing.assert_close(less_own + x.square().sum(1, keepdim=True), squares, rtol=1e-5, atol=1e-4)
+    assert by_products(x[:0], vectors, 2)[0].shape == (0, 2)
 
 
 def test_packed_products_at_once_are_those_of_a_matrix():
