@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import chi2
 from support.mixture_cases import TYPES, draws, fitted, known_mixture, plain
 
 from data_shards.io.errors import InputError
@@ -88,13 +89,20 @@ def test_the_map_covariance_is_the_weighted_mean_of_its_own_and_of_the_common_sh
     mixture = GaussianMixture(2, **plain(prior_strength=nu, reg_covar=0.0)).fit(torch.cat([a, b]))
     scatter = [np.cov(part.numpy().T, bias=True) * len(part) for part in (a, b)]
     counts, inverse = np.array([30, 10]), np.eye(2)
-    for _ in range(2):
+    part = 2 / (9 * 2 * (counts - 2))
+    limits = (1 - part - 2.326 * np.sqrt(part)) ** -3
+    np.testing.assert_allclose(limits, 2 * (counts - 2) / chi2.ppf(0.01, 2 * (counts - 2)), rtol=0.01)
+
+    def sizes_beside(inverse):
         traces = np.array([np.trace(s @ inverse) / 2 for s in scatter])
-        sizes = (traces + traces.sum() / 38) / counts  # a pseudo-point of the mean size
+        # A pseudo-point of the mean size, but of no more than the component's own points allow.
+        return (traces + np.minimum(traces.sum() / 38, limits * traces / (counts - 1))) / counts
+
+    for _ in range(2):
+        sizes = sizes_beside(inverse)
         shape = (scatter[0] / sizes[0] + scatter[1] / sizes[1]) / 38
         inverse = np.linalg.inv(shape)
-    traces = np.array([np.trace(s @ inverse) / 2 for s in scatter])
-    sizes = (traces + traces.sum() / 38) / counts
+    sizes = sizes_beside(inverse)
     first = int(mixture.means_[:, 0].argmin())
     for index, part, own, size in ((first, a, scatter[0], sizes[0]), (1 - first, b, scatter[1], sizes[1])):
         expected = (own + nu * size * shape) / (len(part) + nu)
@@ -243,6 +251,6 @@ def test_lost_components_are_replaced_where_that_helps():
 
 
 def test_fewer_distinct_points_than_components_are_told():
-    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double().repeat(40, 1)
-    with pytest.warns(UserWarning, match="n_components: only 50 of 400 clusters of k-means have points"):
-        GaussianMixture(400, candidates=0, max_iter=3).fit(x)
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double().repeat(10, 1)
+    with pytest.warns(UserWarning, match="n_components: only 50 of 120 clusters of k-means have points"):
+        GaussianMixture(120, candidates=0, max_iter=3).fit(x)

@@ -46,6 +46,10 @@ def m_step(statistics: Statistics, covariance_type: str, *, ridge: float, prior_
     return parameters
 
 
+# Of a standard normal number, 99 % are above minus this.
+_DEVIATIONS = 2.326
+
+
 def _dimension(columns: int, covariance_type: str) -> int:
     """D from the number of features."""
     if covariance_type == "diag":
@@ -83,22 +87,35 @@ def _common_shape(scatter: Tensor, counts: Tensor, dim: int, covariance_type: st
     A pooled covariance sum_k S_k / (N - K) is that of the broadest components. Here each counts by its own size: Psi is
     proportional to sum_k S_k / v_k, and v_k = tr(S_k Psi^-1) / ((n_k - 1) D), in two rounds from Psi = I; n_k - 1 as
     the mean is fitted to the same points. A size has one pseudo-point of the mean size, which a component of a single
-    point therefore has.
+    point therefore has, but of no more than its own points allow: a broad component says little of narrow ones.
     """
     spare = (counts - 1).clamp(min=0)  # (K,)
-    mean_size = torch.ones((), dtype=scatter.dtype, device=scatter.device)
+    limit = _upper_limit((counts - 2).clamp(min=0) * dim)
+
+    def sizes_beside(inverse: Tensor) -> Tensor:
+        traces = scatter @ inverse / dim  # (K,), tr(S_k Psi^-1) / D
+        mean = (traces.sum() / spare.sum().clamp(min=1)).expand_as(traces)
+        own = torch.where(limit.isfinite(), traces / spare.clamp(min=1) * limit, mean)
+        return (traces + torch.minimum(mean, own)) / (spare + 1)
+
     shape, inverse = None, _inverse_of_shape(None, scatter, dim, covariance_type)
     for _ in range(2):
-        traces = scatter @ inverse / dim  # (K,), tr(S_k Psi^-1) / D
-        mean_size = traces.sum() / spare.sum().clamp(min=1)
-        sizes = (traces + mean_size) / (spare + 1)
+        sizes = sizes_beside(inverse)
         weights = torch.where(sizes > 0, 1 / sizes, 0)
         shape = weights @ scatter / spare.sum().clamp(min=1)  # of size 1
         inverse = _inverse_of_shape(shape, scatter, dim, covariance_type)
-    traces = scatter @ inverse / dim
-    mean_size = traces.sum() / spare.sum().clamp(min=1)
     assert shape is not None
-    return shape, (traces + mean_size) / (spare + 1)
+    return shape, sizes_beside(inverse)
+
+
+def _upper_limit(degrees: Tensor) -> Tensor:
+    """By which factor a variance of so many degrees of freedom (K,) may be too small: its upper limit at 99 %.
+
+    Degrees over the quantile of chi squared, in the approximation of Wilson and Hilferty (1931); infinite below 2.
+    """
+    part = 2 / (9 * degrees.clamp(min=1))
+    root = 1 - part - _DEVIATIONS * part.sqrt()
+    return torch.where((root > 0) & (degrees >= 2), root**-3, torch.inf)
 
 
 def _inverse_of_shape(shape: Tensor | None, scatter: Tensor, dim: int, covariance_type: str) -> Tensor:
