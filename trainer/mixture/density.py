@@ -29,6 +29,7 @@ _NEGLIGIBLE = 32.0
 # With fewer components than this, computing all of them is faster.
 _FEWEST_TO_PRUNE = 64
 _PAIRS_AT_A_TIME = 500_000
+_POINTS_AT_A_TIME = 100_000
 # Pairs of a point and a component, and components, from which on blocks of components pay.
 _PAIRS_FOR_BLOCKS = 50_000_000
 _FEWEST_FOR_BLOCKS = 1000
@@ -126,31 +127,36 @@ class MixtureDensity:
         return draws, chosen
 
     def _points(self, z: Tensor) -> Tensor:
-        points = matrix(z, "z", self.parameters.dim).to(self.parameters.means.device).double()
+        points = matrix(z, "z", self.parameters.dim)
         check_values(points, "z")
         return points
+
+    def _precise(self, part: Tensor) -> Tensor:
+        """A part of the points in float64, on the device of the parameters; all of them would be a second copy."""
+        return part.to(self.parameters.means.device).double()
 
     def _every(self, points: Tensor) -> Iterator[Tensor]:
         """The log-densities (n, K) under all components, of part after part of the points."""
         numbers = numbers_at_a_time(_CHUNK_NUMBERS, points.device)
         size = max(256, numbers // max(self.parameters.n_components, self.parameters.dim))
-        yield from (weighted_log_densities(rows, self.parameters) for rows in points.split(size))
+        yield from (weighted_log_densities(self._precise(rows), self.parameters) for rows in points.split(size))
 
     def _of_parts(self, points: Tensor, result: Callable[[Scored], Tensor], shape: tuple[int, ...]) -> Tensor:
         """A result of part after part of the points, together; of this shape where there are none."""
         parts = [result(part) for part in self._scored(points)]
-        return torch.cat(parts) if parts else points.new_zeros(shape)
+        return torch.cat(parts) if parts else self.means.new_zeros(shape)
 
     def _scored(self, points: Tensor) -> Iterator[Scored]:
         """Part after part of points (n, D), with the components that can matter to each."""
         if not len(points):
             return
-        blocks, centred = self._blocks(len(points)), points - self._location
-        size = len(points) if blocks is None else blocks.points_at_a_time
-        for part, around_mean in zip(points.split(size), centred.split(size), strict=True):
+        blocks = self._blocks(len(points))
+        for part in points.split(_POINTS_AT_A_TIME if blocks is None else blocks.points_at_a_time):
+            precise = self._precise(part)
+            around_mean = precise - self._location
             found = None if blocks is None else blocks.scored(around_mean)
             if found is None:
-                yield from self._compared(part, around_mean)
+                yield from self._compared(precise, around_mean)
             else:
                 yield found
 

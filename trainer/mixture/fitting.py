@@ -66,8 +66,10 @@ def fit_mixture(
     decide convergence, prior strength and inflation; None splits some off, see `Settings.validation_fraction`.
     after: called after each iteration on every process. checkpoint: a folder for checkpoints, at most one in
     checkpoint_seconds; a fit with the same settings and points continues from it. Not of chunks.
-    Raises InputError where there are fewer points than components, or a start of more components than wanted.
+    Raises InputError where there are fewer points than components, a start of more components than wanted, or other
+    settings, dimensions or another start on another process.
     """
+    _refuse_different_fits(train, held_out, settings, start, ranks)
     phases = _Phases()
     if ranks.device.type == "cpu":
         keep_freed_memory()
@@ -88,6 +90,27 @@ def fit_mixture(
             best = found
     assert best is not None
     return replace(best[1], settings=settings)
+
+
+def _refuse_different_fits(
+    train: Points | Chunks, held_out: Points | None, settings: Settings, start: Start | None, ranks: Ranks
+) -> None:
+    """Raises InputError on every process where they would not fit one mixture."""
+    if ranks.world_size == 1:
+        return
+    dim = train.dim if isinstance(train, Chunks) else train.x.shape[1]
+    facts = {
+        **{name: str(value) for name, value in asdict(settings).items()},
+        "dimensions": str(dim),
+        "points": "in chunks"
+        if isinstance(train, Chunks)
+        else "as they are"
+        if train.variance is None
+        else "Gaussians",
+        "held-out points": "none" if held_out is None else f"of {held_out.x.shape[1]} dimensions",
+        "start": "k-means" if start is None else digest_of_tensors(start.tensors),
+    }
+    ranks.refuse_differences(facts, "fit with the same settings and start on all processes")
 
 
 def _prepared(
@@ -221,31 +244,31 @@ class _Fitting:
         final, inflation, loss, alive = state.parameters, settings.inflation or 1.0, None, None
         score = state.history[-1]["log_likelihood"] if state.history else -math.inf
         if settings.max_iter > 0 and (choice is not None or settings.width or state.converged):
-            truncated = None
-            if settings.width:
-                truncated = e_step.statistics(state.parameters, 1.0).all_reduce(ranks).mean_log_likelihood
             statistics = main.statistics
             if statistics is None:
                 statistics = e_step.exact("train", state.parameters).all_reduce(ranks)
-            loss = None if truncated is None else statistics.mean_log_likelihood - truncated
+            loss = statistics.truncation_loss if settings.width else None
             if choice is not None:
                 nu, inflation, score = choice.prior_strength, choice.inflation, choice.log_likelihood
             else:
                 held_out = mean_held_out(state.parameters, e_step, ranks)
                 score = statistics.mean_log_likelihood if held_out is None else held_out
             if main.division.returning:
-                e_step.forget()
-                statistics.add_(e_step.exact("held_out", state.parameters).all_reduce(ranks))
+                if not ranks.is_main:
+                    statistics.zero_()  # what the processes have summed is to count once
+                statistics = e_step.exact("held_out", state.parameters, statistics).all_reduce(ranks)
             e_step.forget()
             alive = int((statistics.counts >= FEWEST_POINTS).sum())
             final = m_step(statistics, kind, ridge=settings.reg_covar, prior_strength=nu)
             if main.division.returning and settings.products == "centred":
                 # Points that joined moved the components; in a small problem one more iteration with all costs nothing.
-                statistics = e_step.exact("train", final).add_(e_step.exact("held_out", final)).all_reduce(ranks)
+                statistics = e_step.exact("held_out", final, e_step.exact("train", final)).all_reduce(ranks)
                 alive = int((statistics.counts >= FEWEST_POINTS).sum())
                 final = m_step(statistics, kind, ridge=settings.reg_covar, prior_strength=nu)
             self._phases.end("last M-step")
-        if settings.max_iter > 0:
+            main.statistics = None
+            del statistics  # a third of all memory
+        if settings.max_iter > 0 and inflation != 1:
             final = final.inflated(inflation)
         return score, self._result(final, choice, nu, inflation, loss, alive)
 

@@ -233,9 +233,10 @@ class DenseEStep:
             for _, _, logits, common in scores.chunks(self._points["held_out"]):
                 yield logits.add_(common[:, None])
 
-    def exact(self, name: str, parameters: Parameters) -> Statistics:
+    def exact(self, name: str, parameters: Parameters, onto: Statistics | None = None) -> Statistics:
         """See `EStep`."""
-        return self._statistics(name, parameters, 1.0, sparse=True)
+        found = self._statistics(name, parameters, 1.0, sparse=True)
+        return found if onto is None else onto.add_(found)
 
     def forget(self) -> None:
         """See `EStep`. An exact E-step keeps nothing."""

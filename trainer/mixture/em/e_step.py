@@ -27,7 +27,8 @@ class Statistics:
 
     sums: (K, columns), responsibilities times features of x - origin: counts, sums, sums of quadratic terms.
     common: (P,), the packed sum of r (x - origin) (x - origin)^T over all points, for tied covariances, else (0,).
-    totals: (2,), the log-likelihood in nats and the number of points.
+    totals: (3,), the log-likelihood in nats, the number of points, and what the log-likelihood lacked where only the
+    candidates of a truncated E-step were counted.
     origins: (K, D), what each component's points are counted from: second moments about a place far away, beside the
     width of the component, would lose it to rounding. None is 0 for all.
     """
@@ -44,7 +45,7 @@ class Statistics:
         """Of no points."""
         columns = 1 + dim + quadratic_columns(covariance_type, dim)
         common = packed_size(dim) if covariance_type == "tied" else 0
-        sizes: tuple[tuple[int, ...], ...] = ((n_components, columns), (common,), (2,))
+        sizes: tuple[tuple[int, ...], ...] = ((n_components, columns), (common,), (3,))
         first, second, totals = (torch.zeros(size, dtype=torch.float64, device=device) for size in sizes)
         return Statistics(first, second, totals, origins)
 
@@ -52,6 +53,12 @@ class Statistics:
         """Adds up the statistics of all processes, in place."""
         for tensor in (self.sums, self.common, self.totals):
             ranks.sum_(tensor)
+        return self
+
+    def zero_(self) -> "Statistics":
+        """Sets all sums to 0, in place."""
+        for tensor in (self.sums, self.common, self.totals):
+            tensor.zero_()
         return self
 
     def copy(self) -> "Statistics":
@@ -113,6 +120,11 @@ class Statistics:
         """Nats per point."""
         return float(self.totals[0] / self.totals[1])
 
+    @property
+    def truncation_loss(self) -> float:
+        """Nats per point that the candidates of a truncated E-step leave out."""
+        return float(self.totals[2] / self.totals[1])
+
 
 class EStep(Protocol):
     """The E-step over this process's training points, and the likelihood of its held-out points."""
@@ -129,8 +141,11 @@ class EStep(Protocol):
         n is 0 where there are none.
         """
 
-    def exact(self, name: str, parameters: Parameters) -> Statistics:
-        """Expected sufficient statistics of the points "train" or "held_out", with no component left out."""
+    def exact(self, name: str, parameters: Parameters, onto: Statistics | None = None) -> Statistics:
+        """Expected sufficient statistics of the points "train" or "held_out", with no component left out.
+
+        onto: those of other points by the same parameters, which these are added to.
+        """
 
     def forget(self) -> None:
         """Frees what was computed from the last parameters."""

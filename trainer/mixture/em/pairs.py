@@ -63,6 +63,11 @@ class Factors:
         constants = parameters.weights.log() - 0.5 * (dim * LOG_2PI + log_det)
         return Factors(white, constants.to(dtype), parameters.means.to(dtype), largest)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of densities."""
+        return self.white.dtype
+
     def squares(self, components: Tensor, points: Points) -> Tensor:
         """(Expected) Mahalanobis distances (b, m) of b components from m points each; points.x: (b, m, D)."""
         white = self.white[components]
@@ -73,6 +78,32 @@ class Factors:
             squares = (centred * white[:, None]).square_().sum(2)
         if points.variance is not None:
             squares += (points.variance @ _precisions(white)[:, :, None])[..., 0]
+        return squares
+
+
+class FactorsInPassing:
+    """`Factors` of full covariances for one pass over few points: each is made when its points come, and not kept.
+
+    That is half the time and none of the memory. constants: (K,), of the components that have come.
+    """
+
+    dtype = torch.float64
+
+    def __init__(self, parameters: Parameters) -> None:
+        self._parameters = parameters
+        self.constants = torch.full_like(parameters.weights, torch.nan)
+
+    def squares(self, components: Tensor, points: Points) -> Tensor:
+        """See `Factors`."""
+        parameters = self._parameters
+        cholesky = parameters.cholesky(components)  # (b, D, D)
+        log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        self.constants[components] = parameters.weights[components].log() - 0.5 * (parameters.dim * LOG_2PI + log_det)
+        centred = points.x - parameters.means[components][:, None]
+        squares = torch.linalg.solve_triangular(cholesky, centred.mT, upper=False).square_().sum(1)  # (b, m)
+        if points.variance is not None:
+            precisions = torch.cholesky_inverse(cholesky).diagonal(dim1=-2, dim2=-1)
+            squares += (points.variance @ precisions[:, :, None])[..., 0]
         return squares
 
 
@@ -124,13 +155,13 @@ class Pairs:
             yield by_count[start:stop], places, real
             stop = start
 
-    def scores(self, points: Points, factors: Factors) -> Tensor:
+    def scores(self, points: Points, factors: "Factors | FactorsInPassing") -> Tensor:
         """log w_k + log N(x; mu_k, Sigma_k), or its expectation where points are Gaussians, (p,).
 
         Undefined for pairs that are not selected.
         """
         # The last place takes what is padding.
-        scores = points.x.new_empty(len(self.component) + 1, dtype=factors.white.dtype)
+        scores = points.x.new_empty(len(self.component) + 1, dtype=factors.dtype)
         for components, places, real in self.blocks(points.x.shape[1]):
             squares = factors.squares(components, points.rows(self.row[places]).to(scores.dtype))  # (b, m)
             values = factors.constants[components][:, None] - 0.5 * squares

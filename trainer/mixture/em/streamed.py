@@ -28,11 +28,15 @@ class StreamedEStep:
         """See `EStep`."""
         return self._inner.held_out(parameters, inflations)
 
-    def exact(self, name: str, parameters: Parameters) -> Statistics:
+    def exact(self, name: str, parameters: Parameters, onto: Statistics | None = None) -> Statistics:
         """See `EStep`."""
         if name == "held_out":
-            return self._inner.exact(name, parameters)
-        return self._sum(lambda: self._inner.exact(name, parameters))
+            return self._inner.exact(name, parameters, onto)
+        for points in self._chunks:
+            self._inner.see(points)
+            onto = self._inner.exact(name, parameters, onto)
+        assert onto is not None
+        return onto
 
     def forget(self) -> None:
         """See `EStep`."""

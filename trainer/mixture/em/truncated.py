@@ -15,8 +15,8 @@ from torch import Tensor
 
 from trainer.mixture.em.dense import DenseEStep, DenseScores
 from trainer.mixture.em.e_step import Statistics, inflated_log_densities
-from trainer.mixture.em.pairs import LEAST_RESPONSIBILITY, Factors, Pairs
-from trainer.mixture.kmeans import NearestIndex
+from trainer.mixture.em.pairs import LEAST_RESPONSIBILITY, Factors, FactorsInPassing, Pairs
+from trainer.mixture.nearest import NearestIndex
 from trainer.mixture.packed import pack, unpack
 from trainer.mixture.parameters import Parameters, log_constants
 from trainer.mixture.points import Points, second_moment
@@ -50,7 +50,7 @@ class NearestComponents:
         return self._index.search(x.double() @ self._white.mT, count)
 
 
-def pair_scores(points: Points, candidates: Tensor, pairs: Pairs, factors: Factors) -> Tensor:
+def pair_scores(points: Points, candidates: Tensor, pairs: Pairs, factors: Factors | FactorsInPassing) -> Tensor:
     """The scores (n, C) of candidates (n, C). A component that is twice in a row gets -inf the second time."""
     scores = pairs.scores(points, factors).view(candidates.shape)
     ordered, place = candidates.sort(dim=1, stable=True)
@@ -84,7 +84,7 @@ class TruncatedEStep:
         if self._graph is None or self._steps % _STEPS_BETWEEN_GRAPHS == 0:
             self._graph = self._neighbours(parameters)
         self._steps += 1
-        points, scores, pairs, _ = self._scores("train", parameters)
+        points, scores, pairs, _ = self._scores("train", parameters, self._factors_of(parameters))
         kind = parameters.covariance_type
         k, dim, origins = parameters.n_components, parameters.dim, parameters.means
         statistics = Statistics.zeros(kind, k, dim, points.x.device, origins)
@@ -100,19 +100,27 @@ class TruncatedEStep:
         """See `EStep`."""
         if "held_out" not in self._points:
             return torch.zeros(0, len(inflations), dtype=torch.float64, device=parameters.means.device)
-        _, scores, _, candidates = self._scores("held_out", parameters)
-        constants = self._factors_of(parameters).constants[candidates]
+        is_factored = self._factored is not None and self._factored[0] is parameters
+        few = parameters.covariance_type == "full" and not is_factored
+        factors = FactorsInPassing(parameters) if few else self._factors_of(parameters)
+        _, scores, _, candidates = self._scores("held_out", parameters, factors)
+        constants = factors.constants[candidates]
         return inflated_log_densities(scores, constants, parameters.dim, inflations)
 
-    def exact(self, name: str, parameters: Parameters) -> Statistics:
+    def exact(self, name: str, parameters: Parameters, onto: Statistics | None = None) -> Statistics:
         """Exact statistics of the points "train" or "held_out", about the means, pruned by their candidates."""
-        points, scores, _, _ = self._scores(name, parameters)
+        points, scores, _, _ = self._scores(name, parameters, self._factors_of(parameters))
+        found, best, of_candidates = None, scores.amax(1), scores.logsumexp(1).double().sum()
+        before = 0.0 if onto is None else float(onto.totals[0])
+        del scores
         if worth_pruning(parameters):
-            best = scores.amax(1)
-            if (found := pruned_statistics(points, parameters, self._factors_of(parameters), best)) is not None:
-                return found
-        dense = DenseEStep(points, None, self._second_moment, self._products).exact("train", parameters)
-        return dense.about(parameters.means, parameters.covariance_type)
+            found = pruned_statistics(points, parameters, self._factors_of(parameters), best, onto)
+        if found is None:
+            dense = DenseEStep(points, None, self._second_moment, self._products).exact("train", parameters)
+            dense = dense.about(parameters.means, parameters.covariance_type)
+            found = dense if onto is None else onto.add_(dense)
+        found.totals[2] += found.totals[0] - before - of_candidates
+        return found
 
     def forget(self) -> None:
         """See `EStep`. With thousands of components the factors are a third of all memory."""
@@ -136,13 +144,14 @@ class TruncatedEStep:
         self._graph = state["graph"].to(device) if "graph" in state else None
         self._steps = int(state["steps"])
 
-    def _scores(self, name: str, parameters: Parameters) -> tuple[Points, Tensor, Pairs, Tensor]:
+    def _scores(
+        self, name: str, parameters: Parameters, factors: Factors | FactorsInPassing
+    ) -> tuple[Points, Tensor, Pairs, Tensor]:
         """Points of "train" or "held_out", the scores of their candidates (n, C), the pairs, and the candidates.
 
         The candidates of the next call follow from the scores.
         """
-        factors = self._factors_of(parameters)
-        points = self._points[name] = self._points[name].to(factors.white.dtype)
+        points = self._points[name] = self._points[name].to(factors.dtype)
         if name not in self._candidates:
             self._candidates[name] = self._search(points.x, parameters)
         candidates = self._candidates[name].long()
@@ -190,8 +199,8 @@ _ROUNDING = 0.1
 # With fewer dimensions pruning saves too little work.
 _FEWEST_DIMENSIONS = 32
 # Above this part of all pairs the dense product is faster.
-_LARGEST_SHARE = 0.04
-_PAIRS_AT_A_TIME = 1_000_000
+_LARGEST_SHARE = 0.08
+_PAIRS_AT_A_TIME = 500_000
 
 
 def worth_pruning(parameters: Parameters) -> bool:
@@ -199,24 +208,26 @@ def worth_pruning(parameters: Parameters) -> bool:
     return parameters.covariance_type == "full" and parameters.dim >= _FEWEST_DIMENSIONS
 
 
-def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, best: Tensor) -> Statistics | None:
+def pruned_statistics(
+    points: Points, parameters: Parameters, factors: Factors, best: Tensor, onto: Statistics | None = None
+) -> Statistics | None:
     """The exact statistics of the points at inverse temperature 1, with most components pruned; see `EStep`.
 
     The Mahalanobis distance of a point from a component is at least that of their images in any subspace. A product in
     half the dimensions, a quarter of the packed features, therefore prunes all but some tens of 10,000 components for
     each point; a pruned one adds less than exp(-24) of the point's best density. The others are computed exactly.
 
-    factors: of `parameters`; best: (n,), for each point a score that some component reaches. Returns None where so few
-    pairs are pruned that the dense E-step is faster.
+    factors: of `parameters`; best: (n,), for each point a score that some component reaches; onto: see `EStep.exact`.
+    Returns None, with nothing added, where so few pairs of the first points are pruned that the dense E-step is faster.
     """
     k, dim, origins = parameters.n_components, parameters.dim, parameters.means
-    statistics = Statistics.zeros("full", k, dim, points.x.device, origins)
+    statistics = Statistics.zeros("full", k, dim, points.x.device, origins) if onto is None else onto
     adder = _Adder(points, factors, statistics)
     axes = _discriminant_axes(parameters)
     # The variance of points that are Gaussians only adds to their expected distances, so that the bound holds without.
     images = Points(points.x @ axes.t().to(points.x.dtype))
     first = left = 0
-    scores = _bounds(parameters, axes, images)
+    scores = _bounds(parameters, axes, images, factors.constants)
     if scores is None:
         return None
     for chunk, _, bounds, _ in scores.chunks(images):
@@ -224,7 +235,7 @@ def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, 
         least = best[first : first + len(bounds)] - margin
         row, component = (bounds > least[:, None]).nonzero(as_tuple=True)
         left += len(row)
-        if left > _LARGEST_SHARE * (first + len(bounds)) * parameters.n_components:
+        if not adder.has_added and left > _LARGEST_SHARE * (first + len(bounds)) * parameters.n_components:
             return None
         adder.take(row + first, component)
         first += len(bounds)
@@ -233,10 +244,10 @@ def pruned_statistics(points: Points, parameters: Parameters, factors: Factors, 
     return statistics
 
 
-def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores | None:
+def _bounds(parameters: Parameters, axes: Tensor, images: Points, constants: Tensor) -> DenseScores | None:
     """Upper bounds of log w_k + log N(x; mu_k, Sigma_k), from the images of points and components on the axes.
 
-    None where packed products cannot hold them.
+    constants: (K,), those without the quadratic term. None where packed products cannot hold the bounds.
     """
     dim = len(axes)
     covariances = parameters.covariances.new_empty(parameters.n_components, dim * (dim + 1) // 2)
@@ -252,7 +263,7 @@ def _bounds(parameters: Parameters, axes: Tensor, images: Points) -> DenseScores
     if bounds is None:
         return None
     # The distance is that of the images, all else the component's own.
-    bounds.coefficients[0] += (log_constants(parameters) - log_constants(image)).to(bounds.dtype)
+    bounds.coefficients[0] += (constants - log_constants(image)).to(bounds.dtype)
     return bounds
 
 
@@ -264,6 +275,8 @@ class _Adder:
         self._precise = points.to(torch.float64)
         self._collected: list[tuple[Tensor, Tensor]] = []
         self._count = 0
+        self.has_added = False
+        """Whether the statistics have changed."""
 
     def take(self, row: Tensor, component: Tensor) -> None:
         """Takes all pairs of some points."""
@@ -288,7 +301,7 @@ class _Adder:
         share = relative.div_(total[place])
         pairs.only(share > LEAST_RESPONSIBILITY).add_sums(self._precise, share, self._statistics, "full")
         self._collected.clear()
-        self._count = 0
+        self._count, self.has_added = 0, True
 
 
 def _discriminant_axes(parameters: Parameters) -> Tensor:
