@@ -56,12 +56,22 @@ class Place(Generic[T]):
 
 
 @contextlib.contextmanager
-def held_result(path: Path, ranks: Ranks, before: Callable[[], T | None], *, steal: bool = False) -> Iterator[Place[T]]:
-    """The block in which this job alone may measure what the file is to hold. Every process calls it.
+def held_result(
+    path: Path,
+    protocol: protocols.Protocol,
+    ranks: Ranks,
+    before: Callable[[], T | None],
+    *,
+    steal: bool = False,
+) -> Iterator[Place[T]]:
+    """The block in which this job alone may measure what the file is to hold, by `protocol`. Every process calls it.
 
     before: what was measured before, the same on every process. steal: takes the place from another job that measures
-    it. Raises InputError where there is one.
+    it. Raises InputError where there is one, or where the processes would measure by different protocols, such as with
+    other mixtures.
     """
+    facts = {name: str(value) for name, value in protocol.record().items()}
+    ranks.refuse_differences(facts, "use a run folder on a disk that all machines share, and the same shards")
     found = before()
     if found is not None:
         yield Place(path=path, found=found, ranks=ranks, lease=None)
@@ -80,4 +90,4 @@ def measured_once(
         found = measured_before(kind, path, protocol)
         return None if ranks.any(found is None) else found
 
-    return held_result(path, ranks, before, steal=steal)
+    return held_result(path, protocol, ranks, before, steal=steal)

@@ -173,7 +173,8 @@ class Comparison:
         self, ranks: Ranks, *, save_images: str | None = None
     ) -> contextlib.AbstractContextManager[Place[DistanceResult]]:
         """The block in which no other job writes the answer."""
-        return held_result(self.path, ranks, lambda: self.earlier(ranks, save_images=save_images), steal=self.steal)
+        before = lambda: self.earlier(ranks, save_images=save_images)  # noqa: E731
+        return held_result(self.path, self.protocol, ranks, before, steal=self.steal)
 
     def statistics(
         self, ranks: Ranks, *, part: int = 0, parts: int = 1, folder: Path | None = None, file_format: str | None = None

@@ -309,14 +309,17 @@ def make_transport(
     """Fits a transport and writes it to `transport_folder`, unless the same was fitted before.
 
     All processes take part. steal: takes the folder from another job that fits one there. Raises InputError where there
-    is one, or the mixture is missing.
+    is one, or the mixture is missing, or not the same on every process.
     """
+    mixture = ranks.agree(lambda: run.mixture(components, covariance))
+    facts = {name: str(value) for name, value in dataclasses.asdict(_dependencies(run, mixture, seed)).items()}
+    ranks.refuse_differences(facts, "use a run folder on a disk that all machines share, and the same shards")
     found = fitted_before(run, components, covariance, seed=seed)
     if not ranks.any(found is None) and found is not None:
         return found
     folder = transport_folder(run, components, covariance)
     with held_by_main(folder.parent, ranks, folder.name, steal=steal) as lease:
-        return _fit_and_write(run, run.mixture(components, covariance), folder, ranks, seed, lease)
+        return _fit_and_write(run, mixture, folder, ranks, seed, lease)
 
 
 def _fit_and_write(

@@ -57,10 +57,20 @@ _HELD_OUT_EVERY = 10
 
 def read_codes(run: str | Path, weights: str, form: str, seed: int, ranks: Ranks) -> Codes:
     """This process's slice of the codes of split "train", and held-out codes: split "valid" where it is encoded, else
-    every tenth image of "train", which is then left out of the fit."""
-    train = latents.read(run, "train", weights=weights, part=ranks.rank, parts=ranks.world_size)
-    if latents.exists(run, "valid", weights=weights):
-        valid = latents.read(run, "valid", weights=weights, part=ranks.rank, parts=ranks.world_size)
+    every tenth image of "train", which is then left out of the fit. Raises InputError where the processes see others.
+    """
+    of_train = ranks.agree(lambda: latents.read(run, "train", weights=weights))
+    of_valid = ranks.agree(
+        lambda: latents.read(run, "valid", weights=weights) if latents.exists(run, "valid", weights=weights) else None
+    )
+    facts = {
+        f"codes of split {split}": "none" if codes is None else latents.digest(codes)
+        for split, codes in (("train", of_train), ("valid", of_valid))
+    }
+    ranks.refuse_differences(facts, "use a run folder on a disk that all machines share")
+    train = _part(of_train, ranks)
+    if of_valid is not None:
+        valid = _part(of_valid, ranks)
         return Codes(_encodings(train, form, seed), _encodings(valid, form, seed + 1), "split valid")
     held = train.index % _HELD_OUT_EVERY == 0
     if not ranks.any(bool(held.any())) or not ranks.any(bool((~held).any())):
@@ -68,6 +78,12 @@ def read_codes(run: str | Path, weights: str, form: str, seed: int, ranks: Ranks
     kept, out = (latents.Latents(*(tensor[mask] for tensor in train)) for mask in (~held, held))
     source = f"every {_HELD_OUT_EVERY}th image of split train, left out of the fit"
     return Codes(_encodings(kept, form, seed), _encodings(out, form, seed), source)
+
+
+def _part(codes: latents.Latents, ranks: Ranks) -> latents.Latents:
+    """This process's part of all codes."""
+    own = ranks.partition(len(codes.index))
+    return latents.Latents(*(tensor[own.start : own.stop] for tensor in codes))
 
 
 def _encodings(codes: latents.Latents, form: str, seed: int) -> Encodings:

@@ -12,12 +12,14 @@ import torch
 from mixture_worker import CONVERGED, FITS
 from safetensors import safe_open
 from support.mixture_cases import draws, fitted, known_mixture
+from support.running import free_port
 
 from trainer.mixture import GaussianMixture
 from trainer.mixture.content import digest_of_points
 from trainer.mixture.kmeans import KMeansCheckpoint, kmeans
 from trainer.mixture.points import Points
 from trainer.process_group import single
+from trainer.run_folder import latents
 
 HERE = Path(__file__).parent
 PYTHONPATH = os.pathsep.join(map(str, (HERE, HERE.parents[1], HERE.parents[2])))
@@ -164,10 +166,10 @@ def clusters(x: torch.Tensor, iterations: int, checkpoint: KMeansCheckpoint) -> 
 
 def test_k_means_continues_from_its_checkpoint_only_for_the_same_data(tmp_path):
     x = uniform_points()[:2000]
-    first = clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
+    first = clusters(x, 10, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
     # All iterations are done, so that the stored centroids are the result whatever the points are.
-    assert torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0)), first)
-    assert not torch.equal(clusters(-x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 2}, single(), 0)), first)
+    assert torch.equal(clusters(-x, 10, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0)), first)
+    assert not torch.equal(clusters(-x, 10, KMeansCheckpoint(tmp_path / "k", {"data": 2}, single(), 0)), first)
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):
@@ -218,3 +220,60 @@ def test_only_folders_of_checkpoints_are_removed_from_among_others(tmp_path):
         draws(known_mixture("full", k=20), 900), 20, max_iter=3, candidates=8, checkpoint=tmp_path, checkpoint_seconds=0
     )
     assert all((tmp_path / name / "notes.txt").exists() for name in ("backup", "00000001", "00000002.bak"))
+
+
+OF_OWN_FOLDERS = """
+import sys
+from pathlib import Path
+from data_shards.io.errors import InputError
+from trainer.group_command import group_command
+from trainer.mixture.fitting import fit_mixture
+from trainer.mixture.points import Points
+from trainer.mixture.run_mixture import fit_run_mixture
+from trainer.mixture.settings import Settings
+from trainer.process_group import process_group
+import torch
+
+def main():
+    with process_group() as ranks:
+        if sys.argv[1] == "settings":
+            fit_mixture(Points(torch.randn(20, 2)), None, settings=Settings(n_components=2 + ranks.rank), ranks=ranks)
+        else:
+            fit_run_mixture(Path(sys.argv[1]) / str(ranks.rank), Settings(n_components=2), ranks=ranks)
+
+sys.exit(group_command(main))
+"""
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("train", "codes of split train differs between processes: "),
+        pytest.param("valid", "codes of split valid differs between processes: none on rank 0", marks=pytest.mark.slow),
+        pytest.param("settings", "n_components differs between processes: 2 on rank 0", marks=pytest.mark.slow),
+    ],
+)
+def test_processes_that_see_other_codes_or_settings_end_in_one_line_that_names_their_ranks(tmp_path, other, message):
+    for rank in range(2):
+        run = tmp_path / str(rank)
+        run.mkdir()
+        mean = torch.randn(40, 2, generator=torch.Generator().manual_seed(rank if other == "train" else 0))
+        latents.write(run, "train", latents.Latents(mean, torch.ones(40, 2), torch.arange(40)))
+        if other == "valid" and rank == 1:
+            latents.write(run, "valid", latents.Latents(mean, torch.ones(40, 2), torch.arange(40)))
+    script = tmp_path / "fit.py"
+    script.write_text(OF_OWN_FOLDERS)
+    words = [str(script), "settings" if other == "settings" else str(tmp_path)]
+    job = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    environments = [
+        os.environ | job | {"PYTHONPATH": PYTHONPATH, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)
+    ]
+    processes = [
+        subprocess.Popen([sys.executable, *words], env=env, stderr=subprocess.PIPE, text=True) for env in environments
+    ]
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], told
+    lines = "".join(told).splitlines()
+    assert all(line.startswith("error: ") and message in line and "on rank 1 on" in line for line in lines), told
+    assert lines
+    assert not (tmp_path / "0" / "mixtures").exists()
