@@ -25,7 +25,7 @@ from trainer.mixture.start import Start, first_parameters
 from trainer.mixture.streaming import ChunkMoments, streamed_division
 from trainer.process_group import Ranks
 
-VERSION = 3
+VERSION = 4
 """Of the fit: raised where the same points and settings give another mixture."""
 # How often EM goes on with the prior strength that held-out points chose.
 _MOST_ROUNDS = 2

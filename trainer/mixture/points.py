@@ -153,10 +153,10 @@ class Standardisation:
     @staticmethod
     def of(x: Tensor, ranks: Ranks) -> "Standardisation":
         """By the mean of all processes' points and their root mean square distance from it, over dimensions."""
-        sums = torch.cat([x.double().sum(0), x.new_tensor([len(x)], dtype=torch.float64)])
+        sums = torch.cat([x.sum(0, dtype=torch.float64), x.new_tensor([len(x)], dtype=torch.float64)])
         ranks.sum_(sums)
         location = sums[:-1] / sums[-1]
-        square = ranks.sum_((x.double() - location).square().sum()[None])
+        square = ranks.sum_((x - location).square_().sum()[None])
         scale = float((square[0] / (sums[-1] * x.shape[1])).sqrt())
         return Standardisation(location, scale if scale > 0 else 1.0)
 
@@ -168,7 +168,8 @@ class Standardisation:
     def apply(self, points: Points, dtype: torch.dtype) -> Points:
         """The standardised points."""
         variance = None if points.variance is None else (points.variance.double() / self.scale**2).to(dtype)
-        return Points(((points.x.double() - self.location) / self.scale).to(dtype), variance)
+        # Float32 points become float64 in the difference; of each there is one tensor at a time.
+        return Points((points.x - self.location).div_(self.scale).to(dtype), variance)
 
     def of_some(self, source: Points, chosen: Tensor | None, dtype: torch.dtype) -> StandardisedPoints:
         """The standardised points of those that `chosen` (n,) flags; None is all."""

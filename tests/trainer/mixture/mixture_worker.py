@@ -26,6 +26,9 @@ CONVERGED = {
     "converged spherical": ("spherical", 0),
 }
 
+# Its checkpoint stays.
+KEPT = {"products": "float64", "max_iter": 6, "tol": 1e-12, "candidates": 0}
+
 
 def main(out: str) -> None:
     x = draws(known_mixture("full", k=12, dim=4, spread=2.0), 901)
@@ -48,6 +51,7 @@ def main(out: str) -> None:
             mixture = fitted(x[start:stop], 12, ranks=ranks, candidates=candidates, **settings)
             if ranks.is_main:
                 mixture.save(Path(out) / name)
+        fitted(x[start:stop], 12, ranks=ranks, checkpoint=Path(out) / "checkpoint", checkpoint_seconds=0, **KEPT)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The fit on several real processes, and a fit that is killed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mixture_worker import CONVERGED, FITS
+from mixture_worker import CONVERGED, FITS, KEPT
 from safetensors import safe_open
 from support.mixture_cases import draws, fitted, known_mixture
 from support.running import free_port
@@ -63,6 +64,17 @@ def test_several_processes_give_the_parameters_of_one(fits, name, processes):
     assert several.prior_strength_ == pytest.approx(one.prior_strength_, rel=1e-9)
     for attribute in ("weights_", "means_", "covariances_"):
         torch.testing.assert_close(getattr(several, attribute), getattr(one, attribute), rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_a_fit_goes_on_from_the_checkpoint_of_another_number_of_processes(fits, tmp_path, processes):
+    shutil.copytree(fits / str(processes) / "checkpoint", tmp_path / "checkpoint")
+    x = draws(known_mixture("full", k=12, dim=4, spread=2.0), 901)
+    seen: list[int] = []
+    after = lambda state: seen.append(state.iteration)  # noqa: E731
+    resumed = fitted(x, 12, checkpoint=tmp_path / "checkpoint", after=after, **KEPT)
+    assert (seen, resumed.n_iter_) == ([], 6)
+    torch.testing.assert_close(resumed.means_, fitted(x, 12, **KEPT).means_, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("processes", [2, 3])
