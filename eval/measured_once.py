@@ -4,10 +4,10 @@ A second command that asks for the same at the same moment ends in one line, rat
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from data_shards.io.atomic import write_bytes
 from data_shards.io.lease import Lease
@@ -58,19 +58,19 @@ class Place(Generic[T]):
 @contextlib.contextmanager
 def held_result(
     path: Path,
-    protocol: protocols.Protocol,
     ranks: Ranks,
     before: Callable[[], T | None],
     *,
+    question: Mapping[str, Any],
     steal: bool = False,
 ) -> Iterator[Place[T]]:
-    """The block in which this job alone may measure what the file is to hold, by `protocol`. Every process calls it.
+    """The block in which this job alone may measure what the file is to hold. Every process calls it.
 
-    before: what was measured before, the same on every process. steal: takes the place from another job that measures
-    it. Raises InputError where there is one, or where the processes would measure by different protocols, such as with
-    other mixtures.
+    before: what was measured before, the same on every process. question: what the result follows from, such as the
+    record of a protocol. steal: takes the place from another job that measures it. Raises InputError where there is
+    one, or where a process would answer another question, such as with another mixture.
     """
-    facts = {name: str(value) for name, value in protocol.record().items()}
+    facts = {name: str(value) for name, value in question.items()}
     ranks.refuse_differences(facts, "use a run folder on a disk that all machines share, and the same shards")
     found = before()
     if found is not None:
@@ -90,4 +90,4 @@ def measured_once(
         found = measured_before(kind, path, protocol)
         return None if ranks.any(found is None) else found
 
-    return held_result(path, protocol, ranks, before, steal=steal)
+    return held_result(path, ranks, before, question=protocol.record(), steal=steal)

@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
             known = found is not None and found.n >= side.n - args.skip_bad
             return (found or load_statistics(out, extractor)) if ranks.any(ranks.is_main and known) else None
 
-        with held_result(out, ranks, before, steal=args.steal_lock) as place:
+        question = {"images": side.identity, "extractor": extractor.label}
+        with held_result(out, ranks, before, question=question, steal=args.steal_lock) as place:
             if place.found is not None:
                 if ranks.is_main:
                     print(f"{out}: {place.found.n:,} images, {extractor.label} (made before)")

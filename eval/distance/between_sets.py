@@ -207,7 +207,7 @@ class SetComparison:
         def before() -> Path | None:
             return path if ranks.any(ranks.is_main and self.finished(part, parts)) else None
 
-        with held_result(path, self.protocol, ranks, before, steal=self.steal) as place:
+        with held_result(path, ranks, before, question=self.protocol.record(), steal=self.steal) as place:
             if place.found is not None:
                 return path
             made, remarks = statistics_of(
@@ -229,7 +229,8 @@ class SetComparison:
         """The answer, the same on every process, stored where there is a folder for it. merged: number of parts."""
         if self.path is None:
             return self._measured(ranks, merged)
-        with held_result(self.path, self.protocol, ranks, lambda: self.earlier(ranks), steal=self.steal) as place:
+        before = lambda: self.earlier(ranks)  # noqa: E731
+        with held_result(self.path, ranks, before, question=self.protocol.record(), steal=self.steal) as place:
             if place.found is not None:
                 return place.found
             result = self._measured(ranks, merged)

@@ -174,7 +174,7 @@ class Comparison:
     ) -> contextlib.AbstractContextManager[Place[DistanceResult]]:
         """The block in which no other job writes the answer."""
         before = lambda: self.earlier(ranks, save_images=save_images)  # noqa: E731
-        return held_result(self.path, self.protocol, ranks, before, steal=self.steal)
+        return held_result(self.path, ranks, before, question=self.protocol.record(), steal=self.steal)
 
     def statistics(
         self, ranks: Ranks, *, part: int = 0, parts: int = 1, folder: Path | None = None, file_format: str | None = None

@@ -34,7 +34,7 @@ def make_part(comparison: Comparison, part: int, parts: int, ranks: Ranks, *, sa
         done = finished(path, comparison) and (folder is None or folder.exists())
         return Part(path=path, images=None) if ranks.any(ranks.is_main and done) else None
 
-    with held_result(path, comparison.protocol, ranks, before, steal=comparison.steal) as place:
+    with held_result(path, ranks, before, question=comparison.protocol.record(), steal=comparison.steal) as place:
         if place.found is not None:
             return place.found
         statistics = comparison.statistics(ranks, part=part, parts=parts, folder=folder, file_format=save_images)

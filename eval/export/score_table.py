@@ -70,7 +70,7 @@ def scored(
         remarks = [] if known is None else known["remarks"]
         return Scored(table=table, remarks=remarks, address=address, made_before=True)
 
-    with held_result(out, ranks, before, steal=steal) as place:
+    with held_result(out, ranks, before, question=question, steal=steal) as place:
         if place.found is not None:
             return place.found
         found = measured()

@@ -18,7 +18,7 @@ def main():
     with process_group() as ranks:
         protocol = Protocol(run="run", weights="final", checkpoint=f"of rank {ranks.rank}", data="d", split="test", n=1,
                             image_shape=(1, 2, 2))
-        with held_result(Path(sys.argv[1]) / "result-0.json", protocol, ranks, lambda: None):
+        with held_result(Path(sys.argv[1]) / "result-0.json", ranks, lambda: None, question=protocol.record()):
             print("measured")
 
 sys.exit(group_command(main))
