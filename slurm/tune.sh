@@ -129,12 +129,10 @@ done
 trap '' USR2 TERM
 if [[ ! $expired ]]; then wait "$sweep" || code=$?; fi
 end_ray
-ended_by_its_user() {
+if [[ $cancelled ]] || { ((code == 128 + 2)) && ! was_preempted; }; then # 130: the sweep got SIGTERM itself
   say "ended by SIGTERM; submitted again, the sweep continues"
   exit 143
-}
-if [[ $cancelled ]]; then ended_by_its_user; fi
+fi
 if [[ $expired ]]; then requeue "out of time, and trials did not save within $SAVE_WAIT s"; fi
 if ((code == 128 + 12)); then requeue "stopped by SIGUSR2"; fi
-if ((code == 128 + 2)) && ! was_preempted; then ended_by_its_user; fi
 end_step "$code"
