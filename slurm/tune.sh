@@ -93,9 +93,11 @@ ray_has_started() {
     fail "the Ray cluster is not complete after $RAY_WAIT s"
 }
 
-# Ends the steps that are left. Ray does not heed the SIGTERM by which Slurm would end them first, see ray_node.py.
+# Ends the steps that are left. Ray does not heed the SIGTERM by which Slurm would end them first, see ray_node.py. In a job that
+# is cancelled Slurm does it, once trials had their time to save.
 end_ray() {
   local steps
+  if [[ $(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T 2>/dev/null) != RUNNING ]]; then return; fi
   mapfile -t steps < <(squeue --noheader --steps --jobs="$SLURM_JOB_ID" --format=%i 2>/dev/null | grep -E '\.[0-9]+$')
   if ((${#steps[@]})); then scancel --signal=KILL "${steps[@]}" 2>/dev/null || true; fi
 }
