@@ -278,6 +278,15 @@ def test_two_processes_find_the_distance_and_the_decisions_of_one(place, tmp_pat
     assert float(line.split()[2]) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
+def test_two_processes_save_statistics_once(place, tmp_path):
+    words = ("eval", "statistics", str(place / "b"), "--out", str(tmp_path / "b.npz"), *TINY)
+    for before in (False, True):
+        done = run_module(*words, processes=2, env={"PYTHONPATH": "tests:."})
+        assert done.returncode == 0, done.stderr
+        assert ("made before" in done.stdout) == before
+
+
 def test_a_changed_image_is_another_question(place, tmp_path, distance):
     shutil.copytree(place / "a", tmp_path / "a")
     words = (tmp_path / "a", place / "b", *TINY, "--out", tmp_path / "out")

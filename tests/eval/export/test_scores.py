@@ -9,12 +9,13 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 from support.picture_folders import write_pictures
+from support.running import run_module
 
 from data_shards.io.errors import command
 from data_shards.stream.stream import ShardStream
 from eval import open_run
 from eval.__main__ import main
-from eval.export.scores import auroc
+from eval.export.scores import auroc, from_csv
 from eval.images.blocks import image_noise
 from eval.images.files import png_bytes
 from eval.measurements.likelihood import image_values, sample_posterior, units
@@ -133,6 +134,26 @@ def test_a_table_knows_what_it_was_measured_on_and_is_kept_from_other_questions(
         assert (tmp_path / "s.csv").read_bytes() == before
     (folder / "000.png").rename(folder / "0000.png")
     assert "names is" in say(*words)[1].err
+
+
+@pytest.mark.slow
+def test_two_processes_write_the_table_of_one_and_find_it_again(digits_run, digits, tmp_path, say):
+    folder = write_pictures(tmp_path / "mine", digits[:140, 0].numpy())
+    (folder / "bad.png").write_bytes(b"nothing")
+    words = ("score", str(folder), "--run", str(digits_run), "--samples", "2", "--skip-bad", "1")
+    assert say(*words, "--out", tmp_path / "one.csv")[0] == 0
+    for said in ("written to", "made before"):
+        done = run_module("eval", *words, "--out", str(tmp_path / "two.csv"), processes=2)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    one, two = ((tmp_path / f"{name}.csv").read_text() for name in ("one", "two"))
+    torch.testing.assert_close(from_csv(one), from_csv(two), rtol=1e-5, atol=1e-5)
+    for before in (False, True):
+        place = ("--skip-bad", "1", "--out", str(tmp_path / "maps"))
+        done = run_module("eval", "reconstruct", *words[1:4], *place, processes=2)
+        assert done.returncode == 0, done.stderr
+        assert "maps: 140 images" in done.stdout
+        assert ("made before" in done.stdout) == before
 
 
 def test_annealing_gives_a_tighter_bound_beside_the_others(digits_run, digits, tmp_path, say):
