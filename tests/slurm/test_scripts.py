@@ -31,6 +31,9 @@ def test_a_dry_run_of_training_prints_its_cost_and_submits_nothing(cluster: Clus
         ("build_shards.sh", [], {"SOURCE": "/nowhere"}, "no folder /nowhere"),
         ("fit_mixture.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
         ("eval_fid.sh", [], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
+        # Neither components nor a number is given where the source has none.
+        ("eval_fid.sh", ["--from", "prior"], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
+        ("eval_fid.sh", ["--from=half"], {"RUN": "/nowhere"}, "/nowhere holds no config.yaml"),
         ("tune.sh", [], {"SWEEP": "/nowhere.yaml"}, "/nowhere.yaml is not a file"),
         ("tune.sh", [], {"RAY_WAIT": "5m"}, "RAY_WAIT is '5m'; give a whole number of seconds"),
         ("tune.sh", [], {"SAVE_WAIT": "0"}, "SAVE_WAIT is '0'; give a whole number of seconds"),
