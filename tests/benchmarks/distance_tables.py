@@ -1,11 +1,11 @@
-"""Tables of distances of samples over runs of several seeds: by components, beside pythae's RAE-L2, and of ideas.
+"""Tables of distances of samples over runs of several seeds: by the number of components, and beside pythae's RAE-L2.
 
     python tests/benchmarks/distance_tables.py --runs runs/demo-0 runs/demo-1 runs/demo-2
 
-Reads what was measured before: `trainer.mixture` and `eval fid` with each number of components and extractor, what
-pythae_samples.py wrote with `--choose` beside one of the runs, and what transport_ideas.py did.
-A number is the mean over the runs, or over the seeds of pythae's model, ± its standard error, (how many) behind it.
-Prints Markdown; with `--keep results/measured` the tables are shown in RESULTS.md, too.
+Reads what was measured before: `trainer.mixture` and `eval fid` with each number of components and extractor, and what
+pythae_samples.py wrote with `--choose` beside one of the runs. A number is the mean over the runs, or over the seeds
+of pythae's model, ± its standard error, (how many) behind it. Prints Markdown; with `--keep results/measured` the
+tables are shown in RESULTS.md, too.
 """
 
 import json
@@ -85,20 +85,6 @@ def beside_rae(runs: list[Path]) -> Table:
     return Table(head=("samples of", *head), rows=rows if theirs.known else [])
 
 
-def of_ideas(runs: list[Path]) -> Table:
-    """Other maps from mean images to real ones, see transport_ideas.py."""
-    found = Numbers()
-    for run, result in results(runs, "idea"):
-        for extractor in EXTRACTORS:
-            if extractor in result:
-                found.add(run, result[extractor], result["idea"], result["components"], extractor)
-    rows = [
-        (idea, str(components), *(found.shown(idea, components, extractor, digits=1) for extractor in EXTRACTORS))
-        for idea, components in dict.fromkeys(key[:2] for key in found.known)
-    ]
-    return Table(head=("map", "components", *EXTRACTORS.values()), rows=rows)
-
-
 def main() -> None:
     args = table_arguments(__doc__.splitlines()[0]).parse_args()
     fid = "python -m eval fid --run RUN --from {source} --mixture {mixture} --extractor {{{names}}}"
@@ -136,18 +122,6 @@ def main() -> None:
                 "python -m trainer.mixture --run RUN --components K",
                 fid.format(source="q_hat", mixture="K", names=names),
             ),
-        ),
-        Made(
-            name="maps-of-mean-images",
-            title="Ideas for sharper samples: other maps of mean images",
-            text=(
-                "Each is fitted to the training images alone and is a function of the 16 latents: component is the "
-                "transport as it is; responsibilities weighs the maps of all components; haar and patches have a map "
-                "for each band of a wavelet basis or each patch of 7 x 7 pixels; marginals-R adds R rounds of monotone "
-                f"maps of single coefficients. {protocol}",
-            ),
-            table=of_ideas(args.runs),
-            commands=("python tests/benchmarks/transport_ideas.py --run RUN --mixture K --ideas IDEA ...",),
         ),
     ]
     show(made, args, "distance_tables.py")
