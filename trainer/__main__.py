@@ -39,6 +39,7 @@ from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command
 from trainer.launch import Launch, batch_job, submit
+from trainer.peers.launcher import require_address
 
 # Keeps a field's name apart from the names of options, so that messages name the field as a YAML file does.
 _FIELD = "field "
@@ -210,6 +211,7 @@ def main() -> None:
         sys.exit(submit(asked.launch, dry_run=asked.dry_run))
     # torch takes seconds to import: --help and mistakes come before.
     if not asked.dry_run:
+        require_address()
         from trainer.loop import train
 
         try:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 
 from data_shards.io.errors import InputError, command
-from trainer.peers.launcher import place_in_job
+from trainer.peers.launcher import place_in_job, require_address
 
 
 def group_command(main: Callable[[], None]) -> int:
@@ -34,7 +34,9 @@ def group_command(main: Callable[[], None]) -> int:
 
 
 def _is_of_several() -> bool:
+    """Whether there are other processes that this one can reach."""
     try:
+        require_address()
         return place_in_job().world_size > 1
     except InputError:
         return False

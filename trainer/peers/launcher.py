@@ -98,6 +98,13 @@ def address_of_job(place: Place, environment: Mapping[str, str] = os.environ) ->
     )
 
 
+def require_address(environment: Mapping[str, str] = os.environ) -> None:
+    """Raises InputError where the variables say that this process is one of several, but not where they meet."""
+    place = place_in_job(environment)
+    if place.world_size > 1:
+        address_of_job(place, environment)
+
+
 def _is_srun(environment: Mapping[str, str]) -> bool:
     """Whether a step of srun started this process: a shell inside an allocation carries SLURM_PROCID too."""
     step = environment.get("SLURM_STEP_ID", "")

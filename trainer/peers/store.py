@@ -2,9 +2,11 @@
 
 import contextlib
 import datetime
+import os
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
@@ -40,15 +42,16 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
     if not listens:
         _await_listener(place, address, seconds)
     try:
-        store = TCPStore(
-            address.host,
-            address.port,
-            place.world_size,
-            is_master=listens,
-            timeout=datetime.timedelta(seconds=_HANDSHAKE_SECONDS),
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
+        with _without_torchs_own_pages():
+            store = TCPStore(
+                address.host,
+                address.port,
+                place.world_size,
+                is_master=listens,
+                timeout=datetime.timedelta(seconds=_HANDSHAKE_SECONDS),
+                wait_for_workers=False,
+                multi_tenant=True,
+            )
     except STORE_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         if elsewhere:
@@ -66,6 +69,20 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
             parameter="MASTER_PORT",
         ) from error
     return PrefixStore(f"attempt {address.attempt}", store)
+
+
+@contextlib.contextmanager
+def _without_torchs_own_pages() -> Iterator[None]:
+    """A block in which nothing comes on stderr: torch prints a page of C++ where its client fails, and raises too."""
+    sys.stderr.flush()
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
 
 
 def _is_of_this_machine(address: Address) -> bool:

@@ -1,8 +1,10 @@
 """A MASTER_ADDR that leads nowhere, or not to rank 0, ends each process in one line after a time that was told."""
 
 import errno
+import http.server
 import re
 import socket
+import threading
 
 import pytest
 
@@ -35,3 +37,14 @@ def test_rank_0_says_at_once_that_the_address_is_not_its_own_and_then_ends(monke
     assert re.match(
         r"MASTER_ADDR 203\.0\.113\.9 is no address of \S+, on which rank 0 runs; it is tried for 1 s", first
     )
+
+
+def test_where_another_program_answers_torch_prints_no_page(monkeypatch, capfd):
+    monkeypatch.setattr(store, "_HANDSHAKE_SECONDS", 1.0)
+    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = Address(host="127.0.0.1", port=server.server_port, of_launcher=False, attempt="0")
+        with pytest.raises(InputError, match="MASTER_PORT: not rank 0 but another program answers at"):
+            store.open_store(Place(rank=1, world_size=2), place, 300.0)
+        server.shutdown()
+    assert "frame #" not in capfd.readouterr().err
