@@ -74,11 +74,6 @@ def read_command_line(words: Sequence[str]) -> CommandLine:
         known = [name for action in parser._actions for name in action.option_strings]
         near = nearest(option, known) if option.startswith("--") else None
         raise InputError(f"{option} is not an option; {f'use {near}' if near else 'write --field value, see --help'}")
-    for option in ("processes", "print_folder"):
-        if getattr(arguments, option) and not arguments.dry_run:
-            raise InputError("goes with --dry-run alone; add it or leave this out", parameter=option)
-        if getattr(arguments, option) and arguments.launch:
-            raise InputError("does not go with --launch, whose script counts the job's processes", parameter=option)
     if not arguments.launch and (options := _sbatch_options(arguments)):
         raise InputError(f"{options[0]}: options of a batch job go with --launch slurm; add that or leave it out")
     processes = 1 if arguments.processes is None else arguments.processes
@@ -165,6 +160,19 @@ def command_line_parser() -> OneLineParser:
         default=[],
         metavar="OPTION",
         help="with --launch: any option of sbatch, such as --sbatch=--time=2-0; may be given several times",
+    )
+    parser.acts_only(
+        lambda args: args.dry_run,
+        *("processes", "print_folder"),
+        otherwise="goes with --dry-run alone; add it or leave this out",
+    )
+    parser.acts_only(
+        lambda args: args.launch is None,
+        *("processes", "print_folder"),
+        otherwise="does not go with --launch, whose script counts the job's processes",
+    )
+    parser.acts_only(
+        lambda args: not args.dry_run, "steal_lock", otherwise="takes nothing over with --dry-run; leave it out"
     )
     _add_fields(parser, Config, "")
     return parser

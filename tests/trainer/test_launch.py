@@ -42,6 +42,7 @@ def test_the_words_in_the_job_make_the_configuration_that_was_asked_for(tmp_path
             ["--launch=slurm", f"--config={CONFIG}", "--dry-run", "--processes=2"],
             "processes: does not go with --launch",
         ),
+        (["--dry-run", "--steal-lock"], "steal_lock: takes nothing over with --dry-run"),
         (["--nodes=2"], "--nodes=2: options of a batch job go with --launch slurm"),
         (["--sbatch=--mem=1G"], "--mem=1G: options of a batch job go with --launch slurm"),
         (["--launch=slurm", f"--config={CONFIG}", "--model.latent_dim=0"], "--model.latent_dim: 0 is not"),
