@@ -5,6 +5,7 @@ import datetime
 import os
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -24,7 +25,7 @@ _SECONDS_BETWEEN_TRIES, _SECONDS_UNTIL_NOTICE = 0.2, 10.0
 # For one try; and for all where the machine itself does not answer: one on which rank 0 has not begun to listen does.
 _CONNECT_SECONDS, _UNREACHABLE_SECONDS = 10.0, 60.0
 # For somebody who listens to say that it is a store.
-_HANDSHAKE_SECONDS = 30.0
+_HANDSHAKE_SECONDS, _SPARE_SECONDS = 30.0, 5.0
 _REMEDY = "use the name or IP address of the machine of rank 0"
 
 
@@ -43,15 +44,7 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
         _await_listener(place, address, seconds)
     try:
         with _without_torchs_own_pages():
-            store = TCPStore(
-                address.host,
-                address.port,
-                place.world_size,
-                is_master=listens,
-                timeout=datetime.timedelta(seconds=_HANDSHAKE_SECONDS),
-                wait_for_workers=False,
-                multi_tenant=True,
-            )
+            store = _opened(place, address, listens=listens)
     except STORE_ERRORS as error:
         reason = " ".join(str(error).split())[:200]
         if elsewhere:
@@ -69,6 +62,39 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
             parameter="MASTER_PORT",
         ) from error
     return PrefixStore(f"attempt {address.attempt}", store)
+
+
+def _opened(place: Place, address: Address, *, listens: bool) -> Store:
+    """Torch's own store. Raises one of STORE_ERRORS where that fails, or does not answer in time.
+
+    A thread opens it, for torch waits without end for a program that takes a connection and says nothing.
+    """
+    found: list[Store | Exception] = []
+
+    def open_it() -> None:
+        try:
+            found.append(
+                TCPStore(
+                    address.host,
+                    address.port,
+                    place.world_size,
+                    is_master=listens,
+                    timeout=datetime.timedelta(seconds=_HANDSHAKE_SECONDS),
+                    wait_for_workers=False,
+                    multi_tenant=True,
+                )
+            )
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=open_it, name="store", daemon=True)
+    thread.start()
+    thread.join(_HANDSHAKE_SECONDS + _SPARE_SECONDS)
+    if not found:
+        raise TimeoutError(f"no answer for {_HANDSHAKE_SECONDS + _SPARE_SECONDS:.0f} s")
+    if isinstance(found[0], Exception):
+        raise found[0]
+    return found[0]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """A MASTER_ADDR that leads nowhere, or not to rank 0, ends each process in one line after a time that was told."""
 
+import contextlib
 import errno
-import http.server
 import re
 import socket
 import threading
@@ -39,12 +39,23 @@ def test_rank_0_says_at_once_that_the_address_is_not_its_own_and_then_ends(monke
     )
 
 
-def test_where_another_program_answers_torch_prints_no_page(monkeypatch, capfd):
+@pytest.mark.parametrize("says", [b"HTTP/1.1 400 Bad Request\r\n\r\n" * 10, b""])
+def test_a_program_that_answers_otherwise_or_not_at_all_is_told_without_torchs_page(says, monkeypatch, capfd):
     monkeypatch.setattr(store, "_HANDSHAKE_SECONDS", 1.0)
-    with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        place = Address(host="127.0.0.1", port=server.server_port, of_launcher=False, attempt="0")
+    monkeypatch.setattr(store, "_SPARE_SECONDS", 1.0)
+    kept = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # closed below
+            while True:
+                kept.append(server.accept()[0])
+                kept[-1].sendall(says)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        place = Address(host="127.0.0.1", port=server.getsockname()[1], of_launcher=False, attempt="0")
         with pytest.raises(InputError, match="MASTER_PORT: not rank 0 but another program answers at"):
             store.open_store(Place(rank=1, world_size=2), place, 300.0)
-        server.shutdown()
+        for connection in kept:
+            connection.close()
     assert "frame #" not in capfd.readouterr().err
