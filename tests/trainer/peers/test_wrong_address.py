@@ -12,6 +12,8 @@ from data_shards.io.errors import InputError
 from trainer.peers import store
 from trainer.peers.launcher import Address, Place
 
+_OPEN: list[socket.socket] = []  # to the end: torch prints where one is closed on it
+
 
 def address(host: str) -> Address:
     return Address(host=host, port=29577, of_launcher=False, attempt="0")
@@ -43,19 +45,16 @@ def test_rank_0_says_at_once_that_the_address_is_not_its_own_and_then_ends(monke
 def test_a_program_that_answers_otherwise_or_not_at_all_is_told_without_torchs_page(says, monkeypatch, capfd):
     monkeypatch.setattr(store, "_HANDSHAKE_SECONDS", 1.0)
     monkeypatch.setattr(store, "_SPARE_SECONDS", 1.0)
-    kept = []
 
     def serve() -> None:
         with contextlib.suppress(OSError):  # closed below
             while True:
-                kept.append(server.accept()[0])
-                kept[-1].sendall(says)
+                _OPEN.append(server.accept()[0])
+                _OPEN[-1].sendall(says)
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
         place = Address(host="127.0.0.1", port=server.getsockname()[1], of_launcher=False, attempt="0")
         with pytest.raises(InputError, match="MASTER_PORT: not rank 0 but another program answers at"):
             store.open_store(Place(rank=1, world_size=2), place, 300.0)
-        for connection in kept:
-            connection.close()
     assert "frame #" not in capfd.readouterr().err
