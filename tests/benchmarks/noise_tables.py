@@ -145,7 +145,6 @@ NOISE = "--noise {correlated,correlated-component} --floor {algorithm1,none}"
 
 def main() -> None:
     args = table_arguments(__doc__.splitlines()[0]).parse_args()
-    each = "for each run"
     made = [
         Made(
             name="noise-likelihoods",
@@ -157,7 +156,7 @@ def main() -> None:
             table=likelihoods(args.runs),
             commands=(
                 f"python -m eval residuals --run RUN --weights {{stage1,final}} {NOISE}",
-                f"python -m eval likelihood --run RUN --weights {{stage1,final}} {NOISE} {each}",
+                f"python -m eval likelihood --run RUN --weights {{stage1,final}} {NOISE}",
             ),
         ),
         Made(
@@ -170,7 +169,7 @@ def main() -> None:
                 "over images of both splits. Of ten tenths, 0.46 lie beyond two errors by chance.",
             ),
             table=pixels(args.runs),
-            commands=(f"python -m eval uncertainty --run RUN --noise correlated --calibrate --images 10000 {each}",),
+            commands=("python -m eval uncertainty --run RUN --noise correlated --calibrate --images 10000",),
         ),
         Made(
             name="intervals-of-regions",
@@ -180,14 +179,14 @@ def main() -> None:
                 "correlated noise / correlated and calibrated on held-out images.",
             ),
             table=regions(args.runs),
-            commands=(f"python -m eval uncertainty --run RUN --noise correlated --calibrate --images 10000 {each}",),
+            commands=("python -m eval uncertainty --run RUN --noise correlated --calibrate --images 10000",),
         ),
         Made(
             name="hidden-pixels",
             title="Hidden pixels told from the visible ones",
             text=("100 test images; hidden pixels that the 50, 90 and 99 % intervals hold, in percent.",),
             table=completions(args.runs),
-            commands=(f"python -m eval complete --run RUN --hide {{right,square,random}} {each}",),
+            commands=("python -m eval complete --run RUN --hide {right,square,random}",),
         ),
     ]
     show(made, args, "noise_tables.py")
