@@ -72,7 +72,8 @@ def test_in_a_population_poor_trials_take_over_good_ones_and_a_killed_sweep_goes
         last = record.takeovers[-1]
         assert record.fields == last.fields
         assert last.source in records
-        assert record.fields["optimiser.learning_rate"] == last.learning_rate != last.before
+        assert record.fields["optimiser.learning_rate"] == last.learning_rate
+        assert (last.learning_rate == last.before) == last.how.startswith("kept")
     assert "took over" in (read_sweep(path).folder / "sweep.html").read_text()
 
 

@@ -66,7 +66,7 @@ class Takeover:
     learning_rate: float
     """With which it goes on."""
     how: str
-    """What was done to the other trial's learning rate, as Ray says it."""
+    """What was done to the other trial's learning rate, as Ray says it, or that it was kept."""
     fields: Fields
     """What the trial has from here on, in place of what was drawn for it."""
 
@@ -140,7 +140,7 @@ def _stage(folder: Path, source: Path, decision: Decision) -> bool:
             given_up=max((event["images"] for event in read_events(folder)), default=0),
             before=fields[LEARNING_RATE],
             learning_rate=learning_rate,
-            how=decision.how,
+            how="kept, as that trial is complete" if is_complete else decision.how,
             fields={**fields, LEARNING_RATE: learning_rate},
         )
         write_json(staging / _READY, dataclasses.asdict(done))

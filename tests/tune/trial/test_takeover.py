@@ -96,6 +96,7 @@ def test_of_a_trial_that_is_complete_the_learning_rate_is_kept_as_no_other_would
     train(sweep.trainer_config(GOOD.name, 0, GOOD.fields | FIELDS))
     take_over(poor, DECISION)
     assert present_fields(poor) == GOOD.fields
+    assert takeovers(poor)[0].how == "kept, as that trial is complete"
     train(sweep.trainer_config(POOR.name, 0, present_fields(poor) | FIELDS), allow_change=True)
     assert names(poor) == names(good)
 
