@@ -10,6 +10,8 @@ import torch
 from data_shards.io.errors import InputError
 from trainer.mixture.em.e_step import EStep, Statistics
 from trainer.mixture.em.m_step import m_step
+from trainer.mixture.packed import unpack
+from trainer.mixture.parameters import Parameters
 from trainer.mixture.settings import Settings
 from trainer.process_group import Ranks
 
@@ -19,6 +21,8 @@ INFLATIONS = tuple(2.0 ** (i / 4) for i in range(-4, 9))
 _ONE = INFLATIONS.index(1.0)
 # Standard errors by which an inflation must gain. Of twelve that do not help, the best gains one of them by chance.
 _ERRORS = 2.0
+# A variance of so many times the ridge, or less, is the ridge's.
+_FLAT = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,19 +44,23 @@ def chosen_shrinkage(
 
     fits: statistics of all processes, and the E-step with the held-out points; nu: the prior strength of the fits. The
     likelihood has one maximum over the logarithm of the prior strength, so that a walk uphill from nu finds it; between
-    powers of 2 a parabola does. Covariances are inflated only where that gains more than two standard errors.
+    powers of 2 a parabola does. Covariances are inflated only where that gains more than two standard errors, and by a
+    factor below 1 only where no direction has its variance from the ridge alone.
     """
     inflations = INFLATIONS if settings.inflation is None else (settings.inflation,)
 
     def evaluated(strength: float) -> tuple[float, int]:
         """(held-out nats a point, place of the inflation) at one prior strength."""
         sums = torch.zeros(3 * len(inflations) + 1, dtype=torch.float64, device=fits[0][0].sums.device)
+        least = 0
         for statistics, e_step in fits:
             e_step.forget()
             try:
                 parameters = m_step(
                     statistics.copy(), settings.covariance_type, ridge=settings.reg_covar, prior_strength=strength
                 )
+                if len(inflations) > 1 and _has_flat_direction(parameters, settings.reg_covar):
+                    least = _ONE
                 values = e_step.held_out(parameters, inflations)
             except InputError:  # singular, on every process alike
                 return -math.inf, 0
@@ -61,7 +69,7 @@ def chosen_shrinkage(
         ranks.sum_(sums)
         means, gain, square = (sums[:-1] / sums[-1]).view(3, -1)
         error = ((square - gain.square()).clamp(min=0) / sums[-1]).sqrt()
-        best = int(means.argmax())
+        best = least + int(means[least:].argmax())
         place = best if len(inflations) == 1 or gain[best] > _ERRORS * error[best] else _ONE
         return float(means[place]), place
 
@@ -73,6 +81,17 @@ def chosen_shrinkage(
     if settings.inflation is None and place in (0, len(INFLATIONS) - 1):
         remarks.append(f"inflation: the best is {INFLATIONS[place]:.4g}, at the end of what is tried")
     return Choice(prior_strength=nu, inflation=inflations[place], log_likelihood=value, remarks=tuple(remarks))
+
+
+def _has_flat_direction(parameters: Parameters, ridge: float) -> bool:
+    """Whether all components have no more than the ridge in some direction, such as a constant column.
+
+    A factor below 1 would fit that direction better, at the cost of all others.
+    """
+    pooled = parameters.weights @ parameters.covariances.expand(parameters.n_components, -1)
+    if parameters.covariance_type in ("full", "tied"):
+        return float(torch.linalg.eigvalsh(unpack(pooled, parameters.dim))[0]) <= _FLAT * ridge
+    return float(pooled.min()) <= _FLAT * ridge
 
 
 def _walk(evaluated: Callable[[float], tuple[float, int]], start: float, dim: int) -> tuple[float, float, int, bool]:

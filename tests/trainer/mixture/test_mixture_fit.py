@@ -142,6 +142,17 @@ def test_a_constant_column_is_modelled_by_the_ridge(kind):
     np.testing.assert_allclose(mixture.means_[:, 3].numpy(), 3.0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["full", "tied", "diag"])
+def test_a_constant_column_does_not_narrow_the_components_in_the_others(kind):
+    x = torch.randn(600, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    # The third column follows from the first where matrices are full, and is constant else.
+    x[:, 2] = 1 + x[:, 0] if kind != "diag" else 1.0
+    mixture = GaussianMixture(1, covariance_type=kind).fit(x)
+    assert mixture.inflation_ == 1.0
+    variances = mixture.parameters_.variances()[0, :2]
+    np.testing.assert_allclose(variances.numpy(), x[:, :2].var(0, correction=0).numpy(), rtol=0.01)
+
+
 @pytest.mark.parametrize("kind", TYPES)
 def test_points_may_have_one_dimension(kind):
     x = torch.cat([torch.randn(300, 1), torch.randn(300, 1) + 20])

@@ -92,20 +92,22 @@ def _common_shape(scatter: Tensor, counts: Tensor, dim: int, covariance_type: st
     spare = (counts - 1).clamp(min=0)  # (K,)
     limit = _upper_limit((counts - 2).clamp(min=0) * dim)
 
-    def sizes_beside(inverse: Tensor) -> Tensor:
-        traces = scatter @ inverse / dim  # (K,), tr(S_k Psi^-1) / D
+    def sizes_beside(inverse: Tensor, directions: Tensor | int) -> Tensor:
+        traces = scatter @ inverse / directions  # (K,), tr(S_k Psi^-1) / D
         mean = (traces.sum() / spare.sum().clamp(min=1)).expand_as(traces)
         own = torch.where(limit.isfinite(), traces / spare.clamp(min=1) * limit, mean)
         return (traces + torch.minimum(mean, own)) / (spare + 1)
 
     shape, inverse = None, _inverse_of_shape(None, scatter, dim, covariance_type)
+    directions: Tensor | int = dim
     for _ in range(2):
-        sizes = sizes_beside(inverse)
+        sizes = sizes_beside(inverse, directions)
         weights = torch.where(sizes > 0, 1 / sizes, 0)
         shape = weights @ scatter / spare.sum().clamp(min=1)  # of size 1
         inverse = _inverse_of_shape(shape, scatter, dim, covariance_type)
+        directions = (shape @ inverse).clamp(min=1)  # tr(Psi Psi^-1), those in which Psi has something
     assert shape is not None
-    return shape, sizes_beside(inverse)
+    return shape, sizes_beside(inverse, directions)
 
 
 def _upper_limit(degrees: Tensor) -> Tensor:
