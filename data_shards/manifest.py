@@ -108,7 +108,8 @@ class Manifest:
     left_out: Mapping[str, int] = field(default_factory=dict)
     """How many files of the source were not taken for images, by reason."""
     build: Mapping[str, Any] = field(default_factory=dict)
-    """`source`: digest of the keys and bytes of the source's images; `division`: what decides the split of an image."""
+    """`source`: digest of the keys and bytes of the source's images; `division`: what decides the split of an image;
+    `decodings`: versions of the decoder that made the shards, where manifests of earlier versions have none."""
 
     @classmethod
     def load(cls, place: str | Path | Location) -> "Manifest":

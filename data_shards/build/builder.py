@@ -30,6 +30,7 @@ from data_shards.build.record import path_of as record_path
 from data_shards.build.record import read_record, recorded_shards
 from data_shards.build.workers import for_each
 from data_shards.build.writer import Written
+from data_shards.decoding import decode
 from data_shards.io import atomic
 from data_shards.io.configuration import NonNegativeInt, PositiveInt, configuration
 from data_shards.io.disk import free_bytes, sha256_of_file
@@ -104,6 +105,7 @@ def build(
     elif kept is not None and not options.update and work.is_another_source(kept):
         raise InputError(work.change(kept), parameter="out")
     todo = [plan for plan in work.mine if plan.name not in done]
+    work.decodings = _decodings(kept, len(todo) / max(len(work.plans), 1))
     work.refuse_small_disk(todo)
     out.mkdir(parents=True, exist_ok=True)
     name = f"part-{options.part}-of-{options.parts}" if options.parts > 1 else ""
@@ -122,8 +124,10 @@ def merge(source: Source, pixels: Pixels, out: Path, options: BuildOptions, *, f
     Raises InputError for the first shard that is not done, and where too many images of all parts are unusable.
     """
     work = _Work(source, pixels, out, options, folder)
-    if agree_on_recipe(out, recipe(source.name, pixels, options), work.planned_files()) is None:
+    kept = agree_on_recipe(out, recipe(source.name, pixels, options), work.planned_files())
+    if kept is None:
         raise InputError(f"{out}: no part of a build is there; run the parts first")
+    work.decodings = _decodings(kept, 0)
     checked = work.check(work.plans)
     if missing := [name for name, one in checked.items() if one.written is None]:
         raise InputError(
@@ -146,6 +150,15 @@ def recipe(name: str, pixels: Pixels, options: BuildOptions) -> dict[str, Any]:
         "shard_images": options.shard_images,
         "window": options.window,
     }
+
+
+def _decodings(kept: Mapping[str, Any] | None, written: float) -> list[int]:
+    """Versions of the decoder that made the shards, after a build that writes `written`, 0 to 1, of all of them.
+
+    kept: the recipe of those that are there.
+    """
+    former = set() if kept is None or written == 1 else {*kept.get("decodings", [1])}
+    return sorted(former | ({decode.VERSION} if written else set()))
 
 
 def finished_without_source(out: Path, options: Mapping[str, Any], processes: int) -> Manifest | None:
@@ -172,6 +185,8 @@ class _Work:
         """All shards."""
         self.mine = [plan for number, plan in enumerate(self.plans) if number % options.parts == options.part]
         """Those of this part."""
+        self.decodings = [decode.VERSION]
+        """Versions of the decoder that the shards are of."""
 
     def planned_files(self) -> list[str]:
         """Names of the files of all shards."""
@@ -181,7 +196,8 @@ class _Work:
         """What is written beside the shards."""
         options = recipe(self._source.name, self._pixels, self._options)
         folder = None if self._folder is None else str(self._folder.resolve())
-        return {**options, "folder": folder, "division": dict(self._source.division())}
+        division = dict(self._source.division())
+        return {**options, "folder": folder, "division": division, "decodings": self.decodings}
 
     def leftover_shards(self) -> list[str]:
         """Tars of former builds that are not among today's."""
@@ -280,7 +296,11 @@ class _Work:
             skipped=tuple(entry for written in results for entry in written.skipped),
             converted=dict(sorted(converted.items())),
             left_out=dict(self._source.left_out()),
-            build={"source": self._content_digest(), "division": dict(self._source.division())},
+            build={
+                "source": self._content_digest(),
+                "division": dict(self._source.division()),
+                "decodings": self.decodings,
+            },
         )
         held.check()
         atomic.write_json(self._out / manifest.FILE, made.to_json())

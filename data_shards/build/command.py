@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
     if args.dry_run:
         _print_estimate(request.estimate(_say), request)
     elif args.merge:
-        _print_manifest(request.merge(), args.out)
+        _print_manifest(request.merge(_say), args.out)
     elif (manifest := request.build(_say)) is not None:
         _print_manifest(manifest, args.out)
     else:

@@ -15,6 +15,7 @@ from data_shards.build.builder import (
 )
 from data_shards.build.layout import shard_plans
 from data_shards.build.recipe import division_kept, read_recipe
+from data_shards.decoding import decode
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
@@ -201,7 +202,8 @@ class BuildRequest:
     def build(self, say: Callable[[str], None] = _say_nothing) -> Manifest | None:
         """Writes the shards of this part; the manifest, where this part is all the work.
 
-        say: is given a line before the work for each thing that was found in the source, or decided about it
+        say: is given a line before the work for each thing that was found in the source, or decided about it; after
+        it one where shards are of an earlier decoder
         """
         source = self._source_or_nothing()
         if source is None:
@@ -209,14 +211,30 @@ class BuildRequest:
             return Manifest.load(self.out)
         for line in source.notes():
             say(line)
-        return build(source, self.pixels, self.out, self.options, folder=self.source)
+        made = build(source, self.pixels, self.out, self.options, folder=self.source)
+        if made is not None:
+            self._say_decodings(made, say)
+        return made
 
-    def merge(self) -> Manifest:
-        """Checks the shards of all parts and writes the manifest. Raises InputError where one is missing."""
+    def _say_decodings(self, made: Manifest, say: Callable[[str], None]) -> None:
+        decodings = made.build.get("decodings", [1])
+        if decodings != [decode.VERSION] and SOURCES[self.dataset].encoded:
+            which = " and ".join(map(str, decodings))
+            what = "its statistics are of pixels" if self.encoding == "original" else "its pixels are"
+            say(
+                f"{self.out}: {what} by version {which} of the decoder; today's, {decode.VERSION}, reads some kinds of "
+                "file otherwise; build into another folder to have all as today"
+            )
+
+    def merge(self, say: Callable[[str], None] = _say_nothing) -> Manifest:
+        """Checks the shards of all parts and writes the manifest. Raises InputError where one is missing. say: as in
+        `build`"""
         source = self._source_or_nothing()
         if source is None:
             return Manifest.load(self.out)
-        return merge(source, self.pixels, self.out, self.options, folder=self.source)
+        made = merge(source, self.pixels, self.out, self.options, folder=self.source)
+        self._say_decodings(made, say)
+        return made
 
     def _source_or_nothing(self) -> Source | None:
         """The source; None where it is gone since its shards were finished, and these are whole."""

@@ -26,6 +26,8 @@ from data_shards.decoding.tiff import CHANNELS_LEFT_OUT, has_further_channels, i
 from data_shards.io.errors import MachineFault, machine_fault
 
 T = TypeVar("T")
+VERSION = 2
+"""Of the pixels that files come to; counted up where files of some kind come to others than before."""
 MOST_PIXELS = 178_956_970
 """Larger images are refused, as Pillow refuses them: a small file may claim to be larger than the memory."""
 TURNED = "turned as their EXIF orientation says"

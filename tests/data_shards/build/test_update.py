@@ -322,3 +322,27 @@ def test_a_lost_record_is_no_change_of_the_source_and_an_update_mends_it(source,
         build(source, tmp_path / "out")
     assert build(source, tmp_path / "out", update=True) == clean
     assert build(source, tmp_path / "out") == clean
+
+
+def earlier_decoder(shards: Path) -> None:
+    """Makes shards those of a version that did not count its decoders."""
+    for name in ("manifest.json", "recipe.json"):
+        content = json.loads((shards / name).read_text())
+        (content.get("build") or content).pop("decodings")
+        (shards / name).write_text(json.dumps(content))
+
+
+def test_shards_of_an_earlier_decoder_are_told(source, tmp_path):
+    out = tmp_path / "shards"
+    words = ("data_shards", "build", "folder", str(source), "--out", str(out), "--size", "8", "--shard-images", "10")
+    assert "decoder" not in run_module(*words).stdout
+    earlier_decoder(out)
+    assert f"{out}: its pixels are by version 1 of the decoder" in run_module(*words).stdout
+    add_one(source)
+    assert "version 1 and 2 of the decoder" in run_module(*words, "--update").stdout
+    assert Manifest.load(out).build["decodings"] == [1, 2]
+    for path in source.rglob("*.png"):
+        replaced = np.asarray(Image.open(path).convert("RGB")) // 2
+        Image.fromarray(replaced).save(path)
+    assert "decoder" not in run_module(*words, "--update").stdout
+    assert Manifest.load(out).build["decodings"] == [2]
