@@ -123,13 +123,22 @@ def _ended(sweep: SweepConfig, phase: Phase, total: int) -> bool:
 
 
 def _start_ray(address: str | None) -> None:
+    """Joins the cluster at `address`, or starts Ray here, unless this process has done so.
+
+    A terminal, `timeout`, systemd or Slurm may signal all processes of a command. Ray's, which inherit what is blocked,
+    would end before the trials have saved; SIGINT Ray blocks in them itself.
+    """
     if ray.is_initialized():
         return
     on_term = signal.getsignal(signal.SIGTERM)
-    # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
-    ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else False)
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_term)  # Ray's own ends the process at once
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, () if address else {signal.SIGTERM, signal.SIGUSR2})
+    try:
+        # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
+        ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else False)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_term)  # Ray's own ends the process at once
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial], address: str | None) -> bool:

@@ -24,9 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2000)]
 LONG = {"stage1.max_epochs": 8, "stage2.max_epochs": 8}
 
 
-def start(path: Path) -> subprocess.Popen:
+def start(path: Path, *before: str) -> subprocess.Popen:
     log = path.with_suffix(".log").open("a")
-    return subprocess.Popen(sweep_command(path), env=environment(), stdout=log, stderr=log, start_new_session=True)
+    words = [*before, *sweep_command(path)]
+    return subprocess.Popen(words, env=environment(), stdout=log, stderr=log, start_new_session=True)
 
 
 def end(command: subprocess.Popen) -> None:

@@ -21,6 +21,8 @@ EXIT_CODE = 128 + signal.SIGUSR2
 """Of a sweep that was paused: as if the signal had ended it, which batch scripts take for a request to start again."""
 SECONDS: dict[int, float] = {signal.SIGUSR2: 60.0, signal.SIGINT: 20.0, signal.SIGTERM: 20.0}
 """In which running trials have to save, by the signal that asks for it. Schedulers send SIGKILL 30 s after SIGTERM."""
+_SAME_SECONDS = 1.0
+"""Within which a further signal is the first one again: `timeout` sends it to its command, and to the process group."""
 _TEXT = "the sweep is paused; the same command continues it\n"
 
 
@@ -66,25 +68,29 @@ def saving_at_signals(folder: Path) -> Iterator[None]:
     """A block that signals end only once the running trials below `folder` have saved, or their time is over.
 
     SIGUSR2 then ends it with SystemExit(EXIT_CODE); SIGINT (Ctrl-C) and SIGTERM with KeyboardInterrupt, which a second
-    one of these raises at once. Trials save in another thread: the main one must go on serving them meanwhile. Signals
-    are left as they are where this is called in another thread than the main one.
+    one of these, not within `_SAME_SECONDS`, raises at once. Trials save in another thread: the main one must go on
+    serving them meanwhile. Signals are left as they are where this is called in another thread than the main one.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     asked: list[int] = []
     saved: list[int] = []
+    first = 0.0
 
     def save() -> None:
         saved.append(pause(folder, SECONDS[asked[0]]))
         os.kill(os.getpid(), asked[0])
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if saved or (asked and number != signal.SIGUSR2):
+        nonlocal first
+        now = time.monotonic()
+        if saved or (asked and number != signal.SIGUSR2 and now - first > _SAME_SECONDS):
             # Ray passes on no other exception of a signal handler: at SystemExit it ends the process with code 1.
             raise KeyboardInterrupt
         if not asked:
             asked.append(number)
+            first = now
             again = "" if number == signal.SIGUSR2 else "; a second signal ends the sweep at once"
             print(
                 f"{signal.Signals(number).name}: running trials save, for at most {SECONDS[number]:g} s{again}",

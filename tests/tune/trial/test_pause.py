@@ -117,5 +117,15 @@ def test_a_second_interruption_ends_a_command_at_once(trials):
     command = saving_command(trials, seconds=50)
     for _ in range(2):
         os.kill(command.pid, signal.SIGINT)
-        time.sleep(1)
+        time.sleep(2)
     assert command.wait(5) == 130
+
+
+def test_the_same_interruption_sent_twice_does_not_end_a_command_before_the_trials_have_saved(trials):
+    (trials / "waiting" / ".lease.json").touch()
+    command = saving_command(trials, seconds=3)
+    for _ in range(2):
+        os.kill(command.pid, signal.SIGTERM)
+        time.sleep(0.1)
+    assert command.wait(20) == 130
+    assert "running trials have saved" in command.stdout.read()
