@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer.full_precision import full_precision
 from trainer.mixture.blocks import Blocks
-from trainer.mixture.em.centred import weighted_log_densities
+from trainer.mixture.em.centred import DIFFERENCES, weighted_log_densities
 from trainer.mixture.em.dense import DenseScores
 from trainer.mixture.em.pairs import Factors, Pairs
 from trainer.mixture.parameters import Parameters
@@ -137,8 +137,11 @@ class MixtureDensity:
 
     def _every(self, points: Tensor) -> Iterator[Tensor]:
         """The log-densities (n, K) under all components, of part after part of the points."""
-        numbers = numbers_at_a_time(_CHUNK_NUMBERS, points.device)
-        size = max(256, numbers // max(self.parameters.n_components, self.parameters.dim))
+        k, dim, device = self.parameters.n_components, self.parameters.dim, points.device
+        rows = numbers_at_a_time(DIFFERENCES, device) // dim
+        if self.parameters.covariance_type in ("full", "tied"):
+            rows = max(rows, 4 * dim)  # matrices are inverted anew for each part
+        size = max(256, min(rows, numbers_at_a_time(_CHUNK_NUMBERS, device) // k))
         yield from (weighted_log_densities(self._precise(rows), self.parameters) for rows in points.split(size))
 
     def _of_parts(self, points: Tensor, result: Callable[[Scored], Tensor], shape: tuple[int, ...]) -> Tensor:

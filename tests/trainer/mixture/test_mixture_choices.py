@@ -246,8 +246,9 @@ def test_samples_differ_in_each_number_and_have_the_mean_and_deviation_of_the_mi
     kind, offset, deviation, seed, tensors
 ):
     x = offset * deviation + deviation * torch.randn(300, 2, generator=torch.Generator().manual_seed(seed)).double()
-    mixture = GaussianMixture(1, covariance_type=kind).fit(x if tensors else x.numpy())
-    drawn, _ = mixture.sample(2000)
+    # The default ridge is as large as the variance of the narrowest.
+    mixture = GaussianMixture(1, covariance_type=kind, reg_covar=1e-6 * deviation**2)
+    drawn, _ = mixture.fit(x if tensors else x.numpy()).sample(2000)
     assert isinstance(drawn, torch.Tensor) == tensors
     drawn = np.asarray(drawn)
     assert drawn.dtype == np.float64

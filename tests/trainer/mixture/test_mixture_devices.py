@@ -8,9 +8,12 @@ import torch
 from support.running import ROOT
 
 from trainer.mixture.em import dense
+from trainer.mixture.em.centred import CentredScores
 from trainer.mixture.em.dense import chunk_rows
 from trainer.mixture.nearest import NearestIndex, by_products
 from trainer.mixture.packed import pack, packed_size, products_at_once
+from trainer.mixture.parameters import Parameters
+from trainer.mixture.points import Points
 from trainer.mixture.working_memory import numbers_at_a_time, numbers_of_share
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -30,6 +33,20 @@ def gpu_of(monkeypatch):
 def test_on_a_cpu_chunks_stay_in_its_caches():
     assert numbers_at_a_time(1000, CPU) == 1000
     assert [chunk_rows(k, 2209, CPU) for k in (2, 2000, 100_000)] == [768, 524, 384]
+
+
+def test_features_of_many_dimensions_are_made_of_few_points_unless_many_components_share_them():
+    columns = 1 + 512 + packed_size(512)
+    assert [chunk_rows(k, columns, CPU) for k in (1, 3, 200, 2000)] == [16, 16, 200, 524]
+
+
+@pytest.mark.parametrize("dim", [2, 64, 512, 4096])
+def test_differences_from_means_stay_far_below_what_the_c_library_gives_back(dim):
+    scores = CentredScores(Parameters.of("diag", torch.ones(12) / 12, torch.zeros(12, dim), torch.ones(12, dim)))
+    chunks = [chunk for chunk, _ in scores.chunks(Points(torch.zeros(600, dim)))]
+    sizes = [block.x.shape.numel() for chunk in chunks for _, block in scores.blocks(chunk)]
+    assert sum(sizes) == 600 * 12 * dim
+    assert 8 * max(sizes) < 16e6
 
 
 @pytest.mark.parametrize("memory", [8 * GB, 24 * GB, 80 * GB])

@@ -15,11 +15,19 @@ from trainer.mixture.parameters import LOG_2PI, Parameters
 from trainer.mixture.points import Points
 from trainer.mixture.working_memory import numbers_at_a_time
 
-# Numbers in the differences of a chunk of points from a block of components.
-_BLOCK_NUMBERS = 16_000_000
+# Numbers in the differences of a chunk of points from a block of components: a few MB, which a cache holds. Above 32 MB
+# the C library also gives memory back each time, and clearing it anew costs several times the arithmetic.
+DIFFERENCES = 500_000
 # In the unpacked matrices of such a block.
 _MATRIX_NUMBERS = 1_000_000
-_CHUNK_ROWS = 2048
+# Points of a chunk; the lower number is for many dimensions.
+_CHUNK_ROWS = (256, 2048)
+
+
+def chunk_rows(dim: int) -> int:
+    """Points whose differences from one component are held at one time on a CPU."""
+    low, high = _CHUNK_ROWS
+    return min(max(DIFFERENCES // dim, low), high)
 
 
 def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
@@ -32,8 +40,9 @@ def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
         squares = [((x[:, None] - means[block]) / std[block]).square().sum(2) for block in _blocks(parameters, len(x))]
         return log_weights - 0.5 * (dim * LOG_2PI + log_det + torch.cat(squares, 1))
     columns = []
+    common = parameters.whitening(slice(0, 1)) if kind == "tied" else None
     for block in _blocks(parameters, len(x)):
-        white, log_det = parameters.whitening(block)  # (b, D, D) and (b,); b = 1 for tied
+        white, log_det = parameters.whitening(block) if common is None else common  # (b, D, D) and (b,); tied (1, ...)
         centred = x - means[block, None]  # (b, n, D)
         distances = (centred @ white.mT).square().sum(2)  # (b, n)
         columns.append(log_weights[block, None] - 0.5 * (dim * LOG_2PI + log_det[:, None] + distances))
@@ -41,7 +50,7 @@ def weighted_log_densities(x: Tensor, parameters: Parameters) -> Tensor:
 
 
 def _blocks(parameters: Parameters, count: int) -> list[slice]:
-    numbers = numbers_at_a_time(_BLOCK_NUMBERS, parameters.means.device)
+    numbers = numbers_at_a_time(DIFFERENCES, parameters.means.device)
     matrices = numbers_at_a_time(_MATRIX_NUMBERS, parameters.means.device)
     size = max(1, min(numbers // max(1, count * parameters.dim), matrices // parameters.dim**2))
     return [slice(start, start + size) for start in range(0, parameters.n_components, size)]
@@ -56,7 +65,8 @@ class CentredScores:
     def chunks(self, points: Points) -> Iterator[tuple[Points, Tensor]]:
         """Chunk after chunk of the points, in float64, and their log-densities (n, K)."""
         numbers = numbers_at_a_time(0, self.parameters.means.device)
-        size = max(_CHUNK_ROWS, numbers // (4 * (self.parameters.n_components + self.parameters.dim)))
+        k, dim = self.parameters.n_components, self.parameters.dim
+        size = max(chunk_rows(dim), numbers // (4 * (k + dim)))
         for start in range(0, len(points), size):
             chunk = points.rows(slice(start, start + size)).to(torch.float64)
             yield chunk, self._log_densities(chunk)
@@ -72,7 +82,7 @@ class CentredScores:
         """Components (b,), and the points beside each of them: (b, n, D)."""
         k, dim = self.parameters.n_components, self.parameters.dim
         every = torch.arange(k, device=chunk.x.device)
-        numbers = numbers_at_a_time(_BLOCK_NUMBERS, chunk.x.device)
+        numbers = numbers_at_a_time(DIFFERENCES, chunk.x.device)
         for components in every.split(max(1, numbers // (max(1, len(chunk)) * dim))):
             shape = (len(components), -1, -1)
             variance = None if chunk.variance is None else chunk.variance.expand(shape)

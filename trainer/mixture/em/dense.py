@@ -19,6 +19,12 @@ PACKED_LIMITS = {torch.float32: 128.0, torch.float64: 5e10}
 # Features and responsibilities of a chunk should stay in the cache; products are slow on very short chunks.
 _CHUNK_NUMBERS = 1 << 20
 _CHUNK_ROWS = (384, 768)
+# In many dimensions so many numbers of features, of more points only where products with more components pay for them:
+# those of all rows above would be GBs.
+_FEATURE_NUMBERS = 1 << 21
+_FEWEST_ROWS = 16
+# With so few, a product whose first factor is the features of full covariances takes several times as long.
+_FEW_COMPONENTS = 32
 # Rows summed in the format of the products before they join the float64 sums.
 _ROWS_BETWEEN_SUMS = 4096
 
@@ -29,7 +35,8 @@ def chunk_rows(n_components: int, columns: int, device: torch.device) -> int:
         # Beside the responsibilities their comparison with a bound, and for features their factors.
         return max(1, numbers_at_a_time(_CHUNK_NUMBERS, device) // (2 * (n_components + columns)))
     low, high = _CHUNK_ROWS
-    return min(max(_CHUNK_NUMBERS // n_components, low), high)
+    rows = min(max(_CHUNK_NUMBERS // n_components, low), high)
+    return min(rows, max(_FEATURE_NUMBERS // columns, n_components, _FEWEST_ROWS))
 
 
 class DenseScores:
@@ -94,7 +101,11 @@ class DenseScores:
         for start in range(0, len(points), size):
             chunk = points.rows(slice(start, start + size)).to(self.dtype)
             phi = features.of(chunk.x, chunk.variance)
-            logits = torch.mm(phi.t(), self.coefficients, out=buffer[: len(chunk)])
+            logits = buffer[: len(chunk)]
+            if self.n_components <= _FEW_COMPONENTS and self.covariance_type == "full":
+                logits.copy_(torch.mm(self.coefficients.t(), phi).t())
+            else:
+                torch.mm(phi.t(), self.coefficients, out=logits)
             yield chunk, phi, logits, self._common_term(chunk)
 
     def _common_term(self, chunk: Points) -> Tensor:
@@ -173,7 +184,7 @@ def hard_statistics(points: Points, labels: Tensor, covariance_type: str, centro
     statistics = Statistics.zeros(covariance_type, k, dim, points.x.device, centroids.double())
     columns, device = 1 + dim + quadratic_columns(covariance_type, dim), points.x.device
     # Features in float64, and the points beside them.
-    size = _CHUNK_ROWS[1] if device.type == "cpu" else chunk_rows(columns, 2 * columns, device)
+    size = chunk_rows(1, columns, device) if device.type == "cpu" else chunk_rows(columns, 2 * columns, device)
     features = Features(covariance_type, dim, size, torch.float64, device)
     for start in range(0, len(points), size):
         rows = slice(start, start + size)

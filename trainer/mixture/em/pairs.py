@@ -75,7 +75,7 @@ class Factors:
         if white.ndim == 3:
             squares = torch.bmm(centred, white.mT).square_().sum(2)
         else:
-            squares = (centred * white[:, None]).square_().sum(2)
+            squares = centred.mul_(white[:, None]).square_().sum(2)
         if points.variance is not None:
             squares += (points.variance @ _precisions(white)[:, :, None])[..., 0]
         return squares
@@ -182,21 +182,22 @@ def add_block(statistics: Statistics, kind: str, chosen: Tensor, share: Tensor, 
     x = block.x
     if statistics.origins is not None:
         x = x - statistics.origins[chosen][:, None].to(x.dtype)
-    weighted = share[..., None] * x  # (b, m, D)
-    parts = [share.sum(1, keepdim=True), weighted.sum(1)]
+    # Sums over points are products: a third of the time of weighting the points first.
+    row = share[:, None]  # (b, 1, m)
+    parts = [share.sum(1, keepdim=True), torch.bmm(row, x)[:, 0]]
     if kind in ("full", "tied"):
         if kind == "full" or statistics.origins is not None:
-            scatter = torch.bmm(weighted.mT, x)  # (b, D, D)
+            scatter = torch.bmm((share[..., None] * x).mT, x)  # (b, D, D)
             if block.variance is not None:
-                scatter.diagonal(dim1=1, dim2=2).add_((share[..., None] * block.variance).sum(1))
+                scatter.diagonal(dim1=1, dim2=2).add_(torch.bmm(row, block.variance)[:, 0])
             if kind == "full":
                 parts.append(pack(scatter))
             else:
                 statistics.common.add_(pack(scatter.sum(0)))
     else:
-        squares = (weighted * x).sum(1)  # (b, D)
+        squares = torch.bmm(row, x.square())[:, 0]  # (b, D)
         if block.variance is not None:
-            squares += (share[..., None] * block.variance).sum(1)
+            squares += torch.bmm(row, block.variance)[:, 0]
         parts.append(squares if kind == "diag" else squares.sum(1, keepdim=True))
     statistics.sums[chosen] += torch.cat(parts, 1).double()
 
