@@ -174,5 +174,9 @@ def _marked(text: str) -> Markup:
 
 
 def _kind(cell: str) -> str:
-    """How a cell of a table is broken into lines: one that is short, as a number is, stays in one."""
+    """How a cell of a table is broken into lines: one that is short, as a number is, stays in one, and of several
+    numbers (A / B) each is one."""
+    parts = cell.split(" / ")
+    if len(parts) > 1 and max(map(len, parts)) <= _LONG // 2:
+        return "words"
     return "long" if len(cell) > _LONG else "words" if len(cell) > _WORDS else "number"
