@@ -7,10 +7,11 @@ the file every 10 seconds. It is stale, and the next process takes it over,
     after 30 seconds      without a touch where this machine has restarted since
     after 120 seconds     without a touch where the holder runs on another machine
 
-A lease file is created exclusively, which shared file systems do atomically, and it is removed only by the process that
-first made the mark .lease.json.TOKEN.end1: by its holder, or by one that found it stale. So two processes that find the
-same stale lease cannot both get it. Ages are differences of times that the file system itself gives, so the clocks of
-machines may differ.
+A lease file is created exclusively, which shared file systems do atomically, and it is removed or replaced only by the
+process that first made the mark .lease.json.TOKEN.end1: by its holder, or by one that takes it over. So two processes
+that find the same stale lease cannot both get it. Who takes over renames its mark to the lease file, so that the former
+holder at no moment finds no lease and reads who has it now. Ages are differences of times that the file system itself
+gives, so the clocks of machines may differ.
 """
 
 import contextlib
@@ -95,9 +96,6 @@ class Lease:
     def _look(self) -> None:
         with contextlib.suppress(OSError):  # the disk does not answer now
             found = _read(self.path)
-            if found is None:  # who takes it over removes it first, and is named a moment later
-                time.sleep(_SECONDS_BETWEEN_LOOKS)
-                found = _read(self.path)
             if found is None:
                 self._lost = f"{self.path.parent}: the lease file {self.path.name} was removed while this process ran"
             elif found.token != self._token:
@@ -148,8 +146,10 @@ def _acquire(path: Path, steal: bool) -> Lease:
         if found is None:
             continue  # it has ended in between
         if (steal and first is not None and found.token == first.token) or found.is_stale(folder):
-            if _end(path, found.token) and not (found.is_local and not steal):
-                print(f"{folder}: taken over from {found}", file=sys.stderr, flush=True)
+            if _end(path, found.token, successor=token):
+                if steal or not found.is_local:
+                    print(f"{folder}: taken over from {found}", file=sys.stderr, flush=True)
+                break
         elif watched is None or watched.token != found.token:
             watched, said = found, False
         elif found.is_local or watched.touched != found.touched:  # at a second look: it may have been ending
@@ -216,11 +216,14 @@ def _parsed(content: bytes) -> dict[str, Any] | None:
     return record if record["token"].isalnum() else None  # it becomes part of a file's name
 
 
-def _end(path: Path, token: str) -> bool:
-    """Removes the lease with this token. False where another process is removing it, or has removed it."""
+def _end(path: Path, token: str, successor: str = "") -> bool:
+    """Removes the lease with this token, or puts one of this process with the token `successor` in its place.
+
+    False where another process is removing it, or has removed it.
+    """
     for number in range(1, 100):
         mark = path.with_name(f"{path.name}.{token}.end{number}")
-        if _create(mark, secrets.token_hex(8)):
+        if _create(mark, successor or secrets.token_hex(8)):
             break
         other = _read(mark)
         if other is None or not other.is_stale(path.parent):
@@ -230,7 +233,9 @@ def _end(path: Path, token: str) -> bool:
         return False
     found = _read(path)
     mine = found is not None and found.token == token
-    if mine:
+    if mine and successor:
+        mark.replace(path)
+    elif mine:
         path.unlink(missing_ok=True)
     # Whoever makes one of these marks again finds another lease, or none, and removes nothing.
     for made in range(number, 0, -1):

@@ -1,5 +1,6 @@
 """One process at a time works in a folder: also over machines, after crashes, and where many start at once."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -141,6 +142,26 @@ def test_who_steals_a_lease_gets_it_and_the_former_holder_finds_out(tmp_path, mo
             time.sleep(0.01)
         former.release()
         new.check()  # the former holder has not removed it
+
+
+def test_at_no_moment_of_a_takeover_is_there_no_lease(tmp_path):
+    """So the former holder, which may look at any moment, always reads who has taken it over."""
+    missed, over = [], threading.Event()
+    held_elsewhere(tmp_path)
+
+    def look():
+        while not over.is_set():
+            missed.append(leases._read(tmp_path / ".lease.json") is None)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            stack.enter_context(lease(tmp_path, steal=True))
+        over.set()
+        looking.join()
+    assert len(missed) > 100
+    assert not any(missed)
 
 
 def test_a_lease_file_that_was_removed_is_a_lost_lease(tmp_path):
