@@ -1,0 +1,90 @@
+"""A table of ideas for nearer samples, each alone at the same 16 latents, networks and images, over several seeds.
+
+    python tests/benchmarks/idea_tables.py --runs runs/demo-0 runs/demo-1 runs/demo-2
+
+Reads what transport_ideas.py, flow_decoder.py and lowered_variance.py wrote, and `eval fid` beside them. A number is
+the mean over the runs, ± its standard error, (runs) behind it. An idea is compared, seed by seed, with what it changes.
+Prints Markdown; with `--keep results/measured` the table is shown in RESULTS.md, too.
+"""
+
+import json
+from pathlib import Path
+
+from distance_tables import EXTRACTORS, distances
+from tables_of_runs import Made, show, table_arguments
+
+from data_shards.io.errors import command
+from data_shards.io.tables import Table
+from eval.paper.tables import effect
+
+PLAIN, TRANSPORTED = "q_hat", "transported"
+IDEAS = {
+    PLAIN: ("mean images", ""),
+    "lowered-1": ("one epoch more of stage 1", ""),
+    "lowered-0.5": ("the same, sigma^2 at 1/2 of its optimum", "lowered-1"),
+    "lowered-0.25": ("the same, sigma^2 at 1/4 of its optimum", "lowered-1"),
+    TRANSPORTED: ("mean images, transported", PLAIN),
+    "responsibilities": ("transport by responsibilities", TRANSPORTED),
+    "haar": ("transport in bands of a Haar basis", TRANSPORTED),
+    "patches": ("transport in patches of 7 x 7", TRANSPORTED),
+    "marginals-3": ("transport, then 3 rounds of marginals", TRANSPORTED),
+    "marginals-9": ("transport, then 9 rounds of marginals", TRANSPORTED),
+    "flow-smooth": ("flow matching, noise a function of z", TRANSPORTED),
+    "flow-own": ("flow matching, noise of each image", TRANSPORTED),
+    "flow-none": ("flow matching, no noise", TRANSPORTED),
+}
+"""By its name in results: what it is, and the name of what it is compared with."""
+
+
+def ideas(runs: list[Path]) -> Table:
+    """Distances by idea, and by the number of components that latents are drawn from."""
+    found = distances(runs)
+    for run in runs:
+        for path in sorted((run / "eval").glob("idea-*.json")):
+            result = json.loads(path.read_text())
+            for extractor in EXTRACTORS:
+                found.add(run, result[extractor], result["idea"], result["components"], extractor)
+    first, *_ = EXTRACTORS
+    keys = {key[:2] for key in found.known}
+    rows = []
+    for idea, (title, other) in IDEAS.items():
+        for components in sorted(number for name, number in keys if name == idea):
+            change = found.difference((idea, components, first), (other, components, first)) if other else None
+            rows.append(
+                (
+                    title,
+                    f"{components:,}",
+                    *(found.shown(idea, components, extractor, digits=1) for extractor in EXTRACTORS),
+                    f"{IDEAS[other][0]}: {change.plain(1)}" if change else "",
+                    effect(change) if change else "",
+                )
+            )
+    return Table(head=("samples", "components", *EXTRACTORS.values(), "against", "verdict"), rows=rows)
+
+
+def main() -> None:
+    args = table_arguments(__doc__.splitlines()[0]).parse_args()
+    script = "python tests/benchmarks/{} --run RUN {}"
+    made = Made(
+        name="sample-ideas",
+        title="Nearer samples: what was tried",
+        text=(
+            "Frechet distances of 10,000 samples to the 10,000 test images, latents from a mixture of the demo's "
+            "codes, final weights (end of stage 1 where sigma^2 is lowered). All but the flow with noise of its own "
+            "make an image that is a function of the 16 latents. Differences are by the first representation, seed by "
+            "seed.",
+        ),
+        table=ideas(args.runs),
+        commands=(
+            "python -m eval fid --run RUN --from {q_hat,transported} --mixture K --extractor "
+            f"{{{','.join(EXTRACTORS)}}}",
+            script.format("transport_ideas.py", "--mixture K --ideas IDEA"),
+            script.format("flow_decoder.py", "--epochs 5 --mixtures K --noises smooth own none"),
+            script.format("lowered_variance.py", "--factors 1 0.5 0.25"),
+        ),
+    )
+    show([made], args, "idea_tables.py")
+
+
+if __name__ == "__main__":
+    command(main)
