@@ -106,8 +106,8 @@ def main() -> None:
                 "The demo's networks, images and 10 epochs on both sides, Adam at the same learning rate and schedule. "
                 f"Both are drawn from a mixture of {CHOSEN:,} components that this package fits to their codes. "
                 "Held-out codes of RAE-L2 are most likely under that many of 32, 100, 200, 500 and 1,000 with each "
-                "seed, ours of 32, 100, 500, 1,000 and 2,000 with two seeds; with the third 500 is 0.02 nats better, and "
-                f"its distance 656.0 in place of 655.1. {protocol}",
+                "seed, ours of 32, 100, 500, 1,000 and 2,000 with two seeds; with the third 500 is 0.02 nats better, "
+                f"and its distance 656.0 in place of 655.1. {protocol}",
                 "Transported samples want fewer and larger components; these have the number that plain samples want.",
             ),
             table=beside_rae(args.runs),

@@ -62,8 +62,8 @@ def main() -> None:
         text=(
             "Stage 2 of the demo, from the end of stage 1 of the same seed, with another density of a pixel of the "
             "same variance and the same floor. The floor bounds variances, and a Laplace of the same variance has a "
-            "higher peak, so its cap is higher: a part of the difference is that. Stage 1 does not depend on the family "
-            "and was trained once a seed.",
+            "higher peak, so its cap is higher: a part of the difference is that. Stage 1 does not depend on the "
+            "family and was trained once a seed.",
         ),
         table=families(args.runs),
         commands=(
