@@ -5,7 +5,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from support.running import run_module, write_digits
+
+# The same examples in every run, and as much time for each as a busy machine takes: a failure is one of the code.
+settings.register_profile("suite", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 
 def pytest_configure() -> None:

@@ -38,7 +38,7 @@ def run_there(project, *words):
     environment = {**os.environ, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *words]
     done = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=project, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

@@ -38,7 +38,7 @@ def compared(shards: Path, folder: Path, workers: int) -> dict[str, object]:
 
     def differs(how: str) -> object:
         with failing(shards, how) as server:
-            place = Location(address=server.address, cache_dir=str(folder / how), patience_seconds=60)
+            place = Location(address=server.address, cache_dir=str(folder / how), patience_seconds=300)
             # Substitutes are allowed, and none must be used.
             got = epochs(place, workers=workers, max_substitutes=1000)
         if server.failed == 0:
@@ -86,7 +86,7 @@ def s3_compared(bucket, shards, folder, how, workers, monkeypatch):
     with failing(bucket, how) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
         S3FileSystem.clear_instance_cache()  # another test's, of another endpoint
-        place = Location(address="s3://images/uneven", cache_dir=str(folder), patience_seconds=60)
+        place = Location(address="s3://images/uneven", cache_dir=str(folder), patience_seconds=300)
         got = epochs(place, workers=workers, max_substitutes=1000)
         return server.failed > 0 and same(got, local)
 
@@ -106,8 +106,8 @@ def test_an_s3_server_that_fails_in_any_way_changes_no_batch(
 
 def test_a_manifest_is_waited_for_and_what_is_waited_for_is_said(uneven_shards, capfd):
     with failing(uneven_shards, "refused") as server:
-        server.close()
-        threading.Timer(1.0, lambda: server.listen(server.port)).start()
+        server.stop()
+        threading.Timer(1.0, server.listen).start()
         assert Manifest.load(server.address) == Manifest.load(uneven_shards)
     # A thread of an earlier test may still be waiting for a server of its own.
     lines = [line for line in capfd.readouterr().err.splitlines() if server.address in line]
@@ -119,7 +119,7 @@ def test_a_manifest_that_is_not_there_is_said_at_once(tmp_path):
     began = time.monotonic()
     with failing(tmp_path, "503") as server, pytest.raises(InputError, match=r"no manifest\.json there"):
         Manifest.load(server.address)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 60  # of ten minutes' patience
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -139,7 +139,7 @@ def test_a_closed_stream_waits_for_its_server_no_longer(uneven_shards, tmp_path)
                 time.sleep(0.01)
             stream.close()
             with pytest.raises(MachineFault, match="503"):
-                first.result(timeout=10)
+                first.result(timeout=120)  # of ten minutes' patience
 
 
 def test_a_call_that_brings_nothing_is_ended_by_its_own_timeout(uneven_shards, tmp_path):
@@ -149,7 +149,7 @@ def test_a_call_that_brings_nothing_is_ended_by_its_own_timeout(uneven_shards, t
         pytest.raises(Unreachable, match="nothing arrived for 1 s"),
     ):
         Address(server.address).download("train-000000.tar", tmp_path / "a.tar", quiet_seconds=1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # of the 100 s for which the server is silent
 
 
 @pytest.mark.parametrize("protocol", ["http", "s3"])

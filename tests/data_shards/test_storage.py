@@ -97,7 +97,7 @@ def test_the_ranks_of_a_node_fetch_each_shard_once(served, uneven_shards):
         subprocess.Popen([sys.executable, script, address, str(rank), "3"], stdout=subprocess.PIPE, text=True)
         for rank in range(3)
     ]
-    output = [rank.communicate(timeout=120)[0] for rank in ranks]
+    output = [rank.communicate(timeout=600)[0] for rank in ranks]
     assert sorted(int(word) for text in output for word in text.split()) == list(range(211))
     assert all(requests[shard.name] == 1 for shard in Manifest.load(uneven_shards).shards_of("train"))
 

@@ -37,7 +37,7 @@ def test_they_end_in_one_line_that_names_the_ranks_and_the_difference_and_measur
         )
         for rank in range(2)
     ]
-    told = [process.communicate(timeout=120) for process in processes]
+    told = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [2, 2], told
     lines = [line for out, error in told for line in (out + error).splitlines()]
     assert lines, told

@@ -17,8 +17,13 @@ _RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice
 # The page lies in frames, as a window of Chromium is never narrower than 500 pixels.
 _FRAME = '<iframe src="page.html" style="border:0;width:{width}px;height:900px"></iframe>'
 _COLLECT = """<script>
-setTimeout(() => document.documentElement.dataset.found = JSON.stringify(
-  Array.from(frames, frame => JSON.parse(frame.document.documentElement.dataset.found))), 15000)
+const look = setInterval(() => {
+  const found = Array.from(frames, frame => frame.document.documentElement?.dataset.found)
+  if (found.every(one => one)) {
+    document.documentElement.dataset.found = JSON.stringify(found.map(one => JSON.parse(one)))
+    clearInterval(look)
+  }
+}, 100)
 </script>"""
 _RUN = """<script>
 axe.run(document, {runOnly: {type: 'tag', values: RULES}}).then(found => {
@@ -80,4 +85,4 @@ class Browser:
 
     def _chromium(self, *options: str, name: str) -> str:
         command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", *options, f"file://{self._folder / name}"]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=180).stdout
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600).stdout

@@ -31,15 +31,17 @@ class FailingServer:
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._server: http.server.ThreadingHTTPServer | None = None
-        self.listen(0)
-        assert self._server is not None
-        self.port = self._server.server_port
+        self._place = socket.socket()  # keeps the port while nobody listens there
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = self._place.getsockname()[1]
+        self.listen()
         self.address = f"http://127.0.0.1:{self.port}"
 
-    def listen(self, port: int) -> None:
-        """Begins to serve at a port; 0 takes a free one."""
+    def listen(self) -> None:
+        """Begins to serve at its port."""
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def failing(self, name: str) -> bool:
@@ -57,18 +59,21 @@ class FailingServer:
             return fails
 
     def _vanish(self) -> None:
+        self.stop()
+        time.sleep(self.seconds)
+        self.listen()
+
+    def stop(self) -> None:
+        """Refuses connections from now on."""
         assert self._server is not None
         self._server.shutdown()
         self._server.server_close()
-        time.sleep(self.seconds)
-        self.listen(self.port)
 
     def close(self) -> None:
         """Ends the server and all it holds."""
         self._over.set()
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        self.stop()
+        self._place.close()
 
     def wait(self, seconds: float) -> None:
         """Sleeps, but not beyond the end of the test."""

@@ -1,6 +1,7 @@
 """Several processes of one job, started here as a launcher would, each with its own words and environment."""
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,9 @@ class Ended:
     code: int
     out: str
     lines: list[str]
-    """What it wrote to stderr."""
+    """What it wrote to stderr, but for the notices."""
+    notices: list[str]
+    """The lines on processes that are waited for: a busy machine brings them about."""
 
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -53,21 +56,24 @@ def start_job(
     ]
 
 
-def wait_for_job(processes: Sequence[subprocess.Popen], timeout: float = 60) -> list[Ended]:
+def wait_for_job(processes: Sequence[subprocess.Popen], timeout: float = 300) -> list[Ended]:
     """Waits until all have ended, and kills those that have not in time."""
     try:
         said = [process.communicate(timeout=timeout) for process in processes]
     finally:
         for process in processes:
             process.kill()
-    return [
-        Ended(code=process.returncode, out=out, lines=[line for line in err.splitlines() if line.strip()])
-        for process, (out, err) in zip(processes, said, strict=True)
-    ]
+    return [_ended(process.returncode, *texts) for process, texts in zip(processes, said, strict=True)]
+
+
+def _ended(code: int, out: str, err: str) -> Ended:
+    lines = [line for line in err.splitlines() if line.strip()]
+    notices = [line for line in lines if re.match(r"waiting for ranks|rank \d+ of \d+ waits for rank 0", line)]
+    return Ended(code=code, out=out, lines=[line for line in lines if line not in notices], notices=notices)
 
 
 def run_job(
-    commands: Sequence[Sequence[str]], launched: Sequence[Mapping[str, str]] | None = None, timeout: float = 60
+    commands: Sequence[Sequence[str]], launched: Sequence[Mapping[str, str]] | None = None, timeout: float = 300
 ) -> list[Ended]:
     """Starts a process for each command, and waits for all."""
     return wait_for_job(start_job(commands, launched), timeout)

@@ -1,7 +1,9 @@
 """Small real images as files, and commands run as a user runs them."""
 
+import contextlib
 import gzip
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -36,7 +38,7 @@ def write_digits(folder: Path) -> Path:
     return folder
 
 
-def run_module(*words: str, processes: int = 0, env: dict[str, str] | None = None, timeout: float = 240):
+def run_module(*words: str, processes: int = 0, env: dict[str, str] | None = None, timeout: float = 600):
     """Runs `python -m WORDS` as a user would, under torchrun where `processes` is above 0."""
     launcher = [sys.executable, "-m"]
     if processes:
@@ -54,7 +56,18 @@ def run_module(*words: str, processes: int = 0, env: dict[str, str] | None = Non
 
 
 def free_port() -> str:
-    """A port of the loopback address that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+    """A port of the loopback address that nobody listens at, and that the system gives to no connection meanwhile."""
+    for port in random.SystemRandom().sample(range(10_000, _first_of_connections()), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return str(port)
+    raise OSError("no free port in 100 tries")
+
+
+def _first_of_connections() -> int:
+    """The first port that the system gives to connections and to programs that ask for any."""
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        first = 32_768
+    return first if first > 11_000 else 32_768

@@ -69,7 +69,7 @@ def train_many(shards: Path, runs: Path, fields: dict[str, dict[str, Any]], proc
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=800,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]

@@ -50,7 +50,7 @@ def train_with_nans(tmp_path, arguments, starts, processes):
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "NAN_STARTS": ",".join(map(str, starts))},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -122,7 +122,7 @@ def test_a_failure_of_one_rank_before_the_first_update_ends_all(digits_shards, t
         for rank in range(2)
     ]
     try:
-        messages = [process.communicate(timeout=100)[1] for process in both]
+        messages = [process.communicate(timeout=600)[1] for process in both]
     finally:
         for process in both:
             process.kill()

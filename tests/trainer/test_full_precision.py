@@ -166,12 +166,12 @@ def test_the_settings_return_with_the_last_of_several_threads():
     def stay():
         with full_precision():
             inside.set()
-            done.wait(10)
+            done.wait(300)
 
     thread = threading.Thread(target=stay)
     try:
         thread.start()
-        inside.wait(10)
+        assert inside.wait(300)
         with full_precision():
             pass
         assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"

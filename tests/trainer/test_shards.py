@@ -12,8 +12,6 @@ from support.failing_server import failing
 from support.running import ROOT
 from support.training import events, train, weights, words
 
-from trainer.run_folder.checkpoint import complete_checkpoints
-
 
 def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
@@ -26,21 +24,22 @@ def whole(digits_shards, tmp_path_factory):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
 def test_a_stop_sent_to_the_whole_process_group_keeps_the_work(digits_shards, tmp_path, whole, number):
-    command = [sys.executable, "-m", "trainer", *words(digits_shards, tmp_path, "run", data__workers=2)]
+    held = [str(ROOT / "tests/support/held_training.py"), str(tmp_path), "1"]
     process = subprocess.Popen(
-        command,
+        [sys.executable, *held, *words(digits_shards, tmp_path, "run", data__workers=2)],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     run = tmp_path / "run"
-    while process.poll() is None and not ((run / "checkpoints").exists() and complete_checkpoints(run)):
+    while process.poll() is None and not (tmp_path / "held").exists():
         time.sleep(0.02)
     os.killpg(process.pid, number)
-    _, errors = process.communicate(timeout=60)
+    (tmp_path / "go").touch()
+    _, errors = process.communicate()
     assert "Traceback" not in errors
     assert "reader process" not in errors
     assert (run / "requeue").exists()

@@ -33,7 +33,7 @@ def monkeypatch_module():
         yield patch
 
 
-def placed(needs: Needs, seconds: float = 20) -> int:
+def placed(needs: Needs, seconds: float = 200) -> int:
     """How many trials Ray places at the same time, of one more than should fit."""
     fit = needs.trials_on(nodes())
     groups = [needs.placement().to_placement_group() for _ in range(fit + 1)]

@@ -15,7 +15,7 @@ from tune.trial.folder import trial_folders
 from tune.trial.record import TrialRecord, trial_record
 
 # Starting Ray and three trials takes minutes on a busy machine; a free core needs a fraction of this.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def sweep_command(path: Path, *words: str) -> list[str]:
@@ -28,7 +28,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, **ray, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
-def run_tune(path: Path, *words: str, timeout: float = 800) -> subprocess.CompletedProcess:
+def run_tune(path: Path, *words: str, timeout: float = 1600) -> subprocess.CompletedProcess:
     return subprocess.run(
         sweep_command(path, *words),
         cwd=ROOT,

@@ -98,11 +98,11 @@ def test_builds_killed_at_random_moments_go_on_to_the_same_bytes(celeba, shards,
 
 
 def _wait_for(condition):
-    for _ in range(2000):
+    for _ in range(20_000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("waited 20 s in vain")
+    raise AssertionError("waited 200 s in vain")
 
 
 def _group_alive(group: int) -> bool:

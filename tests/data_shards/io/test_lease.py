@@ -76,7 +76,7 @@ def test_the_lease_of_a_killed_process_of_this_machine_is_taken_over_at_once(tmp
     holder.kill()  # and not waited for: a zombie holds nothing
     began = time.monotonic()
     with lease(tmp_path):
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < leases.RESTARTED_SECONDS
     assert capfd.readouterr().err == ""
 
 
@@ -102,21 +102,38 @@ def test_a_machine_that_restarted_loses_its_leases_sooner(tmp_path):
 
 
 def test_a_holder_on_another_machine_that_shows_a_heartbeat_keeps_its_lease(tmp_path):
-    path = held_elsewhere(tmp_path, silent_seconds=50)
-    beat = threading.Timer(1.0, os.utime, (path,))
-    beat.start()
+    path, over = held_elsewhere(tmp_path, silent_seconds=50), threading.Event()
+
+    def beat():
+        while not over.wait(0.7):
+            os.utime(path)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
     with pytest.raises(LeaseHeld, match="4242 on node7"), lease(tmp_path):
         pass
-    beat.join()
+    over.set()
+    beating.join()
 
 
 def test_a_holder_on_another_machine_that_falls_silent_is_waited_out(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(leases, "STALE_SECONDS", 3.0)
     held_elsewhere(tmp_path)
-    began = time.monotonic()
-    with lease(tmp_path):
-        assert 2 < time.monotonic() - began < 10
-    assert capfd.readouterr().err.count("waiting for a sign of life") == 1
+    said, taken = "", threading.Event()
+
+    def take():
+        with lease(tmp_path):
+            taken.set()
+
+    taking = threading.Thread(target=take)
+    taking.start()
+    while "waiting for a sign of life, at most 120 s" not in said:
+        said += capfd.readouterr().err
+    assert not taken.is_set()
+    monkeypatch.setattr(leases, "STALE_SECONDS", 0.0)  # the two minutes are over
+    taking.join()
+    assert taken.is_set()
+    said += capfd.readouterr().err
+    assert said.count("waiting for a sign of life") == said.count("taken over from process 4242 on node7") == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b'{"token": 1}', b'{"token": "../x"}', b"\xff\xfe"])
@@ -136,9 +153,7 @@ def test_who_steals_a_lease_gets_it_and_the_former_holder_finds_out(tmp_path, mo
         new.check()
         with pytest.raises(LeaseLost, match="taken over by process"):
             former.check()
-        deadline = time.monotonic() + 5
         while not former.is_lost:
-            assert time.monotonic() < deadline
             time.sleep(0.01)
         former.release()
         new.check()  # the former holder has not removed it
@@ -156,11 +171,12 @@ def test_at_no_moment_of_a_takeover_is_there_no_lease(tmp_path):
     looking = threading.Thread(target=look)
     looking.start()
     with contextlib.ExitStack() as stack:
-        for _ in range(20):
+        taken = 0
+        while taken < 20 or len(missed) < 100:
             stack.enter_context(lease(tmp_path, steal=True))
+            taken += 1
         over.set()
         looking.join()
-    assert len(missed) > 100
     assert not any(missed)
 
 
@@ -175,9 +191,8 @@ def test_the_heartbeat_touches_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
     with lease(tmp_path):
         path = tmp_path / ".lease.json"
-        before, deadline = path.stat().st_mtime_ns, time.monotonic() + 5
+        before = path.stat().st_mtime_ns
         while path.stat().st_mtime_ns == before:
-            assert time.monotonic() < deadline
             time.sleep(0.01)
 
 
@@ -195,11 +210,10 @@ def test_a_takeover_whose_process_died_halfway_is_completed(tmp_path, holder):
 # Each process takes the lease again and again, kills itself while it holds it at times, and counts in a file that only
 # the holder may touch.
 _COMPETE = """
-import os, pathlib, random, signal, sys, time
+import os, pathlib, random, signal, sys
 from data_shards.io.lease import LeaseHeld, lease
 folder, chance = pathlib.Path(sys.argv[1]), random.Random(int(sys.argv[2]))
-deadline = time.monotonic() + 2
-while time.monotonic() < deadline:
+while not (folder / "over").exists():
     try:
         with lease(folder) as held:
             handle = os.open(folder / "inside", os.O_CREAT | os.O_EXCL)
@@ -219,15 +233,14 @@ while time.monotonic() < deadline:
 def test_of_many_that_start_at_once_and_die_at_times_only_one_is_ever_inside(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     begin = lambda number: subprocess.Popen([sys.executable, "-c", _COMPETE, tmp_path, str(number)], env=environment)  # noqa: E731
-    running, started, deadline = [begin(number) for number in range(6)], 6, time.monotonic() + 3
-    while time.monotonic() < deadline:
+    running, started, turns = [begin(number) for number in range(6)], 6, tmp_path / "turns"
+    while started < 9 or turns.stat().st_size <= 100:
         for place, process in enumerate(running):
-            if process.poll() not in (None, 0):
+            if process.poll() is not None:
                 running[place], started = begin(started), started + 1
         time.sleep(0.05)
+    (tmp_path / "over").touch()
     for process in running:
-        process.wait(timeout=30)
+        process.wait()
     assert not (tmp_path / "two at once").exists()
-    assert started > 6
-    assert len((tmp_path / "turns").read_text()) > 100
     assert not list(tmp_path.glob(".lease.json.*"))

@@ -1,5 +1,6 @@
 """Reader processes outlive the signals that stop a job, end with their parent, and are replaced where they are lost."""
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -44,7 +45,7 @@ def readers_in(line: str) -> list[int]:
     return [int(word) for word in line.split()[1:]]
 
 
-def gone(pids: list[int], within: float) -> bool:
+def gone(pids: list[int], within: float = 60) -> bool:
     """Whether the processes have ended, but for what their parent has not collected."""
     until = time.monotonic() + within
     while time.monotonic() < until:
@@ -62,7 +63,7 @@ def test_signals_to_the_whole_process_group_do_not_reach_the_readers(uneven_shar
     for number in STOPPING_SIGNALS:
         os.killpg(process.pid, number)
         lines.append(process.stdout.readline())
-    rest, errors = process.communicate(timeout=60)
+    rest, errors = process.communicate(timeout=300)
     lines += rest.splitlines()
     assert (process.returncode, errors) == (0, "")
     assert [line.split()[0] for line in lines] == digests(uneven_shards)
@@ -116,7 +117,8 @@ def test_readers_that_are_lost_again_and_again_end_in_one_line(uneven_shards):
     def kill():
         while not over.wait(0.002):
             for pid in stream.reader_pids:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # its parent has just collected it
+                    os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -137,7 +139,7 @@ def test_readers_end_with_a_parent_that_is_killed(uneven_shards):
     pids = readers_in(process.stdout.readline())
     assert len(pids) == 2
     process.kill()
-    assert gone(pids, 3)
+    assert gone(pids)
     process.communicate()
 
 
@@ -145,13 +147,13 @@ def test_readers_end_with_a_killed_parent_while_they_wait_for_a_server(uneven_sh
     monkeypatch.setenv("SIGMA_VAE_CACHE", str(tmp_path))
     with failing(uneven_shards, "hang", after=0, seconds=100) as server:
         process = started(server.address, 0)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 300
         while server.failed < 2 and time.monotonic() < until:
             time.sleep(0.05)
         pids = [child.pid for child in psutil.Process(process.pid).children()]
         assert len(pids) == 2
         process.kill()
-        assert gone(pids, 3)
+        assert gone(pids)
         process.communicate()
 
 
@@ -160,7 +162,7 @@ def test_closing_a_stream_ends_its_readers_and_iterating_starts_new_ones(uneven_
     next(iter(stream))
     before = stream.reader_pids
     stream.close()
-    assert gone(before, 1)
+    assert gone(before)
     rest = list(stream)
     stream.close()
     assert [hashlib.sha256(b.image.numpy().tobytes()).hexdigest() for b in rest] == digests(uneven_shards)[1:]
@@ -173,7 +175,7 @@ def test_a_stream_that_is_forgotten_takes_its_readers_along(uneven_shards):
     pids = stream.reader_pids
     assert len(pids) == 1
     del stream
-    assert gone(pids, 2)
+    assert gone(pids)
 
 
 def test_a_reader_imports_no_torch():

@@ -22,7 +22,7 @@ from eval.paper.plan import configuration_hash, read_plan, resolved
 from eval.paper.record import Record, read_kept, write_kept
 
 # The first test waits for the whole plan.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def reproduce(folder, target, *options):
     words = ["eval", "reproduce", target, "--dataset", "mnist", "--plan", str(folder / "plan.yaml")]
     words += [] if "--part" in options else ["--results", str(folder / "RESULTS.md")]
     words += ["--runs", str(folder / "runs"), *options]
-    return run_module(*words, timeout=500)
+    return run_module(*words, timeout=1500)
 
 
 def test_a_job_that_fails_is_named_and_the_others_go_on(reproduced):

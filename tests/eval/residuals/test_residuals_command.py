@@ -154,7 +154,7 @@ def test_two_processes_find_the_same_factors_of_large_images_as_one(run, tmp_pat
     script.write_text(FACTORS_COMMAND)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*launcher, script, copy], capture_output=True, text=True, env=environment, timeout=240)
+    done = subprocess.run([*launcher, script, copy], capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stderr
     two = load_noise(load_run(copy), ResidualsQuestion(floor="none"), single()).covariances[0]
     monkeypatch.setattr("eval.residuals.fit.MOST_PIXELS", 100)

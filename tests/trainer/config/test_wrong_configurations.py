@@ -235,6 +235,6 @@ def test_what_might_never_end_or_is_far_too_large_is_refused_at_once(kind, tmp_p
 def test_what_a_shell_puts_in_the_place_of_a_file_is_read(tmp_path):
     command_line = f"{sys.executable} -m trainer --dry-run --config <(echo 'seed: -1')"
     done = subprocess.run(
-        ["bash", "-c", command_line], capture_output=True, text=True, cwd=ROOT, timeout=60, check=False
+        ["bash", "-c", command_line], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
     )
     assert done.stderr.startswith("error: seed: -1 is not a whole number of at least 0")

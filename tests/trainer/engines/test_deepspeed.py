@@ -13,7 +13,7 @@ from trainer.process_group import single
 from trainer.run_folder.checkpoint import complete_checkpoints
 
 # The first run on a machine compiles a small library of DeepSpeed, for a minute or more.
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 ZERO = ROOT / "trainer" / "configs" / "deepspeed"
 EVERY_LOSS = FIFTY_UPDATES | {"log__every_images": 30}

@@ -95,10 +95,10 @@ def test_a_process_waiting_for_a_killed_one_ends_and_names_its_rank():
         for rank in range(2)
     ]
     try:
-        _, complaint = both[0].communicate(timeout=60)
+        _, complaint = both[0].communicate(timeout=600)
     finally:
         for process in both:
             process.kill()
     assert both[0].returncode == 1
-    assert complaint.startswith("error: rank 1 on ")
-    assert len(complaint.splitlines()) == 1
+    (line,) = [line for line in complaint.splitlines() if not line.startswith("waiting for ranks")]
+    assert line.startswith("error: rank 1 on ")

@@ -33,7 +33,7 @@ def run_together(commands: list[tuple[list[str], dict[str, str]]]) -> None:
     ]
     try:
         for process in started:
-            _, complaint = process.communicate(timeout=200)
+            _, complaint = process.communicate(timeout=600)
             assert process.returncode == 0, complaint[-4000:]
     finally:
         for process in started:

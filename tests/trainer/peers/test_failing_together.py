@@ -87,7 +87,7 @@ def test_processes_with_different_options_all_say_which():
 )
 def test_the_others_of_a_lost_process_end_and_name_it(what, victim):
     processes = start_job([[WORKER, what if rank == victim else "fine"] for rank in range(3)])
-    ends = wait_for_job(processes, timeout=60 + 30)  # 60 s for the start of all on a busy machine
+    ends = wait_for_job(processes)
     for rank, ended in enumerate(ends):
         if rank != victim:
             assert ended.code == 1
@@ -99,8 +99,8 @@ def test_the_others_of_a_lost_process_end_and_name_it(what, victim):
 @pytest.mark.slow
 def test_a_process_that_is_outside_any_collective_is_ended_too():
     processes = start_job([[WORKER, "sleep"], [WORKER, "crash"]])
-    processes[1].wait(timeout=60)
-    zero, one = wait_for_job(processes, timeout=30)
+    processes[1].wait(timeout=300)
+    zero, one = wait_for_job(processes, timeout=60)  # of 100 s of sleep
     assert (zero.code, len(zero.lines)) == (1, 1)
     assert one.code == 1
 
@@ -109,7 +109,7 @@ def test_a_process_that_is_outside_any_collective_is_ended_too():
 def test_a_process_that_never_comes_is_named():
     ended = run_job([[WORKER, "fine"]], [environments(2)[0] | {"START_SECONDS": "15"}])[0]
     assert ended.code == 2
-    assert ended.lines[0] == "waiting for ranks 1 of 2 processes to start"
+    assert ended.notices[0] == "waiting for ranks 1 of 2 processes to start"
     assert ended.lines[-1].startswith("error: rank 1 of 2 did not come within 15 s")
 
 
@@ -138,9 +138,9 @@ def test_the_loss_of_another_machine_is_noticed_within_30_seconds(what):
 def test_a_process_to_which_rank_0_does_not_come_says_so():
     ended = run_job([[WORKER, "fine"]], [environments(2)[1] | {"START_SECONDS": "15"}])[0]
     assert ended.code == 2
-    assert re.match(r"rank 1 of 2 waits for rank 0 at 127.0.0.1:\d+, at most 15 s$", ended.lines[0])
+    assert re.match(r"rank 1 of 2 waits for rank 0 at 127.0.0.1:\d+, at most 15 s$", ended.notices[0])
     assert re.match(r"error: MASTER_ADDR: nobody answers at 127.0.0.1:\d+ ", ended.lines[-1])
-    assert len(ended.lines) == 2, ended.lines
+    assert (len(ended.notices), len(ended.lines)) == (1, 1)
 
 
 @pytest.mark.slow
@@ -159,7 +159,7 @@ def test_the_former_launcher_of_torch_works():
         env=plain_environment(),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.stdout.count("done") == 2, done.stderr

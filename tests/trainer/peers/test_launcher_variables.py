@@ -102,7 +102,7 @@ def test_a_command_in_such_an_environment_ends_in_one_line(module, variables, tm
         env=plain_environment() | variables,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 2

@@ -7,6 +7,7 @@ import socket
 import threading
 
 import pytest
+from support.running import free_port
 
 from data_shards.io.errors import InputError
 from trainer.peers import store
@@ -16,7 +17,7 @@ _OPEN: list[socket.socket] = []  # to the end: torch prints where one is closed 
 
 
 def address(host: str) -> Address:
-    return Address(host=host, port=29577, of_launcher=False, attempt="0")
+    return Address(host=host, port=int(free_port()), of_launcher=False, attempt="0")
 
 
 def test_a_machine_that_does_not_answer_is_given_up_sooner_than_a_rank_0_that_has_not_come(monkeypatch, capfd):

@@ -14,7 +14,7 @@ from support.training import words
 
 def train_apart(*arguments: list[str]) -> list[Ended]:
     """Each process with its own command line."""
-    return run_job([["-m", "trainer", *own] for own in arguments], timeout=100)
+    return run_job([["-m", "trainer", *own] for own in arguments])
 
 
 def assert_both_say(ends: list[Ended], pattern: str) -> None:

@@ -26,27 +26,28 @@ def uninterrupted(digits_shards, tmp_path_factory):
     return train(digits_shards, tmp_path_factory.mktemp("runs"), "uninterrupted")
 
 
-def start(arguments: list[str], processes: int) -> subprocess.Popen:
-    launcher = [sys.executable, "-m"]
+def held(folder: Path, arguments: list[str], processes: int, *, checkpoints: int) -> subprocess.Popen:
+    """Trains until so many checkpoints are complete, and returns while it waits for the file `go` in `folder`."""
+    launcher = [sys.executable]
     if processes:
-        launcher += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-    return subprocess.Popen(
-        [*launcher, "trainer", *arguments],
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--"]
+    process = subprocess.Popen(
+        [*launcher, str(ROOT / "tests/support/held_training.py"), str(folder), str(checkpoints), *arguments],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def kill_when(process: subprocess.Popen, happened) -> None:
-    """Sends SIGKILL to the process and its children once `happened()` is true."""
-    deadline = time.monotonic() + 120
-    while not happened():
-        assert time.monotonic() < deadline, "the run did not reach this point"
-        assert process.poll() is None, "the run ended before it could be killed"
+    while not (folder / "held").exists():
+        assert process.poll() is None
         time.sleep(0.01)
+    return process
+
+
+def kill_after(checkpoints: int, folder: Path, arguments: list[str], processes: int = 0) -> None:
+    """Trains until so many checkpoints are complete, and sends SIGKILL to the process and its children."""
+    process = held(folder, arguments, processes, checkpoints=checkpoints)
     for started in psutil.Process(process.pid).children(recursive=True):
         started.kill()
     process.kill()
@@ -60,9 +61,8 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("checkpoints_before", [1, 3, 6], ids=["early in stage 1", "late in stage 1", "in stage 2"])
 def test_a_killed_run_resumes_to_the_same_bits(digits_shards, tmp_path, uninterrupted, checkpoints_before):
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
-    process = start(arguments, 0)
     run = tmp_path / "killed"
-    kill_when(process, lambda: len(complete_checkpoints(run)) >= checkpoints_before)
+    kill_after(checkpoints_before, tmp_path, arguments)
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
     assert events(run, "resume")
@@ -73,7 +73,7 @@ def test_a_killed_run_of_two_processes_resumes_to_the_same_bits(digits_shards, t
     whole = train(digits_shards, tmp_path, "whole", processes=2)
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     run = tmp_path / "killed"
-    kill_when(start(arguments, 2), lambda: len(complete_checkpoints(run)) >= 2)
+    kill_after(2, tmp_path, arguments, processes=2)
     done = run_module("trainer", *arguments, processes=2)
     assert done.returncode == 0, done.stderr
     assert events(run, "resume")
@@ -97,7 +97,7 @@ def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(di
     chance = random.Random(0)
     in_writing = in_pruning = 0
     for number in range(20):
-        job, before, deadline = Job.start(arguments, 1, tmp_path), newest(run), time.monotonic() + 60
+        job, before, deadline = Job.start(arguments, 1, tmp_path), newest(run), time.monotonic() + 600
         while newest(run) == before:
             assert time.monotonic() < deadline, job.said()
         if number % 3 == 1:
@@ -107,7 +107,7 @@ def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(di
                 assert time.monotonic() < deadline
         assert job.processes[0].is_alive(), "the run ended before it could be killed"
         job.kill(signal.SIGKILL, [0], with_children=True)
-        job.wait(10)
+        job.wait(120)
         in_writing += any(images > newest(run) for images in unfinished(run))
         in_pruning += any(images < newest(run) for images in unfinished(run)) or len(complete_checkpoints(run)) > 1
     print(f"{in_writing} kills while a checkpoint was written, {in_pruning} before all older ones were removed")
@@ -123,14 +123,10 @@ def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(di
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_requests_a_requeue(digits_shards, tmp_path, uninterrupted, name):
     arguments = words(digits_shards, tmp_path, "signalled", checkpoint__every_images=10**6)
-    process = start(arguments, 0)
-    run = tmp_path / "signalled"
-    deadline = time.monotonic() + 120
-    while not (run / "metrics.jsonl").exists() or not events(run, "train"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    process, run = held(tmp_path, arguments, 0, checkpoints=0), tmp_path / "signalled"
     process.send_signal(getattr(signal, name))
-    assert process.wait(timeout=60) == 0
+    (tmp_path / "go").touch()
+    assert process.wait() == 0
     assert (run / "requeue").read_text() == f"yes {name}\n"
     (stop,) = events(run, "stop")
     assert complete_checkpoints(run)[-1].name == f"{stop['images']:012d}"
@@ -189,9 +185,8 @@ def test_another_configuration_is_refused_with_the_difference(digits_shards, uni
 def test_a_damaged_checkpoint_is_skipped_and_named(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "damaged", checkpoint__every_images=600)
     (tmp_path / "damaged").mkdir()
-    process = start(arguments, 0)
     run = tmp_path / "damaged"
-    kill_when(process, lambda: len(complete_checkpoints(run)) >= 2)
+    kill_after(2, tmp_path, arguments)
     newest = complete_checkpoints(run)[-1] / "model.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -205,7 +200,7 @@ def test_a_damaged_checkpoint_is_skipped_and_named(digits_shards, tmp_path, unin
 def test_an_incomplete_checkpoint_is_not_used(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "cut")
     run = tmp_path / "cut"
-    kill_when(start(arguments, 0), lambda: len(complete_checkpoints(run)) >= 2)
+    kill_after(2, tmp_path, arguments)
     (complete_checkpoints(run)[-1] / "COMPLETE").unlink()
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ import os
 import signal
 import time
 
+import psutil
 import pytest
 import torch
 from support.forked import Job
@@ -159,7 +160,7 @@ def test_ctrl_c_saves_and_then_interrupts_the_caller(config, whole):
     finish(config, whole)
 
 
-def wait_until(happened, seconds=60):
+def wait_until(happened, seconds=600):
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
@@ -168,9 +169,10 @@ def wait_until(happened, seconds=60):
 
 def test_a_signal_while_the_others_have_not_come_ends_a_process_at_once_with_one_line(digits_shards, tmp_path):
     job = Job.start(words(digits_shards, tmp_path, "run"), 2, tmp_path, only=[0])
-    time.sleep(4)
+    at_work = psutil.Process(job.processes[0].pid)
+    wait_until(lambda: any(one.status == psutil.CONN_LISTEN for one in at_work.net_connections()))
     job.kill(signal.SIGTERM, [0])
-    assert job.wait(3) == [128 + signal.SIGTERM]
+    assert job.wait(60) == [128 + signal.SIGTERM]  # of two minutes and more for which it would wait
     assert job.said().splitlines()[-1].startswith("stopped by SIGTERM before the first update")
     assert "Traceback" not in job.said()
 
@@ -184,18 +186,18 @@ def test_a_second_training_in_one_run_folder_is_refused_and_may_take_it_over(dig
 
     (tmp_path / "b").mkdir()
     second = Job.start(arguments, 1, tmp_path / "b")
-    assert second.wait(60) == [2]
+    assert second.wait(600) == [2]
     (line,) = second.said().strip().splitlines()
     assert f"in use by process {first.processes[0].pid} on " in line
     assert "--steal-lock" in line
 
     third = Job.start([*arguments, "--steal-lock"], 1, tmp_path / "b")
-    assert first.wait(60) == [2]
+    assert first.wait(600) == [2]
     assert first.said().strip().splitlines()[-1].startswith(f"error: {run}: taken over by process")
     assert "Traceback" not in first.said()
     wait_until(lambda: events(run, "resume"))
     third.kill(signal.SIGTERM, [0])
-    assert third.wait(60) == [0]
+    assert third.wait(600) == [0]
     images = [event["images"] for event in events(run, "train")]
     assert images == sorted(set(images))
     assert not list(run.glob(".lease*"))
@@ -206,7 +208,7 @@ def test_of_copies_that_a_launcher_starts_apart_one_trains_and_the_others_say_so
     for number in range(3):
         (tmp_path / str(number)).mkdir()
         jobs.append(Job.start(words(digits_shards, tmp_path, "run"), 1, tmp_path / str(number)))
-    codes = [job.wait(120)[0] for job in jobs]
+    codes = [job.wait(600)[0] for job in jobs]
     assert sorted(codes) in ([0, 2, 2], [0, 0, 2], [0, 0, 0])  # one that starts late finds the run complete
     for code, job in zip(codes, jobs, strict=True):
         assert ("in use by" in job.said()) == (code == 2)

@@ -52,10 +52,10 @@ class Stops:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True)
-        Job.start(["--help"], 1, self.folder).wait(120)  # the first start imports everything
+        Job.start(["--help"], 1, self.folder).wait(600)  # the first start imports everything
         began = time.monotonic()
         job = self.job("whole")
-        assert job.wait(240) == [0] * self.processes, job.said()
+        assert job.wait(600) == [0] * self.processes, job.said()
         self.seconds = time.monotonic() - began
 
     def job(self, name: str) -> Job:
@@ -73,7 +73,7 @@ class Stops:
         else:
             some = [self.chance.randrange(self.processes)] if self.chance.random() < 0.3 else range(self.processes)
             job.kill(getattr(signal, way), some, with_children=self.chance.random() < 0.5)
-        codes, said = job.wait(40), job.said()
+        codes, said = job.wait(120), job.said()
         (run / "STOP").unlink(missing_ok=True)
         assert "Traceback" not in said, said
         assert not list(run.glob(".lease.json*")) or "before" in said or any(codes), said
@@ -112,7 +112,7 @@ class Stops:
                 ended = self.stop_once(run)
                 moments, starts = moments - 1, starts + 1
             job = self.job(run.name)
-            assert job.wait(240) == [0] * self.processes, job.said()
+            assert job.wait(600) == [0] * self.processes, job.said()
             found, expected = weights(run), weights(self.folder / "whole")
             assert all(torch.equal(found[name], expected[name]) for name in expected), run
             assert found.keys() == expected.keys()

@@ -39,7 +39,7 @@ def start(server: FailingServer, tmp_path, processes: int, **fields) -> Job:
 
 def wait_for_silence(job: Job, server: FailingServer) -> None:
     """Returns when the server does not answer and nobody goes on."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while server.failed == 0 or "waiting: " not in job.said():
         assert time.monotonic() < deadline, job.said()
         assert any(process.is_alive() for process in job.processes), job.said()
@@ -48,7 +48,7 @@ def wait_for_silence(job: Job, server: FailingServer) -> None:
 
 def stopped_at(job: Job, tmp_path, reason: str, code: int = 0) -> int:
     """Checks what a stop left, and returns the images of its checkpoint."""
-    assert job.wait(20) == [code] * len(job.processes), job.said()
+    assert job.wait(120) == [code] * len(job.processes), job.said()
     run, said = tmp_path / "run", job.said()
     assert "Traceback" not in said
     assert said.count("stopped by") == 1, said

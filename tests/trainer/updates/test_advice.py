@@ -178,7 +178,7 @@ def test_weights_that_are_not_finite_are_never_written_and_the_last_sound_checkp
 def test_skipped_updates_and_damaged_checkpoints_are_on_the_terminal(digits_shards, tmp_path, capsys):
     run = train(digits_shards, tmp_path, "told", checkpoint__walltime_minutes=0.00001)
     newest = complete_checkpoints(run)[-1]
-    train(digits_shards, tmp_path, "told", checkpoint__walltime_minutes=0.005)
+    train(digits_shards, tmp_path, "told", checkpoint__walltime_minutes=0.00001)
     newest = complete_checkpoints(run)[-1] / "model.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1

@@ -132,7 +132,7 @@ def test_a_grid_of_a_million_is_counted_and_begun_at_once(tmp_path, digits_shard
     assert number_of_search_trials(sweep) == 10**6
     first = list(itertools.islice(search_trials(sweep), 1000))
     assert len({canonical(trial.fields) for trial in first}) == 1000
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # a grid that is made whole takes hours
 
 
 def test_a_random_search_draws_no_configuration_twice_and_all_of_a_small_space():
