@@ -127,8 +127,9 @@ class StopRequest:
         if self.lease is None:
             return
         stop, requeue = self.run / "STOP", self.run / "requeue"
-        if requeue.is_dir():
-            raise InputError(f"{requeue}: is a folder, but a file of this name is written after a stop; rename it")
+        if os.path.lexists(requeue) and not requeue.is_file():
+            what = "a folder" if requeue.is_dir() else "no file"
+            raise InputError(f"{requeue}: is {what}, but a file of this name is written after a stop; rename it")
         if stop.exists():
             write_requeue(self.run, "STOP")
             raise InputError(f"{stop}: this file keeps the run from training; remove it and start again")

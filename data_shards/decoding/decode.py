@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageColor, ImageOps, UnidentifiedImageError
 
 from data_shards.decoding.bad_image import BadImage
+from data_shards.decoding.bmp import bmp_profile
 from data_shards.decoding.colour import to_srgb
 from data_shards.decoding.depth import to_eight_bits
 from data_shards.decoding.formats import formats
@@ -26,7 +27,7 @@ from data_shards.decoding.tiff import CHANNELS_LEFT_OUT, has_further_channels, i
 from data_shards.io.errors import MachineFault, machine_fault
 
 T = TypeVar("T")
-VERSION = 2
+VERSION = 3
 """Of the pixels that files come to; counted up where files of some kind come to others than before."""
 MOST_PIXELS = 178_956_970
 """Larger images are refused, as Pillow refuses them: a small file may claim to be larger than the memory."""
@@ -122,7 +123,7 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
                 mend_png_transparency(picture, data)
                 picture = stored.full_depth(picture, data, done)
                 picture = _shallow(picture, stored, done)
-                picture, colours = to_srgb(picture, file.info.get("icc_profile"), named_colours(file, data))
+                picture, colours = to_srgb(picture, _profile(file, data), named_colours(file, data))
                 done += colours
                 grey = picture.mode in ("L", "LA")
                 picture = _opaque(picture, background, done, may_be_unused=file.format in _ALPHA_OFTEN_UNUSED)
@@ -149,6 +150,10 @@ def _opened(data: bytes, done: list[str]) -> Image.Image:
     if has_further_channels(file):
         done.append(CHANNELS_LEFT_OUT)
     return file
+
+
+def _profile(file: Image.Image, data: bytes) -> bytes | None:
+    return bmp_profile(data) if file.format == "BMP" else file.info.get("icc_profile")
 
 
 def _fault(error: Exception) -> BadImage | MachineFault:

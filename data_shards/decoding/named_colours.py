@@ -2,16 +2,21 @@
 
 import functools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
+from data_shards.decoding.bmp import names_other_colours
 from data_shards.decoding.colour_space import ColourSpace, numbered_space, srgb_curve
 from data_shards.decoding.nclx import nclx
 
 UNKNOWN = "colours of a kind that is not known here (cICP or nclx) taken for sRGB"
 NO_GAMMA = "primaries without a gamma (cHRM) not applied, and the colours taken for sRGB"
+BMP_UNKNOWN = "end points, gamma or a linked profile of a BMP not applied, and the colours taken for sRGB"
+TIFF_CURVE_UNKNOWN = "TransferFunction of a TIFF not applied, and the brightness taken for sRGB's"
 ODD_PRIMARIES = "primaries that do not make up their white ignored, and the colours taken for sRGB"
 
 SCREEN_GAMMA = 2.2
@@ -21,7 +26,8 @@ _NO_MATRIX, _FULL_RANGE = 0, 1
 _ADOBE_RGB = ColourSpace(red=(0.64, 0.33), green=(0.21, 0.71), blue=(0.15, 0.06), white=(0.3127, 0.329), curve=(2.2,))
 _SRGB = (0.64, 0.33, 0.3, 0.6, 0.15, 0.06, 0.3127, 0.329)
 _SAME_POINT = 0.005  # what tools round to differs by less
-_WHITE_POINT, _PRIMARIES = 318, 319  # tags of a TIFF
+_TRANSFER, _WHITE_POINT, _PRIMARIES, _TRANSFER_RANGE = 301, 318, 319, 342  # tags of a TIFF
+_SAME_LIGHT = 0.01  # a gamma of 2.2 differs by less from sRGB's curve
 _PNG_HEADER = 8
 
 
@@ -50,6 +56,8 @@ def named_colours(file: Image.Image, data: bytes) -> NamedColours:
         return NamedColours() if numbers is None else _numbered(*numbers)
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         return _of_tiff(file)
+    if file.format == "BMP":
+        return NamedColours(remarks=(BMP_UNKNOWN,) if names_other_colours(data) else ())
     if file.format in ("JPEG", "MPO") and _says_adobe_rgb(file):
         return _of_space(_ADOBE_RGB, ODD_PRIMARIES)
     return NamedColours()
@@ -88,12 +96,41 @@ def _of_png(file: Image.Image, data: bytes) -> NamedColours:
 
 
 def _of_tiff(file: TiffImagePlugin.TiffImageFile) -> NamedColours:
-    """Primaries and white of a TIFF of colours, with a screen's curve (TIFF 6.0, section 20)."""
+    """Primaries, white and curve of a TIFF of colours; a screen's where they are not said (TIFF 6.0, section 20)."""
     tags = file.tag_v2
-    if file.mode not in ("RGB", "RGBA") or _PRIMARIES not in tags:
+    curve = _tiff_curve(tags)
+    if file.mode not in ("RGB", "RGBA") or curve == ():
+        return NamedColours(remarks=() if curve is None else (TIFF_CURVE_UNKNOWN,))
+    points = _SRGB
+    if _PRIMARIES in tags:
+        given = (*map(float, tags[_PRIMARIES]), *map(float, tags.get(_WHITE_POINT, _SRGB[6:])))
+        points = given if len(given) == 8 else _SRGB
+    if curve is None and _is_srgb(points):
         return NamedColours()
-    points = (*map(float, tags[_PRIMARIES]), *map(float, tags.get(_WHITE_POINT, _SRGB[6:])))
-    return NamedColours() if len(points) != 8 or _is_srgb(points) else _of_points(points, srgb_curve())
+    return _of_points(points, srgb_curve() if curve is None else curve)
+
+
+def _tiff_curve(tags: Mapping[int, Any]) -> tuple[float, ...] | None:
+    """The light of equally spaced values, as TransferFunction says it; None for a screen's, () where it is not usable.
+
+    One table for all colours, or equal ones; those of TransferRange are not followed.
+    """
+    table = np.atleast_1d(np.asarray(tags.get(_TRANSFER, ()), float)) / 65535
+    if not len(table):
+        return None
+    sizes = [2**bits for bits in (1, 2, 4, 8, 16)]
+    levels = next((size for size in sizes if len(table) in (size, 3 * size)), 0)
+    if (
+        not levels
+        or _TRANSFER_RANGE in tags
+        or not np.array_equal(table.reshape(-1, levels), table[None, :levels].repeat(len(table) // levels, 0))
+    ):
+        return ()
+    places, own = np.linspace(0, 1, len(srgb_curve())), np.linspace(0, 1, levels)
+    curve = np.interp(places, own, table[:levels])
+    if np.abs(curve - np.array(srgb_curve())).max() <= _SAME_LIGHT:
+        return None
+    return tuple(curve.tolist()) if (np.diff(curve) >= 0).all() and curve[-1] > 0.5 else ()
 
 
 def _of_points(points: tuple[float, ...], curve: tuple[float, ...]) -> NamedColours:

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 import sys
 import tempfile
 import threading
@@ -95,7 +96,11 @@ class Lease:
 
     def _look(self) -> None:
         with contextlib.suppress(OSError):  # the disk does not answer now
-            found = _read(self.path)
+            try:
+                found = _read(self.path)
+            except InputError as error:
+                self._lost = str(error)
+                return
             if found is None:
                 self._lost = f"{self.path.parent}: the lease file {self.path.name} was removed while this process ran"
             elif found.token != self._token:
@@ -182,8 +187,10 @@ def _create(path: Path, token: str) -> bool:
 
 
 def _read(path: Path) -> _Found | None:
-    """A lease file or a mark; None where there is none."""
+    """A lease file or a mark; None where there is none. Raises InputError where it is no file."""
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise InputError(f"{path}: is no file, but a lease file is written here; rename it")
         with path.open("rb") as file:
             content, status = file.read(), os.fstat(file.fileno())
     except FileNotFoundError:

@@ -16,6 +16,7 @@ from data_shards.io.errors import InputError
 from trainer.config.config import Config, build_as_written, changed_fields, is_changeable, load_config, to_yaml
 from trainer.run_folder.checkpoint import complete_checkpoints, configuration_file, place_of
 from trainer.run_folder.log import read_events
+from trainer.run_folder.plain_files import require_plain_files
 
 _FILE, _HISTORY = "config.yaml", "configurations"
 _FORMER = re.compile(r"\d{12}(-\d+)?\.yaml")
@@ -28,7 +29,9 @@ def trained_configuration(run: str | Path) -> Config:
     So it does where a field that decides what is learnt is not as in the newest checkpoint, or, where that is of an
     earlier version, as at the last start that metrics.jsonl names.
     """
-    stored, run = load_config(run), Path(run)
+    run = Path(run)
+    require_plain_files(run)
+    stored = load_config(run)
     path, checkpoints = run / _FILE, complete_checkpoints(run)
     if not path.is_file() or not checkpoints:
         return stored

@@ -1,6 +1,7 @@
 """The log of a run: metrics.jsonl, the programs of `log.to`, and a progress bar on the terminal."""
 
 import datetime
+import functools
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from data_shards.io.atomic import write_text
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from trainer.run_folder.trackers.tracker import TrackedRun, Tracker, open_tracker
 
@@ -26,6 +28,7 @@ _FACTS = {
     "stage_end": ("stage", "elbo", "sigma2", "reason"),
     "warning": ("message",),
 }
+LOG = "metrics.jsonl"
 _OTHERS = "metrics.unreadable"
 # Takes the kind of an event, the images seen and its facts; called on every process, in the same order.
 Listener = Callable[[str, int, dict[str, Any]], None]
@@ -37,15 +40,40 @@ def read_events(run: Path) -> list[Event]:
 
 
 def read_log(run: Path) -> tuple[list[Event], list[tuple[int, bytes]]]:
-    """The events of metrics.jsonl, and each line that is none with its number: torn, damaged, or of someone else."""
-    path, events, others = run / "metrics.jsonl", list[Event](), list[tuple[int, bytes]]()
-    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
+    """The events of metrics.jsonl, and each line that is none with its number: torn, damaged, or of someone else.
+
+    There is none where the log cannot be read, which is said on stderr.
+    """
+    path, events, others = run / LOG, list[Event](), list[tuple[int, bytes]]()
+    fault = _why_unreadable(path)
+    if fault:
+        _say_once(f"{path}: {fault}, so nothing is known of what it may hold")
+    for number, line in enumerate(path.read_bytes().split(b"\n") if not fault and path.exists() else [], start=1):
         event = _event(line)
         if event is not None:
             events.append(event)
         elif line.strip():
             others.append((number, line))
     return events, others
+
+
+def _why_unreadable(path: Path) -> str:
+    """Why a log cannot be read; empty where it can, or there is none. Opens nothing that might be waited for."""
+    if os.path.lexists(path) and not path.is_file():
+        if path.is_symlink() and not path.exists():
+            return "is a link to nothing"
+        return "is a folder" if path.is_dir() else "is a pipe, a socket or a device"
+    try:
+        if path.exists():
+            path.open("rb").close()
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _event(line: bytes) -> Event | None:
@@ -62,8 +90,8 @@ class RunLog:
     """Writes events to metrics.jsonl and the trackers on the main process, and calls the listener on every process.
 
     images: images seen at the start of this process. Lines about later images are dropped, as the run sees those images
-    again. What is no event goes to metrics.unreadable. total: images at which the run ends at the latest. again: kinds
-    of events that this process writes again at `images`.
+    again. What is no event goes to metrics.unreadable, and what is no log is renamed. total: images at which the run
+    ends at the latest. again: kinds of events that this process writes again at `images`.
     """
 
     def __init__(
@@ -77,13 +105,20 @@ class RunLog:
         again: Sequence[str] = (),
     ) -> None:
         self.listener = listener
-        self.main, self.path = main, run / "metrics.jsonl"
+        self.main, self.path = main, run / LOG
         self.trackers: list[Tracker] = []
         self._begin, self._tracked = images, set[str]()
         self._bar = Progress("stage 1", total, show=main)
         self._bar.__enter__()
         if not main:
             return
+        if fault := _why_unreadable(self.path):
+            aside = _free_name(self.path.with_name("metrics.set-aside"))
+            try:
+                self.path.rename(aside)
+            except OSError as error:  # such as a file on which another file system is mounted
+                raise InputError(f"{self.path}: {fault}, and cannot be renamed ({error.strerror})") from error
+            _say_once(f"{self.path}: {fault}; it is now {aside}, and the log begins here")
         events, others = read_log(run)
         kept = [e for e in events if e["images"] < images or (e["images"] == images and e["event"] not in again)]
         self._tracked = {e["event"] for e in events if e["images"] == images and e["event"] in again}
@@ -102,6 +137,7 @@ class RunLog:
 
     def _set_aside(self, others: list[tuple[int, bytes]]) -> None:
         side = self.path.with_name(_OTHERS)
+        side = side if side.is_file() else _free_name(side)
         with side.open("ab") as file:
             file.write(b"".join(line + b"\n" for _, line in others))
             file.flush()
@@ -162,6 +198,15 @@ class RunLog:
         if self.main:
             self._file.close()
         self._track(lambda tracker: tracker.close())
+
+
+def _free_name(path: Path) -> Path:
+    """`path`, or the first of its numbered names at which there is nothing."""
+    found, number = path, 1
+    while os.path.lexists(found):
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
 
 
 def _left_out(tracker: str, error: Exception) -> None:

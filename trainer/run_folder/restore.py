@@ -31,6 +31,7 @@ from trainer.run_folder.checkpoint import (
 )
 from trainer.run_folder.configurations import record_changes, trained_configuration
 from trainer.run_folder.latents import WEIGHTS
+from trainer.run_folder.plain_files import require_plain_files
 from trainer.stop_signals import place
 from trainer.trial_batch import require_trainable
 
@@ -60,6 +61,7 @@ class OpenedRun:
 
 def look_into_run_folder(config: Config, *, allow_change: bool = False) -> OpenedRun:
     """What `open_run_folder` finds, for one process; writes nothing."""
+    require_plain_files(config.folder)
     manifest = _checked_manifest(config)
     config = resolved(config, manifest.image_shape)
     changes = accepted_changes(config, allow_change=allow_change)
@@ -134,6 +136,7 @@ def checkpoint_of(run: str | Path, weights: str = "final") -> Path:
     is no such checkpoint.
     """
     run = Path(run)
+    require_plain_files(run)
     folders, incomplete = complete_checkpoints(run), passed_over(run, -1)
     without = f" ({'; '.join(incomplete)})" if incomplete else ""
     if not folders and place_of(run) is not None and run.parent.name == "checkpoints":

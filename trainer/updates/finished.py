@@ -6,6 +6,7 @@ from data_shards.io.errors import InputError
 from trainer.config.config import Config
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import complete_checkpoints, read_state
+from trainer.run_folder.plain_files import require_plain_files
 from trainer.run_folder.restore import OpenedRun, look_into_run_folder
 from trainer.updates.stages import Stages
 
@@ -26,6 +27,7 @@ def finished(config: Config, *, allow_change: bool = False) -> str | None:
 
     Reads only, so the run may lie on a disk that cannot be written. Raises InputError where `open_run_folder` would.
     """
+    require_plain_files(config.folder)
     folders = complete_checkpoints(config.folder)
     try:
         if not folders or not read_state(folders[-1]).stages.ended:

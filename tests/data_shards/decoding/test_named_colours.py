@@ -4,17 +4,24 @@ import contextlib
 import io
 import struct
 
+import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from support.handmade_images import chunk, gamma, png, tiff
 from support.icc_profiles import wide_rgb
 from support.image_kinds import GREY, PHOTO, converted, saved
 
 from data_shards.decoding.bad_image import BadImage
-from data_shards.decoding.colour import GAMMA_APPLIED, HIGH_DYNAMIC_RANGE, NAMED_APPLIED
+from data_shards.decoding.colour import (
+    GAMMA_APPLIED,
+    HIGH_DYNAMIC_RANGE,
+    NAMED_APPLIED,
+    PROFILE_APPLIED,
+    PROFILE_UNREADABLE,
+)
 from data_shards.decoding.decode import decode
-from data_shards.decoding.named_colours import NO_GAMMA, ODD_PRIMARIES, UNKNOWN
+from data_shards.decoding.named_colours import BMP_UNKNOWN, NO_GAMMA, ODD_PRIMARIES, TIFF_CURVE_UNKNOWN, UNKNOWN
 from data_shards.decoding.nclx import nclx
 
 COLOURS, LEVELS = np.asarray(PHOTO), np.asarray(GREY)
@@ -51,6 +58,45 @@ def avif(primaries: int, transfer: int) -> bytes:
     data = saved(PHOTO, "AVIF", quality=100, subsampling="4:4:4")
     assert data.count(b"colrnclx\0\1\0\r") == 1
     return data.replace(b"colrnclx\0\1\0\r", b"colrnclx" + struct.pack(">HH", primaries, transfer))
+
+
+def avif_stream(primaries: int, transfer: int) -> bytes:
+    """An AVIF of FFmpeg and SVT-AV1, in which only the stream numbers the colours."""
+    with contextlib.closing(io.BytesIO()) as file:
+        with av.open(file, "w", format="avif") as container:
+            stream = container.add_stream("libsvtav1", rate=1)
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            context = stream.codec_context
+            context.color_primaries, context.color_trc, context.colorspace = primaries, transfer, 1
+            frame = av.VideoFrame.from_ndarray(np.asarray(PHOTO.resize((64, 64))), format="rgb24")
+            for packet in (*stream.encode(frame), *stream.encode()):
+                container.mux(packet)
+        data = file.getvalue()
+    assert data.count(b"colrnclx") == 1
+    return data.replace(b"colrnclx", b"freenclx")
+
+
+def bmp(
+    kind: int, points: tuple[float, ...] = (0.0,) * 9, gammas: tuple[float, ...] = (0.0,) * 3, profile: bytes = b""
+):
+    """A BMP of version 5 of COLOURS."""
+    height, width, _ = COLOURS.shape
+    rows = b"".join(row[:, ::-1].tobytes().ljust((3 * width + 3) // 4 * 4, b"\0") for row in COLOURS[::-1])
+    header = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0) + bytes(16)
+    header += struct.pack("<I", kind) + struct.pack("<9i", *(round(x * 2**30) for x in points))
+    header += struct.pack("<3I", *(round(gamma * 65536) for gamma in gammas))
+    header += struct.pack("<IIII", 4, 124 + len(rows) if profile else 0, len(profile), 0)
+    assert len(header) == 124
+    return b"BM" + struct.pack("<IHHI", 138 + len(rows) + len(profile), 0, 0, 138) + header + rows + profile
+
+
+def with_curve(tables: list[np.ndarray], **more: object) -> bytes:
+    """A TIFF of COLOURS with TransferFunction."""
+    info = TiffImagePlugin.ImageFileDirectory_v2()
+    info[301], info.tagtype[301] = tuple(np.concatenate(tables).round().astype(int).tolist()), 3
+    for tag, value in more.items():
+        info[int(tag.removeprefix("tag"))] = value
+    return saved(Image.fromarray(COLOURS), "TIFF", tiffinfo=info)
 
 
 def seen(data: bytes, channels: int = 3) -> np.ndarray:
@@ -100,6 +146,70 @@ def test_the_primaries_of_a_tiff_are_its_colour_space():
     data = saved(picture, "TIFF", tiffinfo={319: (0.68, 0.32, 0.265, 0.69, 0.15, 0.06), 318: (0.3127, 0.329)})
     assert np.abs(seen(data) - srgb(light(COLOURS) @ FROM_DISPLAY_P3.T)).max() < A_LEVEL
     assert said(data) == (NAMED_APPLIED,)
+
+
+@pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (1, 8)])
+def test_colours_that_only_the_stream_of_an_avif_numbers_are_converted(primaries, transfer):
+    data = avif_stream(primaries, transfer)
+    assert nclx(data) == (primaries, transfer)
+    assert np.array_equal(seen(data), seen(data.replace(b"freenclx", b"colrnclx")))
+    assert NAMED_APPLIED in said(data)
+    assert said(avif(1, 13).replace(b"colrnclx", b"freenclx")) == ()
+
+
+def test_the_profile_in_a_bmp_is_applied():
+    data = bmp(0x4D424544, profile=wide_rgb())
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), COLOURS)
+    assert np.abs(seen(data).astype(int) - converted(Image.fromarray(COLOURS), wide_rgb())).max() <= 1
+    assert said(data) == (PROFILE_APPLIED,)
+    assert said(bmp(0x4D424544, profile=b"none")) == (PROFILE_UNREADABLE,)
+
+
+ADOBE_XYZ = (0.5767, 0.2973, 0.027, 0.1856, 0.6274, 0.0707, 0.1882, 0.0753, 0.9911)
+SRGB_XYZ = (0.4124, 0.2126, 0.0193, 0.3576, 0.7152, 0.1192, 0.1805, 0.0722, 0.9505)  # IEC 61966-2-1
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "gammas", "what"),
+    [
+        (0x73524742, ADOBE_XYZ, (1.0,) * 3, ()),
+        (0x57696E20, ADOBE_XYZ, (1.0,) * 3, ()),
+        (0, (0.0,) * 9, (0.0,) * 3, ()),
+        (0, SRGB_XYZ, (2.2,) * 3, ()),
+        (0, (0.64, 0.33, 0.03, 0.3, 0.6, 0.1, 0.15, 0.06, 0.79), (1 / 2.2,) * 3, ()),
+        (0, ADOBE_XYZ, (2.2,) * 3, (BMP_UNKNOWN,)),
+        (0, SRGB_XYZ, (1.0,) * 3, (BMP_UNKNOWN,)),
+        (0x4C494E4B, (0.0,) * 9, (0.0,) * 3, (BMP_UNKNOWN,)),
+    ],
+)
+def test_a_bmp_with_colours_that_are_not_a_screens_is_said(kind, points, gammas, what):
+    assert said(bmp(kind, points, gammas)) == what
+    assert np.array_equal(seen(bmp(kind, points, gammas)), COLOURS)
+
+
+def test_the_curve_of_a_tiff_is_its_brightness():
+    linear = np.linspace(0, 65535, 256)
+    for tables in ([linear], [linear] * 3):
+        data = with_curve(tables)
+        assert np.abs(seen(data) - srgb(COLOURS / 255)).max() < A_LEVEL
+        assert said(data) == (NAMED_APPLIED,)
+    both = with_curve([linear], tag319=(0.68, 0.32, 0.265, 0.69, 0.15, 0.06), tag318=(0.3127, 0.329))
+    assert np.abs(seen(both) - srgb(COLOURS / 255 @ FROM_DISPLAY_P3.T)).max() < A_LEVEL
+
+
+@pytest.mark.parametrize(
+    ("tables", "what"),
+    [
+        ([65535 * np.linspace(0, 1, 256) ** 2.2], ()),
+        ([np.linspace(0, 65535, 256), np.linspace(0, 65535, 256), np.zeros(256)], (TIFF_CURVE_UNKNOWN,)),
+        ([np.zeros(256)], (TIFF_CURVE_UNKNOWN,)),
+        ([np.linspace(65535, 0, 256)], (TIFF_CURVE_UNKNOWN,)),
+        ([np.linspace(0, 65535, 17)], (TIFF_CURVE_UNKNOWN,)),
+    ],
+)
+def test_the_curve_of_a_tiff_that_changes_nothing_or_cannot_be_followed(tables, what):
+    assert said(with_curve(tables)) == what
+    assert np.array_equal(seen(with_curve(tables)), COLOURS)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +264,11 @@ def test_a_profile_comes_before_what_else_is_named():
 
 
 def test_boxes_of_any_content_name_nothing_or_something():
-    data, rng = avif(12, 16), np.random.default_rng(0)
-    assert nclx(data) == (12, 16)
-    for _ in range(2000):
-        content = bytearray(data[: rng.integers(1, 500)])
+    rng = np.random.default_rng(0)
+    files = (avif(12, 16), avif_stream(12, 16))
+    assert [nclx(data) for data in files] == [(12, 16)] * 2
+    for number in range(4000):
+        content = bytearray(files[number % 2][: rng.integers(1, 800)])
         for place in rng.integers(0, len(content), 3):
             content[place] = rng.integers(256)
         found = nclx(bytes(content))

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 
 import pytest
 from support.training import events, train, weights, words
@@ -44,6 +45,43 @@ def test_a_line_that_is_no_event_is_set_aside_and_named_once(tmp_path, capfd, li
     assert "line 3" in said
     assert (tmp_path / "metrics.unreadable").read_bytes() == (line + b"\n") * 2
     assert [event["event"] for event in read_events(tmp_path)] == ["valid", "valid", "note", "note"]
+
+
+def a_socket(path):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(path))  # an address is short
+
+
+NO_LOGS = {
+    "a pipe": os.mkfifo,
+    "a folder": os.mkdir,
+    "a socket": a_socket,
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link to nothing": lambda path: path.symlink_to(path.parent / "nowhere"),
+    "a link to itself": lambda path: path.symlink_to(path),
+}
+
+
+@pytest.mark.parametrize("make", NO_LOGS.values(), ids=NO_LOGS)
+def test_what_is_no_log_is_renamed_and_named_and_the_log_begins_anew(tmp_path, capfd, make):
+    make(tmp_path / "metrics.jsonl")
+    (tmp_path / "metrics.set-aside").write_text("of a person")
+    kind = (tmp_path / "metrics.jsonl").lstat().st_mode
+    assert read_events(tmp_path) == []
+    log = open_log(tmp_path)
+    log.event("note", 60, text="after")
+    log.close()
+    assert [event["event"] for event in read_events(tmp_path)] == ["note"]
+    assert (tmp_path / "metrics.set-aside-2").lstat().st_mode == kind
+    assert (tmp_path / "metrics.set-aside").read_text() == "of a person"
+    assert capfd.readouterr().err.count("it is now") == 1
+
+
+def test_lines_are_set_aside_beside_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "metrics.unreadable")
+    (tmp_path / "metrics.jsonl").write_text("mine\n")
+    open_log(tmp_path).close()
+    assert (tmp_path / "metrics.unreadable-2").read_text() == "mine\n"
 
 
 def test_blank_lines_and_a_missing_end_of_line_lose_nothing(tmp_path, capfd):

@@ -1,6 +1,7 @@
 """What stands in a run folder where the trainer writes is told in one line before anything is trained."""
 
 import errno
+import os
 import shutil
 
 import pytest
@@ -10,6 +11,7 @@ from data_shards.io.errors import MachineFault, command
 from trainer.__main__ import read_command_line
 from trainer.loop import train as run_training
 from trainer.peers.failure import failure_of
+from trainer.run_folder.restore import load_model
 
 
 def a_file_for_checkpoints(run):
@@ -41,6 +43,47 @@ def test_what_is_in_the_way_is_told_before_the_first_update(make, message, digit
     (line,) = capfd.readouterr().err.strip().splitlines()
     assert line.endswith(message.format(run=run))
     assert not (run / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "config.yaml",
+        "requeue",
+        ".lease.json",
+        "checkpoints/000000000030/COMPLETE",
+        "checkpoints/000000000030/state.json",
+        "checkpoints/000000000060",
+        "latents/train/part-00000-of-00001.safetensors",
+        "mixtures/2-full/summary.json",
+        "eval/fid-0.json",
+    ],
+)
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(place, digits_shards, trained, capfd):
+    path = trained / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    config = read_command_line(words(digits_shards, trained.parent, "run")).config
+    assert command(lambda: run_training(config)) == 2
+    if place not in ("requeue", ".lease.json"):
+        assert command(lambda: load_model(trained)) == 2
+    for line in capfd.readouterr().err.strip().splitlines():
+        assert str(path) in line
+    assert path.is_fifo()
+
+
+@pytest.fixture
+def trained(digits_shards, tmp_path):
+    return train(digits_shards, tmp_path, "run", checkpoint__walltime_minutes=1e-4)
+
+
+def test_a_lease_that_is_a_link_to_nothing_is_named_and_not_waited_for(digits_shards, tmp_path, capfd):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lease.json").symlink_to(tmp_path / "nowhere")
+    config = read_command_line(words(digits_shards, tmp_path, "run")).config
+    assert command(lambda: run_training(config)) == 2
+    assert "/run/.lease.json: is no file, but a lease file is written here; rename it" in capfd.readouterr().err
 
 
 def test_a_folder_in_place_of_a_trained_runs_configuration_is_told(digits_shards, tmp_path, capfd):
