@@ -133,13 +133,19 @@ class DistanceResult(Result):
     extractor_file: str = ""
     """Where the extractor's TorchScript file lay; empty where it is none."""
 
-    def command(self, run: str) -> str:
-        """The command that measures the distance of what the run folder `run` holds now, without further measures."""
+    def command(self, run: str, *, draws: bool) -> str:
+        """The command that measures the distance of what the run folder `run` holds now, without further measures.
+
+        draws: whether further measures that are asked for draw something
+        """
+        protocol = self.protocol
+        if protocol.source == "reconstruction" and not draws:
+            protocol = dataclasses.replace(protocol, seed=0)  # on which nothing depends, and which is refused
         if self.extractor_file:
-            named = {**self.protocol.extractor, "name": self.extractor_file}
-            return dataclasses.replace(self.protocol, extractor=named).command(run)
+            named = {**protocol.extractor, "name": self.extractor_file}
+            return dataclasses.replace(protocol, extractor=named).command(run)
         weights = f" --extractor-weights {shlex.quote(self.extractor_weights)}" if self.extractor_weights else ""
-        return self.protocol.command(run) + weights
+        return protocol.command(run) + weights
 
     @property
     def value(self) -> float:

@@ -1,6 +1,7 @@
 """A trained run as a measurement sees it: its model, its data, and the fields that all of its protocols have."""
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -97,14 +98,14 @@ class MeasuredRun:
     def mixture(self, components: int, covariance: str, device: torch.device | str = "cpu") -> MixtureDensity:
         """The mixture that was fitted to these weights' codes. Raises InputError where it was not."""
         folder = mixture_folder(self.folder, components, covariance, self.weights)
-        words = f"python -m trainer.mixture --run {self.folder} --components {components}"
-        words += f"{'' if covariance == 'full' else f' --covariance {covariance}'}{self._stage}"
+        words = f"python -m trainer.mixture {self._words} --components {components}"
+        words += "" if covariance == "full" else f" --covariance {covariance}"
         if not (folder / MIXTURE.record).exists():
             raise InputError(f"{folder} does not exist; fit it with `{words}`", parameter="mixture")
         if not self.has_mixture(components, covariance):
             raise InputError(
                 f"{folder} was fitted to codes of other weights or images than the run has now; renew it with "
-                f"`python -m eval encode --run {self.folder}{self._stage}`, then `{words}`",
+                f"`python -m eval encode {self._words}`, then `{words}`",
                 parameter="mixture",
             )
         return load_mixture(folder, device).density
@@ -142,7 +143,7 @@ class MeasuredRun:
         if latents.exists(self.folder, "train", weights=self.weights) and fitted_to != digest(self.codes("train")):
             raise InputError(
                 f"{folder} was fitted to other codes than the run has now; fit it again with "
-                f"`python -m trainer.flow --run {self.folder}{self._stage}`"
+                f"`python -m trainer.flow {self._words}`"
             )
         return flow
 
@@ -151,7 +152,7 @@ class MeasuredRun:
         if not self._is_own(latents.encoded_from(self.folder, split, weights=self.weights)):
             raise InputError(
                 f"{latents.latents_folder(self.folder, split, weights=self.weights)} holds codes of other weights or "
-                f"images than the run has now; renew them with `python -m eval encode --run {self.folder}{self._stage}`"
+                f"images than the run has now; renew them with `python -m eval encode {self._words}`"
             )
         return latents.read(self.folder, split, weights=self.weights)
 
@@ -162,9 +163,10 @@ class MeasuredRun:
         )
 
     @property
-    def _stage(self) -> str:
-        """The option that chooses these weights, for commands in messages."""
-        return "" if self.weights == "final" else f" --weights {self.weights}"
+    def _words(self) -> str:
+        """The options that choose these weights, for commands in messages."""
+        stage = "" if self.weights == "final" else f" --weights {self.weights}"
+        return f"--run {shlex.quote(str(self.folder))}{stage}"
 
 
 def load_run(run: str | Path, weights: str = "final", device: str | torch.device = "cpu") -> MeasuredRun:

@@ -4,6 +4,8 @@ A second-stage density to compare the mixture with. `python -m trainer.flow --ru
 in one process; RUN/flows/WEIGHTS holds flow.safetensors, and summary.json, written last.
 """
 
+import shlex
+
 from data_shards.io.interruption import one_line_when_interrupted
 
 if __name__ == "__main__":
@@ -225,7 +227,7 @@ def save_flow(folder: Path, fitted: FittedFlow, settings: FlowSettings, facts: d
 def load_flow(run: str | Path, weights: str = "final") -> LatentFlow:
     """The flow of a run. Raises InputError where it was not fitted, or is damaged."""
     folder, stage = flow_folder(run, weights), "" if weights == "final" else f" --weights {weights}"
-    tensors, summary = FLOW.read(folder, f"fit it with `python -m trainer.flow --run {run}{stage}`")
+    tensors, summary = FLOW.read(folder, f"fit it with `python -m trainer.flow --run {shlex.quote(str(run))}{stage}`")
     try:
         settings = FlowSettings(**summary["settings"])
         flow = LatentFlow(summary["dim"], layers=settings.layers, width=settings.width, seed=settings.seed)

@@ -15,6 +15,7 @@ written last.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -349,7 +350,7 @@ def _fit_and_write(
 def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transport:
     """The transport of a run. Raises InputError where it was not fitted, is damaged, or is of another mixture."""
     folder = transport_folder(run, components, covariance)
-    words = f"`python -m eval transport --run {run.folder} --mixture {components}"
+    words = f"`python -m eval transport --run {shlex.quote(str(run.folder))} --mixture {components}"
     words += f"{'' if covariance == 'full' else f' --covariance {covariance}'}"
     words += f"{'' if run.weights == 'final' else f' --weights {run.weights}'}`"
     mixture = run.mixture(components, covariance)

@@ -4,15 +4,18 @@ A result is current where the weights, the data and the fitted density that it w
 folder now. A page shows current results only, and names the command that renews each of the others.
 """
 
-from collections.abc import Callable, Sequence
+import re
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TypeVar
 
 from data_shards.io.errors import InputError
 from eval.distance.extractors.unloaded import compare_unloaded
-from eval.distance.measures import of_these_versions
-from eval.images.densities import DENSITIES
+from eval.distance.measures import command_of, of_these_versions
+from eval.images.densities import DENSITIES, SOURCES
 from eval.protocol import DistanceProtocol, MemorisationProtocol, Protocol
 from eval.questions import NOISES
 from eval.results import (
@@ -122,15 +125,14 @@ class Subject:
         run = self._run.folder
         digest = partial(self._digest, self._fitted())
         earlier = [
-            Earlier(
-                measurement=f"python -m eval {path.stem.partition('-')[0]} --run {run}",
-                reason=f"{path.name} does not say what was measured",
-            )
+            Earlier(measurement=_by_name(path, run), reason=f"{path.name} does not say what was measured")
             for path in without_protocol(run / "eval")
         ]
 
-        def command(result: _Measurement) -> str:
-            return (result if isinstance(result, DistanceResult) else result.protocol).command(str(run))
+        def command(result: _Measurement, also: Iterable[str] | None = None) -> str:
+            if isinstance(result, DistanceResult):
+                return command_of(result, str(run), result.also if also is None else also)
+            return result.protocol.command(str(run))
 
         def current(kind: type[AnyMeasured], pattern: str) -> list[AnyMeasured]:
             found = stored(kind, run / "eval", pattern)
@@ -151,7 +153,7 @@ class Subject:
             distances.append(shown)
             if changed := tuple(name for name in result.also if name not in shown.also):
                 reason = f"the definition of {' and '.join(changed)} has changed since"
-                earlier.append(Earlier(measurement=command(result), also=changed, reason=reason))
+                earlier.append(Earlier(measurement=command(result, changed), also=changed, reason=reason))
         results = RunResults(
             likelihoods=current(LikelihoodResult, "likelihood*.json"),
             uncertainties=current(UncertaintyResult, "uncertainty*.json"),
@@ -222,6 +224,17 @@ class Subject:
             return DENSITIES[density].load(run, int(components), covariance).digest
         except InputError:  # it is not fitted, or was fitted to other weights
             return ""
+
+
+def _by_name(path: Path, run: Path) -> str:
+    """The command that measures what the file of a result is named after; of a distance, NAME-SOURCE-..."""
+    name, _, rest = path.stem.partition("-")
+    words = f"python -m eval {name} --run {shlex.quote(str(run))}"
+    if name != "fid":
+        return words
+    source = next((source for source in SOURCES if rest.startswith(source)), "q_hat")
+    mixture = re.match(rf"{source}-(\d+)-", rest) if source in DENSITIES and DENSITIES[source].of_mixture else None
+    return f"{words} --from {source}" + (f" --mixture {mixture[1]}" if mixture else "")
 
 
 def _also(result: Result) -> tuple[str, ...]:

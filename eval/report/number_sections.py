@@ -1,6 +1,7 @@
 """The report's sections of numbers: nearest training images, distances, likelihood, calibration; with protocols."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from safetensors.torch import load
 
 from eval.distance.extractors.unloaded import compare_unloaded
+from eval.distance.measures import command_of
 from eval.images.densities import SOURCES
 from eval.measurements.uncertainty import calibration_verdict
 from eval.report import gallery, printed_results
@@ -58,9 +60,16 @@ def _lines(title: str, record: dict[str, Any]) -> str:
 
 
 def likelihood_section(
-    results: RunResults, run: str, dataset: str | None, *, objective: str, two_stages: bool, latent_dim: int
+    results: RunResults,
+    run: str,
+    dataset: str | None,
+    *,
+    mixture: str,
+    objective: str,
+    two_stages: bool,
+    latent_dim: int,
 ) -> Section:
-    """Likelihoods beside the paper's Tables 1 and 3."""
+    """Likelihoods beside the paper's Tables 1 and 3. mixture: the options of a command that choose it."""
     measured = results.likelihoods
     missing = []
     wanted = ["final"] + (["stage1"] if two_stages else [])
@@ -71,7 +80,7 @@ def likelihood_section(
             missing.append(
                 Missing(
                     what=f"The likelihood of {name} has not been measured.",
-                    command=f"python -m eval likelihood --run {run}{option}",
+                    command=f"python -m eval likelihood --run {shlex.quote(run)}{option} {mixture}",
                 )
             )
     if not measured:
@@ -84,7 +93,7 @@ def likelihood_section(
         + (f" ({first.mixture})." if first.mixture else ", not measured here."),
         "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
         "Where few importance samples are effective, more of them would raise the bound further, and "
-        f"`python -m eval likelihood --run {run} --annealing 100` more than that.",
+        f"`python -m eval likelihood --run {shlex.quote(run)} {mixture} --annealing 100` more than that.",
     ]
     if any(r.latent_kl for r in measured):
         text.append(
@@ -109,16 +118,18 @@ def likelihood_section(
     )
 
 
-def distance_section(results: RunResults, run: str, dataset: str | None, objective: str, two_stages: bool) -> Section:
-    """Frechet distances beside the paper's Table 2 (and 4 for CelebA)."""
+def distance_section(
+    results: RunResults, run: str, dataset: str | None, *, mixture: str, objective: str, two_stages: bool
+) -> Section:
+    """Frechet distances beside the paper's Table 2 (and 4 for CelebA). mixture: as of `likelihood_section`."""
     measured = results.distances
     there = {r.protocol.source for r in measured}
     missing = [
         Missing(
             what=f"The distance of {SOURCES[source].title} has not been measured.",
-            command=f"python -m eval fid --run {run} --from {source}",
+            command=f"python -m eval fid --run {shlex.quote(run)} --from {source}{option}",
         )
-        for source in ("q_hat", "prior")
+        for source, option in (("q_hat", f" {mixture}"), ("prior", ""))
         if source not in there
     ]
     text = []
@@ -164,7 +175,7 @@ def _by_networks_of_the_user(measured: Sequence[DistanceResult], run: str) -> li
             said = f"This page does not load `{result.protocol.extractor['name']}`: {found.compared}. To look, and to "
             said += "measure again where it has changed:"
             what = f"{image_set(result)}, {weights_title(result)}, address `{result.protocol.address()}`"
-            lines.setdefault(said, []).append(f"{what}: `{result.command(run)}`")
+            lines.setdefault(said, []).append(f"{what}: `{command_of(result, run, ())}`")
     return [line for said, several in lines.items() for line in (said, *several)]
 
 
@@ -174,7 +185,7 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
     of_final = final(measured)
     missing = []
     if of_final is None:
-        command = f"python -m eval uncertainty --run {run}"
+        command = f"python -m eval uncertainty --run {shlex.quote(run)}"
         missing.append(Missing(what="The calibration of the final weights has not been measured.", command=command))
     if not measured:
         return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
@@ -239,7 +250,7 @@ def completion_section(results: RunResults, run: Path) -> Section | None:
     )
 
 
-def memorisation_section(results: RunResults, run: Path) -> Section:
+def memorisation_section(results: RunResults, run: Path, mixture: str) -> Section:
     """Samples above their nearest training images, and whether they are nearer than new images are."""
     title = "Does it repeat its training images?"
     measured = final(results.memorisations)
@@ -247,7 +258,7 @@ def memorisation_section(results: RunResults, run: Path) -> Section:
         path = result_path(run / "eval", "memorisation", measured.protocol)
         images = stored_at(path).with_suffix(".safetensors")
     if measured is None or not images.exists():
-        command = f"python -m eval memorisation --run {run}"
+        command = f"python -m eval memorisation --run {shlex.quote(str(run))} {mixture}"
         missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
         return Section(key="memorisation", title=title, missing=missing)
     shown = load(images.read_bytes())

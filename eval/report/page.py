@@ -4,6 +4,7 @@ The order is that of a reader's questions: how good, what does it look like, how
 sections of numbers are in `eval.report.number_sections`, those that the model draws in `eval.report.model_sections`.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,17 +43,20 @@ def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks)
     config, manifest = run.config, run.manifest
     dataset = printed_results.dataset_of(f"{manifest.name} {Path(config.data.shards).name}")
     folder, objective = str(run.folder), config.objective.name
-    fit_command = f"python -m trainer.mixture --run {folder} --components {components}"
+    kind = "" if covariance == "full" else f" --covariance {covariance}"
+    fit_command = f"python -m trainer.mixture --run {shlex.quote(folder)} --components {components}{kind}"
+    chosen = f"--mixture {components}{kind}"
     mixture = fitted_mixture(run, components, covariance)
     transport = fitted_transport(run, components, covariance)
     pictures = picture_sections(run, split, mixture, transport, fit_command, ranks)
     numbers = [
-        memorisation_section(results, run.folder),
-        distance_section(results, folder, dataset, objective, config.two_stages),
+        memorisation_section(results, run.folder, chosen),
+        distance_section(results, folder, dataset, mixture=chosen, objective=objective, two_stages=config.two_stages),
         likelihood_section(
             results,
             folder,
             dataset,
+            mixture=chosen,
             objective=objective,
             two_stages=config.two_stages,
             latent_dim=run.model.latent_dim,
@@ -66,7 +70,7 @@ def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks)
         answer=answer(results.distances, results.likelihoods),
         lead=[*lead(run, events), *sizes.remarks, *_out_of_date(results)],
         cards=key_numbers(run, results),
-        sections=[*pictures, *numbers, training_section(events, config.name), *earlier_section(results)],
+        sections=[*pictures, *numbers, training_section(events, folder), *earlier_section(results)],
     )
 
 
@@ -163,7 +167,8 @@ def training_section(events: Sequence[Event], run: str) -> Section:
         text.append(f"Stage 2 ended after {last['images']:,} images in all, for {_ENDS[last['reason']]}.")
     text += [f"Note: {event['message']}." for event in events if event["event"] == "warning"]
     pictures = [Picture(data=data, caption=caption) for data, caption in drawn if data]
-    none = Missing(what="No training curve is here.", command=f"python -m trainer --name {run}")
+    command = f"python -m trainer --config {shlex.quote(f'{run}/config.yaml')}"
+    none = Missing(what="No training curve is here.", command=command)
     missing = [] if pictures else [none]
     return Section(key="training", title="Training", text=text if pictures else (), pictures=pictures, missing=missing)
 

@@ -244,17 +244,19 @@ def test_a_page_shows_distances_by_the_users_networks_and_says_what_was_not_comp
     script.save(str(place / "mine.pt"))
     of_file = measure(place, "prior", extractor=str(place / "mine.pt"))
     found, run = Subject(load_run(place / "run")).results(), str(place / "run")
-    text = "\n".join(distance_section(found, run, None, "sigma_vae", True).text)
+    text = "\n".join(
+        distance_section(found, run, None, mixture="--mixture 4", objective="sigma_vae", two_stages=True).text
+    )
     assert "does not load `probed_extractor:make`: its source is as it was; its weights, and what else it reads" in text
     assert f"does not load `mine.pt`: {place / 'mine.pt'} is the file that it was" in text
     for result in (of_source, of_file):
-        assert f"address `{result.protocol.address()}`: `{result.command(run)}`" in text
-    assert f"--extractor {place / 'mine.pt'}" in of_file.command(run)
+        assert f"address `{result.protocol.address()}`: `{result.command(run, draws=False)}`" in text
+    assert f"--extractor {place / 'mine.pt'}" in of_file.command(run, draws=False)
     other.save(str(place / "mine.pt"))
     found = Subject(load_run(place / "run")).results()
     assert [result.protocol.address() for result in found.distances] == [of_source.protocol.address()]
     assert [(one.command, one.reason) for one in found.earlier] == [
-        (of_file.command(run), "the extractor mine.pt has changed since")
+        (of_file.command(run, draws=False), "the extractor mine.pt has changed since")
     ]
 
 
@@ -282,7 +284,7 @@ def test_a_further_measure_of_an_earlier_definition_is_left_out_and_its_command_
 
 def test_the_command_that_measures_again_names_the_weights_of_the_extractor(place):
     found = dataclasses.replace(measure(place, "prior"), extractor_weights="my weights/dinov2.pth")
-    assert found.command("RUN").endswith(" --extractor-weights 'my weights/dinov2.pth'")
+    assert found.command("RUN", draws=False).endswith(" --extractor-weights 'my weights/dinov2.pth'")
     assert DistanceResult.from_json(found.to_json()) == found
     assert "extractor_weights" not in measure(place, "prior").to_json()
 

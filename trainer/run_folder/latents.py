@@ -7,6 +7,7 @@ not at all, and a set of parts is read only if it is complete, so that a failed 
 
 import json
 import re
+import shlex
 import struct
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -119,7 +120,7 @@ def _part_files(folder: Path) -> list[tuple[int, int]]:
 
 def _remedy(run: str | Path, weights: str) -> str:
     stage = "" if weights == "final" else f" --weights {weights}"
-    return f"make the codes with: python -m eval encode --run {run}{stage}"
+    return f"make the codes with: python -m eval encode --run {shlex.quote(str(run))}{stage}"
 
 
 def _complete_parts(run: str | Path, split: str, weights: str) -> list[Path]:

@@ -1,5 +1,6 @@
 """A run that has ended: what is said of it, and that it has."""
 
+import shlex
 import sys
 
 from data_shards.io.errors import InputError
@@ -60,5 +61,5 @@ def completed(config: Config, stages: Stages) -> str:
     return (
         f"{folder} is complete: {stages.images:,} images, {state.ended}{elbo}; the weights are in "
         f"{complete_checkpoints(folder)[-1]}, the log in {folder / 'metrics.jsonl'}; "
-        f"next: python -m eval report --run {folder}"
+        f"next: python -m eval report --run {shlex.quote(str(folder))}"
     )

@@ -18,6 +18,7 @@ from eval.distance.extractors.efficientnet import LITES, efficientnet_lite
 from eval.distance.extractors.extractor import Extractor, resize_clean
 from eval.distance.extractors.inception import inception
 from eval.distance.extractors.probe import probe, probe_images, require_eval_mode
+from eval.distance.extractors.users_code import told_as_of
 from trainer.run_folder.checkpoint import fingerprint
 
 _LITE_SIZE, _CUSTOM_SIZE = 64, 224
@@ -72,7 +73,9 @@ def torchscript(device: torch.device, path: Path, *, size: int) -> Extractor:
         raise InputError(
             f"{path} is no TorchScript file ({error}); give one made by torch.jit.save", parameter="extractor"
         ) from error
-    return _extractor(network, None, device, size=size, name=path.name, files={"weights_sha256": sha256_of_file(path)})
+    return _extractor(
+        network, None, device, size=size, name=path.name, file=str(path), files={"weights_sha256": sha256_of_file(path)}
+    )
 
 
 def function(device: torch.device, target: str, *, size: int) -> Extractor:
@@ -84,33 +87,50 @@ def function(device: torch.device, target: str, *, size: int) -> Extractor:
     """
     module_name, _, name = target.partition(":")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(
-            f"module {module_name} cannot be imported ({error}); is it on PYTHONPATH?", parameter="extractor"
-        ) from error
+        with told_as_of(target):
+            module = importlib.import_module(module_name)
+    except InputError as error:
+        if isinstance(error.__cause__, ImportError):
+            raise InputError(
+                f"module {module_name} cannot be imported ({error.__cause__}); is it on PYTHONPATH?",
+                parameter="extractor",
+            ) from error
+        raise
     if not callable(getattr(module, name, None)):
         raise InputError(f"module {module_name} has no function {name!r}; give MODULE:FUNCTION", parameter="extractor")
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
-    network, again = getattr(module, name)(device), getattr(module, name)(device)
+    with told_as_of(target, module.__file__):
+        network, again = getattr(module, name)(device), getattr(module, name)(device)
+    if not callable(network):
+        raise InputError(f"{target} gave {type(network).__name__}; return a network", parameter="extractor")
     require_eval_mode(network, target)
     files = {"source_sha256": hashlib.sha256(source).hexdigest()}
     if isinstance(network, nn.Module):
         files["parameters"] = f"{fingerprint(network.state_dict()):016x}"
-    return _extractor(network, again, device, size=size, name=target, files=files)
+    return _extractor(network, again, device, size=size, name=target, file=module.__file__, files=files)
 
 
 def _extractor(
-    network: Network, again: Network | None, device: torch.device, *, size: int, name: str, files: Mapping[str, str]
+    network: Network,
+    again: Network | None,
+    device: torch.device,
+    *,
+    size: int,
+    name: str,
+    file: str | None,
+    files: Mapping[str, str],
 ) -> Extractor:
-    """The extractor of a network of the user's. again: the network made a second time; files: digests of its files."""
+    """The extractor of a network of the user's.
+
+    again: the network made a second time; file: where its code lies; files: digests of its files
+    """
 
     def extractor(network: Network) -> Extractor:
         return Extractor(
             label=f"FD ({name}, {size} px)",
             dim=0,
             resize=partial(resize_clean, size=size),
-            network=partial(_pooled, network, name),
+            network=partial(_pooled, network, name, file),
             device=device,
             description={},
         )
@@ -127,8 +147,9 @@ def _extractor(
     return replace(made, dim=made(probe_images()).shape[1], description=description)
 
 
-def _pooled(network: Network, name: str, images: Tensor) -> Tensor:
-    features = network(images)
+def _pooled(network: Network, name: str, file: str | None, images: Tensor) -> Tensor:
+    with told_as_of(name, file):
+        features = network(images)
     if not isinstance(features, Tensor) or features.ndim not in (2, 4) or len(features) != len(images):
         form = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise InputError(

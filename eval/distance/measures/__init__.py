@@ -49,6 +49,11 @@ def numbers_of(measures: Mapping[str, Measure] = FURTHER) -> list[Number]:
     return [number for measure in measures.values() for number in measure.numbers]
 
 
+def command_of(result: DistanceResult, run: str, also: Iterable[str]) -> str:
+    """The command that measures a distance of what the run folder `run` holds now, to which `--also ALSO` is added."""
+    return result.command(run, draws=any(FURTHER[name].draws for name in also if name in FURTHER))
+
+
 def of_these_versions(result: DistanceResult) -> DistanceResult | None:
     """A result without the numbers of further measures whose definition has changed; None where Frechet's has."""
     known = {FRECHET.name: FRECHET, **FURTHER}

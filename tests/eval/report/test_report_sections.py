@@ -64,7 +64,7 @@ def test_the_training_section_compares_the_two_stages_at_the_switch():
 
 def test_a_run_without_metrics_names_the_command_that_trains():
     (missing,) = training_section([], "demo").missing
-    assert missing.command == "python -m trainer --name demo"
+    assert missing.command == "python -m trainer --config demo/config.yaml"
 
 
 PROTOCOL = {
