@@ -24,7 +24,7 @@ def whole(digits_shards, tmp_path_factory):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR2, marks=pytest.mark.slow)])
 def test_a_stop_sent_to_the_whole_process_group_keeps_the_work(digits_shards, tmp_path, whole, number):
-    held = [str(ROOT / "tests/support/held_training.py"), str(tmp_path), "1"]
+    held = [str(ROOT / "tests/support/held_training.py"), str(tmp_path), "600"]
     process = subprocess.Popen(
         [sys.executable, *held, *words(digits_shards, tmp_path, "run", data__workers=2)],
         cwd=ROOT,

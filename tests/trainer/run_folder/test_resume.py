@@ -26,13 +26,13 @@ def uninterrupted(digits_shards, tmp_path_factory):
     return train(digits_shards, tmp_path_factory.mktemp("runs"), "uninterrupted")
 
 
-def held(folder: Path, arguments: list[str], processes: int, *, checkpoints: int) -> subprocess.Popen:
-    """Trains until so many checkpoints are complete, and returns while it waits for the file `go` in `folder`."""
+def held(folder: Path, arguments: list[str], processes: int, *, images: int) -> subprocess.Popen:
+    """Trains on so many images, and returns while the run waits for the file `go` in `folder`."""
     launcher = [sys.executable]
     if processes:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "--"]
     process = subprocess.Popen(
-        [*launcher, str(ROOT / "tests/support/held_training.py"), str(folder), str(checkpoints), *arguments],
+        [*launcher, str(ROOT / "tests/support/held_training.py"), str(folder), str(images), *arguments],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
@@ -45,9 +45,9 @@ def held(folder: Path, arguments: list[str], processes: int, *, checkpoints: int
     return process
 
 
-def kill_after(checkpoints: int, folder: Path, arguments: list[str], processes: int = 0) -> None:
-    """Trains until so many checkpoints are complete, and sends SIGKILL to the process and its children."""
-    process = held(folder, arguments, processes, checkpoints=checkpoints)
+def kill_after(images: int, folder: Path, arguments: list[str], processes: int = 0) -> None:
+    """Trains on so many images, and sends SIGKILL to the process and its children."""
+    process = held(folder, arguments, processes, images=images)
     for started in psutil.Process(process.pid).children(recursive=True):
         started.kill()
     process.kill()
@@ -58,11 +58,11 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("checkpoints_before", [1, 3, 6], ids=["early in stage 1", "late in stage 1", "in stage 2"])
-def test_a_killed_run_resumes_to_the_same_bits(digits_shards, tmp_path, uninterrupted, checkpoints_before):
+@pytest.mark.parametrize("images", [600, 1200, 1700], ids=["early in stage 1", "late in stage 1", "in stage 2"])
+def test_a_killed_run_resumes_to_the_same_bits(digits_shards, tmp_path, uninterrupted, images):
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     run = tmp_path / "killed"
-    kill_after(checkpoints_before, tmp_path, arguments)
+    kill_after(images, tmp_path, arguments)
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
     assert events(run, "resume")
@@ -73,7 +73,7 @@ def test_a_killed_run_of_two_processes_resumes_to_the_same_bits(digits_shards, t
     whole = train(digits_shards, tmp_path, "whole", processes=2)
     arguments = words(digits_shards, tmp_path, "killed", checkpoint__keep_last=100)
     run = tmp_path / "killed"
-    kill_after(2, tmp_path, arguments, processes=2)
+    kill_after(900, tmp_path, arguments, processes=2)
     done = run_module("trainer", *arguments, processes=2)
     assert done.returncode == 0, done.stderr
     assert events(run, "resume")
@@ -123,7 +123,7 @@ def test_twenty_kills_while_checkpoints_are_written_and_pruned_change_nothing(di
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR2"])
 def test_a_signal_ends_the_run_with_a_checkpoint_and_requests_a_requeue(digits_shards, tmp_path, uninterrupted, name):
     arguments = words(digits_shards, tmp_path, "signalled", checkpoint__every_images=10**6)
-    process, run = held(tmp_path, arguments, 0, checkpoints=0), tmp_path / "signalled"
+    process, run = held(tmp_path, arguments, 0, images=0), tmp_path / "signalled"
     process.send_signal(getattr(signal, name))
     (tmp_path / "go").touch()
     assert process.wait() == 0
@@ -186,7 +186,7 @@ def test_a_damaged_checkpoint_is_skipped_and_named(digits_shards, tmp_path, unin
     arguments = words(digits_shards, tmp_path, "damaged", checkpoint__every_images=600)
     (tmp_path / "damaged").mkdir()
     run = tmp_path / "damaged"
-    kill_after(2, tmp_path, arguments)
+    kill_after(1300, tmp_path, arguments)
     newest = complete_checkpoints(run)[-1] / "model.safetensors"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -200,7 +200,7 @@ def test_a_damaged_checkpoint_is_skipped_and_named(digits_shards, tmp_path, unin
 def test_an_incomplete_checkpoint_is_not_used(digits_shards, tmp_path, uninterrupted):
     arguments = words(digits_shards, tmp_path, "cut")
     run = tmp_path / "cut"
-    kill_after(2, tmp_path, arguments)
+    kill_after(900, tmp_path, arguments)
     (complete_checkpoints(run)[-1] / "COMPLETE").unlink()
     done = run_module("trainer", *arguments)
     assert done.returncode == 0, done.stderr
