@@ -24,6 +24,7 @@ from data_shards.io.address import Address, Damaged, Unreachable
 from data_shards.io.disk import cache_folder, locked, locked_if_free, sha256_of_file
 from data_shards.io.errors import InputError, MachineFault, machine_fault, machine_faults
 from data_shards.io.patience import Patience
+from data_shards.io.regular_files import open_regular, read_regular
 from data_shards.manifest import Manifest, Shard
 
 _OF_THE_FOLDER = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -59,11 +60,11 @@ class ShardFolder:
 
     def index(self, shard: Shard) -> bytes:
         """The index. Raises OSError."""
-        return (self._folder / shard.index_name).read_bytes()
+        return read_regular(self._folder / shard.index_name)
 
     def open(self, shard: Shard) -> int:
         """A file descriptor of the tar. Raises OSError."""
-        return os.open(self._folder / shard.name, os.O_RDONLY | os.O_CLOEXEC)
+        return open_regular(self._folder / shard.name)
 
     def discard(self, shard: Shard) -> bool:
         """False: there is no other copy of a local shard."""

@@ -11,6 +11,7 @@ from data_shards.build.record import Record, read_record
 from data_shards.build.writer import Written, write_shard, written_by
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import machine_fault
+from data_shards.io.regular_files import read_regular
 from data_shards.pixels import Pixels
 from data_shards.sources.source import content_stamp
 
@@ -32,7 +33,7 @@ def check_shard(folder: Path, task: ShardTask, *, check_content: bool) -> Checke
     """
     record = read_record(folder, task.name)
     try:
-        index = (folder / task.index_name).read_bytes()
+        index = read_regular(folder / task.index_name)
     except FileNotFoundError:
         index = None
     if record is None:

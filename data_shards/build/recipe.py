@@ -12,6 +12,7 @@ from data_shards import manifest
 from data_shards.build.record import recorded_shards
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 
 FILE = "recipe.json"
 _WORDS = {"valid": "--valid", "test": "--test", "shard_images": "--shard-images", "window": "--window"}
@@ -20,7 +21,7 @@ _WORDS = {"valid": "--valid", "test": "--test", "shard_images": "--shard-images"
 def read_recipe(out: Path) -> dict[str, Any] | None:
     """The recipe of the shards in `out`; None where there is none. Raises InputError where the file is damaged."""
     try:
-        kept = json.loads((out / FILE).read_bytes())
+        kept = json.loads(read_regular(out / FILE))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_shards.io import atomic
+from data_shards.io.regular_files import read_regular
 
 FOLDER = ".build"
 
@@ -52,7 +53,7 @@ def path_of(folder: Path, shard: str) -> Path:
 def read_record(folder: Path, shard: str) -> Record | None:
     """None where there is none, or it is damaged."""
     try:
-        content = json.loads(path_of(folder, shard).read_bytes())
+        content = json.loads(read_regular(path_of(folder, shard)))
         columns = {name: np.frombuffer(bytes.fromhex(content[name]), np.uint64) for name in _COLUMNS}
         record = Record(index_sha256=content["index_sha256"], **columns)
     except (FileNotFoundError, ValueError, KeyError, TypeError):

@@ -26,6 +26,7 @@ from data_shards.io import atomic
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.lease import lease
 from data_shards.io.progress import Progress
+from data_shards.io.regular_files import read_regular
 from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
 from data_shards.pixels import Pixels, npy_header
@@ -105,7 +106,7 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
 
 def _index_of(out: Path, shard: Shard) -> ShardIndex:
     try:
-        data = (out / shard.index_name).read_bytes()
+        data = read_regular(out / shard.index_name)
     except FileNotFoundError as error:
         raise InputError(f"{out / shard.index_name}: missing; build the shards again") from error
     return parse_index(data, shard=str(out / shard.name), sha256=shard.index_sha256)

@@ -20,7 +20,7 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.bmp import bmp_profile
 from data_shards.decoding.colour import to_srgb
 from data_shards.decoding.depth import to_eight_bits
-from data_shards.decoding.formats import formats
+from data_shards.decoding.formats import formats, missing_plugin_by_content
 from data_shards.decoding.named_colours import named_colours
 from data_shards.decoding.stored import Stored, mend_png_transparency
 from data_shards.decoding.tiff import CHANNELS_LEFT_OUT, has_further_channels, is_misread, is_tiff, read_tiff
@@ -133,6 +133,8 @@ def _decode_by_pillow(data: bytes, channels: int, background: str) -> Decoded:
         except BadImage:
             raise
         except Exception as error:
+            if isinstance(error, UnidentifiedImageError) and (package := missing_plugin_by_content(data)) is not None:
+                raise BadImage(f"does not decode: needs the package {package}") from error
             raise _fault(error) from error
     return Decoded(image=image.reshape(*image.shape[:2], channels), conversions=(*done, *_channels(grey, channels)))
 

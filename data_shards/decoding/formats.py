@@ -24,6 +24,9 @@ _KNOWN_BY_CONTENT = {
     "HEIF": "heic",
     "JXL": "jxl",
 }
+# By their first bytes, whatever a file is called: the brands of HEIC (ISO 14496-12), and the two beginnings of JPEG XL.
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+_JXL_BEGINNINGS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _PREFIX_BYTES = 16  # what Pillow itself looks at
 
 
@@ -55,6 +58,13 @@ def extensions() -> frozenset[str]:
 def missing_plugin(extension: str) -> str | None:
     """The package that would read files of an extension (lower case, without the dot), where it is not installed."""
     return PLUGINS.get(extension) if extension not in extensions() else None
+
+
+def missing_plugin_by_content(data: bytes) -> str | None:
+    """The same by the first bytes of a file that may have any name."""
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return missing_plugin("heic")
+    return missing_plugin("jxl") if data.startswith(_JXL_BEGINNINGS) else None
 
 
 @functools.cache

@@ -29,6 +29,7 @@ import fsspec.asyn
 import fsspec.callbacks
 
 from data_shards.io.errors import InputError, MachineFault, machine_fault
+from data_shards.io.regular_files import read_regular
 
 T = TypeVar("T")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
@@ -123,7 +124,7 @@ class Address:
         machine.
         """
         if self.local is not None:
-            return (self.local / name).read_bytes()
+            return read_regular(self.local / name)
         with _explained(self.of(name)):
             if self._pipe:
                 return _watched(_in_thread(lambda: _read_pipe(self.of(name))), lambda: 0, quiet_seconds)

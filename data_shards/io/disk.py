@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data_shards.io.regular_files import open_regular
+
 
 def cache_folder(name: str) -> Path:
     """Folder `name` of the user's cache for re-downloadable and recomputable files, made where it is missing.
@@ -36,7 +38,7 @@ def free_bytes(path: Path) -> int:
 
 def sha256_of_file(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
+    with open(path, "rb", opener=open_regular) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -2,10 +2,10 @@
 
 import codecs
 import os
-import stat
 from pathlib import Path
 
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import open_regular
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -36,12 +36,7 @@ def read_settings(path: str | Path) -> str:
 def _regular_file(path: str, flags: int) -> int:
     if str(path).startswith(_OF_THE_SHELL):
         return os.open(path, flags)
-    # A pipe that nobody writes to would be waited for without end.
-    handle = os.open(path, flags | os.O_NONBLOCK)
-    if stat.S_ISREG(os.fstat(handle).st_mode):
-        return handle
-    os.close(handle)
-    raise InputError(f"{path}: is a pipe or a device; use a file")
+    return open_regular(path, flags)
 
 
 def read_lines(path: Path) -> list[str]:

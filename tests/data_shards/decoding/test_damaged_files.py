@@ -10,6 +10,7 @@ from support.image_kinds import KINDS
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.decode import decode
+from data_shards.decoding.formats import extensions
 from data_shards.io.errors import MachineFault
 
 SECONDS = 10  # of processor time for one file; they take milliseconds
@@ -76,6 +77,13 @@ def test_ten_thousand_damaged_files_are_unreadable():
     unreadable, decoded = decode_damaged(10_000, seed=1)
     assert unreadable > 2000
     assert unreadable + decoded == 10_000
+
+
+@pytest.mark.skipif("heic" in extensions(), reason="pillow-heif is installed")
+def test_a_photograph_that_takes_a_plugin_names_it_whatever_it_is_called():
+    heic = (24).to_bytes(4, "big") + b"ftypheic\0\0\0\0mif1heic" + bytes(100)
+    with pytest.raises(BadImage, match="needs the package pillow-heif"):
+        decode(heic, channels=3, background="#ffffff")
 
 
 def test_memory_that_runs_out_while_a_photograph_is_turned_is_no_fault_of_its_data(monkeypatch):

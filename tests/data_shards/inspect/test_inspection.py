@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import sys
 
@@ -62,6 +63,16 @@ def test_verify_reports_a_truncated_tar(shards, capsys):
     with pytest.raises(InputError):
         run("verify", shards, "--workers", 1)
     assert "train-000002.tar: train_00059.npy is missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train-000002.tar", "train-000002.json"])
+def test_a_pipe_among_shards_is_named_and_not_waited_for(shards, name, capsys):
+    (shards / name).unlink()
+    os.mkfifo(shards / name)
+    with pytest.raises(InputError, match=rf"{name}: is a pipe or a device; use a file"):
+        run("verify", shards, "--workers", 1)
+    with pytest.raises(InputError, match=rf"{name}: is a pipe or a device; use a file"):
+        list(ShardStream(shards, split="train", global_batch=8, max_substitutes=0))
 
 
 def test_verify_reports_an_index_that_is_not_the_manifests(shards):
