@@ -259,7 +259,7 @@ class _Work:
         free = free_bytes(self._out)
         if needed > free:
             raise InputError(
-                f"{needed / 1e9:.1f} GB are needed in {self._out}, {free / 1e9:.1f} GB are free; choose another folder",
+                f"{needed / 1e9:.2g} GB are needed in {self._out}, {free / 1e9:.2g} GB are free; choose another folder",
                 parameter="out",
             )
 

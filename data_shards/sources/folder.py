@@ -130,6 +130,7 @@ def keys_of(names: Sequence[str], hashes: NDArray[np.uint64]) -> list[str]:
     Where that changes a name, or several images get the same key, 16 digits of the path's hash follow, so that a key
     does not depend on the order in which images are listed.
     """
+    names = [name.encode(errors="surrogateescape").decode(errors="surrogateescape") for name in names]  # of any locale
     stems = [name[: -len(extension)] if (extension := os.path.splitext(name)[1]) else name for name in names]
     plain = [_NOT_IN_KEYS.sub("_", stem) for stem in stems]
     counts = Counter(plain)

@@ -155,6 +155,8 @@ def test_keys_do_not_depend_on_the_order_of_files_and_differ_for_names_that_beco
     assert keys[6] == "plain"
     assert all("." not in key and key.isascii() for key in keys)
     assert keys_of(names[::-1], hashes[::-1]) == keys[::-1]
+    in_ascii = [name.encode(errors="surrogateescape").decode("ascii", "surrogateescape") for name in names]
+    assert keys_of(in_ascii, np.array([name_hash(name) for name in in_ascii], np.uint64)) == keys
 
 
 def test_the_notes_say_what_was_found_decided_and_left_out(tmp_path):
