@@ -126,7 +126,7 @@ def test_a_manifest_that_is_not_there_is_said_at_once(tmp_path):
 def test_a_server_that_stays_away_is_one_line_and_no_bad_image(uneven_shards, tmp_path, workers):
     with failing(uneven_shards, "503", seconds=100) as server:
         place = Location(address=server.address, cache_dir=str(tmp_path), patience_seconds=1)
-        with pytest.raises(MachineFault, match=r"503.*tried for 1s; start the same command again when it is back"):
+        with pytest.raises(MachineFault, match=r"503.*tried for \d+s; start the same command again when it is back"):
             epochs(place, workers=workers, max_substitutes=1000)
 
 
@@ -159,7 +159,7 @@ def test_a_file_that_arrives_slowly_is_not_given_up(bucket, uneven_shards, tmp_p
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
         S3FileSystem.clear_instance_cache()
         address = server.address if protocol == "http" else "s3://images/uneven"
-        Address(address).download("train-000000.tar", tmp_path / "a.tar", quiet_seconds=1)
+        Address(address).download("train-000000.tar", tmp_path / "a.tar", quiet_seconds=2)  # of 2.4 and more
     S3FileSystem.clear_instance_cache()
     assert (tmp_path / "a.tar").read_bytes() == (uneven_shards / "train-000000.tar").read_bytes()
 

@@ -98,7 +98,7 @@ def run_session(folder: Path, device: str, processes: int, job: dict[str, Any]) 
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         check=False,
     )
     if done.returncode != 0:

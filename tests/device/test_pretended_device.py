@@ -93,7 +93,7 @@ waits("filled", lambda: gpu.new_full((1,), 3.0))
 def lines(script):
     prelude = PRELUDE.format(root=str(ROOT), tests=str(ROOT / "tests"))
     command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
 

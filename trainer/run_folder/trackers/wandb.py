@@ -23,7 +23,7 @@ class WeightsAndBiases:
             dir=run.folder,
             config=dict(run.settings),
             resume="allow",
-            settings=wandb.Settings(console="off", silent=True),
+            settings=wandb.Settings(console="off", silent=True, x_service_wait=120),  # s, on a busy machine
         )
         # Without steps of W&B's own, which cannot go back to a checkpoint.
         self._run.define_metric("images")
