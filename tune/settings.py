@@ -8,6 +8,7 @@ from typing import Any
 from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build, shown
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from trainer.config.config import FREE_TO_CHANGE
 from tune.sweep_config import MeasureConfig, SweepConfig
 
@@ -25,7 +26,7 @@ def _before(sweep: SweepConfig) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_regular(path))
     except ValueError:
         found = None
     if not isinstance(found, dict):

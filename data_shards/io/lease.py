@@ -145,18 +145,20 @@ def _acquire(path: Path, steal: bool) -> Lease:
     folder, token = path.parent, secrets.token_hex(8)
     first = _read(path)
     watched: _Found | None = None
-    said = False
+    said, since = False, 0.0
     while not _create(path, token):
         found = _read(path)
         if found is None:
             continue  # it has ended in between
-        if (steal and first is not None and found.token == first.token) or found.is_stale(folder):
+        # The clock of the disk may have been set back since: its holder is silent as long as it was watched in vain.
+        silent = watched == found and time.monotonic() - since >= STALE_SECONDS
+        if (steal and first is not None and found.token == first.token) or silent or found.is_stale(folder):
             if _end(path, found.token, successor=token):
                 if steal or not found.is_local:
                     print(f"{folder}: taken over from {found}", file=sys.stderr, flush=True)
                 break
         elif watched is None or watched.token != found.token:
-            watched, said = found, False
+            watched, said, since = found, False, time.monotonic()
         elif found.is_local or watched.touched != found.touched:  # at a second look: it may have been ending
             raise LeaseHeld(f"{folder}: in use by {found}; wait for it, stop it, or take the folder over: --steal-lock")
         elif not said:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from tune.search.trials import Trial
 from tune.sweep_config import MeasureConfig
 
@@ -56,7 +57,7 @@ def trial_of(params: dict[str, Any]) -> Trial:
 def _read(path: Path) -> dict[str, Any]:
     """What a JSON file of ours holds."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path))
     except ValueError as error:
         raise _damaged(path) from error
     if not isinstance(content, dict):

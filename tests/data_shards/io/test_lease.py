@@ -136,6 +136,13 @@ def test_a_holder_on_another_machine_that_falls_silent_is_waited_out(tmp_path, m
     assert said.count("waiting for a sign of life") == said.count("taken over from process 4242 on node7") == 1
 
 
+def test_a_touch_by_a_clock_that_was_set_back_since_does_not_hold_a_lease(tmp_path, monkeypatch):
+    monkeypatch.setattr(leases, "STALE_SECONDS", 0.5)
+    held_elsewhere(tmp_path, silent_seconds=-3600)
+    with lease(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("content", [b"", b"\0" * 300, b'{"token": 1}', b'{"token": "../x"}', b"\xff\xfe"])
 def test_a_damaged_lease_file_is_held_until_it_is_old(tmp_path, content):
     path = tmp_path / ".lease.json"
