@@ -72,7 +72,7 @@ def _state(pid: int) -> int | None:
         return 0
     try:
         # "PID (NAME) STATE ..."; the start is the 22nd field. A zombie has ended, and its parent has not looked yet.
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return None
     return None if fields[0] in "ZX" else int(fields[19])

@@ -66,7 +66,7 @@ def scored(
         known = ranks.agree(lambda: file.made_before() if ranks.is_main else None)
         if not ranks.any(known is not None and known["left_out"] <= skip_bad):
             return None
-        table = torch.zeros(0, len(COLUMNS)) if known is None else from_csv(out.read_text())
+        table = torch.zeros(0, len(COLUMNS)) if known is None else from_csv(out.read_text(encoding="utf-8"))
         remarks = [] if known is None else known["remarks"]
         return Scored(table=table, remarks=remarks, address=address, made_before=True)
 

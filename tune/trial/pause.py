@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from data_shards.io.atomic import write_text
+from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from tune.trial.folder import trial_folders
 
 EXIT_CODE = 128 + signal.SIGUSR2
@@ -51,8 +53,8 @@ def wait_while_paused(trial: Path) -> None:
 def is_paused(trial: Path) -> bool:
     """Whether the sweep of this trial is paused."""
     try:
-        return (trial / "STOP").read_text() == _TEXT
-    except (OSError, UnicodeDecodeError):
+        return read_regular(trial / "STOP") == _TEXT.encode()
+    except (OSError, InputError):  # none, or what is no file
         return False
 
 

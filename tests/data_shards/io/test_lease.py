@@ -87,6 +87,18 @@ def test_a_number_that_another_process_has_got_since_does_not_hold_the_lease(tmp
         pass
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/comm"), reason="names of processes are Linux's")
+def test_a_holder_whose_name_is_cut_within_a_letter_is_seen_to_run(tmp_path):
+    code = "open('/proc/self/comm', 'wb').write('\u00e9'.encode() * 8);" + _HOLD
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], env=environment, **pipes) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(LeaseHeld), lease(tmp_path):
+            pass
+        process.communicate("")
+
+
 def test_a_silent_holder_on_another_machine_loses_its_lease(tmp_path, capfd):
     held_elsewhere(tmp_path, silent_seconds=leases.STALE_SECONDS + 1)
     with lease(tmp_path):

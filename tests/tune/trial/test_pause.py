@@ -66,6 +66,13 @@ def test_a_stop_that_a_person_asked_for_is_kept(trials):
     wait_while_paused(trials / "waiting")  # returns
 
 
+def test_a_pipe_that_a_person_calls_stop_is_not_waited_for(trials):
+    os.mkfifo(trials / "waiting" / "STOP")
+    assert not is_paused(trials / "waiting")
+    resume(trials)
+    assert (trials / "waiting" / "STOP").is_fifo()
+
+
 def test_a_process_of_a_paused_trial_waits_until_the_sweep_goes_on(trials):
     (trials / "waiting" / ".lease.json").touch()
     assert pause(trials, seconds=0) == 0
