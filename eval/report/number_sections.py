@@ -93,7 +93,7 @@ def likelihood_section(
         + (f" ({first.mixture})." if first.mixture else ", not measured here."),
         "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
         "Where few importance samples are effective, more of them would raise the bound further, and "
-        f"`python -m eval likelihood --run {shlex.quote(run)} {mixture} --annealing 100` more than that.",
+        f"`python -m eval likelihood --run {shlex.quote(run)} --annealing 100 {mixture}` more than that.",
     ]
     if any(r.latent_kl for r in measured):
         text.append(
