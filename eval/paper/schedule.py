@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from eval.distance.comparison import EXTRACTOR_OPERATIONS
 from eval.paper.jobs import Job, ensure_shards
 from eval.paper.plan import Fields, Measurements, Plan, resolved
 from eval.paper.record import Question
-from trainer.dry_run import SUSTAINED, estimate
+from trainer.dry_run import SUSTAINED, estimate, this_gpu
 
 
 @configuration
@@ -115,19 +115,24 @@ def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
         shape, images = (3, 64, 64), len(CelebASource(Path(place.source)).keys["train"])
     else:
         raise InputError(f"{plan.shards}: no shards there; build them with `python -m data_shards build`")
-    costs = [estimate(resolved(plan, job.training), shape, images, 1) for job in jobs]
+    configs = [replace(resolved(plan, job.training), device=place.device) for job in jobs]
+    costs = [estimate(config, shape, images, 1) for config in configs]
     questions = sum(len(job.questions) for job in jobs)
-    trained = sum(sum(cost.stage_images) * cost.operations for cost in costs)
-    operations = trained + questions * plan.measure.distance_images * EXTRACTOR_OPERATIONS
-    rate, needed = SUSTAINED[place.device], sum(cost.checkpoint_bytes for cost in costs)
+    training = sum(sum(cost.stage_images) / cost.rate for cost in costs)
+    measuring = questions * plan.measure.distance_images * EXTRACTOR_OPERATIONS / SUSTAINED[place.device]
+    needed = sum(cost.checkpoint_bytes for cost in costs)
     free = free_bytes(place.runs)
     if needed > free:
         raise InputError(f"{place.runs}: {needed / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
-    where = f"{place.processes} {place.device} processes at {rate / 1e9:g} GFLOP/s each"
+    kind = f"of {this_gpu() or 'A100'}" if place.device == "cuda" else f"at {SUSTAINED['cpu'] / 1e9:g} GFLOP/s each"
     rows = [
         ("jobs", f"{len(jobs)} trainings, {questions} measurements of them"),
         ("images", f"{sum(sum(cost.stage_images) for cost in costs):,} in all trainings together"),
-        ("time", f"about {duration(operations / (place.processes * rate))} on {where}"),
+        (
+            "time",
+            f"about {duration((training + measuring) / place.processes)} on {place.processes} {place.device} processes "
+            f"{kind}",
+        ),
         ("disk", f"{needed / 1e9:.2g} GB in {place.runs}; {free / 1e9:.4g} GB are free"),
     ]
     return Table(head=("", ""), rows=rows)

@@ -104,7 +104,7 @@ class Worker:
         if question.kind == "memorisation" or source == "flow":
             self.encode(weights)
         if source == "flow":
-            fit_run_flow(self.folder, weights=weights)
+            fit_run_flow(self.folder, weights=weights, device=self.work.device)
         run = load_run(self.folder, weights, self.work.device)
         components = form.components if form else 0
         if source == "transported":

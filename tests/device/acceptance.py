@@ -4,10 +4,11 @@ Each line has the figures that were measured and whether they are within the sta
 and how many tests and checks were skipped. Exit code 1 where one fails.
 """
 
-import json
 import math
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,10 +23,12 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from device.sessions import no_waits, numbers  # noqa: E402
+from device.sessions import COMMANDS, commands_on, measured, no_waits, run_session  # noqa: E402
 from support.running import run_module, write_digits  # noqa: E402
-from support.training import events, train, weights  # noqa: E402
+from support.training import events, train, weights, words  # noqa: E402
 
+from trainer.__main__ import read_command_line  # noqa: E402
+from trainer.loop import train as run_training  # noqa: E402
 from trainer.mixture import GaussianMixture  # noqa: E402
 from trainer.mixture.nearest import NearestIndex  # noqa: E402
 from trainer.updates.learner import Learner  # noqa: E402
@@ -99,7 +102,14 @@ def a_stopped_run_resumes_to_the_same_bits(folder: Path) -> str:
     fields = {"device": "cuda", "engine__deterministic": True, "model__norm": "batch"}
     whole = train(folder / "shards", folder, "whole", **fields)
     stopped = folder / "stopped"
-    for _ in range(3):
+
+    def listener(kind: str, images: int, facts: object) -> None:
+        if kind == "train" and images < 600:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    run_training(read_command_line(words(folder / "shards", folder, "stopped", **fields)).config, listener)
+    assert "SIGUSR2" in (stopped / "requeue").read_text()
+    for _ in range(2):
         train(folder / "shards", folder, "stopped", **fields, checkpoint__walltime_minutes=0.01)
     train(folder / "shards", folder, "stopped", **fields)
     ours, expected = weights(stopped), weights(whole)
@@ -130,35 +140,24 @@ def an_update_that_is_not_finite_is_skipped(folder: Path) -> str:
 
 @check
 def every_measurement_has_the_numbers_of_the_cpu(folder: Path) -> str:
-    """Within 2 %, distances too: float32 networks on both."""
-    common = ("--run",)
-    commands = {
-        "encode": [],
-        "mixture": ["--components", "8"],
-        "transport": ["--mixture", "8"],
-        "fid": ["--from", "q_hat", "--mixture", "8", "--n", "200"],
-        "likelihood": ["--mixture", "8", "--images", "50"],
-        "uncertainty": ["--images", "100"],
-        "memorisation": ["--mixture", "8", "--images", "50"],
-    }
+    """All commands of `sessions.COMMANDS`, parts that are merged too. Within 2 %: float32 networks on both."""
     found: dict[str, dict[str, float]] = {}
     for device in ("cuda", "cpu"):
-        run = folder / f"measured-{device}"
+        run, session = folder / f"measured-{device}", folder / f"session-{device}"
         shutil.copytree(folder / "cpu", run)
-        for name, words in commands.items():
-            module = ["trainer.mixture"] if name == "mixture" else ["eval", name]
-            done = run_module(*module, *common, str(run), *words, "--device", device, timeout=500)
-            assert done.returncode == 0, f"{name} on {device}: {done.stderr.strip().splitlines()[-1]}"
-        found[device] = {}
-        for path in sorted((run / "eval").glob("*.json")):
-            found[device] |= numbers(json.loads(path.read_text()), path.name.split("-")[0])
+        session.mkdir()
+        commands = commands_on(run, session / "out", device)
+        done = run_session(session, device, 1, {"pretended": False, "commands": commands})["commands"]
+        failed = [f"{name}: {one['code']} {one['printed'][-200:]}" for name, one in done.items() if one["code"] != 0]
+        assert not failed, f"on {device}, {failed[0]}"
+        found[device] = measured(run)
     worst, where = 0.0, ""
     for name, expected in found["cpu"].items():
         error = abs(found["cuda"].get(name, math.nan) - expected) / max(abs(expected), 1e-3)
         if not error <= worst:
             worst, where = error, name
     assert worst <= 0.02, f"{where}: {worst:.1%} apart"
-    return f"{len(found['cpu'])} numbers of {len(commands)} commands, at most {worst:.2%} apart"
+    return f"{len(found['cpu'])} numbers of {len(COMMANDS)} commands, at most {worst:.2%} apart"
 
 
 @check

@@ -1,16 +1,9 @@
 """The pretended GPU refuses what a real one refuses: each fault is planted once, and must be found."""
 
-import subprocess
-import sys
-import textwrap
-
-from support.running import ROOT
+from device.pretended.script import run_script
+from support.forked import Job
 
 PRELUDE = """
-import sys
-sys.path[:0] = [{root!r}, {tests!r}]
-from device.pretended.install import install
-install()
 import torch
 import torch.distributed as dist
 from device.pretended.counts import COUNTS
@@ -90,21 +83,22 @@ waits("filled", lambda: gpu.new_full((1,), 3.0))
 """
 
 
-def lines(script):
-    prelude = PRELUDE.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    command = [sys.executable, "-c", prelude + textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return dict(line.rsplit(" ", 1) for line in done.stdout.splitlines())
+def lines(script, folder):
+    """The words that the lines of a script's output end with, by what stands before them."""
+    path = folder / "script.py"
+    path.write_text(PRELUDE + script)
+    job = Job.start([str(path)], 1, folder, work=run_script)
+    assert job.wait(600) == [0], job.said()[-3000:]
+    return dict(line.rsplit(" ", 1) for line in job.said().splitlines())
 
 
-def test_every_planted_fault_is_found():
-    found = lines(FAULTS)
+def test_every_planted_fault_is_found(tmp_path):
+    found = lines(FAULTS, tmp_path)
     assert len(found) == 14
     assert [name for name, error in found.items() if error == "nothing"] == []
 
 
-def test_what_makes_the_host_wait_is_counted():
-    found = lines(WAITS)
+def test_what_makes_the_host_wait_is_counted(tmp_path):
+    found = lines(WAITS, tmp_path)
     assert {name: count for name, count in found.items() if count == "0"} == {"pinned": "0", "filled": "0"}
     assert len(found) == 11

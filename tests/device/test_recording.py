@@ -80,9 +80,10 @@ RIGHT = sum(number**2 + number for number in range(1, 10))
 
 
 @pytest.fixture(scope="module")
-def tried():
+def tried(tmp_path_factory):
     """By name: final state, last result, Python calls of the update, and warnings."""
-    return {name: result.split("/", 3) for name, result in lines(SCRIPT).items()}
+    found = lines(SCRIPT, tmp_path_factory.mktemp("recording"))
+    return {name: result.split("/", 3) for name, result in found.items()}
 
 
 def test_a_recorded_update_reads_the_inputs_of_each_update(tried):

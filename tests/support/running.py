@@ -21,8 +21,8 @@ def write_idx(path: Path, values: np.ndarray) -> None:
         file.write(header + values.astype(np.uint8).tobytes())
 
 
-def write_digits(folder: Path) -> Path:
-    """scikit-learn's 1797 real handwritten digits as MNIST's four files: 1597 for training, 200 for testing.
+def write_digits(folder: Path, train: int = 1597, test: int = 200) -> Path:
+    """scikit-learn's 1797 real handwritten digits as MNIST's four files: 1597 for training, 200 for testing, or fewer.
 
     Each of the 8 x 8 pixels becomes a square of 3 x 3, and a border of 2 makes 28 x 28.
     """
@@ -32,7 +32,7 @@ def write_digits(folder: Path) -> Path:
     images = np.round(digits.images * (255 / 16)).astype(np.uint8).repeat(3, axis=1).repeat(3, axis=2)
     images, labels = np.pad(images, ((0, 0), (2, 2), (2, 2))), digits.target.astype(np.uint8)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", slice(0, 1597)), ("t10k", slice(1597, None))):
+    for name, part in (("train", slice(0, train)), ("t10k", slice(1597, 1597 + test))):
         write_idx(folder / f"{name}-images-idx3-ubyte.gz", images[part])
         write_idx(folder / f"{name}-labels-idx1-ubyte.gz", labels[part])
     return folder

@@ -13,7 +13,7 @@ from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.progress import duration
 from data_shards.io.seed_option import seed
 from trainer.device import DEVICES, planned_device
-from trainer.dry_run import SUSTAINED
+from trainer.dry_run import FLOAT32_PRODUCTS
 from trainer.group_command import group_command
 from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
@@ -79,7 +79,7 @@ def parser() -> OneLineParser:
 def dry_run(run: str, components: list[int], device: str, processes: int) -> None:
     """Prints what encoding and the fits will cost. Raises InputError where the disk has too little room."""
     at_least(1, processes=processes)
-    cost, free, rate = estimate_cost(run, components), free_bytes(Path(run)), SUSTAINED[device]
+    cost, free, rate = estimate_cost(run, components), free_bytes(Path(run)), FLOAT32_PRODUCTS[device]
     time = duration(cost.operations / (processes * rate))
     print(f"run      {run}: {cost.weights:,} weights")
     print(f"shards   {cost.shards}")

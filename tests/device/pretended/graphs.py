@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from device.pretended.counts import COUNTS, place
+from device.pretended.nested import tensors_in
 from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_flatten, tree_map
 
 CaptureStep = Callable[[], None]
 _running: list["CUDAGraph"] = []
@@ -88,15 +88,14 @@ def carried_out(function: Callable[..., Any], args: Any, kwargs: Any, written: l
     running = _running[-1]
     running.writes(written)
     result = function(*args, **kwargs)
-    outputs = [] if written or view else [value for value in tree_flatten(result)[0] if isinstance(value, Tensor)]
+    outputs = [] if written or view else tensors_in(result)
     running.makes(outputs)
     if view:
         return result
 
     def step() -> None:
         again = function(*args, **kwargs)
-        found = [value for value in tree_flatten(again)[0] if isinstance(value, Tensor)]
-        for output, value in zip(outputs, found, strict=False):
+        for output, value in zip(outputs, tensors_in(again), strict=False):
             output.copy_(value)
 
     running.steps.append(step)
@@ -113,4 +112,4 @@ def note(step: CaptureStep, written: list[Tensor]) -> None:
 
 def frozen(value: Any) -> Any:
     """Arguments as a recording keeps them: numbers of the host cannot change any more."""
-    return tree_map(lambda part: part.clone() if _running and isinstance(part, Tensor) else part, value)
+    return value.clone() if _running and isinstance(value, Tensor) else value

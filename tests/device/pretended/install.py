@@ -25,7 +25,7 @@ def install() -> None:
         "is_initialized": lambda: True,
         "_lazy_init": lambda: None,
         "init": lambda: None,
-        "device_count": lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        "device_count": _device_count,
         "current_device": lambda: 0,
         "set_device": lambda device: None,
         "is_bf16_supported": lambda including_emulation=True: True,
@@ -64,6 +64,12 @@ def install() -> None:
     torch.inference_mode = torch.no_grad  # type: ignore[assignment, misc]
     collectives.install()
     GpuMode().__enter__()
+
+
+def _device_count() -> int:
+    """As many as CUDA_VISIBLE_DEVICES names; without it one for each process of the job."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return int(os.environ.get("WORLD_SIZE", "1")) if named is None else len(named.split(","))
 
 
 def _apply(self: nn.Module, fn: Any, recurse: bool = True) -> nn.Module:

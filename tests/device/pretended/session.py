@@ -1,7 +1,7 @@
-"""python session.py JOB.json, perhaps under torchrun: trainings and commands, on the CPU or the pretended GPU.
+"""Trainings and commands, on the CPU or the pretended GPU, in a process that is there for them.
 
-One process does many, because starting it takes longer than they do. The main process writes what happened beside JOB:
-for each training what one update did, in each stage; for each command what it printed or why it failed.
+One process does many, because starting it takes longer than they do. The main process writes what happened beside the
+job: for each training what one update did, in each stage; for each command what it printed or why it failed.
 """
 
 import contextlib
@@ -14,20 +14,13 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[3]), str(Path(__file__).resolve().parents[2])]
+from device.pretended.counts import COUNTS
+from device.pretended.install import install
 
-from device.pretended.counts import COUNTS  # noqa: E402
-from device.pretended.install import install  # noqa: E402
-
-JOB = Path(sys.argv[1])
-job = json.loads(JOB.read_text())
-if job["device"] == "cuda":
-    install()
-
-from trainer.__main__ import read_command_line  # noqa: E402
-from trainer.loop import train  # noqa: E402
-from trainer.process_group import process_group  # noqa: E402
-from trainer.updates.learner import Learner  # noqa: E402
+from trainer.__main__ import read_command_line
+from trainer.loop import train
+from trainer.process_group import process_group
+from trainer.updates.learner import Learner
 
 # The updates of a stage of which one is looked at: those before warm up, and no line of the log is due.
 FIRST, LAST = 5, 8
@@ -83,7 +76,7 @@ def stopped_once(words: list[str], after: int) -> None:
     train(config)
 
 
-def trial(words: list[str]) -> list[dict[str, Any]]:
+def trial(words: list[str], caps: list[int]) -> list[dict[str, Any]]:
     """A trial of a sweep, as its processes carry it out without Ray; returns what it reports."""
     from tune.search.stopping import Budget
     from tune.search.trials import Trial
@@ -94,7 +87,7 @@ def trial(words: list[str]) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
     measure = MeasureConfig(images=30, mixture=2, likelihood_images=10, likelihood_samples=2)
     config = read_command_line(words).config
-    budget = Budget(caps=(270, 270), first_share=50.0)
+    budget = Budget(caps=tuple(caps), first_share=50.0)
     task = Task(config=config, measure=measure, budget=budget, rungs=(50.0,), min_images=0)
     if os.environ.get("RANK", "0") == "0":
         save_trial(config.folder, Trial(phase="search", number=0, seed=0, fields={}))
@@ -102,8 +95,11 @@ def trial(words: list[str]) -> list[dict[str, Any]]:
     return reports
 
 
-def main() -> None:
-    """Does the job."""
+def carry_out_job(path: str) -> None:
+    """Does the job that the file describes, as one process of it."""
+    job = json.loads(Path(path).read_text())
+    if job["pretended"]:
+        install()
     updates, found = Updates(), {"trainings": {}, "commands": {}}
     with process_group(job["device"]):
         for name, words in job.get("trainings", {}).items():
@@ -119,7 +115,7 @@ def main() -> None:
                 if int(os.environ.get("WORLD_SIZE", "1")) > 1:
                     raise
         if "trial" in job:
-            found["trial"] = trial(job["trial"])
+            found["trial"] = trial(**job["trial"])
     for name, words in job.get("commands", {}).items():
         COUNTS.clear()
         sys.argv, printed = list(words), io.StringIO()
@@ -133,7 +129,4 @@ def main() -> None:
             code = traceback.format_exc()
         found["commands"][name] = {"code": code, "printed": printed.getvalue(), "counts": COUNTS.table()}
     if os.environ.get("RANK", "0") == "0":
-        JOB.with_suffix(".found.json").write_text(json.dumps(found))
-
-
-main()
+        Path(path).with_suffix(".found.json").write_text(json.dumps(found))

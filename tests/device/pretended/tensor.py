@@ -4,15 +4,16 @@ Each operation is looked at before it is computed: operands on two devices raise
 what launches a kernel, makes the host wait or copies from pageable memory is counted.
 """
 
+import functools
 import threading
 from typing import Any
 
 import torch
 from device.pretended import graphs, order
 from device.pretended.counts import COUNTS, place, runs_in
+from device.pretended.nested import mapped, tensors_in
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
@@ -118,11 +119,11 @@ def from_data(
     if not _is_gpu(device):
         if on_gpu(data) or (isinstance(data, list | tuple) and any(map(on_gpu, data))):
             _wait("numbers of the GPU in torch.tensor")
-        made = _torch_tensor(tree_map(held, data), dtype=dtype, requires_grad=requires_grad)
+        made = _torch_tensor(mapped(held, data), dtype=dtype, requires_grad=requires_grad)
         return order.pin(made) if pin_memory else made
     _wait("torch.tensor copies from pageable memory")
     _launch("copy_")
-    made = _torch_tensor(tree_map(held, data), dtype=dtype)
+    made = _torch_tensor(mapped(held, data), dtype=dtype)
     order.used([], [], [made])
     return GpuTensor(made, requires_grad)
 
@@ -180,7 +181,7 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     """An operation, on the GPU where one of its tensors is or where it is asked for."""
     if getattr(_of_thread, "makes_meta", False):
         return func(*args, **kwargs)
-    tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
+    tensors = tensors_in((args, kwargs))
     from_gpu = any(map(on_gpu, tensors))
     if from_gpu and func not in _COPIES:
         _check_devices(func, args, tensors)
@@ -194,12 +195,12 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
         raise DeviceMixError(f"Expected a 'cuda' device type for generator but found 'cpu', at {place()}")
     if from_gpu and func in _WAITING:
         _wait(_WAITING[func])
-    name = func._schema.name.split("::")[1]
+    name = _name(func)
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
     result = _done(func, args, kwargs)
-    wrapped = tree_map(lambda value: GpuTensor(value) if to_gpu and type(value) is Tensor else value, result)
+    wrapped = mapped(lambda value: GpuTensor(value) if to_gpu and type(value) is Tensor else value, result)
     if name in _ALLOCATIONS:
         _note_order(func, args, kwargs, [], wrapped)
     elif not (func.is_view or name in _FREE):
@@ -210,9 +211,9 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _done(func: Any, args: Any, kwargs: Any) -> Any:
     """The result of an operation on what the tensors hold."""
-    written = [held(value) for value in tree_flatten(_written(func, args, kwargs))[0] if isinstance(value, Tensor)]
-    inner, named = tree_map(_kept, args), tree_map(_kept, kwargs)
-    view = func.is_view or func._schema.name.split("::")[1] in _ALLOCATIONS | _FREE
+    written = [held(value) for value in tensors_in(_written(func, args, kwargs))]
+    inner, named = mapped(_kept, args), mapped(_kept, kwargs)
+    view = func.is_view or _name(func) in _ALLOCATIONS | _FREE
     return graphs.carried_out(func, inner, named, written, view=view)
 
 
@@ -223,16 +224,34 @@ def _kept(value: Any) -> Any:
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[Any]:
     """The arguments that an operation writes."""
+    return [args[number] if number < len(args) else kwargs.get(name) for number, name in _written_places(func)]
+
+
+@functools.cache
+def _written_places(func: Any) -> list[tuple[int, str]]:
+    """Number and name of each argument that an operation writes."""
     return [
-        args[number] if number < len(args) else kwargs.get(argument.name)
+        (number, argument.name)
         for number, argument in enumerate(func._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
 
 
+@functools.cache
+def _are_written(func: Any) -> list[bool]:
+    """Whether each result of an operation is an argument that it wrote; empty where none is."""
+    found = [value.alias_info is not None and value.alias_info.is_write for value in func._schema.returns]
+    return found if any(found) else []
+
+
+@functools.cache
+def _name(func: Any) -> str:
+    return func._schema.name.split("::")[1]
+
+
 def _note_order(func: Any, args: Any, kwargs: Any, tensors: list[Tensor], wrapped: Any) -> None:
-    written = [value.held for value in tree_flatten(_written(func, args, kwargs))[0] if on_gpu(value)]
-    made = [] if written else [value.held for value in tree_flatten(wrapped)[0] if on_gpu(value)]
+    written = [value.held for value in tensors_in(_written(func, args, kwargs)) if on_gpu(value)]
+    made = [] if written else [value.held for value in tensors_in(wrapped) if on_gpu(value)]
     order.used([value.held for value in tensors if on_gpu(value)], written, made)
 
 
@@ -240,7 +259,7 @@ def _check_devices(func: Any, args: Any, tensors: list[Tensor]) -> None:
     """Raises as CUDA raises where operands are on two devices. Tensors of the CPU without dimensions are numbers."""
     indices = []
     if func in _INDEXED:
-        indices = [value for value in tree_flatten(args[_INDEXED[func]])[0] if isinstance(value, Tensor)]
+        indices = tensors_in(args[_INDEXED[func]])
         if not on_gpu(args[0]):
             raise DeviceMixError(
                 f"{func}: indices should be either on cpu or on the same device as the indexed tensor, at {place()}"
@@ -316,13 +335,10 @@ def _copied(func: Any, args: Any, kwargs: Any) -> Any:
 
 def _with_written_arguments(func: Any, args: Any, kwargs: Any, wrapped: Any) -> Any:
     """What an operation returns: the arguments that it wrote in place of copies of them."""
-    returns = func._schema.returns
-    if not any(value.alias_info is not None and value.alias_info.is_write for value in returns):
+    are_written = _are_written(func)
+    if not are_written:
         return wrapped
     written = iter(_written(func, args, kwargs))
     outputs = wrapped if isinstance(wrapped, tuple | list) else (wrapped,)
-    found = [
-        next(written) if value.alias_info is not None and value.alias_info.is_write else output
-        for value, output in zip(returns, outputs, strict=False)
-    ]
+    found = [next(written) if is_written else output for is_written, output in zip(are_written, outputs, strict=False)]
     return type(wrapped)(found) if isinstance(wrapped, tuple | list) else found[0]

@@ -146,7 +146,7 @@ def test_a_dry_run_estimates_time_and_disk_and_fits_nothing(digits_run):
     assert done.returncode == 0, done.stderr
     # Codes of splits train and valid, in 2 dimensions.
     assert "codes    1,597 of 2 dimensions" in done.stdout
-    assert "on 1 cuda processes at 40000 GFLOP/s each" in done.stdout
+    assert "on 1 cuda processes at 15000 GFLOP/s each" in done.stdout
     assert "GB are free" in done.stdout
     assert not (digits_run / "mixtures" / "50-full").exists()
 
