@@ -40,9 +40,11 @@ def resolved_device(device: str, *, processes: int | None = None) -> Literal["cp
     return "cuda" if gpus >= processes and gpus > 0 else "cpu"
 
 
-def planned_device(device: str) -> str:
+def planned_device(device: str) -> Literal["cpu", "cuda"]:
     """The kind of device that an estimate is for: what is asked for, also on a machine that has none, or this one's."""
-    return resolved_device(device, processes=1) if device == "auto" else device
+    if device == "auto":
+        return resolved_device(device, processes=1)
+    return "cuda" if device == "cuda" else "cpu"
 
 
 def local_processes() -> int:

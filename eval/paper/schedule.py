@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -63,8 +64,8 @@ class Place:
     """Folder that holds the run folders."""
     processes: int
     """Jobs at a time on this machine; on GPUs at most one for each."""
-    device: str
-    """cpu or cuda."""
+    device: Literal["cpu", "cuda"]
+    """Where their networks run."""
     address: str
     """A Ray cluster to send them to; empty for this machine."""
     source: str | None
