@@ -78,6 +78,8 @@ def chunks_of(X: Any) -> Chunks | None:
 
     Raises InputError where it is an iterator, which cannot be read twice.
     """
+    if isinstance(X, Tensor):
+        return None
     if isinstance(X, np.memmap):
         return Chunks(X) if X.ndim == 2 and X.nbytes > STREAMED_BYTES else None
     if isinstance(X, (list, tuple)):

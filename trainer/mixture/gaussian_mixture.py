@@ -22,7 +22,7 @@ from trainer.mixture.em.loop import printed_every
 from trainer.mixture.fitted import FitRecord, FittedMixture, load_mixture, save_mixture
 from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.points import Array, checked_points, matrix, tensor_of
+from trainer.mixture.points import Array, checked_points, matrix, refuse_masked, tensor_of
 from trainer.mixture.settings import Settings
 from trainer.mixture.start import Start, given_start
 from trainer.mixture.stepwise import Stepwise
@@ -171,7 +171,10 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         is None; nothing is held out. A `fit` in between forgets the batches; what follows it continues from its
         parameters.
         """
-        if np.ndim(X) == 2 and len(X) == 0:
+        if isinstance(X, Tensor):
+            X = matrix(X, "X")
+        shape = getattr(X, "shape", ())
+        if len(shape) == 2 and shape[0] == 0:
             return self
         waiting = self._waiting
         x = self._points(X, reset=not (waiting or hasattr(self, "parameters_")))
@@ -360,8 +363,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         if not (reset or self._waiting):
             check_is_fitted(self, "parameters_")
         if not isinstance(X, Tensor):
-            if np.ma.is_masked(X):
-                raise InputError("some values are masked; remove those points or fill them in", parameter="X")
+            refuse_masked(X, "X")
             return tensor_of(validate_data(self, X, reset=reset, dtype=[np.float64, np.float32]))
         tensor = matrix(X, "X", None if reset else self.n_features_in_)
         if reset:

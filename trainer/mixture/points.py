@@ -78,21 +78,50 @@ def tensor_of(array: np.ndarray) -> Tensor:
 
 
 def matrix(x: Array, name: str, dim: int | None = None) -> Tensor:
-    """`x` as a float tensor of shape (n, D).
+    """`x` as a tensor (n, D) in float32 or float64; what has fewer digits becomes float64, as in scikit-learn.
 
-    Raises InputError for another shape, another D than `dim`, or what is not dense and real; `name` is the parameter
-    that it names.
+    Raises InputError for another shape, another D than `dim`, or what is not dense, whole and real; `name` is the
+    parameter that it names.
     """
-    tensor = x if isinstance(x, Tensor) else tensor_of(np.asarray(x))
-    if tensor.is_complex() or tensor.layout != torch.strided:
-        kind = "complex" if tensor.is_complex() else "sparse"
+    tensor = x if isinstance(x, Tensor) else tensor_of(_numbers(x, name))
+    if kind := _unlike_a_matrix(tensor):
         raise InputError(f"a {kind} tensor cannot be fitted; use a dense one of real numbers", parameter=name)
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         shape = tuple(tensor.shape)
         raise InputError(f"shape {shape} is not (points, dimensions); use one row a point", parameter=name)
     if dim is not None and tensor.shape[1] != dim:
         raise InputError(f"{tensor.shape[1]} dimensions, where {dim} are expected", parameter=name)
-    return tensor if tensor.is_floating_point() else tensor.double()
+    return tensor.resolve_neg() if tensor.dtype in (torch.float32, torch.float64) else tensor.double()
+
+
+def _numbers(x: object, name: str) -> np.ndarray:
+    """An array of numbers that torch has too. Raises InputError where there are none, or some are masked."""
+    refuse_masked(x, name)
+    try:
+        array = np.asarray(x)
+        if array.dtype.kind in "biufc" and array.dtype.itemsize <= 16 and array.dtype != np.longdouble:
+            return array
+        return array.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"this is not an array of numbers ({error})", parameter=name) from error
+
+
+def refuse_masked(x: object, name: str) -> None:
+    """Raises InputError where `x` is an array of which some values are masked."""
+    if np.ma.is_masked(x):
+        raise InputError("some values are masked; remove those points or fill them in", parameter=name)
+
+
+def _unlike_a_matrix(tensor: Tensor) -> str | None:
+    """What a tensor is that has no dense real numbers, or None."""
+    kinds = {
+        "nested": tensor.is_nested,
+        "complex": tensor.is_complex(),
+        "sparse": tensor.layout != torch.strided,
+        "quantized": tensor.is_quantized,
+        "meta": tensor.is_meta,
+    }
+    return next((kind for kind, is_one in kinds.items() if is_one), None)
 
 
 def check_values(x: Tensor, name: str, ranks: Ranks | None = None) -> None:

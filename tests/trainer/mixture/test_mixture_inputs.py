@@ -43,6 +43,9 @@ def means(x, **settings):
         lambda x: torch.from_numpy(x).long(),
         lambda x: torch.from_numpy(x.T.copy()).T,
         lambda x: torch.tensor(x, requires_grad=True),
+        lambda x: torch.tensor(x).bfloat16(),
+        lambda x: torch.tensor(x).half(),
+        lambda x: torch.complex(torch.tensor(x), -torch.tensor(x)).conj().imag,
     ],
     ids=[
         "int16",
@@ -61,6 +64,9 @@ def means(x, **settings):
         "long",
         "transposed",
         "gradient",
+        "bfloat16",
+        "half",
+        "negative-view",
     ],
 )
 def test_the_same_numbers_give_the_same_fit_without_a_warning_however_they_are_stored(made):
@@ -81,6 +87,11 @@ def test_a_file_mapped_for_reading_is_fitted_without_a_warning_and_without_a_cop
         (np.ma.masked_greater(X, 6), "X: some values are masked"),
         (torch.from_numpy(X).to_sparse(), "X: a sparse tensor cannot be fitted"),
         (torch.from_numpy(X).to(torch.complex128), "X: a complex tensor cannot be fitted"),
+        (torch.quantize_per_tensor(torch.from_numpy(X).float(), 0.1, 0, torch.qint8), "X: a quantized tensor cannot"),
+        (torch.empty(9, 2, device="meta"), "X: a meta tensor cannot be fitted"),
+        (torch.nested.nested_tensor([torch.zeros(3, 2), torch.zeros(4, 2)]), "X: a nested tensor cannot be fitted"),
+        ([np.ma.masked_greater(X, 6), X], "X: some values are masked"),
+        ([np.array([["a", "b"]])], "X: this is not an array of numbers"),
         (X * 1e160, "X: some values are above 1e.150, too large to be squared"),
         (torch.from_numpy(X) * float("nan"), "X: some values are NaN or infinite"),
     ],
@@ -88,6 +99,17 @@ def test_a_file_mapped_for_reading_is_fitted_without_a_warning_and_without_a_cop
 def test_points_that_cannot_be_fitted_are_refused_in_one_line(x, message):
     with pytest.raises(ValueError, match=message):
         GaussianMixture(3).fit(x)
+
+
+def test_tensors_of_few_digits_have_attributes_in_float64_as_arrays_have():
+    for x in (torch.from_numpy(X).half(), torch.from_numpy(X).bfloat16(), torch.from_numpy(X > 0)):
+        assert GaussianMixture(2).fit(x).means_.dtype == torch.float64
+
+
+@pytest.mark.parametrize("made", [scipy.sparse.csr_matrix, scipy.sparse.coo_array])
+def test_sparse_batches_are_refused_as_scikit_learn_refuses_them(made):
+    with pytest.raises(TypeError, match="dense data is required"):
+        GaussianMixture(3).partial_fit(made(X))
 
 
 def test_sparse_matrices_are_refused_as_scikit_learn_refuses_them():
