@@ -10,6 +10,7 @@ process of its own, so that its peak memory is its own, without that of the reci
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure gap --components 2000
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure fit --components 10000
     OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure scores --components 10000
+    OMP_NUM_THREADS=1 python tests/benchmarks/mixture_speed.py --measure million --components 10000
 """
 
 import argparse
@@ -43,6 +44,7 @@ from trainer.mixture.points import Points, Standardisation, second_moment
 from trainer.process_group import single
 
 DIM, WIDTH, NU = 64, 32, 128.0
+DENSE_POINTS = 4000
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -59,7 +61,8 @@ def sgemm_rate(repeats: int = 3) -> float:
 
 
 def memory(kind: str) -> float:
-    """GB of this process: VmHWM, the most so far, or RssFile, pages of files such as libraries."""
+    """GB of this process: VmHWM, the most so far, RssFile, pages of files such as libraries, or RssAnon,
+    all other pages."""
     # getrusage would give the largest of this process and the one that started it.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(status[kind].split()[0]) / 1e6
@@ -181,6 +184,7 @@ def gap(kind: str, k: int, data: Path) -> None:
 
 def whole_fit(kind: str, k: int, data: Path) -> None:
     """Phases of a fit of ten iterations by defaults."""
+    libraries = memory("RssAnon")
     train = load_file(data)["train"]
     mixture = GaussianMixture(k, covariance_type=kind, max_iter=10)
     used = seconds(lambda: mixture.fit(train))
@@ -189,7 +193,7 @@ def whole_fit(kind: str, k: int, data: Path) -> None:
         kind,
         k,
         f"fit of {mixture.n_iter_} iterations {used:.1f} s of one core (wall: {phases}); "
-        f"truncation loses {mixture.truncation_loss_} nats",
+        f"truncation loses {mixture.truncation_loss_} nats; libraries alone took {libraries:.2f} GB",
     )
 
 
@@ -198,12 +202,39 @@ def scores(kind: str, k: int, data: Path) -> None:
 
     Clusters apart are the same mixture, 50 components a cluster, with the clusters moved away from each other.
     """
-    near = started(standardised(load_file(data)["train"]), kind, k)
-    generator = torch.Generator().manual_seed(0)
-    centres = 20 * torch.randn(-(-k // 50), DIM, generator=generator, dtype=torch.float64)
-    apart = replace(near, means=near.means + centres.repeat_interleave(50, 0)[:k])
+    near, generator = started(standardised(load_file(data)["train"]), kind, k), torch.Generator().manual_seed(0)
+    apart = moved_apart(near, generator)
     for name, parameters, count in (("clusters apart", apart, 20_000), ("the benchmark's points", near, 5_000)):
         say(kind, k, f"{name}: {_scoring_rates(parameters, count, generator)}")
+
+
+def moved_apart(near: Parameters, generator: torch.Generator) -> Parameters:
+    """The mixture with each 50 components moved away from all others."""
+    k = near.n_components
+    centres = 20 * torch.randn(-(-k // 50), DIM, generator=generator, dtype=torch.float64)
+    return replace(near, means=near.means + centres.repeat_interleave(50, 0)[:k])
+
+
+def million(kind: str, k: int, data: Path) -> None:
+    """10^6 points in one call, with clusters apart, over the rate of comparing all with every component."""
+    generator = torch.Generator().manual_seed(0)
+    parameters = moved_apart(started(standardised(load_file(data)["train"]), kind, k), generator)
+    density, dense = MixtureDensity(parameters), MixtureDensity(parameters)
+    x = torch.cat([density.sample(100_000, generator).float() for _ in range(10)])
+    found: list[Tensor] = []
+    by_block = len(x) / seconds(lambda: found.extend(density.score_samples_within(x)))
+    few = x[:: len(x) // DENSE_POINTS]
+    dense.score_samples(few[:50])  # what is computed once
+    compared = len(few) / seconds(lambda: found.append(dense.score_samples(few)))
+    scores, bounds, exact = found
+    difference = float((exact - scores[:: len(x) // DENSE_POINTS]).abs().max())
+    say(
+        kind,
+        k,
+        f"{len(x)} points in {len(x) / by_block:.1f} s, {by_block:.0f} a second with what is made once; {compared:.0f} "
+        f"comparing all, of {len(few)}: {by_block / compared:.1f} x; components left out add at most "
+        f"{float(bounds.max()):.1g} nats, largest difference {difference:.1g}",
+    )
 
 
 def _scoring_rates(parameters: Parameters, count: int, generator: torch.Generator) -> str:
@@ -225,16 +256,19 @@ def _scoring_rates(parameters: Parameters, count: int, generator: torch.Generato
     )
 
 
+MEASURES = {"iterations": iterations, "gap": gap, "fit": whole_fit, "scores": scores, "million": million}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--measure", default="iterations", choices=("iterations", "gap", "fit", "scores"))
+    parser.add_argument("--measure", default="iterations", choices=tuple(MEASURES))
     parser.add_argument("--covariance", nargs="+", default=["full"], choices=["diag", "full"])
     parser.add_argument("--components", nargs="+", type=int, default=[500, 2000])
     parser.add_argument("--points", type=int, default=50_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--against-sklearn", action="store_true", help="scikit-learn too: slow, and 12 GB at 10,000")
     args = parser.parse_args()
-    measure = {"iterations": iterations, "gap": gap, "fit": whole_fit, "scores": scores}[args.measure]
+    measure = MEASURES[args.measure]
     more = (args.repeats, args.against_sklearn) if args.measure == "iterations" else ()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "points.safetensors"

@@ -57,6 +57,20 @@ def unpack(packed: Tensor, dim: int) -> Tensor:
     return packed.index_select(-1, _packed_index(dim).to(packed.device)).unflatten(-1, (dim, dim))
 
 
+def upper_triangles(packed: Tensor, dim: int) -> Tensor:
+    """Matrices (b, D, D) whose upper triangle is that of packed ones (b, P); below it, anything.
+
+    On a CPU a quarter of the time of `unpack`, as rows of packed entries are rows of the triangle.
+    """
+    if packed.is_cuda:
+        return unpack(packed, dim)
+    matrices, start = packed.new_empty(len(packed), dim, dim), 0
+    for i in range(dim):
+        matrices[:, i, i:] = packed[:, start : start + dim - i]
+        start += dim - i
+    return matrices
+
+
 def quadratic_columns(covariance_type: str, dim: int) -> int:
     """Number of quadratic features: P for full, D for diag, 1 for spherical, 0 for tied (there it is common to all)."""
     return {"full": packed_size(dim), "diag": dim, "spherical": 1, "tied": 0}[covariance_type]

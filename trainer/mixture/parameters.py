@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from data_shards.io.errors import InputError
-from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack
+from trainer.mixture.packed import diagonal_index, pack, packed_size, unpack, upper_triangles
 from trainer.mixture.working_memory import numbers_at_a_time
 
 LOG_2PI = math.log(2 * math.pi)
@@ -70,11 +70,18 @@ class Parameters:
 
     def matrices(self, chosen: slice | Tensor) -> Tensor:
         """Covariance matrices (b, D, D) of some full components; (1, D, D) for tied."""
-        return unpack(self.covariances if self.covariance_type == "tied" else self.covariances[chosen], self.dim)
+        return unpack(self._packed(chosen), self.dim)
+
+    def _packed(self, chosen: slice | Tensor) -> Tensor:
+        """The covariances (b, P) of some full components; (1, P) for tied."""
+        if self.covariance_type == "tied":
+            return self.covariances
+        return self.covariances[chosen] if isinstance(chosen, slice) else self.covariances.index_select(0, chosen)
 
     def cholesky(self, chosen: slice | Tensor) -> Tensor:
         """Lower Cholesky factors (b, D, D) of full or tied components. Raises InputError where one is singular."""
-        factors, info = torch.linalg.cholesky_ex(self.matrices(chosen))
+        # The lower triangle of the transpose, in the order in which LAPACK stores matrices.
+        factors, info = torch.linalg.cholesky_ex(upper_triangles(self._packed(chosen), self.dim).mT)
         if info.any():
             raise ill_defined(int((info > 0).sum()))
         return factors

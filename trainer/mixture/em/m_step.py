@@ -68,7 +68,8 @@ def _shrunk(sums: Tensor, counts: Tensor, offsets: Tensor, dim: int, covariance_
     if covariance_type == "full":
         start = 0
         for i in range(dim):
-            scatter[:, start : start + dim - i] -= (counts * offsets[:, i])[:, None] * offsets[:, i:]
+            row = scatter[:, start : start + dim - i]
+            row.addcmul_((counts * offsets[:, i])[:, None], offsets[:, i:], value=-1)
             start += dim - i
     elif covariance_type == "diag":
         scatter -= counts[:, None] * offsets.square()

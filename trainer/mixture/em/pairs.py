@@ -58,7 +58,7 @@ class Factors:
             log_det = torch.empty(k, dtype=torch.float64, device=parameters.means.device)
             for block in parameters.blocks():
                 factors, log_det[block] = parameters.whitening(block)
-                white[block] = factors.to(dtype)
+                white[block] = factors
                 largest = torch.maximum(largest, _precisions(factors).amax(0))
         constants = parameters.weights.log() - 0.5 * (dim * LOG_2PI + log_det)
         return Factors(white, constants.to(dtype), parameters.means.to(dtype), largest)
@@ -70,8 +70,9 @@ class Factors:
 
     def squares(self, components: Tensor, points: Points) -> Tensor:
         """(Expected) Mahalanobis distances (b, m) of b components from m points each; points.x: (b, m, D)."""
-        white = self.white[components]
-        centred = points.x - self.means[components][:, None]
+        # Several times as fast as white[components].
+        white = self.white.index_select(0, components)
+        centred = points.x - self.means.index_select(0, components)[:, None]
         if white.ndim == 3:
             squares = torch.bmm(centred, white.mT).square_().sum(2)
         else:
@@ -131,8 +132,9 @@ class Pairs:
 
     def only(self, wanted: Tensor) -> "Pairs":
         """The pairs for which wanted (p,) is true."""
-        order = self.order[wanted[self.order]]
-        return replace(self, order=order, counts=torch.bincount(self.component[order], minlength=len(self.counts)))
+        order = self.order[wanted.index_select(0, self.order)]
+        component = self.component.index_select(0, order)
+        return replace(self, order=order, counts=torch.bincount(component, minlength=len(self.counts)))
 
     def blocks(self, dim: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Components (b,), their pairs (b, m) padded with pair 0, and which of those are real (b, m).
@@ -151,7 +153,7 @@ class Pairs:
             start = max(0, stop - min(most, max(1, numbers // (widest * dim))))
             column = torch.arange(widest, device=counts.device)
             real = column < counts[start:stop, None]
-            places = self.order[(first[start:stop, None] + column).where(real, 0)]
+            places = _taken(self.order, (first[start:stop, None] + column).where(real, 0))
             yield by_count[start:stop], places, real
             stop = start
 
@@ -163,15 +165,21 @@ class Pairs:
         # The last place takes what is padding.
         scores = points.x.new_empty(len(self.component) + 1, dtype=factors.dtype)
         for components, places, real in self.blocks(points.x.shape[1]):
-            squares = factors.squares(components, points.rows(self.row[places]).to(scores.dtype))  # (b, m)
+            squares = factors.squares(components, points.rows(_taken(self.row, places)).to(scores.dtype))  # (b, m)
             values = factors.constants[components][:, None] - 0.5 * squares
-            scores[places.where(real, -1)] = values
+            scores.scatter_(0, places.where(real, len(self.component)).flatten(), values.flatten())
         return scores[:-1]
 
     def add_sums(self, points: Points, weight: Tensor, statistics: Statistics, kind: str) -> None:
         """Adds weight (p,) times features to the sums of `statistics`, about its origins."""
         for chosen, places, real in self.blocks(points.x.shape[1]):
-            add_block(statistics, kind, chosen, weight[places] * real, points.rows(self.row[places]))
+            share = _taken(weight, places) * real
+            add_block(statistics, kind, chosen, share, points.rows(_taken(self.row, places)))
+
+
+def _taken(values: Tensor, places: Tensor) -> Tensor:
+    """values[places], (b, m), in a fifth of the time."""
+    return values.index_select(0, places.flatten()).view(places.shape)
 
 
 def add_block(statistics: Statistics, kind: str, chosen: Tensor, share: Tensor, block: Points) -> None:
@@ -199,7 +207,7 @@ def add_block(statistics: Statistics, kind: str, chosen: Tensor, share: Tensor, 
         if block.variance is not None:
             squares += torch.bmm(row, block.variance)[:, 0]
         parts.append(squares if kind == "diag" else squares.sum(1, keepdim=True))
-    statistics.sums[chosen] += torch.cat(parts, 1).double()
+    statistics.sums.index_add_(0, chosen, torch.cat(parts, 1).double())
 
 
 class SparseSums:

@@ -73,6 +73,7 @@ class TruncatedEStep:
         self._graph: Tensor | None = None
         self._steps = 0
         self._factored: tuple[Parameters, Factors] | None = None
+        self._images: tuple[Parameters, Images] | None = None
 
     def see(self, points: Points) -> None:
         """Other training points, from the same standardisation, whose candidates are searched for."""
@@ -114,7 +115,8 @@ class TruncatedEStep:
         before = 0.0 if onto is None else float(onto.totals[0])
         del scores
         if worth_pruning(parameters):
-            found = pruned_statistics(points, parameters, self._factors_of(parameters), best, onto)
+            factors = self._factors_of(parameters)
+            found = pruned_statistics(points, parameters, factors, best, onto, self._images_of(parameters, factors))
         if found is None:
             dense = DenseEStep(points, None, self._second_moment, self._products).exact("train", parameters)
             dense = dense.about(parameters.means, parameters.covariance_type)
@@ -174,6 +176,12 @@ class TruncatedEStep:
             self._factored = (parameters, factors)
         return self._factored[1]
 
+    def _images_of(self, parameters: Parameters, factors: Factors) -> "Images":
+        """The images of `parameters`, computed once for the training and the held-out points."""
+        if self._images is None or self._images[0] is not parameters:
+            self._images = (parameters, Images(parameters, factors.constants))
+        return self._images[1]
+
     def _search(self, x: Tensor, parameters: Parameters) -> Tensor:
         if self._width >= parameters.n_components:
             return torch.arange(parameters.n_components, dtype=torch.int32, device=x.device).expand(len(x), -1)
@@ -209,7 +217,12 @@ def worth_pruning(parameters: Parameters) -> bool:
 
 
 def pruned_statistics(
-    points: Points, parameters: Parameters, factors: Factors, best: Tensor, onto: Statistics | None = None
+    points: Points,
+    parameters: Parameters,
+    factors: Factors,
+    best: Tensor,
+    onto: Statistics | None = None,
+    components: "Images | None" = None,
 ) -> Statistics | None:
     """The exact statistics of the points at inverse temperature 1, with most components pruned; see `EStep`.
 
@@ -217,19 +230,20 @@ def pruned_statistics(
     half the dimensions, a quarter of the packed features, therefore prunes all but some tens of 10,000 components for
     each point; a pruned one adds less than exp(-24) of the point's best density. The others are computed exactly.
 
-    factors: of `parameters`; best: (n,), for each point a score that some component reaches; onto: see `EStep.exact`.
+    factors: of `parameters`; best: (n,), for each point a score that some component reaches; onto: see `EStep.exact`;
+    components: images of `parameters`, where they are known.
     Returns None, with nothing added, where so few pairs of the first points are pruned that the dense E-step is faster.
     """
     k, dim, origins = parameters.n_components, parameters.dim, parameters.means
-    statistics = Statistics.zeros("full", k, dim, points.x.device, origins) if onto is None else onto
-    adder = _Adder(points, factors, statistics)
-    axes = _discriminant_axes(parameters)
+    components = Images(parameters, factors.constants) if components is None else components
     # The variance of points that are Gaussians only adds to their expected distances, so that the bound holds without.
-    images = Points(points.x @ axes.t().to(points.x.dtype))
+    images = Points(points.x @ components.axes.t().to(points.x.dtype))
     first = left = 0
-    scores = _bounds(parameters, axes, images, factors.constants)
+    scores = components.bounds(images)
     if scores is None:
         return None
+    statistics = Statistics.zeros("full", k, dim, points.x.device, origins) if onto is None else onto
+    adder = _Adder(points, factors, statistics)
     for chunk, _, bounds, _ in scores.chunks(images):
         margin = _NEGLIGIBLE + _ROUNDING + scores.rounding(chunk.x)
         least = best[first : first + len(bounds)] - margin
@@ -244,27 +258,42 @@ def pruned_statistics(
     return statistics
 
 
-def _bounds(parameters: Parameters, axes: Tensor, images: Points, constants: Tensor) -> DenseScores | None:
-    """Upper bounds of log w_k + log N(x; mu_k, Sigma_k), from the images of points and components on the axes.
+class Images:
+    """The images of components on the discriminant axes, for upper bounds of log w_k + log N(x; mu_k, Sigma_k).
 
-    constants: (K,), those without the quadratic term. None where packed products cannot hold the bounds.
+    constants: (K,), those without the quadratic term.
     """
-    dim = len(axes)
-    covariances = parameters.covariances.new_empty(parameters.n_components, dim * (dim + 1) // 2)
-    for block in parameters.blocks():
-        covariances[block] = pack(axes @ parameters.matrices(block) @ axes.t())
-    image = Parameters(
-        covariance_type="full",
-        weights=parameters.weights,
-        means=parameters.means @ axes.t(),
-        covariances=covariances,
-    )
-    bounds = DenseScores.safe(image, second_moment(images, single()))
-    if bounds is None:
-        return None
-    # The distance is that of the images, all else the component's own.
-    bounds.coefficients[0] += (constants - log_constants(image)).to(bounds.dtype)
-    return bounds
+
+    def __init__(self, parameters: Parameters, constants: Tensor) -> None:
+        self._parameters, self._constants = parameters, constants
+        self.axes = _discriminant_axes(parameters)
+        """(D / 2, D)"""
+        self._bounds: DenseScores | None = None
+
+    def bounds(self, images: Points) -> DenseScores | None:
+        """The bounds, as scores of the images of points. None where packed products cannot hold them.
+
+        Once made, they serve for other points too: `DenseScores.rounding` bounds the error at each.
+        """
+        if self._bounds is None:
+            image = self._image()
+            self._bounds = DenseScores.safe(image, second_moment(images, single()))
+            if self._bounds is not None:
+                # The distance is that of the images, all else the component's own.
+                self._bounds.coefficients[0] += (self._constants - log_constants(image)).to(self._bounds.dtype)
+        return self._bounds
+
+    def _image(self) -> Parameters:
+        parameters, dim = self._parameters, len(self.axes)
+        covariances = parameters.covariances.new_empty(parameters.n_components, dim * (dim + 1) // 2)
+        for block in parameters.blocks():
+            covariances[block] = pack(self.axes @ parameters.matrices(block) @ self.axes.t())
+        return Parameters(
+            covariance_type="full",
+            weights=parameters.weights,
+            means=parameters.means @ self.axes.t(),
+            covariances=covariances,
+        )
 
 
 class _Adder:
