@@ -11,7 +11,7 @@ import torch
 from data_shards.io.errors import InputError
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
-from trainer.mixture.settings import Settings
+from trainer.mixture.settings import COVARIANCE_TYPES, Settings
 from trainer.run_folder.latents import WEIGHTS
 from trainer.run_folder.tensor_folder import TensorFolder
 
@@ -73,13 +73,15 @@ def mixture_folder(run: str | Path, n_components: int, covariance_type: str = "f
 def read_summary(folder: Path) -> dict[str, Any] | None:
     """The summary of the mixture in `folder`, or None where there is none, or a damaged one, which is named."""
     path = folder / SUMMARY
+    if not path.exists():
+        return None
     try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a file")
         summary = json.loads(path.read_text())
         if not isinstance(summary, dict):
             raise ValueError("it is not a JSON object")
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         print(f"warning: {path} is damaged ({error}) and passed over", file=sys.stderr, flush=True)
         return None
     return summary
@@ -107,11 +109,13 @@ def load_mixture(folder: str | Path, device: str | torch.device = "cpu") -> Fitt
         raise InputError(f"{folder / MIXTURE.record}: this is not a mixture of format {_FORMAT}; fit it again")
     tensors, stored = MIXTURE.read(folder, _REMEDY)
     try:
+        if stored["covariance_type"] not in COVARIANCE_TYPES:
+            raise KeyError(stored["covariance_type"])
         parameters = Parameters(covariance_type=stored["covariance_type"], **tensors)
         return FittedMixture(
             parameters=parameters.to(device), settings=Settings(**stored["settings"]), record=_fit_record(stored)
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, InputError) as error:
         raise MIXTURE.damaged(folder, f"{MIXTURE.record} has unknown or missing entries: {error}") from error
 
 

@@ -173,7 +173,7 @@ class GaussianMixture(DensityMixin, BaseEstimator):
         """
         if isinstance(X, Tensor):
             X = matrix(X, "X")
-        shape = getattr(X, "shape", ())
+        shape: Sequence[int] = getattr(X, "shape", ())
         if len(shape) == 2 and shape[0] == 0:
             return self
         waiting = self._waiting

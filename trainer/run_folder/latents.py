@@ -78,11 +78,12 @@ def write(
 def encoded_from(run: str | Path, split: str, *, weights: str = "final") -> dict[str, Any] | None:
     """What the codes of `split` were made from: `checkpoint`, the digest of the weights; `data`, the hash of the
     manifest; `n`, the number of images. None where nothing is recorded, or the encoding is not finished."""
+    path = latents_folder(run, split, weights=weights) / RECORD
     try:
-        record = json.loads((latents_folder(run, split, weights=weights) / RECORD).read_text())
-    except (FileNotFoundError, ValueError):
+        record = json.loads(path.read_text()) if path.is_file() else None
+        return None if record is None else {name: record[name] for name in ("checkpoint", "data", "n")}
+    except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError):
         return None
-    return {name: record[name] for name in ("checkpoint", "data", "n")} if isinstance(record, dict) else None
 
 
 def exists(run: str | Path, split: str, *, weights: str = "final") -> bool:
@@ -139,8 +140,22 @@ def _complete_parts(run: str | Path, split: str, weights: str) -> list[Path]:
 
 def _read_part(path: Path) -> Latents:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ValueError("it is not a file")
         with safe_open(path, framework="pt") as file:
             latents = Latents(*(file.get_tensor(name) for name in Latents._fields))
-    except (SafetensorError, struct.error) as error:
+        _check(latents)
+    except (SafetensorError, struct.error, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}); delete it and encode again") from error
     return latents
+
+
+def _check(latents: Latents) -> None:
+    """Raises ValueError where the tensors are not codes."""
+    mean, std, index = latents
+    if (mean.dtype, std.dtype, index.dtype) != (torch.float32, torch.float32, torch.int64):
+        raise ValueError(f"mean, std and index are {mean.dtype}, {std.dtype}, {index.dtype}")
+    if mean.ndim != 2 or mean.shape != std.shape or index.shape != mean.shape[:1]:
+        raise ValueError(f"mean {tuple(mean.shape)}, std {tuple(std.shape)} and index {tuple(index.shape)} disagree")
+    if (std < 0).any() or (index < 0).any():
+        raise ValueError("some deviations or places of images are negative")

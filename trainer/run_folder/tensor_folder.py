@@ -43,9 +43,11 @@ class TensorFolder:
         path = folder / self.record
         if not path.exists():
             return None
+        if not path.is_file():  # a pipe would be waited for
+            raise self.damaged(folder, f"{self.record} is not a file")
         try:
             content = json.loads(path.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self.damaged(folder, f"{self.record} is not valid JSON: {error}") from error
         if not isinstance(content, dict):
             raise self.damaged(folder, f"{self.record} is not a JSON object")
@@ -60,13 +62,16 @@ class TensorFolder:
         record = self.read_record(folder)
         if record is None:
             raise InputError(f"{folder}: no {self.noun} is here; {remedy}")
+        path = folder / self.tensors
+        if path.exists() and not path.is_file():
+            raise self.damaged(folder, f"{self.tensors} is not a file")
         try:
-            data = (folder / self.tensors).read_bytes()
+            data = path.read_bytes()
             if record.get("sha256", digest := hashlib.sha256(data).hexdigest()) != digest:
                 raise self.damaged(folder, f"{self.tensors} does not match its checksum in {self.record}")
             return load(data), record
         except (OSError, SafetensorError) as error:
-            raise_machine_fault(error, folder / self.tensors)
+            raise_machine_fault(error, path)
             raise self.damaged(folder, str(error)) from error
 
     def damaged(self, folder: Path, reason: str) -> InputError:

@@ -100,6 +100,10 @@ def test_a_damaged_summary_is_passed_over_and_named(run, capsys):
     (folder / "summary.json").write_text("{")
     assert fit_run_mixture(run, Settings(n_components=2), ranks=single()).is_new
     assert f"warning: {folder / 'summary.json'} is damaged" in capsys.readouterr().err
+    (folder / "summary.json").unlink()
+    os.mkfifo(folder / "summary.json")
+    assert fit_run_mixture(run, Settings(n_components=2), ranks=single()).is_new
+    assert "is damaged (it is not a file)" in capsys.readouterr().err
 
 
 def test_without_a_validation_split_every_tenth_code_is_held_out(tmp_path):

@@ -1,9 +1,11 @@
 """Mixtures and latent codes on disk."""
 
 import json
+import os
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.mixture_cases import TYPES, draws, known_mixture
 
 from data_shards.io.errors import InputError
@@ -34,6 +36,27 @@ def test_a_mixture_that_is_missing_or_damaged_is_one_clear_error(tmp_path):
         GaussianMixture.load(tmp_path)
     (tmp_path / "mixture.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="this is not a mixture of format 1"):
+        GaussianMixture.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mixture.json", "mixture.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_of_a_mixture_is_not_waited_for(tmp_path, name):
+    known_mixture("full").save(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=f"the fitted mixture is damaged .{name} is not a file"):
+        GaussianMixture.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"covariance_type": "round"}, {"settings": {"n_components": "x"}}, {"settings": {"k": 1}}, {"settings": 7}],
+)
+def test_unknown_entries_of_a_mixture_are_one_line_that_names_its_folder(tmp_path, change):
+    known_mixture("full").save(tmp_path)
+    stored = json.loads((tmp_path / "mixture.json").read_text())
+    (tmp_path / "mixture.json").write_text(json.dumps(stored | change))
+    with pytest.raises(InputError, match=f"^{tmp_path}: .*mixture.json has unknown or missing entries"):
         GaussianMixture.load(tmp_path)
 
 
@@ -88,6 +111,34 @@ def test_missing_doubled_and_damaged_codes_are_refused_with_the_command_that_mak
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match="damaged"):
         latents.read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("wrong", ["a pipe", "an empty file", "another length", "another type", "a place below 0"])
+def test_codes_of_another_kind_are_refused_in_one_line(tmp_path, wrong):
+    good = codes(5)
+    path = latents.write(tmp_path, "train", good)
+    path.unlink()
+    if wrong == "a pipe":
+        os.mkfifo(path)
+    elif wrong == "an empty file":
+        path.touch()
+    else:
+        mean, std, index = good
+        changed = {
+            "another length": {"mean": mean, "std": std[:4], "index": index},
+            "another type": {"mean": mean.long(), "std": std, "index": index},
+            "a place below 0": {"mean": mean, "std": std, "index": index - 1},
+        }[wrong]
+        save_file({name: tensor.contiguous() for name, tensor in changed.items()}, path)
+    with pytest.raises(InputError, match=r"part-00000-of-00001.safetensors: damaged \(.*; delete it and encode again"):
+        latents.read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", "[" * 100_000])
+def test_a_damaged_record_of_an_encoding_is_as_none(tmp_path, content):
+    folder = latents.write(tmp_path, "train", codes(5)).parent
+    (folder / latents.RECORD).write_text(content)
+    assert latents.encoded_from(tmp_path, "train") is None
 
 
 def test_an_unknown_name_of_weights_is_refused(tmp_path):
