@@ -250,11 +250,17 @@ def _fit(
     return summary
 
 
+# Of a summary, what a comparison of several draws.
+_NUMBERS = {"train", "held_out", "kl_to_prior", "bic", "effective_components", "eigenvalues", "seconds"}
+
+
 def _is_of(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     """Whether a summary is that of the mixture that is wanted.
 
     One of an earlier version does not say which codes and which start it was fitted with, and lacks newer settings.
     """
+    if not set(found) >= _NUMBERS:
+        return False
     before = {name: wanted[name] for name in ("codes", "points", "start")} | dict(found)
     try:
         before["settings"] = asdict(Settings(**before["settings"]))

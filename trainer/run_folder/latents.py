@@ -145,7 +145,7 @@ def _read_part(path: Path) -> Latents:
         with safe_open(path, framework="pt") as file:
             latents = Latents(*(file.get_tensor(name) for name in Latents._fields))
         _check(latents)
-    except (SafetensorError, struct.error, ValueError) as error:
+    except (SafetensorError, struct.error, ValueError, FileNotFoundError) as error:  # a link may lead nowhere
         raise InputError(f"{path}: damaged ({error}); delete it and encode again") from error
     return latents
 

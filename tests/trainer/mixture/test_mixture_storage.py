@@ -113,13 +113,17 @@ def test_missing_doubled_and_damaged_codes_are_refused_with_the_command_that_mak
         latents.read(tmp_path, "train")
 
 
-@pytest.mark.parametrize("wrong", ["a pipe", "an empty file", "another length", "another type", "a place below 0"])
+@pytest.mark.parametrize(
+    "wrong", ["a pipe", "a broken link", "an empty file", "another length", "another type", "a place below 0"]
+)
 def test_codes_of_another_kind_are_refused_in_one_line(tmp_path, wrong):
     good = codes(5)
     path = latents.write(tmp_path, "train", good)
     path.unlink()
     if wrong == "a pipe":
         os.mkfifo(path)
+    elif wrong == "a broken link":
+        path.symlink_to(tmp_path / "nothing")
     elif wrong == "an empty file":
         path.touch()
     else:
