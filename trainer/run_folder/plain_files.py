@@ -7,7 +7,7 @@ from pathlib import Path
 from data_shards.io.errors import InputError
 from trainer.run_folder.log import LOG
 
-_FOLDERS = ("checkpoints", "configurations", "latents", "mixtures", "flows", "transports", "eval")
+_FOLDERS = ("checkpoints", "configurations", "eval")  # fitted densities and codes see to their own files
 _SUFFIXES = (".json", ".jsonl", ".yaml")
 
 

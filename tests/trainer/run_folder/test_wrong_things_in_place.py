@@ -54,8 +54,6 @@ def test_what_is_in_the_way_is_told_before_the_first_update(make, message, digit
         "checkpoints/000000000030/COMPLETE",
         "checkpoints/000000000030/state.json",
         "checkpoints/000000000060",
-        "latents/train/part-00000-of-00001.safetensors",
-        "mixtures/2-full/summary.json",
         "eval/fid-0.json",
     ],
 )
