@@ -39,9 +39,13 @@ class Numbers:
         if self._values[key].setdefault(run, value) != value:
             raise InputError(f"{run} has two results for {key}; delete those of earlier weights")
 
+    def of_runs(self, *key: Any) -> dict[Path, float]:
+        """The number of each run that has one."""
+        return dict(self._values.get(key, {}))
+
     def shown(self, *key: Any, digits: int, scale: float = 1.0) -> str:
         """Mean ± standard error (runs), or nothing where there is none."""
-        values = [scale * value for value in self._values.get(key, {}).values()]
+        values = [scale * value for value in self.of_runs(*key).values()]
         if not values:
             return ""
         error = f" ± {statistics.stdev(values) / len(values) ** 0.5:,.{digits}f}" if len(values) > 1 else ""
@@ -49,7 +53,7 @@ class Numbers:
 
     def difference(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> Number | None:
         """The mean of `one` - `other` over the runs that have both; None without any."""
-        ours, theirs = (self._values.get(key, {}) for key in (one, other))
+        ours, theirs = self.of_runs(*one), self.of_runs(*other)
         return mean_of([ours[run] - theirs[run] for run in ours if run in theirs])
 
     @property

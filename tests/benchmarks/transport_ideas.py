@@ -11,8 +11,9 @@ patches           a map for each patch of 7 x 7 pixels, for the same reason;
 marginals-R       the transport, then R rounds in which each coefficient, in turn of the Haar basis, of pixels and of
                   the Haar basis shifted by one pixel, gets the distribution of real images' (a monotone map).
 
-Prints the distance of 10,000 samples to the test images by each extractor, of final weights; a line of JSON an idea,
-which is also written to RUN/eval for idea_tables.py.
+Prints the distance of 10,000 samples to the test images by each extractor, of final weights, and the chance that a
+sample is nearer to a training image than a held-out image is that was encoded, decoded and moved; a line of JSON an
+idea, which is also written to RUN/eval for idea_tables.py.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 import torch
 from image_bases import haar_bands, patch_bands
 from image_distance import distance_of
+from monotone_rounds import monotone_rounds
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,13 +39,14 @@ from eval.images.blocks import BLOCK, image_noise, subset_blocks, subset_indices
 from eval.images.optimal_map import MomentSums, optimal_maps  # noqa: E402
 from eval.images.sources import block_latents, mixture_sampler  # noqa: E402
 from eval.images.transport import load_transport, make_transport  # noqa: E402
+from eval.measurements.memorisation import chance_nearer, nearest_images  # noqa: E402
 from eval.run import MeasuredRun, load_run  # noqa: E402
 from trainer.mixture.density import MixtureDensity  # noqa: E402
 from trainer.process_group import single  # noqa: E402
 
 SAMPLES = 10_000
-QUANTILES = 400
-"""Points of each monotone map."""
+COMPARED = 500
+"""Samples and held-out images whose nearest training images are found."""
 Map = Callable[[Tensor, Tensor], Tensor]
 """Latents (n, D) and their mean images (n, d) to the images that are taken in their place (n, d)."""
 
@@ -98,36 +101,14 @@ def in_bands(data: Data, mixture: MixtureDensity, basis: Tensor, bands: Sequence
 
 
 def with_marginals(data: Data, first: Map, side: int, rounds: int) -> Map:
-    """A map, then in each round a monotone map of every coefficient in turn of several bases."""
-    wavelets = haar_bands(side)[0].float()
-    shifted = wavelets.view(side, side, -1).roll((1, 1), (0, 1)).reshape(side * side, -1)
-    bases = [wavelets, torch.eye(side * side), shifted]
-    levels = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
+    """A map, then rounds of monotone maps of coefficients."""
     moved = torch.cat([first(z, g) for z, g in zip(data.z.split(1024), data.made.split(1024), strict=True)])
-    steps: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def one(points: Tensor, basis: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        values = (points @ basis).T.contiguous()  # (d, n)
-        place = torch.searchsorted(source, values).clamp(1, QUANTILES - 1)
-        low, high = source.gather(1, place - 1), source.gather(1, place)
-        part = ((values - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
-        new = target.gather(1, place - 1) * (1 - part) + target.gather(1, place) * part
-        # Beyond the outermost quantiles a value keeps its distance from them.
-        new += (values - source[:, -1:]).clamp_min(0) + (values - source[:, :1]).clamp_max(0)
-        return new.T @ basis.T
-
-    for step in range(rounds):
-        basis = bases[step % len(bases)]
-        rank = (levels * len(moved)).long()
-        source = (moved @ basis).T.sort(1).values[:, rank].contiguous()
-        target = (data.real @ basis).T.sort(1).values[:, rank].contiguous()
-        steps.append((basis, source, target))
-        moved = torch.cat([one(part, *steps[-1]) for part in moved.split(4096)])
+    steps = monotone_rounds(moved, data.real, side, rounds)
 
     def apply(z: Tensor, images: Tensor) -> Tensor:
         points = first(z, images)
         for step in steps:
-            points = one(points, *step)
+            points = step(points)
         return points
 
     return apply
@@ -153,6 +134,19 @@ def fitted(idea: str, run: MeasuredRun, components: int, data: Callable[[], Data
     return with_marginals(data(), linear, side, int(rounds))
 
 
+def chance_to_be_nearer(run: MeasuredRun, move: Map, samples: Tensor) -> float:
+    """That of samples, (N, C, H, W), against moved reconstructions of held-out images; 0.5 is no difference."""
+    data, new = run.config.data, []
+    indices = subset_indices(run.manifest, data.valid_split, len(samples))
+    for _, index, x in subset_blocks(data.location, data.valid_split, indices, single()):
+        q = run.model.encode(x)
+        z = q.mean + q.std * image_noise(0, index.tolist(), 1, run.model.latent_dim)[0]
+        new.append(move(z, run.model.decode(z).mean.flatten(1)).view_as(x).clamp(0, 1))
+    queries = torch.cat([samples, *new])
+    near = nearest_images(queries, data.location, data.train_split, k=1, ranks=single()).distance[:, 0]
+    return chance_nearer(*near.split(len(samples)))
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -176,7 +170,8 @@ def main() -> None:
         move = fitted(idea, run, args.mixture, data)
         moved = torch.cat([move(*part) for part in zip(z.split(1024), images.split(1024), strict=True)])
         made = moved.view(-1, *run.model.image_shape).clamp(0, 1)
-        found = {"idea": idea, "components": args.mixture}
+        nearer = chance_to_be_nearer(run, move, made[:COMPARED])
+        found = {"idea": idea, "components": args.mixture, "nearer": round(nearer, 3)}
         for name in args.extractors:
             extractor = extractor_by_name(name, ranks.device)
             reference = reference_statistics(run.config.data.location, run.manifest, "test", extractor, ranks)
