@@ -25,7 +25,6 @@ IDEAS = {
     FLIPPED: ("mean images, trained with horizontal flips", PLAIN),
     "lowered-1": ("one epoch more of stage 1", ""),
     "lowered-0.5": ("one epoch more, sigma^2 at 1/2 of its optimum", "lowered-1"),
-    "lowered-0.25": ("one epoch more, sigma^2 at 1/4 of its optimum", "lowered-1"),
     TRANSPORTED: ("mean images, transported", PLAIN),
     "responsibilities": ("transport by responsibilities", TRANSPORTED),
     "haar": ("transport in bands of a Haar basis", TRANSPORTED),
@@ -117,7 +116,7 @@ def main() -> None:
             f"{{{','.join(EXTRACTORS)}}}",
             script.format("transport_ideas.py", "--mixture K --ideas IDEA"),
             trained,
-            script.format("lowered_variance.py", "--factors 1 0.5 0.25"),
+            script.format("lowered_variance.py", "--factors 1 0.5"),
         ),
     )
     likelihoods = Made(
