@@ -124,7 +124,7 @@ REFUSED = {
 
 ALWAYS = {
     "eval encode": OF_A_RUN | {"split", "steal_lock"},
-    "eval transport": OF_A_RUN | OF_A_MIXTURE | {"seed", "steal_lock"},
+    "eval transport": OF_A_RUN | OF_A_MIXTURE | {"seed", "rounds", "steal_lock"},
     "eval fid": OF_AN_EXTRACTOR - {"extractor_mode"} | {"device", "also", "part", "merge", "missing"},
     "eval statistics": OF_AN_EXTRACTOR - {"extractor_mode"} | {"device", "out", "n", "skip_bad", "steal_lock"},
     "eval sample": OF_A_RUN | {"out", "n", "format", "density", "temperature", "seed", "steal_lock"},

@@ -59,7 +59,7 @@ DENSITIES: dict[str, Density] = {
             title="samples from q̂, transported",
             help="the same, transported to the distribution of real images, see python -m eval transport",
             latents="z ~ q_hat, image A(g(z))",
-            loader="eval.images.transport:transported_density",
+            loader="eval.images.stored_transport:transported_density",
             of_mixture=True,
         ),
         Density(

@@ -8,51 +8,44 @@ its samples' g(z) to those of the training images x whose codes, drawn from q(z|
 No network is trained and no extractor is used. The two choices follow from the model. A direction in which mean images
 vary by less than half the square error of a pixel, the floor of Algorithm 1, is noise to them, so that much is added to
 the variance that is divided by. A component whose weight amounts to fewer images than half the directions has no
-covariance of its own; all such components share a map, each around its own means.
+covariance of its own; all such components share a map, each around its own means. Rounds of monotone maps of single
+coefficients may follow (`eval.images.marginals`).
 
-A fitted transport lies in RUN/transports/K-COVARIANCE[-WEIGHTS]: transport.safetensors, and summary.json, which is
-written last.
+`eval.images.stored_transport` writes and reads it.
 """
 
 import dataclasses
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from data_shards.io.errors import InputError
-from data_shards.io.lease import Lease
-from data_shards.io.progress import Progress
 from eval.images.blocks import BLOCK, block_ids, blocks_of
+from eval.images.marginals import Marginals, fit_marginals
 from eval.images.optimal_map import MomentSums, optimal_maps
-from eval.images.sources import LoadedDensity, from_shards, mixture_sampler
-from eval.run import MeasuredRun, mixture_digest
+from eval.images.sources import from_shards, mixture_sampler
+from eval.run import MeasuredRun
 from trainer.full_precision import full_precision
 from trainer.mixture.density import MixtureDensity
-from trainer.mixture.fitted import mixture_folder
 from trainer.noise import seeded_generator
 from trainer.process_group import Ranks
 from trainer.run_folder.checkpoint import fingerprint
-from trainer.run_folder.holding import held_by_main
-from trainer.run_folder.tensor_folder import TensorFolder
 
 MOST_DIRECTIONS = 1024
 """P: pixels where an image has no more, else this many principal directions of training images."""
 _IMAGES_FOR_BASIS = 8192
 # Blocks whose images are sorted by component at a time.
 _CHUNK_BLOCKS = 64
-_TENSORS = ("source", "target", "maps", "group", "basis")
-_FILES = TensorFolder(noun="transport", tensors="transport.safetensors", record="summary.json")
+_PIXELS_FOR_MARGINALS = 100_000_000
+TENSORS = ("source", "target", "maps", "group", "basis")
+"""The tensors of a linear transport, by their names here and in its file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transport:
-    """Moves the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k.
+    """Moves the mean image g(z), for z of component k, to A_k (g(z) - source_k) + target_k, and on by `marginals`.
 
     Images are transported in P directions, the columns of `basis`; their parts outside of these stay as they are. A
     transported pixel may leave [0, 1], and is cut to 0 or 1 where an image is written, shown or compared.
@@ -70,6 +63,8 @@ class Transport:
     """(K,) int64, which of them is A_k."""
     basis: Tensor | None
     """(d, P) float32 with orthonormal columns; None where P = d, for pixels themselves."""
+    marginals: Marginals | None = None
+    """Rounds of monotone maps, in all pixels."""
 
     @cached_property
     def _elsewhere(self) -> dict[torch.device, "Transport"]:
@@ -81,6 +76,8 @@ class Transport:
         """16 hexadecimal digits that differ between different transports."""
         tensors = {"source": self.source, "target": self.target, "maps": self.maps, "group": self.group}
         tensors |= {"weights": self.mixture.weights, "means": self.mixture.means}
+        if self.marginals is not None:
+            tensors |= vars(self.marginals)
         return f"{fingerprint(tensors):016x}"
 
     @full_precision()
@@ -126,18 +123,22 @@ class Transport:
         if self.maps.device == device:
             return self
         if device not in self._elsewhere:
-            tensors = {name: t.to(device) for name in _TENSORS if (t := getattr(self, name)) is not None}
+            tensors = {name: t.to(device) for name in TENSORS if (t := getattr(self, name)) is not None}
             mixture = MixtureDensity(self.mixture.parameters.to(device))
-            self._elsewhere[device] = dataclasses.replace(self, mixture=mixture, **tensors)
+            rounds = self.marginals
+            if rounds is not None:
+                rounds = Marginals(source=rounds.source.to(device), target=rounds.target.to(device))
+            self._elsewhere[device] = dataclasses.replace(self, mixture=mixture, marginals=rounds, **tensors)
         return self._elsewhere[device]
 
     def _moved(self, images: Tensor, transported: Callable[[Tensor], Tensor]) -> Tensor:
-        """Images whose coordinates in the P directions, (B, P), were moved by a function."""
+        """Images whose coordinates in the P directions, (B, P), were moved by a function, then by the marginals."""
         flat = images.flatten(1)  # (B, d)
         points = flat if self.basis is None else flat @ self.basis  # (B, P)
         new = transported(points)
         moved = new if self.basis is None else flat + (new - points) @ self.basis.mT
-        return moved.view(images.shape)
+        linear = moved.view(images.shape)
+        return linear if self.marginals is None else self.marginals.apply(linear)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +240,20 @@ def _samples(
 
 
 @full_precision()
+@torch.inference_mode()
+def marginals_after(run: MeasuredRun, transport: Transport, rounds: int, ranks: Ranks, *, seed: int = 0) -> Marginals:
+    """The rounds of monotone maps that follow a linear transport, from training images and as many samples."""
+    split = run.config.data.train_split
+    n = min(run.manifest.num_samples(split), max(1, _PIXELS_FOR_MARGINALS // run.model.pixels))
+    blocks = range(-(-n // BLOCK))
+    source = from_shards(run.config.data.location, split, n=n, shuffle=True, seed=seed)
+    real = torch.cat([images for _, images in source(blocks)]).to(ranks.device).float() / 255
+    z, g = _samples(run, transport.mixture, blocks, n, seed, ranks)
+    parts = zip(z.split(1024), g.view(real.shape).split(1024), strict=True)
+    return fit_marginals(real, torch.cat([transport.apply(*part) for part in parts]), rounds)
+
+
+@full_precision()
 def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     """The directions in which training images vary most, (d, P) with orthonormal columns."""
     split = run.config.data.train_split
@@ -250,144 +265,3 @@ def principal_directions(run: MeasuredRun, seed: int) -> Tensor:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.pca_lowrank(x, q=directions)[2].contiguous()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dependencies:
-    """What a transport depends on."""
-
-    checkpoint: str
-    """Digest of the weights."""
-    data: str
-    """Hash of the shards' manifest."""
-    mixture: str
-    """Digest of the mixture."""
-    seed: int
-    """Seed of the latents."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransportSummary:
-    """What is known of a fitted transport beside its maps."""
-
-    depends_on: Dependencies
-    """What it was fitted to."""
-    directions: int
-    """Directions in which images are transported, P."""
-    maps: int
-    """Different maps."""
-    square_error: float
-    """Mean over training images and pixels of (g(z) - x)^2, z from q(z|x): equation 9."""
-    shared: int
-    """Components that share one map."""
-    images: tuple[int, int]
-    """The fewest and the most training images of a component."""
-
-
-def transport_folder(run: MeasuredRun, components: int, covariance: str) -> Path:
-    """RUN/transports, by the name that the mixture's folder has."""
-    return run.folder / "transports" / mixture_folder(run.folder, components, covariance, run.weights).name
-
-
-def fitted_before(
-    run: MeasuredRun, components: int, covariance: str, *, seed: int | None = None
-) -> TransportSummary | None:
-    """The run's transport where it was fitted to these weights and this mixture, else None.
-
-    seed: that of its latents; any where none is given. Raises InputError where the mixture is missing.
-    """
-    summary = _summary(transport_folder(run, components, covariance))
-    if summary is None:
-        return None
-    mixture = run.mixture(components, covariance)
-    wanted = _dependencies(run, mixture, summary.depends_on.seed if seed is None else seed)
-    return summary if summary.depends_on == wanted else None
-
-
-def make_transport(
-    run: MeasuredRun, components: int, covariance: str, ranks: Ranks, *, seed: int = 0, steal: bool = False
-) -> TransportSummary:
-    """Fits a transport and writes it to `transport_folder`, unless the same was fitted before.
-
-    All processes take part. steal: takes the folder from another job that fits one there. Raises InputError where there
-    is one, or the mixture is missing, or not the same on every process.
-    """
-    mixture = ranks.agree(lambda: run.mixture(components, covariance))
-    facts = {name: str(value) for name, value in dataclasses.asdict(_dependencies(run, mixture, seed)).items()}
-    ranks.refuse_differences(facts, "use a run folder on a disk that all machines share, and the same shards")
-    found = fitted_before(run, components, covariance, seed=seed)
-    if not ranks.any(found is None) and found is not None:
-        return found
-    folder = transport_folder(run, components, covariance)
-    with held_by_main(folder.parent, ranks, folder.name, steal=steal) as lease:
-        return _fit_and_write(run, mixture, folder, ranks, seed, lease)
-
-
-def _fit_and_write(
-    run: MeasuredRun, mixture: MixtureDensity, folder: Path, ranks: Ranks, seed: int, lease: Lease | None
-) -> TransportSummary:
-    """lease: on the folder, on the first process."""
-    n = run.manifest.num_samples(run.config.data.train_split)
-    with Progress(f"transport, {run.weights} weights", n, show=ranks.is_main) as bar:
-        fitted = fit_transport(run, mixture, ranks, seed=seed, progress=bar.update)
-    transport = fitted.transport
-    summary = TransportSummary(
-        depends_on=_dependencies(run, mixture, seed),
-        directions=transport.maps.shape[1],
-        maps=len(transport.maps),
-        square_error=fitted.square_error,
-        shared=fitted.shared,
-        images=fitted.images,
-    )
-    if lease is not None:
-        lease.check()
-        tensors = {name: getattr(transport, name) for name in _TENSORS}
-        _FILES.write(folder, {name: t for name, t in tensors.items() if t is not None}, dataclasses.asdict(summary))
-    ranks.barrier()
-    return summary
-
-
-def load_transport(run: MeasuredRun, components: int, covariance: str) -> Transport:
-    """The transport of a run. Raises InputError where it was not fitted, is damaged, or is of another mixture."""
-    folder = transport_folder(run, components, covariance)
-    words = f"`python -m eval transport --run {shlex.quote(str(run.folder))} --mixture {components}"
-    words += f"{'' if covariance == 'full' else f' --covariance {covariance}'}"
-    words += f"{'' if run.weights == 'final' else f' --weights {run.weights}'}`"
-    mixture = run.mixture(components, covariance)
-    tensors, _ = _FILES.read(folder, f"fit it with {words}")
-    if fitted_before(run, components, covariance) is None:
-        raise InputError(f"{folder}: the transport is of other weights or another mixture; fit it again with {words}")
-    try:
-        return Transport(mixture=mixture, basis=tensors.pop("basis", None), **tensors)
-    except TypeError as error:
-        raise _FILES.damaged(folder, str(error)) from error
-
-
-def transported_density(run: MeasuredRun, components: int, covariance: str) -> LoadedDensity:
-    """The mixture q_hat of the run's codes, whose mean images are transported."""
-    transport = load_transport(run, components, covariance)
-    parameters = transport.mixture.parameters
-    return LoadedDensity(
-        sampler=mixture_sampler(parameters),
-        finish=transport.apply,
-        walk=transport.walk,
-        tempered=partial(mixture_sampler, parameters),
-        digest=transport.digest,
-    )
-
-
-def _summary(folder: Path) -> TransportSummary | None:
-    record: dict[str, Any] | None = _FILES.read_record(folder)
-    if record is None:
-        return None
-    try:
-        depends_on = Dependencies(**record["depends_on"])
-        known = {field.name for field in dataclasses.fields(TransportSummary)}
-        facts = {name: value for name, value in record.items() if name in known}
-        return TransportSummary(**facts | {"depends_on": depends_on, "images": tuple(record["images"])})
-    except (KeyError, TypeError) as error:
-        raise _FILES.damaged(folder, f"{_FILES.record}: {error}") from error
-
-
-def _dependencies(run: MeasuredRun, mixture: MixtureDensity, seed: int) -> Dependencies:
-    return Dependencies(checkpoint=run.checkpoint, data=run.manifest.hash, mixture=mixture_digest(mixture), seed=seed)

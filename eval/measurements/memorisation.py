@@ -20,7 +20,7 @@ from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, gathered, image_noise, subset_blocks, subset_indices
 from eval.images.densities import DENSITIES
 from eval.images.sources import Finish, to_8_bits, unchanged
-from eval.images.transport import load_transport
+from eval.images.stored_transport import load_transport
 from eval.measured_once import measured_once
 from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion

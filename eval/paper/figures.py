@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from eval.images.sources import block_latents, prior_sampler
-from eval.images.transport import load_transport
+from eval.images.stored_transport import load_transport
 from eval.report import gallery
 from eval.report.figures import density_figure
 from eval.report.model_sections import SAMPLES, evenly_spaced_images, mixture_latents, spread_out

@@ -14,7 +14,7 @@ from data_shards.io.errors import InputError, command
 from data_shards.manifest import Manifest
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
-from eval.images.transport import make_transport
+from eval.images.stored_transport import make_transport
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty

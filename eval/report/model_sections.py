@@ -9,7 +9,8 @@ from torch import Tensor
 from data_shards.stream.labels import labels_of
 from eval.images.blocks import subset_blocks, subset_indices
 from eval.images.sources import block_latents, mixture_sampler, prior_sampler
-from eval.images.transport import Transport, fitted_before, load_transport
+from eval.images.stored_transport import fitted_before, load_transport
+from eval.images.transport import Transport
 from eval.report import gallery
 from eval.report.classes import class_figure, class_means
 from eval.report.document import Missing, Picture, Scale, Section
@@ -142,8 +143,10 @@ def _transported(transport: Transport, z: Tensor, means: Tensor) -> Picture:
     images = transport.apply(z, means)
     beyond = (images - images.clamp(0, 1)).abs()
     changed = beyond > _LEFT_OUT
+    rounds = len(transport.marginals.source) if transport.marginals is not None else 0
+    onward = f", then by {rounds} rounds of monotone maps of wavelet coefficients and pixels" if rounds else ""
     caption = (
-        "Samples from q̂, transported to the distribution of real images, each by the map of its component. "
+        f"Samples from q̂, transported to the distribution of real images, each by the map of its component{onward}. "
         f"{float((beyond > 0).float().mean()):.0%} of their pixels left [0, 1] and are cut to 0 or 1; for "
         f"{float(changed.float().mean()):.0%} that is a change of at least half a grey level of 255"
         + (f", {float(beyond[changed].mean()):.3f} on average." if bool(changed.any()) else ".")

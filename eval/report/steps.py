@@ -13,7 +13,8 @@ from data_shards.io.progress import duration
 from eval.distance.comparison import measure_distance
 from eval.images.densities import SOURCES
 from eval.images.encoding import encode_split, is_encoded
-from eval.images.transport import MOST_DIRECTIONS, fitted_before, make_transport
+from eval.images.stored_transport import fitted_before, make_transport
+from eval.images.transport import MOST_DIRECTIONS
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty

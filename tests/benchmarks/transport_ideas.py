@@ -38,7 +38,7 @@ from eval.distance.features import reference_statistics  # noqa: E402
 from eval.images.blocks import BLOCK, image_noise, subset_blocks, subset_indices  # noqa: E402
 from eval.images.optimal_map import MomentSums, optimal_maps  # noqa: E402
 from eval.images.sources import block_latents, mixture_sampler  # noqa: E402
-from eval.images.transport import load_transport, make_transport  # noqa: E402
+from eval.images.stored_transport import load_transport, make_transport  # noqa: E402
 from eval.measurements.memorisation import chance_nearer, nearest_images  # noqa: E402
 from eval.run import MeasuredRun, load_run  # noqa: E402
 from trainer.mixture.density import MixtureDensity  # noqa: E402

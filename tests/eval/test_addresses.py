@@ -26,7 +26,7 @@ from eval.distance.comparison import measure_distance
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.measures import FURTHER
 from eval.images.encoding import encode_split
-from eval.images.transport import make_transport
+from eval.images.stored_transport import make_transport
 from eval.measured_once import measured_once
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation

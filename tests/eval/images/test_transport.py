@@ -10,8 +10,10 @@ from support.running import run_module
 from data_shards.io.errors import InputError
 from eval.export.walks import interpolation, sampled_ends
 from eval.image_sets.run_samples import Sampling, drawn_from
+from eval.images.marginals import QUANTILES
 from eval.images.sources import from_shards, mixture_sampler
-from eval.images.transport import fit_transport, load_transport
+from eval.images.stored_transport import load_transport, make_transport
+from eval.images.transport import fit_transport
 from eval.run import load_run
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
@@ -100,6 +102,37 @@ def test_large_images_change_in_their_principal_directions_only(run, monkeypatch
     change = (fitted.apply(z, means) - means).flatten(1)
     assert float(change.abs().max()) > 0.05
     torch.testing.assert_close(change @ basis @ basis.mT, change, atol=1e-5, rtol=0)
+
+
+def test_rounds_of_monotone_maps_follow_the_linear_maps_and_are_kept_with_them(run, tmp_path):
+    folder = tmp_path / "digits"
+    shutil.copytree(run, folder)
+    done = transport(folder, "--rounds", "2")
+    assert done.returncode == 0, done.stderr
+    assert ", then 2 rounds of monotone maps; components have" in done.stdout
+    opened = load_run(folder)
+    linear, fitted = load_transport(load_run(run), 4, "full"), load_transport(opened, 4, "full")
+    assert fitted.marginals.source.shape == fitted.marginals.target.shape == (2, 784, QUANTILES)
+    z, means = samples(opened, 1920)
+    moved = fitted.apply(z, means)
+    torch.testing.assert_close(moved, fitted.marginals.apply(linear.apply(z, means)), atol=1e-4, rtol=0)
+    assert fitted.digest != linear.digest
+    # The last round was of pixels, whose distributions are now those of real digits: a linear map leaves some between.
+    black = [float((images.clamp(0, 1) * 255 < 0.5).float().mean()) for images in (linear.apply(z, means), moved)]
+    blocks = from_shards(opened.config.data.shards, "test", n=200)(range(4))
+    real = float((torch.cat([images for _, images in blocks]) == 0).float().mean())
+    assert abs(black[1] - real) < 0.02 < abs(black[0] - real)
+    before = (folder / "transports/4-full/transport.safetensors").stat().st_mtime_ns
+    make_transport(opened, 4, "full", single(), rounds=2)
+    assert (folder / "transports/4-full/transport.safetensors").stat().st_mtime_ns == before
+    make_transport(opened, 4, "full", single())
+    assert load_transport(opened, 4, "full").marginals is None
+
+
+def test_more_rounds_than_any_use_has_are_refused_in_one_line(run):
+    done = transport(run, "--rounds", "31")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("rounds: 31 is above 30")
 
 
 def test_the_same_command_again_fits_nothing(run):
