@@ -97,7 +97,7 @@ def flow_likelihoods(runs: list[Path]) -> Table:
 def main() -> None:
     args = table_arguments(__doc__.splitlines()[0]).parse_args()
     script = "python tests/benchmarks/{} --run RUN {}"
-    trained = script.format("flow_decoder.py", "--epochs 4 --mixtures K --noises smooth own none")
+    trained = script.format("flow_decoder.py", "--epochs 4 --mixtures K --noises smooth")
     samples = Made(
         name="sample-ideas",
         title="Nearer samples: what was tried",
