@@ -53,9 +53,8 @@ def ideas(runs: list[Path]) -> Table:
     for run in runs:
         for path in sorted((run / "eval").glob("idea-*.json")):
             result = json.loads(path.read_text())
-            for number in ("nearer", *EXTRACTORS):
-                if number in result:
-                    found.add(run, result[number], result["idea"], result["components"], number)
+            for extractor in EXTRACTORS:
+                found.add(run, result[extractor], result["idea"], result["components"], extractor)
     first, *_ = EXTRACTORS
     keys = {key[:2] for key in found.known}
     changed = {components for idea, components in keys if idea != PLAIN}
@@ -68,14 +67,11 @@ def ideas(runs: list[Path]) -> Table:
                     title,
                     f"{components:,}",
                     *(found.shown(idea, components, extractor, digits=1) for extractor in EXTRACTORS),
-                    found.shown(idea, components, "nearer", digits=2),
                     f"{IDEAS[other][0]}: {change.plain(1)}" if change else "",
                     effect(change) if change else "",
                 )
             )
-    return Table(
-        head=("samples", "components", *EXTRACTORS.values(), "nearer to training", "against", "verdict"), rows=rows
-    )
+    return Table(head=("samples", "components", *EXTRACTORS.values(), "against", "verdict"), rows=rows)
 
 
 def flow_likelihoods(runs: list[Path]) -> Table:
@@ -106,8 +102,6 @@ def main() -> None:
             "codes, final weights (end of stage 1 where sigma^2 is lowered). All but the flow with noise of its own "
             "make an image that is a function of the 16 latents. Differences are by the first representation, seed by "
             "seed. The aim was at most 300 for an image that is a function of the latents, 480 for plain mean images.",
-            "Nearer to training: the chance that one of 500 samples is nearer to a training image than one of 500 "
-            "held-out images is that was encoded, decoded and moved in the same way; above 0.5 would mean repetition.",
         ),
         table=ideas(args.runs),
         commands=(

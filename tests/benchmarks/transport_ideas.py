@@ -11,9 +11,8 @@ patches           a map for each patch of 7 x 7 pixels, for the same reason;
 marginals-R       the transport, then R rounds in which each coefficient, in turn of the Haar basis, of pixels and of
                   the Haar basis shifted by one pixel, gets the distribution of real images' (a monotone map).
 
-Prints the distance of 10,000 samples to the test images by each extractor, of final weights, and the chance that a
-sample is nearer to a training image than a held-out image is that was encoded, decoded and moved; a line of JSON an
-idea, which is also written to RUN/eval for idea_tables.py.
+Prints the distance of 10,000 samples to the test images by each extractor, of final weights; a line of JSON an idea,
+which is also written to RUN/eval for idea_tables.py.
 """
 
 import argparse
@@ -39,14 +38,11 @@ from eval.images.blocks import BLOCK, image_noise, subset_blocks, subset_indices
 from eval.images.optimal_map import MomentSums, optimal_maps  # noqa: E402
 from eval.images.sources import block_latents, mixture_sampler  # noqa: E402
 from eval.images.stored_transport import load_transport, make_transport  # noqa: E402
-from eval.measurements.memorisation import chance_nearer, nearest_images  # noqa: E402
 from eval.run import MeasuredRun, load_run  # noqa: E402
 from trainer.mixture.density import MixtureDensity  # noqa: E402
 from trainer.process_group import single  # noqa: E402
 
 SAMPLES = 10_000
-COMPARED = 500
-"""Samples and held-out images whose nearest training images are found."""
 Map = Callable[[Tensor, Tensor], Tensor]
 """Latents (n, D) and their mean images (n, d) to the images that are taken in their place (n, d)."""
 
@@ -134,19 +130,6 @@ def fitted(idea: str, run: MeasuredRun, components: int, data: Callable[[], Data
     return with_marginals(data(), linear, side, int(rounds))
 
 
-def chance_to_be_nearer(run: MeasuredRun, move: Map, samples: Tensor) -> float:
-    """That of samples, (N, C, H, W), against moved reconstructions of held-out images; 0.5 is no difference."""
-    data, new = run.config.data, []
-    indices = subset_indices(run.manifest, data.valid_split, len(samples))
-    for _, index, x in subset_blocks(data.location, data.valid_split, indices, single()):
-        q = run.model.encode(x)
-        z = q.mean + q.std * image_noise(0, index.tolist(), 1, run.model.latent_dim)[0]
-        new.append(move(z, run.model.decode(z).mean.flatten(1)).view_as(x).clamp(0, 1))
-    queries = torch.cat([samples, *new])
-    near = nearest_images(queries, data.location, data.train_split, k=1, ranks=single()).distance[:, 0]
-    return chance_nearer(*near.split(len(samples)))
-
-
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -170,8 +153,7 @@ def main() -> None:
         move = fitted(idea, run, args.mixture, data)
         moved = torch.cat([move(*part) for part in zip(z.split(1024), images.split(1024), strict=True)])
         made = moved.view(-1, *run.model.image_shape).clamp(0, 1)
-        nearer = chance_to_be_nearer(run, move, made[:COMPARED])
-        found = {"idea": idea, "components": args.mixture, "nearer": round(nearer, 3)}
+        found = {"idea": idea, "components": args.mixture}
         for name in args.extractors:
             extractor = extractor_by_name(name, ranks.device)
             reference = reference_statistics(run.config.data.location, run.manifest, "test", extractor, ranks)
