@@ -51,7 +51,7 @@ def trained_configuration(run: str | Path) -> Config:
         remedy = f"restore it with `cp {shlex.quote(str(copy))} {shlex.quote(str(path))}`"
     raise InputError(
         f"{path}: is not what the run was trained with ({'; '.join(listed[:_NAMED_FIELDS])}{more}); {remedy}; "
-        "another value of a field is an option of `python -m trainer`, with --allow-change"
+        "a field that may change is an option of `python -m trainer`, with --allow-change"
     )
 
 

@@ -1,6 +1,7 @@
 """Code of the user's that an extractor runs: what it raises is told in one line with its place, not in a traceback."""
 
 import contextlib
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from data_shards.io.errors import InputError, raise_machine_fault
 
 _ROOT = Path(__file__).parents[3]
 _OURS = tuple(str(_ROOT / package) for package in ("data_shards", "trainer", "eval", "tune"))
+_INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _MOST_LETTERS = 300
 
 
@@ -29,13 +31,16 @@ def told_as_of(name: str, file: str | None = None) -> Iterator[None]:
 
 
 def _place(error: BaseException, file: str | None) -> str:
-    """The innermost line of the user's own file, else the innermost one that is not of this project."""
+    """The innermost line of the user's own file; without one, of what is not installed; else any but this project's."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
     own = [frame for frame in frames if frame.filename == file]
-    if own or (frames and file is None):
-        frame = (own or frames)[-1]
+    if file is None:
+        # A package may stand between: one that the module calls, or that has put its own function in place of exit.
+        own = [frame for frame in frames if not frame.filename.startswith(_INSTALLED)] or frames
+    if own:
+        frame = own[-1]
         return f"{frame.filename}, line {frame.lineno}"
     return file or "its place is not known"
 

@@ -13,6 +13,7 @@ MODULES = {
     "at_import": ("x = 1\ny = undefined\n", r"NameError: name 'undefined' .*at_import\.py, line 2\)"),
     "wrong_syntax": ("x = = 1\n", r"SyntaxError: invalid syntax .*wrong_syntax\.py, line 1\)"),
     "exits": ("import sys\nsys.exit('use my own program')\n", r"SystemExit: use my own program .*exits\.py, line 2\)"),
+    "in_a_package": ("import json\nx = json.loads('{')\n", r"JSONDecodeError: .*in_a_package\.py, line 2\)"),
     "when_made": (
         "def make(device):\n    weights = {}\n    return weights['head']\n",
         r"KeyError: 'head' .*when_made\.py, line 3\)",
