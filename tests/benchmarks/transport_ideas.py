@@ -24,7 +24,6 @@ from pathlib import Path
 import torch
 from image_bases import haar_bands, patch_bands
 from image_distance import distance_of
-from monotone_rounds import monotone_rounds
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,6 +34,7 @@ from data_shards.io.errors import InputError, command  # noqa: E402
 from eval.distance.extractors.by_name import extractor_by_name  # noqa: E402
 from eval.distance.features import reference_statistics  # noqa: E402
 from eval.images.blocks import BLOCK, image_noise, subset_blocks, subset_indices  # noqa: E402
+from eval.images.marginals import fit_marginals  # noqa: E402
 from eval.images.optimal_map import MomentSums, optimal_maps  # noqa: E402
 from eval.images.sources import block_latents, mixture_sampler  # noqa: E402
 from eval.images.stored_transport import load_transport, make_transport  # noqa: E402
@@ -96,16 +96,13 @@ def in_bands(data: Data, mixture: MixtureDensity, basis: Tensor, bands: Sequence
     return apply
 
 
-def with_marginals(data: Data, first: Map, side: int, rounds: int) -> Map:
-    """A map, then rounds of monotone maps of coefficients."""
+def with_marginals(data: Data, first: Map, shape: tuple[int, ...], rounds: int) -> Map:
+    """A map, then the rounds of `python -m eval transport --rounds`, fitted to all training images in their order."""
     moved = torch.cat([first(z, g) for z, g in zip(data.z.split(1024), data.made.split(1024), strict=True)])
-    steps = monotone_rounds(moved, data.real, side, rounds)
+    marginals = fit_marginals(data.real.view(-1, *shape), moved.view(-1, *shape), rounds)
 
     def apply(z: Tensor, images: Tensor) -> Tensor:
-        points = first(z, images)
-        for step in steps:
-            points = step(points)
-        return points
+        return marginals.apply(first(z, images).view(-1, *shape)).flatten(1)
 
     return apply
 
@@ -127,7 +124,7 @@ def fitted(idea: str, run: MeasuredRun, components: int, data: Callable[[], Data
     kind, _, rounds = idea.partition("-")
     if kind != "marginals" or not rounds.isdecimal():
         raise InputError(f"{idea} is unknown; see --help", parameter="ideas")
-    return with_marginals(data(), linear, side, int(rounds))
+    return with_marginals(data(), linear, run.model.image_shape, int(rounds))
 
 
 @torch.inference_mode()
