@@ -109,7 +109,9 @@ def test_a_job_whose_node_is_lost_continues_when_the_node_is_back(cluster: Clust
     cluster.scheduler.wait_until(job, "PENDING", seconds=120)
     cluster.scheduler.start_node("n2")
     cluster.scheduler.wait_until_idle()
-    time.sleep(20)  # Slurm takes a while to clear the lost steps; by itself it would wait two minutes
+    # Slurm itself waits two minutes, in which it clears the lost steps. Started earlier, the new step has the number of
+    # the lost one, and gets the signal that ends that.
+    cluster.scheduler.wait_until(job, "RUNNING", seconds=300)
     cluster.finish(job)
     assert_continued_to_the_same_weights(run, undisturbed)
 
