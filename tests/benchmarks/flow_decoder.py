@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 from flow_network import Velocity
-from image_distance import distance_of
+from image_distance import distances_to_test, latents_of_samples
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,14 +34,10 @@ sys.path[:0] = [str(ROOT)]
 
 from data_shards.io.atomic import write_json  # noqa: E402
 from data_shards.io.errors import command  # noqa: E402
-from eval.distance.extractors.by_name import extractor_by_name  # noqa: E402
-from eval.distance.features import reference_statistics  # noqa: E402
-from eval.images.blocks import BLOCK, subset_blocks, subset_indices  # noqa: E402
-from eval.images.sources import block_latents, mixture_sampler  # noqa: E402
+from eval.images.blocks import subset_blocks, subset_indices  # noqa: E402
 from eval.run import MeasuredRun, load_run  # noqa: E402
 from trainer.process_group import single  # noqa: E402
 
-SAMPLES = 10_000
 BATCH = 64
 LEARNING_RATE = 2e-3
 DIRECTIONS = 2048
@@ -148,9 +144,7 @@ def main() -> None:
     run, ranks = load_run(args.run, "final"), single()
     model = trained_velocity(run, args.epochs)
     for components in args.mixtures:
-        sampler = mixture_sampler(run.mixture(components, "full").parameters)
-        # The latents of `python -m eval fid`.
-        z = torch.cat([block_latents(sampler, 0, block) for block in range(-(-SAMPLES // BLOCK))])[:SAMPLES]
+        z = latents_of_samples(run, components)
         for kind in args.noises:
             drawn = torch.Generator().manual_seed(0)
             images = [
@@ -159,10 +153,7 @@ def main() -> None:
             ]
             made = (256 * torch.cat(images)).floor() / 255  # as it was dequantised
             found = {"idea": f"flow-{kind}", "components": components, "epochs": args.epochs, "steps": args.steps}
-            for name in args.extractors:
-                extractor = extractor_by_name(name, ranks.device)
-                reference = reference_statistics(run.config.data.location, run.manifest, "test", extractor, ranks)
-                found[name] = round(distance_of(made, extractor, reference, f"flow, {name}", ranks), 1)
+            found |= distances_to_test(run, made, args.extractors, "flow", ranks)
             write_json(run.folder / "eval" / f"idea-flow-{kind}-{components}.json", found)
             print(json.dumps(found), flush=True)
 

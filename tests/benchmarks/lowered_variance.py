@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 import torch
-from image_distance import distance_of
+from image_distance import SAMPLES, distances_to_test
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,15 +27,11 @@ sys.path[:0] = [str(ROOT)]
 from data_shards.io.atomic import write_json  # noqa: E402
 from data_shards.io.errors import command  # noqa: E402
 from data_shards.stream.stream import ShardStream  # noqa: E402
-from eval.distance.extractors.by_name import extractor_by_name  # noqa: E402
-from eval.distance.features import reference_statistics  # noqa: E402
 from eval.images.blocks import BLOCK, image_noise, subset_blocks, subset_indices  # noqa: E402
 from eval.run import MeasuredRun, load_run  # noqa: E402
 from trainer.mixture import GaussianMixture  # noqa: E402
 from trainer.objectives.gaussian import LOG_2PI, kl_to_prior, reparameterise  # noqa: E402
 from trainer.process_group import single  # noqa: E402
-
-SAMPLES = 10_000
 
 
 def train(run: MeasuredRun, sigma2: float, epochs: int) -> None:
@@ -116,11 +112,9 @@ def main() -> None:
         with torch.inference_mode():
             samples = torch.cat([own.model.decode(part).mean for part in z.split(BLOCK)])
         _, _, reconstructions = encoded(own, "test")
-        for name in args.extractors:
-            extractor = extractor_by_name(name, ranks.device)
-            reference = reference_statistics(run.config.data.location, run.manifest, "test", extractor, ranks)
-            found[name] = round(distance_of(samples, extractor, reference, "samples", ranks), 1)
-            found[f"reconstructions, {name}"] = round(distance_of(reconstructions, extractor, reference, "", ranks), 1)
+        found |= distances_to_test(run, samples, args.extractors, "samples", ranks)
+        blurred = distances_to_test(run, reconstructions, args.extractors, "reconstructions", ranks)
+        found |= {f"reconstructions, {name}": value for name, value in blurred.items()}
         write_json(run.folder / "eval" / f"idea-lowered-{factor:g}-{args.components}.json", found)
         print(json.dumps(found), flush=True)
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from image_bases import haar_bands, patch_bands
-from image_distance import distance_of
+from image_distance import distances_to_test, latents_of_samples
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +31,6 @@ sys.path[:0] = [str(ROOT)]
 
 from data_shards.io.atomic import write_json  # noqa: E402
 from data_shards.io.errors import InputError, command  # noqa: E402
-from eval.distance.extractors.by_name import extractor_by_name  # noqa: E402
-from eval.distance.features import reference_statistics  # noqa: E402
 from eval.images.blocks import BLOCK, image_noise, subset_blocks, subset_indices  # noqa: E402
 from eval.images.marginals import fit_marginals  # noqa: E402
 from eval.images.optimal_map import MomentSums, optimal_maps  # noqa: E402
@@ -42,7 +40,6 @@ from eval.run import MeasuredRun, load_run  # noqa: E402
 from trainer.mixture.density import MixtureDensity  # noqa: E402
 from trainer.process_group import single  # noqa: E402
 
-SAMPLES = 10_000
 Map = Callable[[Tensor, Tensor], Tensor]
 """Latents (n, D) and their mean images (n, d) to the images that are taken in their place (n, d)."""
 
@@ -136,9 +133,7 @@ def main() -> None:
     parser.add_argument("--extractors", nargs="+", default=["efficientnet-lite0", "efficientnet-lite2"])
     args = parser.parse_args()
     run, ranks = load_run(args.run, "final"), single()
-    sampler = mixture_sampler(run.mixture(args.mixture, "full").parameters)
-    # The latents of `python -m eval fid`.
-    z = torch.cat([block_latents(sampler, 0, block) for block in range(-(-SAMPLES // BLOCK))])[:SAMPLES]
+    z = latents_of_samples(run, args.mixture)
     images = torch.cat([run.model.decode(part).mean.flatten(1) for part in z.split(BLOCK)])
     known: list[Data] = []
 
@@ -151,10 +146,7 @@ def main() -> None:
         moved = torch.cat([move(*part) for part in zip(z.split(1024), images.split(1024), strict=True)])
         made = moved.view(-1, *run.model.image_shape).clamp(0, 1)
         found = {"idea": idea, "components": args.mixture}
-        for name in args.extractors:
-            extractor = extractor_by_name(name, ranks.device)
-            reference = reference_statistics(run.config.data.location, run.manifest, "test", extractor, ranks)
-            found[name] = round(distance_of(made, extractor, reference, f"{idea}, {name}", ranks), 1)
+        found |= distances_to_test(run, made, args.extractors, idea, ranks)
         write_json(run.folder / "eval" / f"idea-{idea}-{args.mixture}.json", found)
         print(json.dumps(found), flush=True)
 
