@@ -58,7 +58,10 @@ def read_log(run: Path) -> tuple[list[Event], list[tuple[int, bytes]]]:
 
 
 def _why_unreadable(path: Path) -> str:
-    """Why a log cannot be read; empty where it can, or there is none. Opens nothing that might be waited for."""
+    """Why a log cannot be read; empty where it can, or there is none. Opens nothing that might be waited for.
+
+    Raises OSError for a fault of the machine, which says nothing of the log.
+    """
     if os.path.lexists(path) and not path.is_file():
         if path.is_symlink() and not path.exists():
             return "is a link to nothing"
@@ -66,7 +69,7 @@ def _why_unreadable(path: Path) -> str:
     try:
         if path.exists():
             path.open("rb").close()
-    except OSError as error:
+    except PermissionError as error:
         return f"cannot be read ({error.strerror})"
     return ""
 

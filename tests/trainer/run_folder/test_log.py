@@ -1,9 +1,11 @@
 """metrics.jsonl: a line that cannot be read is set aside and named, and never stops a training."""
 
+import errno
 import json
 import os
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from support.training import events, train, weights, words
@@ -75,6 +77,22 @@ def test_what_is_no_log_is_renamed_and_named_and_the_log_begins_anew(tmp_path, c
     assert (tmp_path / "metrics.set-aside-2").lstat().st_mode == kind
     assert (tmp_path / "metrics.set-aside").read_text() == "of a person"
     assert capfd.readouterr().err.count("it is now") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE])
+def test_a_fault_of_the_machine_while_the_log_is_opened_sets_nothing_aside(tmp_path, monkeypatch, number):
+    log, opened = tmp_path / "metrics.jsonl", Path.open
+    log.write_text('{"event": "start", "images": 0}\n')
+
+    def failing(path, *arguments, **options):
+        if path == log:
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", failing)
+    with pytest.raises(OSError, match=r"metrics\.jsonl"):
+        RunLog(tmp_path, total=10, images=0, main=True, listener=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_lines_are_set_aside_beside_what_is_no_file(tmp_path):
