@@ -1,10 +1,21 @@
-"""Files that are read only where they are files: a pipe in the place of one would be waited for without end."""
+"""Files that are read only where they are files: a pipe in the place of one would be waited for without end.
+
+`open_regular` and `read_regular` are for files that are read here, `kind_if_no_file` for those that a library opens.
+"""
 
 import os
 import stat
 from pathlib import Path
 
 from data_shards.io.errors import InputError
+
+
+def kind_if_no_file(path: str | os.PathLike[str]) -> str:
+    """What is at `path` in the place of a file, in words; empty for a file, a link to one, and where nothing is."""
+    path = Path(path)
+    if not path.exists() or path.is_file():
+        return ""
+    return "a folder" if path.is_dir() else "a pipe, a socket or a device"
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import kind_if_no_file, read_regular
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.settings import COVARIANCE_TYPES, Settings
@@ -76,9 +77,9 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        if not path.is_file():  # a pipe would be waited for
+        if kind_if_no_file(path):
             raise ValueError("it is not a file")
-        summary = json.loads(path.read_text())
+        summary = json.loads(read_regular(path))
         if not isinstance(summary, dict):
             raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:

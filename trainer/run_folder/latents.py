@@ -20,6 +20,7 @@ from torch import Tensor
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
 from data_shards.io.partition import partition
+from data_shards.io.regular_files import kind_if_no_file
 from trainer.run_folder.checkpoint import fingerprint
 
 RECORD = "encoding.json"
@@ -140,7 +141,7 @@ def _complete_parts(run: str | Path, split: str, weights: str) -> list[Path]:
 
 def _read_part(path: Path) -> Latents:
     try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
+        if kind_if_no_file(path):
             raise ValueError("it is not a file")
         with safe_open(path, framework="pt") as file:
             latents = Latents(*(file.get_tensor(name) for name in Latents._fields))

@@ -15,6 +15,7 @@ from torch import Tensor
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
+from data_shards.io.regular_files import kind_if_no_file
 from trainer.run_folder.trackers.tracker import TrackedRun, Tracker, open_tracker
 
 # A line of metrics.jsonl: "event", its kind; "images", seen by the run; "stage" where it is in one; and by kind the
@@ -62,10 +63,10 @@ def _why_unreadable(path: Path) -> str:
 
     Raises OSError for a fault of the machine, which says nothing of the log.
     """
-    if os.path.lexists(path) and not path.is_file():
-        if path.is_symlink() and not path.exists():
-            return "is a link to nothing"
-        return "is a folder" if path.is_dir() else "is a pipe, a socket or a device"
+    if path.is_symlink() and not path.exists():
+        return "is a link to nothing"
+    if kind := kind_if_no_file(path):
+        return f"is {kind}"
     try:
         if path.exists():
             path.open("rb").close()

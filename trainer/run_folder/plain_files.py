@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import kind_if_no_file
 from trainer.run_folder.log import LOG
 
 _FOLDERS = ("checkpoints", "configurations", "eval")  # fitted densities and codes see to their own files
@@ -17,8 +18,8 @@ def require_plain_files(run: Path) -> None:
     Whatever else lies beside them stays. The log is looked at where it is opened: training goes on without it.
     """
     for path in _read_from(run):
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise InputError(f"{path}: is a pipe, a socket or a device, but a file is read here; move it elsewhere")
+        if (kind := kind_if_no_file(path)) and not path.is_dir():
+            raise InputError(f"{path}: is {kind}, but a file is read here; move it elsewhere")
 
 
 def _read_from(run: Path) -> Iterator[Path]:

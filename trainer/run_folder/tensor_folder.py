@@ -17,6 +17,7 @@ from torch import Tensor
 
 from data_shards.io.atomic import write_bytes, write_json
 from data_shards.io.errors import InputError, raise_machine_fault
+from data_shards.io.regular_files import kind_if_no_file, read_regular
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ class TensorFolder:
         path = folder / self.record
         if not path.exists():
             return None
-        if not path.is_file():  # a pipe would be waited for
+        if kind_if_no_file(path):
             raise self.damaged(folder, f"{self.record} is not a file")
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_regular(path))
         except (ValueError, RecursionError) as error:
             raise self.damaged(folder, f"{self.record} is not valid JSON: {error}") from error
         if not isinstance(content, dict):
@@ -63,10 +64,10 @@ class TensorFolder:
         if record is None:
             raise InputError(f"{folder}: no {self.noun} is here; {remedy}")
         path = folder / self.tensors
-        if path.exists() and not path.is_file():
+        if kind_if_no_file(path):
             raise self.damaged(folder, f"{self.tensors} is not a file")
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             if record.get("sha256", digest := hashlib.sha256(data).hexdigest()) != digest:
                 raise self.damaged(folder, f"{self.tensors} does not match its checksum in {self.record}")
             return load(data), record
