@@ -15,7 +15,7 @@ The rooms, from the top; each imports only what stands below it:
                 `request` is what to build and the table of data sets known by name, `command` its command line
     storage     where the stream reads shards: a local folder, or a bounded cache of remote ones
     sources     data sets as their authors distribute them
-    manifest, pixels
+    manifest, shard_index, checksum, pixels
                 the format of shards
     decoding    the bytes of one image file to 8-bit pixels: which formats, depth, colour, orientation, transparency
     io          what all packages share: errors, configurations, atomic files, addresses, locks, tables, progress

@@ -87,6 +87,11 @@ class Pixels:
         return self.channels * self.height * self.width
 
     @property
+    def header_bytes(self) -> int:
+        """Bytes before the pixels in an image member; 0 where pixels do not lie there as they are."""
+        return len(npy_header(self.shape)) if self.encoding == "raw" else 0
+
+    @property
     def member_bytes(self) -> int:
         """About the bytes of one image in a tar, with its header and padding, if it is not compressed."""
         return self.num_bytes + TAR_BYTES

@@ -1,4 +1,4 @@
-"""Where the stream reads shards: a local folder, or a bounded local copy of remote ones, and the threads that fill it.
+"""Where the stream reads shards: a local folder, or a bounded local copy of remote ones.
 
 The copy is shared by all processes of a node. Each shard is fetched once, checked against the sha256 of the manifest,
 and renamed into place under a lock of its own, so that ranks that need the same shard wait for one download and ranks
@@ -11,16 +11,12 @@ import contextlib
 import errno
 import hashlib
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from data_shards.io import atomic
-from data_shards.io.address import Address, Damaged, Unreachable
+from data_shards.io.address import Address, Damaged
 from data_shards.io.disk import cache_folder, locked, locked_if_free, sha256_of_file
 from data_shards.io.errors import InputError, MachineFault, machine_fault, machine_faults
 from data_shards.io.patience import Patience
@@ -28,8 +24,7 @@ from data_shards.io.regular_files import open_regular, read_regular
 from data_shards.manifest import Manifest, Shard
 
 _OF_THE_FOLDER = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
-_PREFETCH_THREADS = 2
-_PREFETCH_QUIET_SECONDS = 5.0
+_QUIET_SECONDS_AHEAD = 5.0  # of a download that nobody waits for yet
 
 
 class ShardFiles(Protocol):
@@ -163,7 +158,7 @@ class ShardCache:
         """Like `fetch`, but returns at once where another process is downloading the shard, and tries only once."""
         with self._writing(), locked_if_free(self._folder / shard.name) as mine:
             if mine:
-                self._download_if_missing(shard, _PREFETCH_QUIET_SECONDS)
+                self._download_if_missing(shard, _QUIET_SECONDS_AHEAD)
 
     def _open_local(self, shard: Shard) -> int:
         path = self._folder / shard.name
@@ -237,58 +232,6 @@ class ShardCache:
                     part.unlink(missing_ok=True)
             if not abandoned:
                 yield part
-
-
-class Prefetcher:
-    """Threads that fetch the shards given to `need` into the cache, the most urgent first.
-
-    All ranks of a node may do so at once: a shard that another process is downloading is skipped.
-
-    shards       the shards of the split, in source order
-    limit_bytes  never fetch further ahead than this, the limit of the cache, or it would push out what is in use
-    """
-
-    def __init__(self, cache: ShardCache, shards: Sequence[Shard], limit_bytes: int) -> None:
-        self._cache, self._shards, self._limit = cache, shards, limit_bytes
-        self._wanted: list[Shard] = []
-        self._changed = threading.Condition()
-        self._closed = False
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(_PREFETCH_THREADS)]
-        for thread in self._threads:
-            thread.start()
-
-    def need(self, numbers: NDArray[np.int64]) -> None:
-        """Replaces what is still to be fetched by the shards of these numbers, the most urgent first."""
-        wanted: list[Shard] = []
-        room = self._limit
-        for number in numbers.tolist():
-            room -= self._shards[number].bytes
-            if room < 0:
-                break
-            wanted.append(self._shards[number])
-        with self._changed:
-            self._wanted = wanted[::-1]
-            self._changed.notify_all()
-
-    def close(self) -> None:
-        """Ends the threads after what they are fetching now; does not wait where that takes long."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(timeout=0.5)
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._wanted)
-                if self._closed:
-                    return
-                shard = self._wanted.pop()
-            try:
-                self._cache.fetch_if_free(shard)
-            except (Unreachable, OSError):
-                continue  # not lost: the reader finds the same fault when it opens the shard, and reports it
 
 
 def _has_sha256(data: bytes, sha256: str) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from data_shards.manifest import index_name
 from data_shards.sources.source import Read, Source
 
 
@@ -39,7 +40,7 @@ class ShardTask:
     @property
     def index_name(self) -> str:
         """File name of the index."""
-        return self.name.removesuffix(".tar") + ".json"
+        return index_name(self.name)
 
     @property
     def key_hashes(self) -> NDArray[np.uint64]:

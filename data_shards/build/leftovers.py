@@ -6,14 +6,14 @@ from pathlib import Path
 
 from data_shards.build import record
 from data_shards.io.errors import InputError
-from data_shards.manifest import Manifest
+from data_shards.manifest import Manifest, index_name
 
 _PARTIAL = re.compile(r"\.(?P<name>[A-Za-z0-9_-]+\.(?:tar|json))\.\d+\.partial")
 
 
 def files_of(shard: str) -> tuple[str, str]:
     """The tar and its index."""
-    return shard, shard.removesuffix(".tar") + ".json"
+    return shard, index_name(shard)
 
 
 def readable_manifest(out: Path) -> Manifest | None:

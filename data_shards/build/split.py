@@ -28,8 +28,9 @@ from data_shards.io.lease import lease
 from data_shards.io.progress import Progress
 from data_shards.io.regular_files import read_regular
 from data_shards.io.workers_option import add_workers_option
-from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
-from data_shards.pixels import Pixels, npy_header
+from data_shards.manifest import Manifest, Shard
+from data_shards.pixels import Pixels
+from data_shards.shard_index import ShardIndex, parse_index
 from data_shards.sources.division import Rule, hash_ranges, name_hash
 from data_shards.sources.portion import Portion, portion
 from data_shards.sources.source import Sample
@@ -134,14 +135,15 @@ def _tasks(
     contents = {_TRAIN: [part for part in left if part]}
     contents |= {split: [taken[split][at : at + size] for at in range(0, len(taken[split]), size)] for split in ranges}
     shards = {shard.name: shard for shard in former.shards}
-    raw_header = len(npy_header(former.image_shape)) if former.pixels.encoding == "raw" else 0
     return [
         ShardTask(
             name=f"{split}-{generation}-{number:06d}.tar",
             split=split,
             keys=tuple(indexes[name].keys[row] for name, row in part),
             stamps=np.zeros(len(part), np.uint64),
-            read=functools.partial(_read, out, {name: shards[name] for name, _ in part}, raw_header, part),
+            read=functools.partial(
+                _read, out, {name: shards[name] for name, _ in part}, former.pixels.header_bytes, part
+            ),
         )
         for split, parts in contents.items()
         for number, part in enumerate(parts)
@@ -149,14 +151,14 @@ def _tasks(
 
 
 def _read(
-    out: Path, shards: Mapping[str, Shard], raw_header: int, members: Sequence[tuple[str, int]], place: int
+    out: Path, shards: Mapping[str, Shard], header_bytes: int, members: Sequence[tuple[str, int]], place: int
 ) -> Sample:
     name, row = members[place]
     index, extras = _opened(out, shards[name])
     with (out / name).open("rb") as file:
         file.seek(int(index.offsets[row]))
         data = file.read(int(index.sizes[row]))
-    if index.checksum(data[raw_header:]) != index.checksums[row]:
+    if index.checksum(data[header_bytes:]) != index.checksums[row]:
         raise InputError(f"{out / name}: {index.keys[row]} does not have its checksum; build the shards again")
     label = index.labels[row] if index.labels is not None else ""
     return Sample(image=data, extension=index.extensions[row], label=label, extras=extras[index.keys[row]])

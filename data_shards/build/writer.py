@@ -16,11 +16,13 @@ import numpy as np
 
 from data_shards.build.layout import ShardTask
 from data_shards.build.record import Record
+from data_shards.checksum import xxh3
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io import atomic
 from data_shards.io.errors import machine_faults
-from data_shards.manifest import FORMAT, Shard, ShardIndex, Skipped, xxh3
-from data_shards.pixels import Pixels, npy_header
+from data_shards.manifest import FORMAT, Shard, Skipped
+from data_shards.pixels import Pixels
+from data_shards.shard_index import ShardIndex
 from data_shards.sources.source import Sample, content_of, content_of_bad
 
 _TAR_BLOCK = 512
@@ -68,13 +70,13 @@ class _Columns:
     """The index as it grows."""
 
     def __init__(self, pixels: Pixels) -> None:
-        self._raw_header = len(npy_header(pixels.shape)) if pixels.encoding == "raw" else 0
+        self._header_bytes = pixels.header_bytes
         self._rows: list[tuple[str, str, int, int, int, str]] = []
         self.pixel_sum = np.zeros(pixels.channels, np.int64)
         self.pixel_square_sum = np.zeros(pixels.channels, np.int64)
 
     def add(self, key: str, label: str, offset: int, member: "Member") -> None:
-        checksum = xxh3(member.data[self._raw_header :])
+        checksum = xxh3(member.data[self._header_bytes :])
         self._rows.append((key, member.extension, offset, len(member.data), checksum, label))
         wide = member.image.astype(np.int64)
         self.pixel_sum += wide.sum((1, 2))  # (C,)

@@ -19,8 +19,9 @@ from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError, OneLineParser, at_least, raise_machine_fault
 from data_shards.io.progress import Progress
 from data_shards.io.workers_option import add_workers_option
-from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
-from data_shards.pixels import Pixels, npy_header
+from data_shards.manifest import Manifest, Shard
+from data_shards.pixels import Pixels
+from data_shards.shard_index import ShardIndex, parse_index
 from data_shards.storage import ShardFiles, shard_files
 
 _REMEDY = "; build the shards again"
@@ -92,7 +93,6 @@ def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
 
 
 def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) -> Iterable[str]:
-    skip = len(npy_header(pixels.shape)) if pixels.encoding == "raw" else 0
     rows = {
         f"{key}.{extension}": row for row, (key, extension) in enumerate(zip(index.keys, index.extensions, strict=True))
     }
@@ -111,7 +111,7 @@ def _member_faults(path: Path, shard: Shard, index: ShardIndex, pixels: Pixels) 
                     yield f"{member.name} is not where the index says"
                     continue
                 data = _content(tar, member)
-                if index.checksum(data[skip:]) != index.checksums[row]:
+                if index.checksum(data[pixels.header_bytes :]) != index.checksums[row]:
                     yield f"{member.name} does not have its checksum"
                     continue
                 try:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data_shards.io.address import Address, Location
 from data_shards.io.errors import InputError
-from data_shards.manifest import Manifest, Shard, ShardIndex, parse_index
+from data_shards.manifest import Manifest, Shard
+from data_shards.shard_index import ShardIndex, parse_index
 from data_shards.storage import ShardFiles, shard_files
 
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from data_shards.checksum import Checksum
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.address import Unreachable
 from data_shards.io.errors import InputError, MachineFault, raise_machine_fault
-from data_shards.manifest import Checksum, Manifest, Shard, ShardIndex, parse_index
-from data_shards.pixels import npy_header
+from data_shards.manifest import Manifest, Shard
+from data_shards.shard_index import ShardIndex, parse_index
 from data_shards.storage import ShardFiles
 
 _MOST_REPLACEMENTS_TRIED = 100
@@ -93,7 +94,7 @@ class Reader:
         self._renewed: set[int] = set()  # shards of which a damaged copy was discarded
         self._most_open = 2 * manifest.window + 1
         self._raw = manifest.pixels.encoding == "raw"
-        self._header_bytes = len(npy_header(manifest.image_shape)) if self._raw else 0
+        self._header_bytes = manifest.pixels.header_bytes
 
     def close(self) -> None:
         """Closes all shards."""

@@ -21,9 +21,10 @@ from data_shards.io.address import Address, Location
 from data_shards.io.errors import InputError, at_least
 from data_shards.io.patience import Patience
 from data_shards.manifest import Manifest
-from data_shards.storage import Prefetcher, ShardCache, shard_files
+from data_shards.storage import ShardCache, shard_files
 from data_shards.stream.ahead import Ahead
 from data_shards.stream.loader import BatchLoader, Loaded, Reading
+from data_shards.stream.prefetch import Prefetcher
 from data_shards.stream.processes import ReaderProcess
 from data_shards.stream.reader import Reader
 

@@ -28,8 +28,9 @@ import webdataset
 from PIL import Image
 
 from data_shards.build.builder import BuildOptions, build
-from data_shards.manifest import Manifest, parse_index
+from data_shards.manifest import Manifest
 from data_shards.pixels import Pixels, npy_header
+from data_shards.shard_index import parse_index
 from data_shards.sources.source import Sample, Source
 from data_shards.stream.order import EpochOrder
 from data_shards.stream.stream import ShardStream

@@ -6,7 +6,7 @@ from support.folder_builds import build, write_image
 
 from data_shards import Manifest
 from data_shards.build.split import split_shards
-from data_shards.manifest import ShardIndex, parse_index
+from data_shards.shard_index import ShardIndex, parse_index
 from data_shards.sources.folder import label_of
 from data_shards.sources.portion import Portion
 

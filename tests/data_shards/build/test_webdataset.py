@@ -48,7 +48,7 @@ def test_the_tar_command_finds_the_archive_whole(uneven_shards):
 
 
 def test_the_index_agrees_with_where_python_finds_the_members(uneven_shards):
-    from data_shards.manifest import parse_index
+    from data_shards.shard_index import parse_index
 
     for shard in Manifest.load(uneven_shards).shards:
         data = (uneven_shards / shard.index_name).read_bytes()

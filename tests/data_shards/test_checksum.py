@@ -9,11 +9,12 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_shards.checksum import CHECKSUMS
 from data_shards.inspect.verify import verify
 from data_shards.io.address import Address
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError
-from data_shards.manifest import CHECKSUMS, Manifest
+from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 
 
