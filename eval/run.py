@@ -16,11 +16,12 @@ from eval.protocol import Protocol, VarianceProtocol
 from eval.questions import DEFAULT_COMPONENTS
 from eval.results import AnyResult, result_path
 from trainer.config.config import Config
-from trainer.flow import FLOW, LatentFlow, flow_folder, load_flow
+from trainer.flow.latent_flow import LatentFlow
+from trainer.flow.run_flow import FLOW, flow_folder, load_flow
 from trainer.full_precision import allowed_precision
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.fitted import MIXTURE, load_mixture, mixture_folder, read_summary
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
 from trainer.run_folder.agreement import require_shared_folder

@@ -25,7 +25,7 @@ from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run
 from trainer.config.config import Config
 from trainer.mixture.density import MixtureDensity
-from trainer.networks import Likelihood, Posterior
+from trainer.networks.model import Likelihood, Posterior
 from trainer.process_group import single
 
 

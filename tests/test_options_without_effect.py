@@ -18,7 +18,7 @@ from eval.protocol import (
     ResidualsProtocol,
     UncertaintyProtocol,
 )
-from trainer.flow import parser as flow_parser
+from trainer.flow.__main__ import parser as flow_parser
 from trainer.mixture.__main__ import parser as mixture_parser
 
 EVAL = tuple(f"eval {name}" for name in OF_EVAL)

@@ -18,7 +18,7 @@ from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved, resolved_model
 from trainer.config.config import Config
 from trainer.device import planned_device
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.roofline import GPUS, known_gpu, launches_of, update_seconds
 from trainer.run_folder.checkpoint import complete_checkpoints, place_of
 from trainer.run_folder.log import read_events

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainer.config.config import Config
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.trial_batch import one_update
 
 SHARE = 0.25

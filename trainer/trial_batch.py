@@ -9,7 +9,7 @@ import torch
 
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
 
 # float32: a weight, its gradient and Adam's two moments.

@@ -17,7 +17,7 @@ from trainer.config.config import Config
 from trainer.config.methods import METHODS
 from trainer.device import resolved_device
 from trainer.dry_run import estimate
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.run_folder.trackers.tracker import require_trackers
 from trainer.trial_batch import require_trainable
 from trainer.updates.learner import require_engine

@@ -19,7 +19,7 @@ from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, block_ids
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.parameters import Parameters
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.noise import seeded_generator
 from trainer.objectives.gaussian import log_prior
 from trainer.run_folder.checkpoint import fingerprint

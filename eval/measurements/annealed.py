@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data_shards.io.errors import at_least
 from eval.residuals.noise import CorrelatedNoise
-from trainer.networks import Likelihood, Posterior
+from trainer.networks.model import Likelihood, Posterior
 from trainer.noise import seeded_generator
 from trainer.objectives.families import log_likelihood
 

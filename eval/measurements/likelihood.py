@@ -27,7 +27,7 @@ from eval.residuals.stored import load_noise
 from eval.results import LikelihoodResult, Measured
 from eval.run import MeasuredRun, mixture_digest
 from trainer.mixture.density import MixtureDensity
-from trainer.networks import Likelihood, Posterior
+from trainer.networks.model import Likelihood, Posterior
 from trainer.objectives.families import cap, log_likelihood
 from trainer.objectives.gaussian import kl_to_prior, log_normal, log_prior
 from trainer.process_group import Ranks

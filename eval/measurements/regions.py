@@ -11,7 +11,7 @@ from eval.calibration import Coverage, RegionCoverage
 from eval.measurements.conformal import conformal_half_widths
 from eval.measurements.quantiles import half_widths
 from eval.residuals.noise import CorrelatedNoise
-from trainer.networks import Likelihood
+from trainer.networks.model import Likelihood
 
 _SIDES = (2, 4, 7, 14, 28)
 WHOLE = 0

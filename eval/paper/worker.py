@@ -25,7 +25,7 @@ from eval.paper.schedule import Work
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.run import load_run
 from trainer.config.config import load_config
-from trainer.flow import fit_run_flow
+from trainer.flow.run_flow import fit_run_flow
 from trainer.loop import train
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings

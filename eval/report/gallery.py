@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from eval.images.transport import Transport
 from eval.report.charts import INK
 from eval.report.document import Scale
-from trainer.networks import Likelihood, SigmaVAE
+from trainer.networks.model import Likelihood, SigmaVAE
 
 COLUMNS = 10
 SIDE = 6

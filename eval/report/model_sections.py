@@ -17,7 +17,7 @@ from eval.report.document import Missing, Picture, Scale, Section
 from eval.report.figures import density_figure
 from eval.run import MeasuredRun
 from trainer.mixture.density import MixtureDensity
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from eval.residuals.covariance import FactorCovariance
 from trainer.mixture.density import MixtureDensity
-from trainer.networks import Likelihood
+from trainer.networks.model import Likelihood
 
 
 @dataclass(frozen=True, kw_only=True)

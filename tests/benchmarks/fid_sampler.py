@@ -17,7 +17,7 @@ from eval.images.sources import block_latents, mixture_sampler
 from trainer.config.config import load_config
 from trainer.mixture.packed import packed_size
 from trainer.mixture.parameters import Parameters, pack_covariances
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 
 COMPONENTS, DIM, BLOCKS, REPEATS = 10_000, 64, 10, 3
 CONFIG = Path(__file__).parents[2] / "trainer" / "configs" / "celeba_small.yaml"

@@ -26,7 +26,7 @@ from data_shards.io.atomic import write_json  # noqa: E402
 from data_shards.io.errors import command  # noqa: E402
 from eval.images.blocks import image_noise, subset_blocks, subset_indices  # noqa: E402
 from eval.run import load_run  # noqa: E402
-from trainer.networks import Likelihood  # noqa: E402
+from trainer.networks.model import Likelihood  # noqa: E402
 from trainer.objectives.families import log_likelihood  # noqa: E402
 from trainer.objectives.gaussian import kl_to_prior  # noqa: E402
 from trainer.process_group import single  # noqa: E402

@@ -38,7 +38,7 @@ from eval.residuals.fit import fit_covariances  # noqa: E402
 from eval.residuals.noise import CorrelatedNoise, standardised  # noqa: E402
 from eval.residuals.stored import algorithm1_floor  # noqa: E402
 from eval.run import MeasuredRun, load_run  # noqa: E402
-from trainer.networks import Likelihood  # noqa: E402
+from trainer.networks.model import Likelihood  # noqa: E402
 from trainer.objectives.families import log_likelihood  # noqa: E402
 from trainer.objectives.gaussian import LOG_2PI, kl_to_prior, reparameterise  # noqa: E402
 from trainer.process_group import single  # noqa: E402

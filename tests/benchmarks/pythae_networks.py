@@ -6,7 +6,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from trainer.config.sections import ModelConfig
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 
 
 class Encoder(BaseEncoder):

@@ -45,7 +45,7 @@ from eval.run import MeasuredRun, load_run
 from trainer.mixture import GaussianMixture
 from trainer.mixture.density import MixtureDensity
 from trainer.mixture.parameters import Parameters
-from trainer.networks import Likelihood, Posterior, SigmaVAE
+from trainer.networks.model import Likelihood, Posterior, SigmaVAE
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.log import read_events
 

@@ -14,7 +14,7 @@ from turns import Work
 
 from trainer.config.config import Config, load_config
 from trainer.loop import train
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.objectives.gaussian import kl_to_prior, log_likelihood
 
 IMAGE_SHAPE = (1, 28, 28)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten
 from trainer.config.config import load_config
 from trainer.config.methods import METHODS
 from trainer.engines.engine import LearningRates
-from trainer.networks import Posterior, SigmaVAE
+from trainer.networks.model import Posterior, SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import single
 from trainer.updates.learner import VarianceUpdate, build_engine
@@ -116,7 +116,7 @@ def test_a_posterior_under_autocast_is_found(monkeypatch):
 
 
 def test_moments_of_a_batch_under_autocast_are_found(monkeypatch):
-    from trainer.networks import GlobalBatchNorm
+    from trainer.networks.norm import GlobalBatchNorm
 
     def moments(self, x):
         values = x.transpose(0, 1).flatten(1)

@@ -45,7 +45,8 @@ from eval.report.known import Subject
 from eval.report.number_sections import distance_section
 from eval.results import DistanceResult, UncertaintyResult
 from eval.run import load_run
-from trainer.flow import FlowSettings, fit_run_flow
+from trainer.flow.fit import FlowSettings
+from trainer.flow.run_flow import fit_run_flow
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single

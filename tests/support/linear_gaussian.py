@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from trainer.networks import Likelihood, Posterior
+from trainer.networks.model import Likelihood, Posterior
 
 
 class LinearGaussian:

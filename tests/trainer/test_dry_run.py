@@ -8,7 +8,7 @@ from data_shards.manifest import Manifest
 from trainer.config.config import load_config
 from trainer.config.sections import ModelConfig
 from trainer.dry_run import estimate, forward_operations, this_gpu, time_lines
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import read_events
 

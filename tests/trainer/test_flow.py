@@ -7,7 +7,9 @@ import torch
 from support.running import run_module
 
 from data_shards.io.errors import InputError
-from trainer.flow import FlowSettings, LatentFlow, fit_flow, load_flow, save_flow
+from trainer.flow.fit import FlowSettings, fit_flow
+from trainer.flow.latent_flow import LatentFlow
+from trainer.flow.run_flow import load_flow, save_flow
 from trainer.run_folder.latents import Latents
 
 

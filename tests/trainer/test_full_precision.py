@@ -11,7 +11,7 @@ import torch
 from support.mixture_cases import TYPES, draws, fitted, known_mixture
 from support.products import Products
 
-from trainer.flow import LatentFlow
+from trainer.flow.latent_flow import LatentFlow
 from trainer.full_precision import allowed_precision, full_precision
 from trainer.mixture import GaussianMixture
 

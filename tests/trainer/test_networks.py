@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from trainer.config.sections import ModelConfig
-from trainer.networks import GlobalBatchNorm, SigmaVAE
+from trainer.networks.model import SigmaVAE
+from trainer.networks.norm import GlobalBatchNorm
 
 
 @pytest.mark.parametrize("image_shape", [(1, 28, 28), (3, 64, 64), (1, 8, 8), (3, 33, 50)])

@@ -8,7 +8,7 @@ import torch
 from data_shards.io.errors import InputError
 from trainer.config.config import load_config
 from trainer.config.methods import METHODS
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.trial_batch import require_trainable
 
 

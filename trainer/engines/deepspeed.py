@@ -36,7 +36,7 @@ from trainer.engines.engine import (
     parameter_groups,
     set_learning_rates,
 )
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
 from trainer.process_group import Ranks
 from trainer.run_folder.restore import build_model

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from trainer.networks import Likelihood
+from trainer.networks.model import Likelihood
 from trainer.objectives import gaussian
 
 DEGREES_OF_FREEDOM = 4.0

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from trainer.config.methods import METHODS
 from trainer.config.sections import ObjectiveConfig, VarianceConfig
 from trainer.full_precision import full_precision
-from trainer.networks import SigmaVAE, sum_over_ranks
+from trainer.networks.model import SigmaVAE
+from trainer.networks.norm import sum_over_ranks
 from trainer.objectives import families, gaussian
 
 

@@ -13,7 +13,7 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
 from trainer.config.config import Config, to_yaml
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.agreement import refuse_different_checkpoints, refuse_different_runs, require_shared_folder
 from trainer.run_folder.changes import accepted_changes, refuse_without_effect

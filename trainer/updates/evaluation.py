@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.config.methods import METHODS
-from trainer.networks import Likelihood, Posterior, SigmaVAE
+from trainer.networks.model import Likelihood, Posterior, SigmaVAE
 from trainer.noise import global_noise
 from trainer.objectives import families, gaussian
 from trainer.process_group import Ranks

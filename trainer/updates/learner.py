@@ -15,7 +15,7 @@ from trainer.config.methods import METHODS
 from trainer.config.sections import VarianceConfig
 from trainer.engines.ddp import DdpEngine
 from trainer.engines.engine import Engine, LearningRates
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.noise import global_noise
 from trainer.objectives.gaussian import closed_form_variance
 from trainer.objectives.objective import LocalBatch, Objective, initial_variance, learns_variance_by_gradient

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.noise import global_noise
 from trainer.process_group import single
 from trainer.updates.streams import Passes

@@ -15,7 +15,7 @@ from eval.report.document import Scale
 from eval.report.figures import density_figure, log_aggregate_posterior
 from eval.report.gallery import grid, heat, png, scale_of, to_rgb
 from trainer.config.sections import ModelConfig
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.run_folder.latents import Latents
 
 

@@ -10,7 +10,7 @@ from support.training import train
 from trainer.config.automatic import reader_processes, resolved
 from trainer.config.config import load_config
 from trainer.config.sections import DataConfig
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
 
 IMAGES = ROOT / "trainer" / "configs" / "images.yaml"

@@ -13,7 +13,7 @@ from eval.measurements.likelihood import log_discretised_likelihood
 from eval.measurements.quantiles import half_widths, log_cdf
 from trainer.config.config import load_config
 from trainer.config.sections import ModelConfig
-from trainer.networks import Likelihood, SigmaVAE
+from trainer.networks.model import Likelihood, SigmaVAE
 from trainer.objectives import families
 
 NU = families.DEGREES_OF_FREEDOM

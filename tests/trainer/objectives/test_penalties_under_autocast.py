@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainer.config.sections import ModelConfig, ObjectiveConfig, VarianceConfig
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.objectives.objective import LocalBatch, Objective
 
 

@@ -13,7 +13,7 @@ from support.training import events, train, weights, words
 from trainer import preemption
 from trainer.__main__ import read_command_line
 from trainer.loop import train as run_training
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints, read_state
 from trainer.run_folder.restore import checkpoint_of
 

@@ -10,7 +10,7 @@ from support.training import events, train, weights
 from trainer.config.config import Config
 from trainer.config.sections import ModelConfig, ObjectiveConfig, OptimiserConfig, VarianceConfig
 from trainer.engines.engine import build_adam, load_adam_state, moments_at_switch
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.objectives.objective import Objective
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.updates.schedules import learning_rates

@@ -8,7 +8,7 @@ from support.training import events, train
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 from trainer.config.sections import DataConfig, ModelConfig, VarianceConfig
-from trainer.networks import SigmaVAE
+from trainer.networks.model import SigmaVAE
 from trainer.process_group import single
 from trainer.run_folder.restore import load_model
 from trainer.updates.evaluation import exact_variance
