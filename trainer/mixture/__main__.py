@@ -15,8 +15,11 @@ from data_shards.io.seed_option import seed
 from trainer.device import DEVICES, planned_device
 from trainer.dry_run import FLOAT32_PRODUCTS
 from trainer.group_command import group_command
-from trainer.mixture.run_mixture import draw_comparison, estimate_cost, fit_run_mixture, summary_line
+from trainer.mixture.comparison_figure import draw_comparison
+from trainer.mixture.cost import estimate_cost
+from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import COVARIANCE_TYPES, FORMS, SEEDINGS, Settings
+from trainer.mixture.summary import summary_line
 from trainer.process_group import process_group
 from trainer.run_folder.agreement import require_shared_folder
 from trainer.run_folder.configurations import trained_configuration

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from trainer.mixture import GaussianMixture
-from trainer.mixture.run_mixture import estimate_cost, fit_run_mixture
+from trainer.mixture.cost import estimate_cost
+from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
 from trainer.run_folder import latents

@@ -7,7 +7,8 @@ from support.mixture_cases import draws, known_mixture
 from trainer.mixture.em import truncated
 from trainer.mixture.em.dense import DenseEStep
 from trainer.mixture.em.pairs import Factors
-from trainer.mixture.em.truncated import TruncatedEStep, pruned_statistics, worth_pruning
+from trainer.mixture.em.pruned import pruned_statistics, worth_pruning
+from trainer.mixture.em.truncated import TruncatedEStep
 from trainer.mixture.points import Points, second_moment
 from trainer.process_group import single
 
