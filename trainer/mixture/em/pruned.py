@@ -38,9 +38,10 @@ def pruned_statistics(
 ) -> Statistics | None:
     """The exact statistics of the points at inverse temperature 1, with most components pruned; see `EStep`.
 
-    The Mahalanobis distance of a point from a component is at least that of their projections on any subspace. A product in
-    half the dimensions, a quarter of the packed features, therefore prunes all but some tens of 10,000 components for
-    each point; a pruned one adds less than exp(-24) of the point's best density. The others are computed exactly.
+    The Mahalanobis distance of a point from a component is at least that of their projections on any subspace. A
+    product in half the dimensions, a quarter of the packed features, therefore prunes all but some tens of 10,000
+    components for each point; a pruned one adds less than exp(-24) of the point's best density. The others are computed
+    exactly.
 
     factors: of `parameters`; best: (n,), for each point a score that some component reaches; onto: see `EStep.exact`;
     components: those of `parameters`, where they were made before.
