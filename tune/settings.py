@@ -9,7 +9,7 @@ from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build, shown
 from data_shards.io.errors import InputError
 from data_shards.io.regular_files import read_regular
-from trainer.config.config import FREE_TO_CHANGE
+from trainer.config.what_may_change import FREE_TO_CHANGE
 from tune.sweep_config import MeasureConfig, SweepConfig
 
 # With another of these the trials that are there would not be those of the sweep. `fields` are compared one by one.

@@ -2,9 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +20,7 @@ from data_shards.io.configuration import (
 )
 from data_shards.io.errors import InputError
 from data_shards.io.likeness import nearest
+from data_shards.io.nested import flat
 from data_shards.io.strict_yaml import in_file, read_yaml
 from data_shards.manifest import Manifest
 from eval.distance.measures import FURTHER
@@ -299,11 +299,3 @@ def _with_base(sweep: SweepConfig, config: Config) -> SweepConfig:
     sweep = dataclasses.replace(sweep, fields=fields, runs=str(Path(sweep.runs).resolve()), stopping=stopping)
     sweep.trainer_config("base", 0, {})  # raises where a value is impossible
     return sweep
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> Fields:
-    """Nested sections as fields by dotted name."""
-    fields: Fields = {}
-    for name, value in content.items():
-        fields |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return fields

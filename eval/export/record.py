@@ -7,6 +7,7 @@ from typing import Any
 
 from data_shards.io.disk import existing_parent
 from data_shards.io.errors import InputError, raise_machine_fault
+from data_shards.io.nested import flat
 from eval.protocol import differences, fingerprint
 
 PROGRAM = "two-stage-sigma-vae"
@@ -35,17 +36,9 @@ def require_place(place: Path) -> None:
 
 def require_question(found: Mapping[str, Any], question: Mapping[str, Any], place: Path) -> None:
     """Raises InputError where a record is of another question, which the user may still need the answer to."""
-    theirs, ours = _flat(found["question"]), _flat(json.loads(json.dumps(question)))
+    theirs, ours = flat(found["question"]), flat(json.loads(json.dumps(question)))
     if theirs != ours:
         raise InputError(
             f"{place} answers another question ({differences(ours, theirs)}); choose another name, or remove it",
             parameter="out",
         )
-
-
-def _flat(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Fields of fields by the names of both, so that a difference names the field."""
-    flat: dict[str, Any] = {}
-    for name, value in content.items():
-        flat |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
-    return flat

@@ -28,8 +28,10 @@ from data_shards.io.errors import InputError
 from data_shards.io.strict_yaml import in_file
 from eval.distance.extractors.inception import WEIGHTS_NAME
 from eval.distance.measures import FURTHER
-from trainer.config.config import FREE_TO_CHANGE, Config, as_first_written, load_config, to_dict
+from trainer.config.config import Config, load_config, to_dict
+from trainer.config.earlier_versions import as_first_written
 from trainer.config.methods import METHODS
+from trainer.config.what_may_change import FREE_TO_CHANGE
 
 PLANS = Path(__file__).parent / "plans"
 LEARNED: Final = "learned"

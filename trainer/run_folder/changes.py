@@ -1,7 +1,8 @@
 """Another configuration for a run folder: taken where nothing was trained, and in part where something was."""
 
 from data_shards.io.errors import InputError
-from trainer.config.config import Config, changed_fields, extended, is_changeable
+from trainer.config.config import Config
+from trainer.config.what_may_change import changed_fields, extended, is_changeable
 from trainer.run_folder.checkpoint import RunState, complete_checkpoints, links_to_checkpoints
 from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.effect import Moment

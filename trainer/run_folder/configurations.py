@@ -13,7 +13,8 @@ from typing import Any
 
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
-from trainer.config.config import Config, build_as_written, changed_fields, is_changeable, load_config, to_yaml
+from trainer.config.config import Config, build_as_written, load_config, to_yaml
+from trainer.config.what_may_change import changed_fields, is_changeable
 from trainer.run_folder.checkpoint import complete_checkpoints, configuration_file, place_of
 from trainer.run_folder.log import read_events
 from trainer.run_folder.plain_files import require_plain_files

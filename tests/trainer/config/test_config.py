@@ -14,16 +14,9 @@ from data_shards.io.configuration import fields_of, is_configuration, leaf_field
 from data_shards.io.errors import InputError
 from trainer.__main__ import read_command_line
 from trainer.config import sections
-from trainer.config.config import (
-    ADDED_FIELDS,
-    FREE_TO_CHANGE,
-    Config,
-    as_first_written,
-    changed_fields,
-    load_config,
-    to_dict,
-    to_yaml,
-)
+from trainer.config.config import Config, load_config, to_dict, to_yaml
+from trainer.config.earlier_versions import ADDED_FIELDS, as_first_written
+from trainer.config.what_may_change import FREE_TO_CHANGE, changed_fields
 
 SECTIONS = [value for value in vars(sections).values() if is_configuration(value)]
 

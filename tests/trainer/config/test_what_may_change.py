@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from data_shards.io.configuration import leaf_fields
-from trainer.config.config import FREE_TO_CHANGE, Config, is_changeable
+from trainer.config.config import Config
+from trainer.config.what_may_change import FREE_TO_CHANGE, is_changeable
 from trainer.updates import advice
 
 DECIDED = {

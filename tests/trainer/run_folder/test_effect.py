@@ -7,7 +7,8 @@ import pytest
 
 from data_shards.io.configuration import leaf_fields
 from data_shards.io.errors import InputError
-from trainer.config.config import Config, changed_fields, is_changeable, load_config, to_yaml
+from trainer.config.config import Config, load_config, to_yaml
+from trainer.config.what_may_change import changed_fields, is_changeable
 from trainer.run_folder.changes import refuse_without_effect
 from trainer.run_folder.checkpoint import RunState, StageState
 from trainer.run_folder.effect import Moment
