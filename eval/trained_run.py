@@ -19,7 +19,7 @@ from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK
 from eval.images.densities import DENSITIES, SPOKEN
 from eval.images.sources import LoadedDensity, block_latents
-from eval.measurements.likelihood import log_mean_exp, sample_many
+from eval.measurements.posterior_samples import log_mean_exp, sample_many
 from eval.questions import DEFAULT_COMPONENTS, DistanceQuestion
 from eval.results import DistanceResult
 from eval.run import MeasuredRun, load_run

@@ -9,7 +9,7 @@ from eval.image_sets.image_set import ImageSet
 from eval.image_sets.recipe import recipe_of
 from eval.image_sets.run_samples import Sampling
 from eval.images.densities import DENSITIES, SPOKEN
-from eval.measurements.likelihood import Prior
+from eval.measurements.posterior_samples import Prior
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 

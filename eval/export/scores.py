@@ -21,7 +21,7 @@ from eval.image_sets.image_set import ImageSet
 from eval.images.blocks import BLOCK, blocks_of, gathered
 from eval.images.files import png_bytes
 from eval.measurements.annealed import Annealing, annealed_bound, joint_density
-from eval.measurements.likelihood import Prior, effective_samples, log_mean_exp, sample_many
+from eval.measurements.posterior_samples import Prior, effective_samples, log_mean_exp, sample_many
 from eval.protocol import fingerprint
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks

@@ -18,10 +18,10 @@ from eval.calibration import CoverageOfImages
 from eval.images.blocks import gathered, own_places, subset_blocks, subset_indices
 from eval.images.sources import mixture_sampler
 from eval.measured_once import measured_once
+from eval.measurements.calibration_numbers import LEVELS
 from eval.measurements.hidden import Completer, DecoderAlone, WithResiduals, hidden_pixels
-from eval.measurements.likelihood import effective_samples
+from eval.measurements.posterior_samples import effective_samples
 from eval.measurements.quantiles import log_cdf
-from eval.measurements.uncertainty import LEVELS
 from eval.protocol import CompletionProtocol
 from eval.questions import CompletionQuestion
 from eval.residuals.noise import CorrelatedNoise

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from eval.measurements.likelihood import LatentVariableModel
+from eval.measurements.posterior_samples import LatentVariableModel
 from eval.residuals.covariance import FactorCovariance, from_dense
 from eval.residuals.noise import CorrelatedNoise, standardised
 from trainer.objectives.families import log_density

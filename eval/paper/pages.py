@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.tables import Table
-from eval.measurements.uncertainty import calibration_verdict
+from eval.measurements.calibration_numbers import calibration_verdict
 from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Number, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job

@@ -11,7 +11,7 @@ from safetensors.torch import load
 from eval.distance.extractors.unloaded import compare_unloaded
 from eval.distance.measures import command_of
 from eval.images.densities import SOURCES
-from eval.measurements.uncertainty import calibration_verdict
+from eval.measurements.calibration_numbers import calibration_verdict
 from eval.report import gallery, printed_results
 from eval.report.document import Details, Missing, Picture, Section
 from eval.report.figures import (

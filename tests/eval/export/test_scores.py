@@ -18,7 +18,8 @@ from eval.__main__ import main
 from eval.export.scores import auroc, from_csv
 from eval.images.blocks import image_noise
 from eval.images.files import png_bytes
-from eval.measurements.likelihood import image_values, sample_posterior, units
+from eval.measurements.likelihood import image_values, units
+from eval.measurements.posterior_samples import sample_posterior
 from trainer.objectives.gaussian import log_prior
 
 

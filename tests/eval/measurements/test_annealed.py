@@ -5,7 +5,7 @@ import torch
 from support.linear_gaussian import LinearGaussian
 
 from eval.measurements.annealed import Annealing, annealed_bound, joint_density
-from eval.measurements.likelihood import importance_weighted
+from eval.measurements.posterior_samples import importance_weighted
 from trainer.objectives.gaussian import log_prior
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from eval.measurements.uncertainty import (
+from eval.measurements.calibration_numbers import (
     LEVELS,
     average_ranks,
     calibration,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from eval.measurements.likelihood import bits_per_dimension, log_discretised_likelihood, log_interval_probability
+from eval.measurements.discretised import bits_per_dimension, log_discretised_likelihood, log_interval_probability
 
 LEVELS = torch.arange(256).double() / 255
 

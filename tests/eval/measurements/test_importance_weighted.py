@@ -9,7 +9,7 @@ from torch.distributions import Independent, Normal
 
 from eval.images.blocks import image_noise
 from eval.measurements import likelihood
-from eval.measurements.likelihood import (
+from eval.measurements.posterior_samples import (
     effective_samples,
     importance_weighted,
     log_mean_exp,

@@ -8,7 +8,7 @@ import pytest
 
 from data_shards.io.tables import plus_minus
 from eval.calibration import Coverage, CoverageOfImages, RegionCoverage, Reliability, Residuals, Sparsification
-from eval.measurements.uncertainty import calibration_verdict
+from eval.measurements.calibration_numbers import calibration_verdict
 from eval.protocol import DistanceProtocol, LikelihoodProtocol, UncertaintyProtocol, VarianceProtocol
 from eval.report import printed_results
 from eval.report.figures import kl_curve, region_figure, rising_curve, series, stage_switch, variance_curve

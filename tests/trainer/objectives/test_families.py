@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Laplace, Normal, StudentT
 
 from data_shards.io.errors import InputError
-from eval.measurements.likelihood import log_discretised_likelihood
+from eval.measurements.discretised import log_discretised_likelihood
 from eval.measurements.quantiles import half_widths, log_cdf
 from trainer.config.config import load_config
 from trainer.config.sections import ModelConfig

@@ -6,7 +6,8 @@ import itertools
 
 from support.sweep_cases import record
 
-from tune.report.report import build_page, summary, to_csv, trial_table
+from tune.report.report import build_page, summary
+from tune.report.trial_tables import to_csv, trial_table
 from tune.space import read_space
 
 SPACE = read_space({"model.latent_dim": {"choice": [2, 3, 4, 5, 6, 7]}})
