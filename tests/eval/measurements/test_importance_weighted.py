@@ -8,7 +8,7 @@ from support.linear_gaussian import LinearGaussian
 from torch.distributions import Independent, Normal
 
 from eval.images.blocks import image_noise
-from eval.measurements import likelihood
+from eval.measurements import posterior_samples
 from eval.measurements.posterior_samples import (
     effective_samples,
     importance_weighted,
@@ -120,7 +120,7 @@ def test_many_samples_are_drawn_a_few_at_a_time_and_are_the_same_numbers(monkeyp
     model = LinearGaussian((1, 4, 4), 3, variance=0.02, stretch=1.5)
     images = model.sample(5, torch.Generator().manual_seed(2))
     whole = sample_posterior(model, images, image_noise(4, range(5), 75, 3))
-    monkeypatch.setattr(likelihood, "SAMPLES_AT_A_TIME", 16)
+    monkeypatch.setattr(posterior_samples, "SAMPLES_AT_A_TIME", 16)
     asked = []
 
     def prior(z):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from support.mixture_cases import draws, known_mixture
 
-from trainer.mixture.em import truncated
+from trainer.mixture.em import pruned
 from trainer.mixture.em.dense import DenseEStep
 from trainer.mixture.em.pairs import Factors
 from trainer.mixture.em.pruned import pruned_statistics, worth_pruning
@@ -24,8 +24,8 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("gaussians", [False, True])
 @pytest.mark.parametrize("spread", [0.3, 1.0])
 def test_its_statistics_are_the_exact_ones_even_from_poor_candidates(gaussians, spread, monkeypatch):
-    monkeypatch.setattr(truncated, "_PAIRS_AT_A_TIME", 3000)
-    monkeypatch.setattr(truncated, "_LARGEST_SHARE", 1.0)
+    monkeypatch.setattr(pruned, "_PAIRS_AT_A_TIME", 3000)
+    monkeypatch.setattr(pruned, "_LARGEST_SHARE", 1.0)
     truth = known_mixture("full", k=K, dim=DIM, spread=spread).parameters_
     x = draws(known_mixture("full", k=K, dim=DIM, spread=spread), 1000).double()
     points = Points(x, torch.rand(x.shape, dtype=torch.float64) if gaussians else None)
