@@ -44,8 +44,8 @@ def add_arguments(parser: OneLineParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Writes the table, and prints what its columns are on average, and the AUROC against the other set."""
     from eval.export.own_images import latent_density, own_images
-    from eval.export.score_table import scored
-    from eval.export.scores import ANNEALED, COLUMNS, detections
+    from eval.export.score_table import score_table
+    from eval.export.scores import ANNEALED, COLUMNS, Scoring, detections
     from eval.image_sets.run_samples import run_folder
     from eval.measurements.annealed import Annealing
     from eval.run import load_shared_run
@@ -59,22 +59,13 @@ def run(args: argparse.Namespace) -> None:
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)
         density = latent_density(run, args.density, args.mixture, args.covariance, ranks)
+        scoring = Scoring(density=density, samples=args.samples, seed=args.seed, annealing=annealing)
         words = [word for word in (args.set, args.against) if word is not None]
         sets = [own_images(run, word, ranks, n=args.n, seed=args.seed) for word in words]
         tables = []
         for word, images, out in zip(words, sets, (args.out, None), strict=False):
-            found = scored(
-                run,
-                images,
-                density,
-                ranks,
-                samples=args.samples,
-                seed=args.seed,
-                annealing=annealing,
-                skip_bad=args.skip_bad,
-                out=Path(out) if out else None,
-                steal=args.steal_lock,
-            )
+            place = Path(out) if out else None
+            found = score_table(run, images, scoring, ranks, skip_bad=args.skip_bad, out=place, steal=args.steal_lock)
             tables.append(found.table)
             if not ranks.is_main:
                 continue

@@ -21,8 +21,8 @@ def own_images(run: MeasuredRun, word: str, ranks: Ranks, *, n: int | None, seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentDensity:
-    """A density in the place of the prior."""
+class ChosenDensity:
+    """A density of latents in the place of the prior."""
 
     log_density: Prior
     """Latents (N, D) to (N,) in nats."""
@@ -30,14 +30,14 @@ class LatentDensity:
     """What it is, as JSON."""
 
 
-def latent_density(run: MeasuredRun, name: str, components: int | None, covariance: str, ranks: Ranks) -> LatentDensity:
+def latent_density(run: MeasuredRun, name: str, components: int | None, covariance: str, ranks: Ranks) -> ChosenDensity:
     """The density of latents by its name, see `eval.images.densities`. Raises InputError where it has none."""
     density = DENSITIES[SPOKEN.get(name, name)]
     chosen = run.components(covariance, components) if density.of_mixture else 0
     loaded = density.load(run, chosen, covariance)
     if loaded.log_density is None:
         raise InputError(f"{name!r} has no density; use mixture, prior or flow", parameter="density")
-    return LatentDensity(
+    return ChosenDensity(
         log_density=loaded.log_density(ranks.device), identity={"density": density.name, "digest": loaded.digest}
     )
 

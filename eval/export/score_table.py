@@ -7,19 +7,18 @@ import torch
 from torch import Tensor
 
 from eval.export.output_file import OutputFile
-from eval.export.own_images import LatentDensity, names_of
-from eval.export.scores import COLUMNS, from_csv, score_question, scores, to_csv
+from eval.export.own_images import names_of
+from eval.export.scores import COLUMNS, Scoring, from_csv, score_question, scores, to_csv
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.remarks import remarks_of
 from eval.measured_once import held_result
-from eval.measurements.annealed import Annealing
 from eval.protocol import fingerprint
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoreTable:
     """The scores of a set."""
 
     table: Tensor
@@ -32,43 +31,40 @@ class Scored:
     """Whether they were read."""
 
 
-def scored(
+def score_table(
     run: MeasuredRun,
     images: ImageSet,
-    density: LatentDensity,
+    scoring: Scoring,
     ranks: Ranks,
     *,
-    samples: int,
-    seed: int,
-    annealing: Annealing | None,
     skip_bad: int,
     out: Path | None,
     steal: bool = False,
-) -> Scored:
+) -> ScoreTable:
     """The scores of a set made by the run's recipe. Every process calls it.
 
     skip_bad: unreadable images that are left out before the set is refused; out: the table, which is written, or read
     where it is of the same question; steal: takes it from another job. Raises InputError where it is of another one.
     """
-    question = score_question(run, images, density, samples=samples, seed=seed, annealing=annealing)
+    question = score_question(run, images, scoring)
     address = fingerprint(question)
 
-    def measured() -> Scored:
-        table = scores(run, images, density.log_density, ranks, samples=samples, seed=seed, annealing=annealing)
+    def measured() -> ScoreTable:
+        table = scores(run, images, scoring, ranks)
         remarks = remarks_of(images, ranks, skip_bad=skip_bad)
-        return Scored(table=table, remarks=remarks, address=address, made_before=False)
+        return ScoreTable(table=table, remarks=remarks, address=address, made_before=False)
 
     if out is None:
         return measured()
     file = OutputFile(path=out, question=question)
 
-    def before() -> Scored | None:
+    def before() -> ScoreTable | None:
         known = ranks.agree(lambda: file.made_before() if ranks.is_main else None)
         if not ranks.any(known is not None and known["left_out"] <= skip_bad):
             return None
         table = torch.zeros(0, len(COLUMNS)) if known is None else from_csv(out.read_text(encoding="utf-8"))
         remarks = [] if known is None else known["remarks"]
-        return Scored(table=table, remarks=remarks, address=address, made_before=True)
+        return ScoreTable(table=table, remarks=remarks, address=address, made_before=True)
 
     with held_result(out, ranks, before, question=question, steal=steal) as place:
         if place.found is not None:

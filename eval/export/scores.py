@@ -16,12 +16,12 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from data_shards.io.progress import Progress
-from eval.export.own_images import LatentDensity, names_of
+from eval.export.own_images import ChosenDensity, names_of
 from eval.image_sets.image_set import ImageSet
 from eval.images.blocks import BLOCK, blocks_of, gathered
 from eval.images.files import png_bytes
 from eval.measurements.annealed import Annealing, annealed_bound, joint_density
-from eval.measurements.posterior_samples import Prior, effective_samples, log_mean_exp, sample_many
+from eval.measurements.posterior_samples import effective_samples, log_mean_exp, sample_many
 from eval.protocol import fingerprint
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
@@ -34,29 +34,34 @@ _VERSION = 1  # of these definitions
 _DIRECTIONS = {"log_likelihood": "likelihood", "log_likelihood_ratio": "likelihood ratio to PNG"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """How the images of a set are scored."""
+
+    density: ChosenDensity
+    """The density of the latents."""
+    samples: int
+    """Samples of q(z|x) for each image."""
+    seed: int
+    """Of their noise."""
+    annealing: Annealing | None
+    """What the tighter bound costs; None leaves its columns out."""
+
+
 @torch.no_grad()
-def scores(
-    run: MeasuredRun,
-    images: ImageSet,
-    prior: Prior,
-    ranks: Ranks,
-    *,
-    samples: int,
-    seed: int,
-    annealing: Annealing | None = None,
-) -> Tensor:
+def scores(run: MeasuredRun, images: ImageSet, scoring: Scoring, ranks: Ranks) -> Tensor:
     """(n, 4) float64 by COLUMNS, (n, 6) with ANNEALED; NaN for images that cannot be read; the same on every process.
 
-    images: made by the run's recipe; prior: the density of the latents; samples: of q(z|x) for each image; annealing:
-    None leaves its columns out.
+    images: made by the run's recipe.
     """
+    prior, seed, annealing = scoring.density.log_density, scoring.seed, scoring.annealing
     columns = 1 + len(COLUMNS) + (len(ANNEALED) if annealing else 0)
     table = torch.zeros(images.n, columns, dtype=torch.float64)  # the first column: whether it was read
     with Progress(f"scores of {images.name}", images.n, show=ranks.is_main) as bar:
         for done, (ids, found) in enumerate(images.images(blocks_of(images.n, ranks)), start=1):
             pixels = found if isinstance(found, Tensor) else torch.stack(list(found))
             x = pixels.to(ranks.device).float() / 255  # (B, C, H, W)
-            drawn = sample_many(run.model, x, [prior], seed=seed, indices=ids.tolist(), num_samples=samples)
+            drawn = sample_many(run.model, x, [prior], seed=seed, indices=ids.tolist(), num_samples=scoring.samples)
             log_ratio = drawn.prior_terms(prior) - drawn.log_posterior  # (K, B)
             log_weights = drawn.log_likelihood + log_ratio
             values = [
@@ -81,18 +86,16 @@ def _png_nats(images: Tensor) -> Tensor:
     return torch.tensor([8 * math.log(2) * len(png_bytes(image.cpu())) for image in images], dtype=torch.float64)
 
 
-def score_question(
-    run: MeasuredRun, images: ImageSet, density: LatentDensity, *, samples: int, seed: int, annealing: Annealing | None
-) -> dict[str, Any]:
+def score_question(run: MeasuredRun, images: ImageSet, scoring: Scoring) -> dict[str, Any]:
     """Everything that the table of a set's scores depends on, as JSON."""
     return {
         "scores": dict(images.identity),
         "names": fingerprint({"names": names_of(images)}),
         "checkpoint": run.checkpoint,
-        **density.identity,
-        "samples": samples,
-        "seed": seed,
-        "annealing": None if annealing is None else asdict(annealing),
+        **scoring.density.identity,
+        "samples": scoring.samples,
+        "seed": scoring.seed,
+        "annealing": None if scoring.annealing is None else asdict(scoring.annealing),
         "precision": torch.get_float32_matmul_precision(),
         "version": _VERSION,
     }
