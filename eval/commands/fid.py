@@ -131,7 +131,7 @@ def _draws(args: argparse.Namespace) -> bool:
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/fid-...-ADDRESS.json, or one part of it; what is there already is not made again."""
     from eval.distance.comparison import comparison, estimate_cost
-    from eval.distance.parts import make_part, merge_parts, missing_parts
+    from eval.distance.parts import make_part, merge_parts, part_files
     from eval.results import stored_at
     from eval.run import load_run, load_shared_run
     from trainer.device import planned_device
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> None:
             comparison(load_shared_run(args.run, args.weights, ranks), question, ranks.device), steal=args.steal_lock
         )
         if args.missing is not None:
-            print(",".join(str(part) for part in missing_parts(compared, args.missing)))
+            print(",".join(map(str, part_files(compared).missing(args.missing))))
         elif args.part is not None:
             part, parts = chosen_part(args.part)
             made = make_part(compared, part, parts, ranks, save_images=args.save_images)
@@ -207,7 +207,7 @@ def _between_sets(args: argparse.Namespace) -> None:
             steal=args.steal_lock,
         )
         if args.missing is not None:
-            print(",".join(str(part) for part in range(args.missing) if not compared.finished(part, args.missing)))
+            print(",".join(map(str, compared.part_files.missing(args.missing))))
         elif args.part is not None:
             part, parts = chosen_part(args.part)
             path = compared.make_part(part, parts, ranks)

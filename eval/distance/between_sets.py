@@ -14,7 +14,7 @@ from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
 from eval.distance.features import extract
 from eval.distance.measures import FRECHET, FURTHER
-from eval.distance.parts import merge
+from eval.distance.parts import PartFiles
 from eval.distance.saved_statistics import is_statistics, load_statistics
 from eval.distance.statistics import FeatureStatistics
 from eval.image_sets.by_name import open_set
@@ -184,28 +184,20 @@ class SetComparison:
         """Whether the answer needs feature vectors and not only their sums."""
         return any(measure.needs_features for measure in self._measures)
 
-    def part_path(self, part: int, parts: int) -> Path:
-        """OUT/parts/ADDRESS/part-00002-of-00008.safetensors; the folder exists afterwards."""
+    @property
+    def part_files(self) -> PartFiles:
+        """The parts of the first set, in the folder of results. Raises InputError without one."""
         if self.out is None:
             raise InputError("parts need a folder that all jobs share; give it", parameter="out")
-        folder = self.out / "parts" / self.protocol.address()
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
-
-    def finished(self, part: int, parts: int) -> bool:
-        """Whether a part is there, with feature vectors if they are needed."""
-        try:
-            found = FeatureStatistics.load(self.part_path(part, parts))
-        except InputError:
-            return False  # missing or damaged: it has to be made (again)
-        return found.protocol == self.protocol.record() and (found.features is not None or not self.keep_features)
+        return PartFiles(beside=self.out, protocol=self.protocol, keep_features=self.keep_features)
 
     def make_part(self, part: int, parts: int, ranks: Ranks) -> Path:
         """Writes the statistics of a part of the first set, unless they are there."""
-        path = self.part_path(part, parts)
+        files = self.part_files
+        path = files.path(part, parts)
 
         def before() -> Path | None:
-            return path if ranks.any(ranks.is_main and self.finished(part, parts)) else None
+            return path if ranks.any(ranks.is_main and files.is_finished(path)) else None
 
         with held_result(path, ranks, before, question=self.protocol.record(), steal=self.steal) as place:
             if place.found is not None:
@@ -245,8 +237,7 @@ class SetComparison:
             )
             remarks += said
         else:
-            paths = [self.part_path(part, merged) for part in range(merged)]
-            compared = merge(paths, self.protocol, unreadable=self.skip_bad)
+            compared = self.part_files.merged(merged, unreadable=self.skip_bad)
         reference, said = self._reference(ranks)
         return self._result(compared, reference, [*remarks, *said])
 

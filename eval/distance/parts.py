@@ -15,6 +15,54 @@ from eval.results import DistanceResult
 from trainer.process_group import Ranks
 
 
+class Recorded(Protocol):
+    """What parts need of a protocol."""
+
+    def address(self) -> str:
+        """Hexadecimal digits that differ where anything differs that the numbers depend on."""
+
+    def record(self) -> dict[str, Any]:
+        """The fields that parts of one evaluation share."""
+
+    @property
+    def n(self) -> int:
+        """Number of images of the whole set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartFiles:
+    """The files of the parts of one evaluation."""
+
+    beside: Path
+    """The folder of its result."""
+    protocol: Recorded
+    """What it depends on."""
+    keep_features: bool
+    """Whether a part needs feature vectors and not only their sums."""
+
+    def path(self, part: int, parts: int) -> Path:
+        """parts/ADDRESS/part-00002-of-00008.safetensors beside the result; the folder exists afterwards."""
+        folder = self.beside / "parts" / self.protocol.address()
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
+
+    def is_finished(self, path: Path) -> bool:
+        """True where `path` holds a whole part of this evaluation, with feature vectors if they are needed."""
+        try:
+            found = FeatureStatistics.load(path)
+        except InputError:
+            return False  # missing or damaged: it has to be made (again)
+        return found.protocol == self.protocol.record() and (found.features is not None or not self.keep_features)
+
+    def missing(self, parts: int) -> list[int]:
+        """The parts of an evaluation in `parts` that are still to be made."""
+        return [part for part in range(parts) if not self.is_finished(self.path(part, parts))]
+
+    def merged(self, parts: int, *, unreadable: int = 0) -> FeatureStatistics:
+        """The statistics of the whole set, see `merge`."""
+        return merge([self.path(part, parts) for part in range(parts)], self.protocol, unreadable=unreadable)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """A finished part of an evaluation."""
@@ -25,13 +73,21 @@ class Part:
     """Images in it; None where it was finished before."""
 
 
+def part_files(comparison: Comparison) -> PartFiles:
+    """The parts of an evaluation of a run, in RUN/eval."""
+    return PartFiles(
+        beside=comparison.run.folder / "eval", protocol=comparison.protocol, keep_features=comparison.keep_features
+    )
+
+
 def make_part(comparison: Comparison, part: int, parts: int, ranks: Ranks, *, save_images: str | None = None) -> Part:
     """Writes one part's statistics, unless they are there. save_images: one of IMAGE_FORMATS to write its images."""
-    path = part_path(comparison, part, parts)
+    files = part_files(comparison)
+    path = files.path(part, parts)
     folder = comparison.images_folder(save_images) / path.stem if save_images else None
 
     def before() -> Part | None:
-        done = finished(path, comparison) and (folder is None or folder.exists())
+        done = files.is_finished(path) and (folder is None or folder.exists())
         return Part(path=path, images=None) if ranks.any(ranks.is_main and done) else None
 
     with held_result(path, ranks, before, question=comparison.protocol.record(), steal=comparison.steal) as place:
@@ -42,44 +98,11 @@ def make_part(comparison: Comparison, part: int, parts: int, ranks: Ranks, *, sa
     return Part(path=path, images=statistics.n)
 
 
-def missing_parts(comparison: Comparison, parts: int) -> list[int]:
-    """The parts of an evaluation in `parts` that are still to be made."""
-    return [part for part in range(parts) if not finished(part_path(comparison, part, parts), comparison)]
-
-
 def merge_parts(comparison: Comparison, parts: int, ranks: Ranks) -> DistanceResult:
     """The result of an evaluation whose parts are all there, see `merge`; the same on every process."""
-    paths = [part_path(comparison, part, parts) for part in range(parts)]
+    files = part_files(comparison)
     with comparison.held(ranks) as place:
-        return place.found or comparison.scored(merge(paths, comparison.protocol), place)
-
-
-def part_path(comparison: Comparison, part: int, parts: int) -> Path:
-    """RUN/eval/parts/ADDRESS/part-00002-of-00008.safetensors; the folder exists afterwards."""
-    folder = comparison.run.folder / "eval" / "parts" / comparison.protocol.address()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"part-{part:05d}-of-{parts:05d}.safetensors"
-
-
-def finished(path: Path, comparison: Comparison) -> bool:
-    """True where `path` holds a whole part of this comparison, with feature vectors if they are needed."""
-    try:
-        found = FeatureStatistics.load(path)
-    except InputError:
-        return False  # missing or damaged: it has to be made (again)
-    has_features = found.features is not None
-    return found.protocol == comparison.protocol.record() and (has_features or not comparison.keep_features)
-
-
-class Recorded(Protocol):
-    """What a merge needs of a protocol."""
-
-    def record(self) -> dict[str, Any]:
-        """The fields that parts of one evaluation share."""
-
-    @property
-    def n(self) -> int:
-        """Number of images of the whole set."""
+        return place.found or comparison.scored(files.merged(parts), place)
 
 
 def merge(paths: list[Path], protocol: Recorded, *, unreadable: int = 0) -> FeatureStatistics:
