@@ -25,9 +25,9 @@ def group_command(main: Callable[[], None]) -> int:
         except Exception as error:
             if _is_of_several():
                 # torch takes seconds to import: one process's mistakes come before.
-                from trainer.process_group import tell_early
+                from trainer.process_group import report_early
 
-                tell_early(error)
+                report_early(error)
             raise
 
     return command(run)

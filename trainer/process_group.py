@@ -2,7 +2,7 @@
 
 Ranks come from the environment of torchrun, srun or mpirun (trainer/peers/launcher.py); without one the job is one
 process. Processes compute together through gloo on CPUs and through NCCL on GPUs, and tell each other of failures
-through the store of the job (trainer/peers/meeting.py).
+through the store of the job (trainer/peers/rendezvous.py).
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from trainer.peers.compare import refuse_differences
 from trainer.peers.failure import failure_of
 from trainer.peers.gloo_threads import wait_for_idle_gloo
 from trainer.peers.launcher import Place, address_of_job, place_in_job
-from trainer.peers.meeting import Meeting
+from trainer.peers.rendezvous import Rendezvous
 from trainer.peers.store import open_store
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class Ranks:
     world_size: int
     local_rank: int
     device: torch.device
-    meeting: Meeting | None = field(default=None, repr=False, compare=False)
+    rendezvous: Rendezvous | None = field(default=None, repr=False, compare=False)
     """Where the processes hear of each other; None in a job of one process."""
 
     @property
@@ -82,7 +82,7 @@ class Ranks:
         Where `action` raises InputError or OSError, that process raises it; the others print which rank and machine it
         was, and why, and raise SystemExit.
         """
-        if self.meeting is None:
+        if self.rendezvous is None:
             return action()
         error: InputError | OSError | None = None
         result: T | None = None
@@ -90,7 +90,7 @@ class Ranks:
             result = action()
         except (InputError, OSError) as caught:
             error = caught
-        self.meeting.exchange({}, failure_of(error, self.rank) if error is not None else None)
+        self.rendezvous.exchange({}, failure_of(error, self.rank) if error is not None else None)
         if error is not None:
             raise error
         return cast("T", result)
@@ -100,8 +100,8 @@ class Ranks:
 
         Each of them takes a line; all but the last are printed here. remedy: what would be right.
         """
-        if self.meeting is not None:
-            refuse_differences(self.meeting.exchange(facts), self.meeting.hosts, remedy)
+        if self.rendezvous is not None:
+            refuse_differences(self.rendezvous.exchange(facts), self.rendezvous.hosts, remedy)
 
 
 def single(device: str | torch.device = "cpu") -> Ranks:
@@ -109,7 +109,7 @@ def single(device: str | torch.device = "cpu") -> Ranks:
     return Ranks(rank=0, world_size=1, local_rank=0, device=torch.device(device))
 
 
-_meeting: Meeting | None = None  # of this process, while it is in a group
+_rendezvous: Rendezvous | None = None  # of this process, while it is in a group
 _entries = 0  # groups that this process has joined or tried to join
 
 
@@ -124,7 +124,7 @@ def process_group(
     """Joins the group that the launcher started, and leaves it at the end of the block.
 
     An existing process group is used as it is. Where another process fails or is lost, at the start or in the block,
-    this one says so in one line and ends, with SystemExit or, from within a collective, at once.
+    this one prints that in one line and ends, with SystemExit or, from within a collective, at once.
 
     device: one of DEVICES; on CUDA a process uses the GPU of its local rank. options: what the processes were asked
     to do, which must be equal on all. timeout_seconds: how long a process waits for the others in one collective before
@@ -133,14 +133,14 @@ def process_group(
     Raises InputError if CUDA is requested and absent, if the launcher's variables do not fit together, if the group's
     address is missing or in use, if not all processes start, or if they differ in code, versions or options.
     """
-    if _meeting is not None:
-        yield _ranks(_place(), _device(device, _place()), _meeting)
+    if _rendezvous is not None:
+        yield _ranks(_place(), _device(device, _place()), _rendezvous)
         return
     place = _place()
     if place.world_size == 1:
         yield _ranks(place, _device(device, place), None)
         return
-    with _met(place, device, options or {}, start_seconds) as ranks:
+    with _joined(place, device, options or {}, start_seconds) as ranks:
         if dist.is_initialized():
             yield ranks
         else:
@@ -169,17 +169,17 @@ def _device(name: str, place: Place) -> torch.device:
     return chosen
 
 
-def _ranks(place: Place, device: torch.device, meeting: Meeting | None) -> Ranks:
+def _ranks(place: Place, device: torch.device, rendezvous: Rendezvous | None) -> Ranks:
     return Ranks(
         rank=place.rank,
         world_size=place.world_size,
         local_rank=place.local_rank or 0,
         device=device,
-        meeting=meeting,
+        rendezvous=rendezvous,
     )
 
 
-def _join(place: Place, start_seconds: float) -> Meeting:
+def _join(place: Place, start_seconds: float) -> Rendezvous:
     """Opens the store of the job."""
     global _entries
     _entries += 1
@@ -188,43 +188,45 @@ def _join(place: Place, start_seconds: float) -> Meeting:
     else:
         address = address_of_job(place)
         store, listens = open_store(place, address, start_seconds), place.rank == 0 and not address.of_launcher
-    return Meeting(store, place, prefix=f"meeting {_entries}", listens=listens)
+    return Rendezvous(store, place, prefix=f"job {_entries}", listens=listens)
 
 
 @contextlib.contextmanager
-def _met(place: Place, device: str, options: Mapping[str, Any], start_seconds: float) -> Iterator[Ranks]:
+def _joined(place: Place, device: str, options: Mapping[str, Any], start_seconds: float) -> Iterator[Ranks]:
     """The block in which all processes of the job know of each other."""
-    global _meeting
-    meeting = _join(place, start_seconds)
+    global _rendezvous
+    rendezvous = _join(place, start_seconds)
     try:
         ranks, early = None, None
         try:
-            ranks = _ranks(place, _device(device, place), meeting)
+            ranks = _ranks(place, _device(device, place), rendezvous)
         except InputError as error:
             early = error
         asked = {name: str(value) for name, value in options.items() if not callable(value)}
         facts = versions() | asked | {"device": ranks.device.type if ranks else ""}
-        told = meeting.arrive(facts, failure_of(early, place.rank) if early else None, start_seconds)
+        found = rendezvous.arrive(facts, failure_of(early, place.rank) if early else None, start_seconds)
         if early is not None:
             raise early
-        refuse_differences(told, meeting.hosts, "start all processes from the same installation with the same options")
-        _meeting = meeting
+        refuse_differences(
+            found, rendezvous.hosts, "start all processes from the same installation with the same options"
+        )
+        _rendezvous = rendezvous
         yield cast("Ranks", ranks)
     except Exception as error:
         if _is_of_communication(error):
-            lost = meeting.watch.wait_for_failure()
+            lost = rendezvous.watch.wait_for_failure()
             if lost is not None:
                 raise SystemExit(lost.code) from error
-        meeting.fail(failure_of(error, place.rank))
+        rendezvous.fail(failure_of(error, place.rank))
         raise
     except (KeyboardInterrupt, SystemExit) as error:
         ends_well = isinstance(error, SystemExit) and not error.code
-        if meeting.watch.failure is None and not meeting.watch.ending and not ends_well:
-            meeting.fail(failure_of(error, place.rank))
+        if rendezvous.watch.failure is None and not rendezvous.watch.ending and not ends_well:
+            rendezvous.fail(failure_of(error, place.rank))
         raise
     finally:
-        _meeting = None
-        meeting.leave()
+        _rendezvous = None
+        rendezvous.leave()
         wait_for_idle_gloo()
 
 
@@ -237,7 +239,7 @@ def _initialised(ranks: Ranks, timeout_seconds: float) -> Iterator[None]:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
         backend="nccl" if ranks.device.type == "cuda" else "gloo",
-        store=cast("Meeting", ranks.meeting).store_of_group(),
+        store=cast("Rendezvous", ranks.rendezvous).store_of_group(),
         rank=ranks.rank,
         world_size=ranks.world_size,
         timeout=datetime.timedelta(seconds=timeout_seconds),
@@ -253,10 +255,10 @@ def _is_of_communication(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(word in str(error) for word in ("gloo", "NCCL", "Connection closed"))
 
 
-def tell_early(error: Exception) -> None:
-    """Tells the other processes why this one does not join them, unless it has.
+def report_early(error: Exception) -> None:
+    """Reports to the other processes why this one does not join them, unless it has.
 
-    Raises SystemExit where they all fail alike and another one says so.
+    Raises SystemExit where all fail for the same reason and another one prints it.
     """
     if _entries:
         return
@@ -264,11 +266,11 @@ def tell_early(error: Exception) -> None:
         place = place_in_job()
         if place.world_size == 1:
             return
-        meeting = _join(place, _EARLY_SECONDS)
+        rendezvous = _join(place, _EARLY_SECONDS)
     except InputError:
-        return  # there is nobody to tell
+        return  # no other process can be reached
     try:
         with contextlib.suppress(InputError):
-            meeting.arrive({}, failure_of(error, place.rank), _EARLY_SECONDS)
+            rendezvous.arrive({}, failure_of(error, place.rank), _EARLY_SECONDS)
     finally:
-        meeting.leave()
+        rendezvous.leave()

@@ -35,8 +35,8 @@ class Waits:
 
     def __init__(self, stop_request: StopRequest, ranks: Ranks) -> None:
         self._stop_request, self._ranks = stop_request, ranks
-        if ranks.meeting is not None:
-            ranks.meeting.watch.is_stopping = lambda: stop_request.is_noticed
+        if ranks.rendezvous is not None:
+            ranks.rendezvous.watch.is_stopping = lambda: stop_request.is_noticed
 
     def for_updates(self, stream: Batches) -> Iterator[Batch]:
         """The batches of the rest of an epoch. Raises Interrupted, on all, where one is to stop while it waits."""
@@ -85,4 +85,4 @@ class Waits:
 
     def _another_stops(self) -> bool:
         """Whether another process is asked to stop, which may be in a sum with the others."""
-        return self._ranks.meeting is not None and self._ranks.meeting.watch.another_stops
+        return self._ranks.rendezvous is not None and self._ranks.rendezvous.watch.another_stops

@@ -1,4 +1,4 @@
-"""Why a process ends before the others, as they are told it and print it."""
+"""Why a process ends before the others: what they read and print."""
 
 import sys
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class Failure:
 
 
 def failure_of(error: BaseException, rank: int) -> Failure:
-    """What other processes are told of an exception of this one."""
+    """An exception of this process as the others read it."""
     error = machine_fault(error) or wrong_path(error) or error
     text = " ".join(str(error).split())
     is_input = isinstance(error, InputError)

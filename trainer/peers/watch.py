@@ -1,6 +1,6 @@
 """How a process learns that another one has failed or was lost while it may be inside a collective.
 
-A thread writes a heartbeat, looks for a failure that another process has told, and watches the process with the next
+A thread writes a heartbeat, looks for a failure that another process has posted, and watches the process with the next
 rank; so whichever processes are lost, one that is left sees it. A second thread ends this process where the first one
 gets no answer, or where the main thread does not come back.
 """
@@ -27,7 +27,7 @@ _STORE_SECONDS = 18.0
 _GRACE_SECONDS = 6.0
 # The kernel closes a killed process's connections before the process itself is gone, by seconds on a busy machine.
 _DYING_SECONDS = 5.0
-# Processes that fail for the same reason do so at nearly the same time, and need not be told of each other.
+# Processes that fail for the same reason do so at nearly the same time, and need not wait for each other.
 _SETTLING_SECONDS = 1.0
 
 
@@ -37,16 +37,16 @@ class Watch:
     def __init__(self, store: Store, rank: int, world_size: int) -> None:
         self.rank, self.world_size = rank, world_size
         self.failure: Failure | None = None
-        """The first failure of another process that this one has heard of."""
+        """The first failure of another process that is known here."""
         self.is_stopping: Callable[[], bool] = lambda: False
-        """Whether this process was asked to stop; called from the watch's own thread, which tells the others."""
+        """Whether this process was asked to stop; called from the watch's own thread, which passes it on."""
         self.another_stops = False
         """Set within some seconds after any process was asked to stop."""
         self.ending = False
         """Set once this process ends by an error of its own, which it reports itself."""
         self._store = store
         self._others: Sequence[Process] = ()
-        self._stopped, self._hearing = threading.Event(), threading.Lock()
+        self._stopped, self._noting = threading.Event(), threading.Lock()
         self._threads: list[threading.Thread] = []
         self._last_round = 0.0
 
@@ -63,9 +63,9 @@ class Watch:
         for thread in self._threads:
             thread.join()
 
-    def hear(self, failure: Failure) -> None:
+    def note(self, failure: Failure) -> None:
         """Notes the failure of another process and prints it, unless this process fails itself."""
-        with self._hearing:
+        with self._noting:
             if self.failure is not None or failure.rank == self.rank:
                 return
             self._stopped.wait(_SETTLING_SECONDS)
@@ -75,8 +75,8 @@ class Watch:
         with contextlib.suppress(*STORE_ERRORS):
             self._store.set(f"heard/{self.rank}", "")
 
-    def lost_store(self, error: Exception | str) -> Failure:
-        """What it means that the store does not answer."""
+    def failure_of_store(self, error: Exception | str) -> Failure:
+        """The failure behind a store that does not answer: that of rank 0, whose process holds it."""
         text = " ".join(str(error).split())[:120]
         host = self._others[0].host if self._others else "its machine"
         reason, deadline = "", time.monotonic() + _DYING_SECONDS
@@ -101,7 +101,7 @@ class Watch:
             try:
                 self._store.add(f"beats/{self.rank}", 1)
                 if self._store.check(["failure"]):
-                    self.hear(Failure(**json.loads(self._store.get("failure"))))
+                    self.note(Failure(**json.loads(self._store.get("failure"))))
                     return
                 if self.is_stopping():
                     self._store.set("stopping", "")
@@ -112,12 +112,12 @@ class Watch:
                 if reason and not self._store.check([f"left/{neighbour}"]):
                     lost = Failure(rank=neighbour, host=self._others[neighbour].host, reason=reason, code=1)
                     self._store.set(f"left/{neighbour}", "")
-                    told = self._store.compare_set("failure", "", json.dumps(asdict(lost)))
-                    self.hear(Failure(**json.loads(told)))
+                    first = self._store.compare_set("failure", "", json.dumps(asdict(lost)))
+                    self.note(Failure(**json.loads(first)))
                     return
             except STORE_ERRORS as error:
                 if not self._stopped.is_set():
-                    self.hear(self.lost_store(error))
+                    self.note(self.failure_of_store(error))
                 return
             self._last_round = time.monotonic()
 
@@ -129,18 +129,18 @@ class Watch:
         return f"no sign of life for {missed * _SECONDS_BETWEEN_BEATS:.0f} s" if missed >= _MISSED_BEATS else ""
 
     def _guard(self) -> None:
-        heard, looked = None, time.monotonic()
+        noted_at, looked = None, time.monotonic()
         while not self._stopped.wait(_SECONDS_BETWEEN_LOOKS):
             now, before = time.monotonic(), looked
             looked = now
             if now - before > 10 * _SECONDS_BETWEEN_LOOKS:
                 self._last_round = now  # this process itself was held up, so its other thread was too
             if self.failure is None and now - self._last_round > _STORE_SECONDS:
-                self.hear(self.lost_store(f"for {_STORE_SECONDS:.0f} s"))
+                self.note(self.failure_of_store(f"for {_STORE_SECONDS:.0f} s"))
             if self.failure is None or self.ending:
                 continue
-            heard = heard or now
-            if now - heard > _GRACE_SECONDS:
+            noted_at = noted_at or now
+            if now - noted_at > _GRACE_SECONDS:
                 # The main thread is in a collective that nothing but its own timeout ends.
                 sys.stderr.flush()
                 os._exit(self.failure.code)

@@ -45,12 +45,12 @@ def require_shared_folder(folder: Path, ranks: Ranks) -> None:
 
     Where the first one may only read the folder nothing is asked, for no process will write there.
     """
-    if ranks.meeting is None:
+    if ranks.rendezvous is None:
         return
     sign = folder / f".start-{secrets.token_hex(8)}"
     made = ranks.agree(lambda: ranks.is_main and _is_made(sign))
     try:
-        name = ranks.meeting.exchange({"sign": sign.name if made else ""})[0]["sign"]
+        name = ranks.rendezvous.exchange({"sign": sign.name if made else ""})[0]["sign"]
         ranks.agree(lambda: _await_sign(folder / name) if name else None)
     finally:
         if made:

@@ -1,7 +1,7 @@
-"""What the processes of a job tell each other beside their sums: that they have come, what they found, what failed.
+"""How the processes of a job exchange facts and failures beside their sums: that they started, what they found.
 
-They do so through torch's key-value store, which answers at once whatever the others do, where a collective waits for
-half an hour.
+They use torch's key-value store, which answers at once whatever the others do, where a collective waits for half an
+hour.
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from trainer.peers.launcher import Place
 from trainer.peers.store import STORE_ERRORS, PrefixStore, Store
 from trainer.peers.watch import Watch
 
-# One process may write a checkpoint while the others wait; that it lives is watched meanwhile.
+# One process may write a checkpoint while the others wait; `Watch` looks after it meanwhile.
 _ANSWER_SECONDS = 1800.0
-# After one process has failed, how long the others may take to come.
+# After one process has failed, how long the others may take to start.
 _FAILED_START_SECONDS = 30.0
 _SECONDS_BETWEEN_SCANS, _SECONDS_BETWEEN_NOTICES = 0.5, 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """What one process tells in a turn."""
+    """What one process has posted in a round."""
 
     process: Process
     facts: dict[str, str]
@@ -45,7 +45,7 @@ class _Answer:
         )
 
 
-class Meeting:
+class Rendezvous:
     """One process's side of a job of several.
 
     store: the store of the job. prefix: the same on all processes, and not used before in this store. listens: whether
@@ -58,7 +58,7 @@ class Meeting:
         """The machine of each rank, once `arrive` has returned."""
         self._store = PrefixStore(prefix, store)
         self.watch = Watch(PrefixStore(prefix, store.clone()), place.rank, place.world_size)
-        self._turn = 0
+        self._round = 0
         self._has_failed = False
 
     def store_of_group(self) -> Store:
@@ -66,9 +66,9 @@ class Meeting:
         return PrefixStore("group", self._store)
 
     def arrive(self, facts: Mapping[str, str], failure: Failure | None, seconds: float) -> list[dict[str, str]]:
-        """Waits for all processes, and returns what each tells as `facts`.
+        """Waits for all processes, and returns the `facts` of each.
 
-        failure: why this process cannot start; it waits all the same, so that the others hear it, and then returns.
+        failure: why this process cannot start; it waits all the same, so that the others read it, and then returns.
         Raises SystemExit where another process has failed, after a line for each reason, and InputError where one does
         not come in time.
         """
@@ -87,7 +87,7 @@ class Meeting:
         return [answers[rank].facts for rank in range(self.world_size)]
 
     def exchange(self, facts: Mapping[str, str], failure: Failure | None = None) -> list[dict[str, str]]:
-        """What each process tells, in the order of ranks, once all have called this.
+        """The facts of each process, in the order of ranks, once all have called this.
 
         failure: why this process ends; see `arrive`.
         """
@@ -103,12 +103,12 @@ class Meeting:
         return [answers[rank].facts for rank in range(self.world_size)]
 
     def fail(self, failure: Failure) -> None:
-        """Tells the others that this process ends, and waits until they have heard it, at most some seconds."""
+        """Posts why this process ends, and waits until the others have read it, at most some seconds."""
         self.watch.ending = self._has_failed = True
         with contextlib.suppress(*STORE_ERRORS):
-            told = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
+            first = self._store.compare_set("failure", "", json.dumps(asdict(failure)))
             self._store.set(f"heard/{self.rank}", "")
-            if json.loads(told)["rank"] == self.rank:
+            if json.loads(first)["rank"] == self.rank:
                 self._wait_for("heard", seconds=4.0)
 
     def leave(self) -> None:
@@ -130,7 +130,7 @@ class Meeting:
         if not mine:
             print_failures(failures)
             raise SystemExit(max(failure.code for failure in failures))
-        # Where all fail alike, one of them says so.
+        # Where all fail for the same reason, one of them reports it.
         alike = len(failures) == self.world_size and len({failure.reason for failure in failures}) == 1
         if alike and self.rank > 0:
             raise SystemExit(mine[0].code)
@@ -138,48 +138,48 @@ class Meeting:
         return True
 
     def _collect(self, facts: Mapping[str, str], failure: Failure | None, seconds: float) -> dict[int, _Answer]:
-        """The answers of all ranks in this turn; of fewer where one failed or where `seconds` are over."""
-        self._turn += 1
-        turn, answers = f"turn {self._turn}/", dict[int, _Answer]()
+        """The answers of all ranks in this round; of fewer where one failed or where `seconds` are over."""
+        self._round += 1
+        posts, answers = f"round {self._round}/", dict[int, _Answer]()
         own = {"process": asdict(this_process()), "facts": dict(facts), "failure": asdict(failure) if failure else None}
         self.watch.ending |= failure is not None
         now = time.monotonic()
         deadline, next_scan, next_notice, pause = now + seconds, now, now + _SECONDS_BETWEEN_NOTICES, 0.001
         try:
-            self._store.set(f"{turn}{self.rank}", json.dumps(own))
-            self._store.add(f"{turn}count", 1)
+            self._store.set(f"{posts}{self.rank}", json.dumps(own))
+            self._store.add(f"{posts}count", 1)
             while len(answers) < self.world_size and now < deadline:
-                everybody = self._store.add(f"{turn}count", 0) == self.world_size
-                if everybody or now >= next_scan:
+                all_posted = self._store.add(f"{posts}count", 0) == self.world_size
+                if all_posted or now >= next_scan:
                     next_scan = now + _SECONDS_BETWEEN_SCANS
-                    self._read(turn, answers)
+                    self._read(posts, answers)
                     if len(answers) == self.world_size:
                         break
                     if any(answer.failure for answer in answers.values()):
                         deadline = min(deadline, now + _FAILED_START_SECONDS)
                     if failure is None and self._store.check(["failure"]):
-                        self.watch.hear(Failure(**json.loads(self._store.get("failure"))))
+                        self.watch.note(Failure(**json.loads(self._store.get("failure"))))
                 if failure is None and self.watch.failure is not None:
                     raise SystemExit(self.watch.failure.code)
                 if not self.hosts and now >= next_notice:
                     next_notice += 3 * _SECONDS_BETWEEN_NOTICES
-                    self._tell_who_is_missing(answers)
+                    self._print_missing(answers)
                 time.sleep(pause)
                 now, pause = time.monotonic(), min(2 * pause, 0.05)
-            # All have read the turn before the last one.
-            self._store.delete_key(f"turn {self._turn - 2}/{self.rank}")
+            # All have read the round before the last one.
+            self._store.delete_key(f"round {self._round - 2}/{self.rank}")
         except STORE_ERRORS as error:
             if failure is None:
-                self.watch.hear(self.watch.lost_store(error))
+                self.watch.note(self.watch.failure_of_store(error))
                 raise SystemExit(1) from error
         return answers
 
-    def _read(self, turn: str, answers: dict[int, _Answer]) -> None:
+    def _read(self, posts: str, answers: dict[int, _Answer]) -> None:
         for rank in set(range(self.world_size)) - set(answers):
-            if self._store.check([f"{turn}{rank}"]):
-                answers[rank] = _Answer.from_json(self._store.get(f"{turn}{rank}"))
+            if self._store.check([f"{posts}{rank}"]):
+                answers[rank] = _Answer.from_json(self._store.get(f"{posts}{rank}"))
 
-    def _tell_who_is_missing(self, answers: Mapping[int, _Answer]) -> None:
+    def _print_missing(self, answers: Mapping[int, _Answer]) -> None:
         missing = sorted(set(range(self.world_size)) - set(answers))
         if self.rank == min(answers, default=self.rank):
             named = ", ".join(map(str, missing[:8])) + (" ..." if len(missing) > 8 else "")
