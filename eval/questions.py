@@ -155,7 +155,7 @@ class UncertaintyQuestion(NoiseQuestion):
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionQuestion(NoiseQuestion):
-    """How well are hidden pixels of images told from the visible ones?"""
+    """How well are hidden pixels of images predicted from the visible ones?"""
 
     noise: str = "correlated"
     """correlated, or correlated-component."""

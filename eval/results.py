@@ -246,7 +246,7 @@ class UncertaintyResult(Calibration, VarianceResult):
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """How well one method tells hidden pixels."""
+    """How well one method predicts hidden pixels."""
 
     mean_square_error: Measured
     """Of its mean, over hidden pixels and images."""
@@ -258,7 +258,7 @@ class Completed:
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionResult(VarianceResult):
-    """How well hidden pixels of images are told from the visible ones."""
+    """How well hidden pixels of images are predicted from the visible ones."""
 
     MEASURE: ClassVar[str] = "completion 1"
 

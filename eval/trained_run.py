@@ -17,7 +17,7 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK
-from eval.images.densities import DENSITIES, SPOKEN
+from eval.images.densities import BY_OPTION, DENSITIES
 from eval.images.sources import LoadedDensity, block_latents
 from eval.measurements.posterior_samples import log_mean_exp, sample_many
 from eval.questions import DEFAULT_COMPONENTS, DistanceQuestion
@@ -128,7 +128,7 @@ class TrainedRun:
         of `python -m eval fid`; extractor, also: see `DistanceQuestion`. The result is stored in RUN/eval, and read
         from there where the same was measured before.
         """
-        source = SPOKEN.get(density, density)
+        source = BY_OPTION.get(density, density)
         if source == "half" and n is not None:
             raise InputError("half takes half of the split, whatever its size; leave it out", parameter="n")
         question = DistanceQuestion(
@@ -158,9 +158,9 @@ class TrainedRun:
         return {}
 
     def _loaded(self, density: str) -> LoadedDensity:
-        source = SPOKEN.get(density, density)
+        source = BY_OPTION.get(density, density)
         if source not in DENSITIES:
-            raise InputError(f"{density!r} is unknown; use one of {', '.join(SPOKEN)}", parameter="density")
+            raise InputError(f"{density!r} is unknown; use one of {', '.join(BY_OPTION)}", parameter="density")
         if source not in self._densities:
             load = DENSITIES[source].load
             self._densities[source] = load(self.measured, self._components_for(source), self.covariance)

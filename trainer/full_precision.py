@@ -1,4 +1,4 @@
-"""Products of matrices in full float32, whatever the process was told about the precision of products.
+"""Products of matrices in full float32, whatever precision of products the process has set.
 
 TF32 keeps 10 bits of each factor and bfloat16 7. That is enough for networks, but log-densities from packed products
 are then off by a nat. Processes turn them on by torch.set_float32_matmul_precision, torch.backends.cuda.matmul,

@@ -78,7 +78,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        """Heeds signals in another thread, for the main one may wait for other processes: before training it ends all.
+        """Handles signals in another thread, as the main one may wait for other processes: before training it ends all.
 
         Python runs a handler when the main thread is back from C++, but writes the signal's number to a file at once.
         """
@@ -137,7 +137,7 @@ class StopRequest:
             requeue.unlink()
 
     def begin_training(self) -> None:
-        """From here on there is something to keep, and signals are heeded after an update or between two batches."""
+        """From here on there is something to keep, and signals are handled after an update or between two batches."""
         with self._entering:
             self._training = True
 

@@ -104,7 +104,7 @@ def _left(
 
 
 def _scheduler(sweep: SweepConfig, started: list[Started], images: int, at_once: int) -> TrialScheduler:
-    """What stops trials of the search early, told of those that ended before."""
+    """What stops trials of the search early; it knows those that ended before."""
     if sweep.stopping.scheduler == "pbt":  # of those that are trained
         return population(sweep, at_once)
     if sweep.stopping.scheduler == "halving":

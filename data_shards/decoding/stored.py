@@ -60,7 +60,7 @@ class Stored:
         return None
 
     def full_depth(self, picture: Image.Image, data: bytes, done: list[str]) -> Image.Image:
-        """A picture of 16-bit colours scaled as `to_eight_bits` says; done is told.
+        """A picture of 16-bit colours scaled as `to_eight_bits` says; what was done is appended to `done`.
 
         Pillow gives the upper 8 bits, which are all that matters where they fill at least half of their range. Else,
         as where a sensor's 12 bits are stored in 16, the lower ones are read too.

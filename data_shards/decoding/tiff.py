@@ -46,9 +46,9 @@ def has_further_channels(file: Image.Image) -> bool:
 
 
 def read_tiff(data: bytes, done: list[str]) -> Image.Image:
-    """The first page as L, LA, RGB or RGBA of 8 bits, with its profile and orientation in `info`; done is told.
+    """The first page as L, LA, RGB or RGBA of 8 bits, with its profile and orientation in `info`.
 
-    Raises BadImage for a kind that is not read here, and what tifffile raises for a damaged file.
+    What was done is appended to `done`. Raises BadImage for a kind that is not read here, and what tifffile raises for a damaged file.
     """
     import tifffile  # which takes a while, and few files need it
 

@@ -134,7 +134,7 @@ class Address:
             return bytes(_watched(_in_thread(lambda: system.cat_file(path)), lambda: 0, quiet_seconds))
 
     def version(self, name: str, *, quiet_seconds: float = QUIET_SECONDS) -> dict[str, str]:
-        """What the server says by which one version of a file is told from another: its size, ETag, time. May be empty.
+        """What the server says of the version of a file: its size, ETag, time. May be empty.
 
         Raises as `read_bytes`.
         """
@@ -246,7 +246,7 @@ def _explained(url: str, to: Path | None = None) -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from, as far as each protocol tells."""
+    """The error and its causes, as far as each protocol names them."""
     seen: list[BaseException] = []
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -265,7 +265,7 @@ def _is_refusal(error: BaseException) -> bool:
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_NONAME
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
-        # s3fs tells refusals by these numbers.
+        # s3fs reports refusals by these numbers.
         return isinstance(error, PermissionError | ssl.SSLCertVerificationError) or error.errno == errno.EINVAL
     return type(error).__name__ in _SETTINGS_AT_FAULT
 

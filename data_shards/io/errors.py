@@ -88,7 +88,7 @@ class MachineFault(OSError):
 
 
 def machine_fault(error: BaseException, file: str | os.PathLike[str] | None = None) -> MachineFault | None:
-    """The fault of this machine that `error` tells of, or None where it is of another kind.
+    """The fault of this machine behind `error`, or None where it is of another kind.
 
     file: named where the error names none itself
     """
@@ -117,7 +117,7 @@ def told_where_only_reading_is_allowed(place: str | os.PathLike[str], remedy: st
 
 
 def raise_machine_fault(error: BaseException, file: str | os.PathLike[str] | None = None) -> None:
-    """Raises the fault of this machine that `error` tells of; returns where it is of another kind.
+    """Raises the fault of this machine behind `error`; returns where it is of another kind.
 
     For where an error would else be taken for damage of the file that is read.
     """

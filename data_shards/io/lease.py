@@ -49,7 +49,7 @@ class _Found:
     """A lease file, or a mark, as it was read."""
 
     token: str
-    """Told apart from any other lease on the same path."""
+    """Differs from that of any other lease on the same path."""
     holder: Process | None
     """None where the content cannot be read: it is being written, or was damaged."""
     since: str

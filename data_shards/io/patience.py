@@ -18,7 +18,7 @@ _DOUBT = 30.0  # seconds in which a missing or damaged file may still turn out t
 _BETWEEN_LINES = 10.0  # seconds between the first two lines on what is waited for; doubles after each
 
 
-class Spoken:
+class RareLines:
     """Prints what is waited for on stderr: at once, then at intervals that double; anew after a minute of silence."""
 
     def __init__(self) -> None:
@@ -44,12 +44,12 @@ class Spoken:
 class Patience:
     """How long a fault that may pass is waited out.
 
-    seconds: from the first failure of a call to the last try; say: told what is waited for before each pause
+    seconds: from the first failure of a call to the last try; say: called with what is waited for before each pause
     """
 
     def __init__(self, seconds: float, say: Callable[[str], None] | None = None) -> None:
         self._seconds = seconds
-        self.say = Spoken() if say is None else say
+        self.say = RareLines() if say is None else say
         self._ended = threading.Event()
 
     def begin(self) -> None:

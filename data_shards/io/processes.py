@@ -13,7 +13,7 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, kw_only=True)
 class Process:
-    """One process, told apart from others that had the same number before or have it elsewhere."""
+    """One process, distinguished from others that had the same number before or have it elsewhere."""
 
     host: str
     pid: int

@@ -44,7 +44,7 @@ for _tag, _pattern in (
         _kind.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), None)
 _StrictLoader.add_constructor(_INT, _StrictLoader.whole_number)
 _StrictLoader.add_constructor(_FLOAT, _StrictLoader.number)
-# Python turns no longer text into a number unless it is told to.
+# By default Python turns no longer text into a number.
 _MOST_DIGITS = 4000
 
 

@@ -49,7 +49,7 @@ class CelebASource(Source):
     """The images of `folder` in the official splits, with their attributes as JSON where the file is there.
 
     Images that the partition file does not name have no split, and are unusable. Raises InputError where a file is
-    missing, a line of it is wrong, or it cannot be told which of two images of one name is meant.
+    missing, a line of it is wrong, or nothing says which of two images of one name is meant.
     """
 
     name = "celeba"

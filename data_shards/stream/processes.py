@@ -37,7 +37,7 @@ _PROGRAM = (
 class ReaderProcess:
     """Loads batches like a `BatchLoader`, in a process that starts with the first batch.
 
-    say: told where the process was lost, or what it waits for
+    say: called with a line where the process was lost, or on what it waits for
     """
 
     def __init__(self, manifest: Manifest, reading: Reading, location: Location, say: Callable[[str], None]) -> None:

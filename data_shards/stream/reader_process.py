@@ -40,7 +40,7 @@ def main(file: int, parent: int) -> None:
 def _end_with(connection: socket.socket, parent: int) -> None:
     """Ends this process when its parent has ended, also in the middle of a long wait for a server.
 
-    The socket tells at once; where a third process has inherited the other end, the parent's number tells.
+    The socket shows it at once; where a third process has inherited the other end, the parent's number does.
     """
     poll = select.poll()
     poll.register(connection, select.POLLRDHUP | select.POLLHUP)

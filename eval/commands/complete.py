@@ -1,4 +1,4 @@
-"""`python -m eval complete`: hidden pixels of images told from the visible ones, with intervals."""
+"""`python -m eval complete`: hidden pixels of images predicted from the visible ones, with intervals."""
 
 import argparse
 from pathlib import Path

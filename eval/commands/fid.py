@@ -20,7 +20,7 @@ from eval.commands.options import (
 )
 from eval.distance.measures import FURTHER
 from eval.image_sets.kinds import KINDS
-from eval.images.densities import DENSITIES, SOURCES, SPOKEN
+from eval.images.densities import BY_OPTION, DENSITIES, SOURCES
 from eval.questions import DEFAULT_COMPONENTS, IMAGE_FORMATS, DistanceQuestion
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _refuse_without_effect(parser: OneLineParser) -> None:
 
 
 def _draws_from_mixture(args: argparse.Namespace) -> bool:
-    source = DENSITIES.get(args.source) if not args.sets else DENSITIES[SPOKEN[args.density]]
+    source = DENSITIES.get(args.source) if not args.sets else DENSITIES[BY_OPTION[args.density]]
     return source is not None and source.of_mixture
 
 

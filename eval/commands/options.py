@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError, OneLineParser
 from data_shards.io.seed_option import seed
-from eval.images.densities import DENSITIES, SPOKEN
+from eval.images.densities import BY_OPTION, DENSITIES
 from eval.questions import DEFAULT_COMPONENTS, FLOORS, INCEPTION_MODES
 from trainer.device import DEVICES
 from trainer.mixture.settings import COVARIANCE_TYPES
@@ -93,7 +93,7 @@ def add_extractor_options(parser: OneLineParser) -> None:
 def add_sampling_options(parser: OneLineParser) -> None:
     """Adds --density, --mixture, --covariance, --temperature and --seed."""
     parser.add_argument(
-        "--density", default="mixture", choices=tuple(SPOKEN), help="what a run's latents are drawn from"
+        "--density", default="mixture", choices=tuple(BY_OPTION), help="what a run's latents are drawn from"
     )
     add_mixture_options(parser, "components of a run's mixture (default: of the one that is fitted)", default=None)
     parser.add_argument(
@@ -104,7 +104,7 @@ def add_sampling_options(parser: OneLineParser) -> None:
 
 def of_mixture(density: str) -> bool:
     """Whether a density that `--density` names is a mixture, so that `--mixture` says which."""
-    return DENSITIES[SPOKEN[density]].of_mixture
+    return DENSITIES[BY_OPTION[density]].of_mixture
 
 
 def refuse_mixture_of_other_densities(parser: OneLineParser) -> None:

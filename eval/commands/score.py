@@ -14,7 +14,7 @@ from eval.commands.options import (
     refuse_mixture_of_other_densities,
 )
 from eval.image_sets.kinds import KINDS
-from eval.images.densities import SPOKEN
+from eval.images.densities import BY_OPTION
 from eval.questions import LikelihoodQuestion
 
 
@@ -29,7 +29,7 @@ def add_arguments(parser: OneLineParser) -> None:
         "--samples", type=int, default=LikelihoodQuestion.samples, help="importance samples for each image"
     )
     add_annealing_options(parser)
-    densities = [name for name in SPOKEN if name != "transported"]
+    densities = [name for name in BY_OPTION if name != "transported"]
     parser.add_argument("--density", default="mixture", choices=densities, help="the density of the latents")
     add_mixture_options(parser, "components of the mixture (default: of the one that is fitted)", default=None)
     refuse_mixture_of_other_densities(parser)

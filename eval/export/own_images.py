@@ -8,7 +8,7 @@ from eval.image_sets.by_name import open_set
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.recipe import recipe_of
 from eval.image_sets.run_samples import Sampling
-from eval.images.densities import DENSITIES, SPOKEN
+from eval.images.densities import BY_OPTION, DENSITIES
 from eval.measurements.posterior_samples import Prior
 from eval.run import MeasuredRun
 from trainer.process_group import Ranks
@@ -32,7 +32,7 @@ class ChosenDensity:
 
 def latent_density(run: MeasuredRun, name: str, components: int | None, covariance: str, ranks: Ranks) -> ChosenDensity:
     """The density of latents by its name, see `eval.images.densities`. Raises InputError where it has none."""
-    density = DENSITIES[SPOKEN.get(name, name)]
+    density = DENSITIES[BY_OPTION.get(name, name)]
     chosen = run.components(covariance, components) if density.of_mixture else 0
     loaded = density.load(run, chosen, covariance)
     if loaded.log_density is None:

@@ -120,7 +120,7 @@ def from_csv(text: str) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Detection:
-    """How well a score tells the images of two sets apart."""
+    """How well a score separates the images of two sets."""
 
     score: str
     """Which."""

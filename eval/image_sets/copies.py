@@ -1,7 +1,7 @@
 """Local copies of files that lie elsewhere, or are compressed, in the user's cache.
 
-A copy of a remote file has the name of the version that the server tells of, so that another version is fetched anew;
-where the server tells of none, each command fetches the file.
+A copy of a remote file has the name of the version that the server gives, so that another version is fetched anew;
+where the server gives none, each command fetches the file.
 """
 
 import bz2

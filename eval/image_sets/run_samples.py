@@ -9,7 +9,7 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from eval.image_sets.image_set import ImageSet
-from eval.images.densities import DENSITIES, SPOKEN, Density
+from eval.images.densities import BY_OPTION, DENSITIES, Density
 from eval.images.sources import Finish, ImageSource, LatentSampler, generated, unchanged
 from eval.run import MeasuredRun, load_shared_run
 from trainer.process_group import Ranks
@@ -83,9 +83,9 @@ class Drawn:
 
 def drawn_from(run: MeasuredRun, sampling: Sampling) -> Drawn:
     """What a run's images are drawn from. Raises InputError where that is not fitted, or has no such temperature."""
-    name = SPOKEN.get(sampling.density, sampling.density)
+    name = BY_OPTION.get(sampling.density, sampling.density)
     if name not in DENSITIES:
-        raise InputError(f"{sampling.density!r} is unknown; use one of {', '.join(SPOKEN)}", parameter="density")
+        raise InputError(f"{sampling.density!r} is unknown; use one of {', '.join(BY_OPTION)}", parameter="density")
     density = DENSITIES[name]
     components = run.components(sampling.covariance, sampling.mixture) if density.of_mixture else 0
     loaded = density.load(run, components, sampling.covariance)

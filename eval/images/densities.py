@@ -80,7 +80,7 @@ DENSITIES: dict[str, Density] = {
 }
 """By name, in the order of the command's help."""
 
-SPOKEN: dict[str, str] = {"mixture" if name == "q_hat" else name: name for name in DENSITIES}
+BY_OPTION: dict[str, str] = {"mixture" if name == "q_hat" else name: name for name in DENSITIES}
 """What `open_run` and the commands that generate images call them."""
 
 SOURCES: dict[str, Source] = DENSITIES | {

@@ -123,7 +123,7 @@ def coverage_figure(result: UncertaintyResult) -> bytes:
         if result.upper_half:
             held = [point.value for point in result.upper_half.coverage]
             axes.plot(levels, held, color=ORANGE, marker="o", label="the more uncertain half")
-        axes.set_xlabel("promised")
+        axes.set_xlabel("nominal")
         axes.set_ylabel("held")
         axes.set_title("Predicted intervals")
         axes.legend(loc="lower right")
@@ -143,7 +143,7 @@ def region_figure(result: UncertaintyResult, level: float = 0.9) -> bytes:
         return next(point.value for point in points if point.level == level)
 
     with figure() as (made, axes):
-        axes.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="promised")
+        axes.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="nominal")
         for label, colour, of_regions in lines:
             if all(of_regions):
                 axes.plot(names, [held(one) for one in of_regions], color=colour, marker="o", label=label)

@@ -208,7 +208,7 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
     tables = [uncertainty_table(measured)]
     for of_regions in [one for one in measured if one.regions][-1:]:
         tables.append(region_table(of_regions))
-        caption = f"Means over regions, {column_title(of_regions)}: with independent pixels they are promised too much."
+        caption = f"Means over regions, {column_title(of_regions)}: with independent pixels they are too narrow."
         pictures.append(Picture(data=region_figure(of_regions), caption=caption))
     return Section(
         key="uncertainty",
@@ -225,7 +225,7 @@ def uncertainty_section(results: RunResults, run: str) -> Section:
 
 
 def completion_section(results: RunResults, run: Path) -> Section | None:
-    """How well hidden pixels are told; None where that was not measured."""
+    """How well hidden pixels are predicted; None where that was not measured."""
     measured = results.completions
     if not measured:
         return None

@@ -208,7 +208,7 @@ def uncertainty_table(results: Sequence[UncertaintyResult]) -> Table:
 
 
 def completion_table(results: Sequence[CompletionResult]) -> Table:
-    """How well each method tells hidden pixels."""
+    """How well each method predicts hidden pixels."""
     methods = [(result, name, method) for result in results for name, method in result.methods.items()]
     rows = [
         (
@@ -222,8 +222,8 @@ def completion_table(results: Sequence[CompletionResult]) -> Table:
         for result, name, method in methods
     ]
     levels = (f"in the {point.level:.0%} interval" for point in methods[0][2].coverage)
-    head = ("Hidden", "Weights", "Told by", "Mean square error", *levels, "Effective latents")
-    return Table(head=head, rows=rows, caption="Hidden pixels, told from the visible ones")
+    head = ("Hidden", "Weights", "Predicted by", "Mean square error", *levels, "Effective latents")
+    return Table(head=head, rows=rows, caption="Hidden pixels, predicted from the visible ones")
 
 
 def memorisation_table(result: MemorisationResult) -> Table:

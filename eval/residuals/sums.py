@@ -31,7 +31,7 @@ class Residuals:
     indices: np.ndarray
     """Their indices, increasing, (N,)."""
     mixture: MixtureDensity | None
-    """Whose components residuals are told apart by; None for none."""
+    """Residuals are grouped by its components; None: one group."""
     seed: int
     """Seed of the codes; image i's is a function of (seed, i)."""
     ranks: Ranks

@@ -1,9 +1,9 @@
 """Optuna's search behind Ray's interface: several objectives, repeats over seeds, and a study in a file.
 
 The study is a file in the sweep's folder, and what the trials reached is read from their run folders at each start. A
-trial that was stopped early is told as pruned, with its ELBO at the last rung, so that the sampler ranks it below those
-that were trained further; one that failed ranks below all. With several objectives, which Optuna prunes none of, both
-are told the worst values so far.
+trial that was stopped early is reported as pruned, with its ELBO at the last rung, so that the sampler ranks it below
+those that were trained further; one that failed ranks below all. With several objectives, of which Optuna prunes none,
+both are reported with the worst values so far.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ class Result:
     values: tuple[float, ...] | None = None
     """Its final objectives; None where it was stopped or failed, or has not ended."""
     progress: float = 0.0
-    """The last rung that it was judged at, in percent of its budget; 0 where it failed."""
+    """The last rung that it was compared at, in percent of its budget; 0 where it failed."""
     elbo: float = math.nan
     """Its ELBO there."""
     ended: bool = True
 
 
 class OptunaSearch(Searcher):
-    """Takes configurations from a study, gives each to one trial per seed, and tells the study what they reached."""
+    """Takes configurations from a study, gives each to one trial per seed, and reports to it what they reached."""
 
     def __init__(self, sweep: SweepConfig, count: int, before: Sequence[Result] = ()) -> None:
         """Continues the study of the sweep's folder.
@@ -206,7 +206,7 @@ class OptunaSearch(Searcher):
             self._note(Result(trial=trial, progress=found["progress"], elbo=found["elbo"]))
 
     def _note(self, result: Result) -> None:
-        """Tells the study of a configuration when the last of its seeds has ended."""
+        """Reports a configuration to the study when the last of its seeds has ended."""
         number = result.trial.number
         self._results[number].append(result)
         if len(self._results[number]) >= len(self.sweep.seeds) and number in self._open:

@@ -122,7 +122,7 @@ class Scheduler(Protocol):
 
 
 class _KeepsSettled:
-    """A trial is judged once at a rung: not again after a restart, and not at its end."""
+    """A trial is compared once at a rung: not again after a restart, and not at its end."""
 
     def on_trial_result(self, controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
         decision: str = super().on_trial_result(controller, trial, result)  # type: ignore[misc]
@@ -157,7 +157,7 @@ class PrunedByOptuna(FIFOScheduler):
         self._trials[trial.trial_id] = self._study.ask(), set()
 
     def on_trial_result(self, tune_controller: Any, trial: RayTrial, result: dict[str, Any]) -> str:
-        """Tells the pruner what a trial reached at a rung; it is judged once there."""
+        """Reports to the pruner what a trial reached at a rung, once there."""
         progress, (own, known) = result.get("progress"), self._trials[trial.trial_id]
         if result.get("finished") or progress not in self._steps or progress in known:
             return TrialScheduler.CONTINUE
@@ -195,7 +195,7 @@ def halving(stopping: StoppingConfig, at_once: int, ended: int = 0) -> Halving:
 
 
 def remember(made: Scheduler, ended: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> None:
-    """Tells a new scheduler of trials that ended before: (name, its (rung, ELBO) pairs) each."""
+    """Gives a new scheduler the trials that ended before: (name, its (rung, ELBO) pairs) each."""
     for name, values in ended:
         trial = RememberedTrial(trial_id=name)
         made.on_trial_add(None, trial)

@@ -1,7 +1,7 @@
 """Pausing a sweep: its running trials save and wait, before the sweep ends and is continued later.
 
-A trial saves where a file STOP lies in its run folder. Those that a pausing sweep writes hold one line, by which they
-are told apart from one that a person made.
+A trial saves where a file STOP lies in its run folder. Those that a pausing sweep writes hold one line, which
+distinguishes them from one that a person made.
 """
 
 import contextlib

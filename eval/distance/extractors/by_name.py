@@ -18,7 +18,7 @@ from eval.distance.extractors.efficientnet import LITES, efficientnet_lite
 from eval.distance.extractors.extractor import Extractor, resize_clean
 from eval.distance.extractors.inception import inception
 from eval.distance.extractors.probe import probe, probe_images, require_eval_mode
-from eval.distance.extractors.users_code import told_as_of
+from eval.distance.extractors.users_code import reported_as_of
 from trainer.run_folder.checkpoint import fingerprint
 
 _LITE_SIZE, _CUSTOM_SIZE = 64, 224
@@ -87,7 +87,7 @@ def function(device: torch.device, target: str, *, size: int) -> Extractor:
     """
     module_name, _, name = target.partition(":")
     try:
-        with told_as_of(target):
+        with reported_as_of(target):
             module = importlib.import_module(module_name)
     except InputError as error:
         if isinstance(error.__cause__, ImportError):
@@ -99,7 +99,7 @@ def function(device: torch.device, target: str, *, size: int) -> Extractor:
     if not callable(getattr(module, name, None)):
         raise InputError(f"module {module_name} has no function {name!r}; give MODULE:FUNCTION", parameter="extractor")
     source = Path(module.__file__).read_bytes() if module.__file__ else b""
-    with told_as_of(target, module.__file__):
+    with reported_as_of(target, module.__file__):
         network, again = getattr(module, name)(device), getattr(module, name)(device)
     if not callable(network):
         raise InputError(f"{target} gave {type(network).__name__}; return a network", parameter="extractor")
@@ -148,7 +148,7 @@ def _extractor(
 
 
 def _pooled(network: Network, name: str, file: str | None, images: Tensor) -> Tensor:
-    with told_as_of(name, file):
+    with reported_as_of(name, file):
         features = network(images)
     if not isinstance(features, Tensor) or features.ndim not in (2, 4) or len(features) != len(images):
         form = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__

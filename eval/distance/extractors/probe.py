@@ -2,7 +2,7 @@
 
 Names, source files and weight files do not say what a network computes: weights may be read from elsewhere, or drawn
 anew at each start; a network in train mode gives an image other features in another batch. The last of these are
-refused; the rest is told apart by the probe.
+refused; the rest is distinguished by the probe.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What can be told of a user's extractor without loading it, for pages: they run nobody's code."""
+"""What is known of a user's extractor without loading it, for pages, which run no code of the user's."""
 
 import hashlib
 import sys

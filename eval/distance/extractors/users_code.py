@@ -1,4 +1,4 @@
-"""Code of the user's that an extractor runs: what it raises is told in one line with its place, not in a traceback."""
+"""A user's code that an extractor runs: what it raises is reported in one line with its place, not as a traceback."""
 
 import contextlib
 import sysconfig
@@ -15,7 +15,7 @@ _MOST_LETTERS = 300
 
 
 @contextlib.contextmanager
-def told_as_of(name: str, file: str | None = None) -> Iterator[None]:
+def reported_as_of(name: str, file: str | None = None) -> Iterator[None]:
     """A block that runs code of the extractor `name`. Raises InputError for what it raises, a call of exit included.
 
     file: where the code lies, named where the place cannot be seen. Faults of the machine stay what they are.

@@ -24,7 +24,7 @@ class MLflow:
     def __init__(self, run: TrackedRun) -> None:
         # MLflow notes where files lie by their whole path, so they are not in the run folder, which may be moved.
         local = (run.folder.absolute().parent / "mlruns").as_uri()
-        # MLflow wants to be told that its plain files are meant and no data base.
+        # Without this MLflow expects a data base rather than its plain files.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = mlflow.MlflowClient(tracking_uri=os.environ.get("MLFLOW_TRACKING_URI", local))
         self._folder = run.folder

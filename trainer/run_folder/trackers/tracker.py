@@ -24,7 +24,7 @@ TRACKERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """What a tracker is told of the run when it is opened."""
+    """What a tracker is given when it is opened."""
 
     folder: Path
     name: str
