@@ -48,7 +48,8 @@ def has_further_channels(file: Image.Image) -> bool:
 def read_tiff(data: bytes, done: list[str]) -> Image.Image:
     """The first page as L, LA, RGB or RGBA of 8 bits, with its profile and orientation in `info`.
 
-    What was done is appended to `done`. Raises BadImage for a kind that is not read here, and what tifffile raises for a damaged file.
+    What was done is appended to `done`. Raises BadImage for a kind that is not read here, and what tifffile raises for
+    a damaged file.
     """
     import tifffile  # which takes a while, and few files need it
 
