@@ -55,7 +55,7 @@ in_python() { "${IN_PYTHON[@]}" "$@"; }
 # PYTHON if it is set, else the project's .venv, else the environment that conda or venv has activated.
 load_environment() {
   local module words place
-  [[ ${MAX_REQUEUES:-0} =~ ^[0-9]+$ ]] || fail "MAX_REQUEUES is '$MAX_REQUEUES'; give a whole number"
+  [[ ${MAX_REQUEUES:-0} =~ ^(0|[1-9][0-9]{0,5})$ ]] || fail "MAX_REQUEUES is '$MAX_REQUEUES'; give a whole number below a million, without leading zeros"
   read -ra words <<<"$MODULES"
   if ((${#words[@]})) && ! type module >/dev/null 2>&1; then fail "MODULES: this shell has no command 'module'"; fi
   for module in "${words[@]}"; do module load "$module" || fail "MODULES: module load $module failed"; done

@@ -20,7 +20,8 @@ def sync_folder(folder: Path) -> None:
     """Makes the renames inside `folder` survive a crash of the machine."""
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with machine_faults(folder):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
@@ -72,7 +73,7 @@ def replace_folder(temporary: Path, final: Path, files: re.Pattern[str]) -> None
     """
     for file in temporary.rglob("*"):
         if file.is_file():
-            with file.open("rb") as handle:
+            with machine_faults(final / file.relative_to(temporary)), file.open("rb") as handle:
                 os.fsync(handle.fileno())
         else:
             sync_folder(file)

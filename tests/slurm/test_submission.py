@@ -153,6 +153,7 @@ def test_submit_passes_the_resources_of_the_file_unless_the_options_ask_for_othe
     [
         (["--gres=gpu:1"], {"LAUNCH": "mpirun"}, "LAUNCH is 'mpirun'; use torchrun or srun"),
         ([], {"MAX_REQUEUES": "often"}, "MAX_REQUEUES is 'often'; give a whole number"),
+        ([], {"MAX_REQUEUES": "08"}, "MAX_REQUEUES is '08'; give a whole number"),  # an octal number to bash
         ([], {"PROCESSES": "0"}, "PROCESSES is '0'; give the number of processes of each node"),
         ([], {"DEVICE": "cuda"}, "1 processes a node need as many GPUs, and the job has 0 a node; ask for --gpus"),
         (

@@ -56,7 +56,10 @@ def as_written_today(content: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _smoothing(content: dict[str, Any], old: str, new: str) -> dict[str, Any]:
     """Replaces the weight of a batch in the mean of sigma^2 by the images that it looks back over, or the reverse."""
-    section, batch = dict(content.get("variance") or {}), content.get("data", {}).get("global_batch")
+    variance, data = content.get("variance"), content.get("data")
+    if not isinstance(variance, Mapping) or not isinstance(data, Mapping):  # told by `build`
+        return content
+    section, batch = dict(variance), data.get("global_batch")
     value = section.pop(old, None)
     if not isinstance(value, int | float) or not isinstance(batch, int) or value <= 0:
         return content

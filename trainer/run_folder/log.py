@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from data_shards.io.atomic import write_text
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, machine_faults
 from data_shards.io.progress import Progress
 from data_shards.io.regular_files import kind_if_no_file
 from trainer.run_folder.trackers.tracker import TrackedRun, Tracker, open_tracker
@@ -142,7 +142,7 @@ class RunLog:
     def _set_aside(self, others: list[tuple[int, bytes]]) -> None:
         side = self.path.with_name(_OTHERS)
         side = side if side.is_file() else _free_name(side)
-        with side.open("ab") as file:
+        with machine_faults(side), side.open("ab") as file:
             file.write(b"".join(line + b"\n" for _, line in others))
             file.flush()
             os.fsync(file.fileno())
@@ -155,10 +155,11 @@ class RunLog:
 
     def _write(self, kind: str, images: int, facts: dict[str, Any]) -> None:
         stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-        self._file.write(json.dumps({"event": kind, "images": images, "time": stamp, **facts}) + "\n")
-        self._file.flush()
-        if kind != "train":
-            os.fsync(self._file.fileno())
+        with machine_faults(self.path):
+            self._file.write(json.dumps({"event": kind, "images": images, "time": stamp, **facts}) + "\n")
+            self._file.flush()
+            if kind != "train":
+                os.fsync(self._file.fileno())
         numbers = {
             f"{kind}/{name}": float(value)
             for name, value in facts.items()
@@ -200,7 +201,8 @@ class RunLog:
         """Ends the bar and the trackers."""
         self._bar.__exit__(None, None, None)
         if self.main:
-            self._file.close()
+            with machine_faults(self.path):
+                self._file.close()
         self._track(lambda tracker: tracker.close())
 
 

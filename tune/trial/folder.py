@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, machine_faults
 from data_shards.io.regular_files import read_regular
 from tune.search.trials import Trial
 from tune.sweep_config import MeasureConfig
@@ -76,15 +76,22 @@ def trial_folders(trials_folder: Path) -> list[Path]:
 
 def save_attempt(folder: Path) -> None:
     """Adds a line for a start of the trial's processes."""
-    line = {"at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "host": socket.gethostname()}
-    with (folder / _ATTEMPTS).open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    _append(folder, {"at": _now(), "host": socket.gethostname()})
 
 
 def save_turn(folder: Path) -> None:
     """Adds a line for a place at which the trial has saved and may wait for its next turn: no fault ends it there."""
-    with (folder / _ATTEMPTS).open("a") as file:
-        file.write(json.dumps({"turn": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")}) + "\n")
+    _append(folder, {"turn": _now()})
+
+
+def _append(folder: Path, line: dict[str, str]) -> None:
+    path = folder / _ATTEMPTS
+    with machine_faults(path), path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def load_attempts(folder: Path) -> list[dict[str, Any]]:

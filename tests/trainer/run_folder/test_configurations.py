@@ -110,3 +110,11 @@ def test_a_damaged_copy_is_passed_over(run):
     (folder,) = complete_checkpoints(run)
     (folder / "config.yaml").write_text("seed: 3\n")
     assert trained_configuration(run).seed == 0
+
+
+@pytest.mark.parametrize(("section", "content"), [("data", "null"), ("data", "[1]"), ("variance", "closed_form")])
+def test_a_section_that_is_none_is_named_with_the_file(run, section, content):
+    kept = yaml.safe_load((run / "config.yaml").read_text()) | {section: yaml.safe_load(content)}
+    (run / "config.yaml").write_text(yaml.safe_dump(kept))
+    with pytest.raises(InputError, match=rf"^{section}: .*; use fields below it.*\(in {run}/config\.yaml\)$"):
+        trained_configuration(run)

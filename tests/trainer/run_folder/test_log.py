@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from support.training import events, train, weights, words
 
+from data_shards.io.errors import MachineFault
 from trainer.__main__ import read_command_line
 from trainer.loop import train as run_training
 from trainer.run_folder.log import RunLog, read_events
@@ -125,3 +127,16 @@ def test_a_run_whose_log_is_damaged_goes_on_to_the_same_bits(digits_shards, tmp_
     assert "3 lines" in capfd.readouterr().err
     assert all((weights(run)[name] == value).all() for name, value in weights(whole).items())
     assert [event["stage"] for event in events(run, "stage_end")] == [1, 2]
+
+
+def test_a_log_that_can_grow_no_more_is_told_by_its_name(tmp_path):
+    log = open_log(tmp_path)
+    log.event("note", 60, text="fits")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size, unlimited[1]))
+    try:
+        with pytest.raises(MachineFault, match=rf"^{tmp_path / 'metrics.jsonl'}: the file would be larger"):
+            log.event("note", 60, text="does not")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    assert [event["text"] for event in read_events(tmp_path)] == ["fits"]
