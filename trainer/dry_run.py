@@ -80,7 +80,8 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
         model = SigmaVAE(image_shape, resolved_model(config.model, image_shape))
     operations = 3.0 * forward_operations(model)  # the backward pass costs two forward ones
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
-    measured = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
+    logged = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
+    measured = [rate for rate in logged if rate > 0]  # 0 where every update was skipped
     parameters = sum(weight.numel() for weight in model.parameters())
     # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
     copies = 3 + (config.optimiser.ema_images > 0)

@@ -9,14 +9,15 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
 from eval.commands.options import add_device_option, chosen_part
+from eval.paper.cost import estimated_cost
 from eval.paper.evidence import Evidence
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job, jobs, undone
 from eval.paper.kept_tables import read_tables
 from eval.paper.pages import Chapter, missing_sentences, write_pages, write_results
 from eval.paper.plan import Plan, read_plan
-from eval.paper.record import KEPT, commit, keep_pictures, known_records, read_kept, write_kept
-from eval.paper.schedule import Outcome, Place, estimated_cost, run_jobs, visible_gpus
+from eval.paper.record import KEPT, Record, commit, keep_pictures, known_records, read_kept, write_kept
+from eval.paper.schedule import Outcome, Place, run_jobs, visible_gpus
 from eval.paper.tables import EXHIBITS, exhibits
 from eval.report.printed_results import DATASETS
 from trainer.device import planned_device
@@ -90,7 +91,8 @@ def run(args: argparse.Namespace) -> None:
         source=args.source,
     )
     if args.dry_run:
-        print(estimated_cost(plan, _share(jobs(plan, targets), args.part), place).to_text())
+        waiting, known = _waiting(plan, targets, args.part, place, measured)
+        print(estimated_cost(plan, waiting, known, place).to_text())
         return
     outcomes = [] if args.pages_only else _run_jobs(plan, targets, args.part, place, measured)
     failures = {outcome.name: outcome.failure for outcome in outcomes if outcome.failure}
@@ -107,12 +109,20 @@ def _share(wanted: Sequence[Job], part: str | None) -> Sequence[Job]:
     return wanted[first::parts]
 
 
-def _run_jobs(plan: Plan, targets: Iterable[str], part: str | None, place: Place, measured: Path) -> list[Outcome]:
+def _waiting(
+    plan: Plan, targets: Iterable[str], part: str | None, place: Place, measured: Path
+) -> tuple[list[Job], dict[str, Record]]:
+    """The jobs that are not done, and what is known of all trainings by their names. Prints how many are done."""
     wanted = _share(jobs(plan, targets), part)
     kept = read_kept(measured, plan.dataset)
     known = known_records(plan, [job.training for job in wanted], place.runs, kept)
     waiting = undone(wanted, known, place.runs, measured / plan.dataset)
     print(f"{len(wanted)} jobs, {len(wanted) - len(waiting)} of them done before", flush=True)
+    return waiting, known
+
+
+def _run_jobs(plan: Plan, targets: Iterable[str], part: str | None, place: Place, measured: Path) -> list[Outcome]:
+    waiting, _ = _waiting(plan, targets, part, place, measured)
     outcomes = []
     for outcome in run_jobs(plan, waiting, place):
         outcomes.append(outcome)

@@ -12,6 +12,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.progress import duration
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.extractors.extractor import Extractor
+from eval.distance.extractors.operations import operations_of
 from eval.distance.features import extract, reference_statistics
 from eval.distance.measures import FRECHET, FURTHER, of_these_versions
 from eval.distance.statistics import FeatureStatistics
@@ -28,9 +29,7 @@ from trainer.dry_run import SUSTAINED, forward_operations
 from trainer.process_group import Ranks
 from trainer.run_folder.holding import held_by_main
 
-# One image through Inception at 299 x 299, the most expensive extractor.
-EXTRACTOR_OPERATIONS = 11.4e9
-# Numbers of 8 bytes in the statistics that a process holds: Inception's covariance.
+# Numbers of 8 bytes in the statistics that a process holds, at most: Inception's covariance.
 _STATISTICS = 2048.0**2
 
 
@@ -318,7 +317,7 @@ def comparison(run: MeasuredRun, question: DistanceQuestion, device: torch.devic
 
 @dataclass(frozen=True, kw_only=True)
 class DistanceCost:
-    """An estimate of time and disk, at most: with Inception's features."""
+    """An estimate of time and disk."""
 
     run: MeasuredRun
     """What is measured."""
@@ -328,6 +327,8 @@ class DistanceCost:
     """Real images on the other side."""
     split: str
     """Whose they are."""
+    operations: float
+    """Floating-point operations of the features of one image."""
     seconds: float
     """Time of the whole job."""
     disk: float
@@ -346,6 +347,7 @@ class DistanceCost:
             f"run      {self.run.folder}: {weights:,} weights",
             f"shards   {self.run.config.data.shards}",
             f"images   {self.images:,} compared, {self.reference:,} real ones of split {self.split}",
+            f"features {self.operations / 1e9:.3g} GFLOP an image",
             f"time     about {duration(self.seconds)} on {self.processes} {self.device} processes at {rate:g} GFLOP/s "
             "each",
             f"disk     {self.disk / 1e9:.2g} GB in {self.run.folder}; {free / 1e9:.4g} GB are free",
@@ -361,17 +363,23 @@ class DistanceCost:
 def estimate_cost(run: MeasuredRun, question: DistanceQuestion, *, device: str, processes: int) -> DistanceCost:
     """The cost of an answer on that many processes. device: cpu or cuda, which need not be on this machine.
 
-    Raises InputError where the split does not exist.
+    Raises InputError where the split or the extractor does not exist.
     """
     reference = run.manifest.num_samples(question.split)
-    each = forward_operations(run.model) / 2 + EXTRACTOR_OPERATIONS
+    features = operations_of(
+        question.extractor,
+        run.manifest.image_shape,
+        size=question.extractor_size,
+        weights=question.extractor_weights,
+    )
     images = reference // 2 if question.source == "half" else question.images
-    total = images * each + reference * EXTRACTOR_OPERATIONS
+    total = images * (forward_operations(run.model) / 2 + features) + reference * features
     return DistanceCost(
         run=run,
         images=images,
         reference=reference,
         split=question.split,
+        operations=features,
         seconds=total / (processes * SUSTAINED[device]),
         disk=processes * 8 * _STATISTICS,
         processes=processes,

@@ -10,24 +10,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
 from data_shards.io.configuration import build, configuration
-from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
-from data_shards.io.progress import duration
-from data_shards.io.tables import Table
-from data_shards.manifest import FILE, Manifest
-from data_shards.sources.celeba import CelebASource
-from eval.distance.comparison import EXTRACTOR_OPERATIONS
 from eval.paper.jobs import Job, ensure_shards
 from eval.paper.plan import Fields, Measurements, Plan, resolved
 from eval.paper.record import Question
-from trainer.dry_run import SUSTAINED, estimate, this_gpu
 
 
 @configuration
@@ -105,38 +98,6 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], place: Place) -> Iterator[Outcome]
         yield from run_on_ray(files, place.address, on_gpu=place.device == "cuda")
     else:
         yield from run_here(files, place.processes, visible_gpus() if place.device == "cuda" else ())
-
-
-def estimated_cost(plan: Plan, jobs: Sequence[Job], place: Place) -> Table:
-    """What all jobs would cost, whether done before or not. Raises InputError where the disk has too little room."""
-    if (Path(plan.shards) / FILE).exists():
-        manifest = Manifest.load(plan.shards)
-        shape, images = manifest.image_shape, manifest.num_samples("train")
-    elif plan.dataset == "celeba" and place.source:
-        shape, images = (3, 64, 64), len(CelebASource(Path(place.source)).keys["train"])
-    else:
-        raise InputError(f"{plan.shards}: no shards there; build them with `python -m data_shards build`")
-    configs = [replace(resolved(plan, job.training), device=place.device) for job in jobs]
-    costs = [estimate(config, shape, images, 1) for config in configs]
-    questions = sum(len(job.questions) for job in jobs)
-    training = sum(sum(cost.stage_images) / cost.rate for cost in costs)
-    measuring = questions * plan.measure.distance_images * EXTRACTOR_OPERATIONS / SUSTAINED[place.device]
-    needed = sum(cost.checkpoint_bytes for cost in costs)
-    free = free_bytes(place.runs)
-    if needed > free:
-        raise InputError(f"{place.runs}: {needed / 1e9:.2g} GB are needed, {free / 1e9:.2g} GB are free")
-    kind = f"of {this_gpu() or 'A100'}" if place.device == "cuda" else f"at {SUSTAINED['cpu'] / 1e9:g} GFLOP/s each"
-    rows = [
-        ("jobs", f"{len(jobs)} trainings, {questions} measurements of them"),
-        ("images", f"{sum(sum(cost.stage_images) for cost in costs):,} in all trainings together"),
-        (
-            "time",
-            f"about {duration((training + measuring) / place.processes)} on {place.processes} {place.device} processes "
-            f"{kind}",
-        ),
-        ("disk", f"{needed / 1e9:.2g} GB in {place.runs}; {free / 1e9:.4g} GB are free"),
-    ]
-    return Table(head=("", ""), rows=rows)
 
 
 def run_job(

@@ -1,5 +1,9 @@
 """The estimate of what a run needs, against what runs really took."""
 
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 from support.running import run_module
@@ -10,7 +14,7 @@ from trainer.config.sections import ModelConfig
 from trainer.dry_run import estimate, forward_operations, this_gpu, time_lines
 from trainer.networks.model import SigmaVAE
 from trainer.run_folder.checkpoint import complete_checkpoints
-from trainer.run_folder.log import read_events
+from trainer.run_folder.log import LOG, read_events
 
 
 def test_the_checkpoints_of_a_real_run_are_as_large_as_estimated(digits_run):
@@ -30,6 +34,17 @@ def test_a_finished_run_needs_no_more_time_and_was_timed_by_itself(digits_run):
     assert sum(cost.stage_images) == 6 * 1397
     assert cost.done == events[-1]["images"]
     assert cost.seconds <= config.data.global_batch / cost.rate
+    assert cost.rate == events[-1]["images_per_second"]
+
+
+def test_an_interval_whose_updates_were_all_skipped_is_no_rate(digits_run, tmp_path):
+    run = tmp_path / "diverged"
+    shutil.copytree(digits_run, run)
+    events = [event for event in read_events(run) if event["event"] == "train"]
+    with (run / LOG).open("a") as file:
+        file.write(json.dumps(events[-1] | {"images_per_second": 0.0}) + "\n")
+    cost = estimate(replace(load_config(digits_run), runs=str(tmp_path), name=run.name), (1, 8, 8), 1397, processes=1)
+    assert cost.timed
     assert cost.rate == events[-1]["images_per_second"]
 
 

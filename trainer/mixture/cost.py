@@ -13,6 +13,11 @@ from trainer.run_folder.restore import load_model
 _ITERATIONS = 120
 
 
+def fit_operations(codes: int, dim: int, components: int) -> float:
+    """Floating-point operations of a fit of full covariances to that many codes (N, dim)."""
+    return 2.0 * codes * components * dim**2 * _ITERATIONS
+
+
 @dataclass(frozen=True, kw_only=True)
 class MixtureCost:
     """An estimate, before the start, of encoding the images of a run and fitting mixtures to the codes."""
@@ -37,7 +42,7 @@ def estimate_cost(run: str | Path, components: Sequence[int]) -> MixtureCost:
     model, manifest = load_model(run), Manifest.load(config.data.location)
     codes = sum(manifest.num_samples(split) for split in ("train", "valid") if split in manifest.splits)
     dim = model.latent_dim
-    fits = sum(2.0 * codes * k * dim**2 * _ITERATIONS for k in components)
+    fits = sum(fit_operations(codes, dim, k) for k in components)
     return MixtureCost(
         weights=sum(weight.numel() for weight in model.parameters()),
         shards=config.data.shards,

@@ -168,6 +168,7 @@ def test_a_dry_run_estimates_time_and_disk_and_measures_nothing(run, monkeypatch
     assert command(main) == 0
     printed = capsys.readouterr().out
     assert "images   10,000 compared, 200 real ones of split test" in printed
+    assert "features 0.063 GFLOP an image" in printed
     assert "on 4 cuda processes" in printed
     assert "GB are free" in printed
     assert not (run / "eval").exists()

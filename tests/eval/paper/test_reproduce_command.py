@@ -103,6 +103,17 @@ def test_the_same_command_again_trains_and_measures_nothing_but_what_failed(repr
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_a_dry_run_counts_only_what_is_not_done(reproduced):
+    folder, _ = reproduced
+    words = ["--plan", str(folder / "plan.yaml"), "--runs", str(folder / "runs"), "--dry-run"]
+    done = run_module("eval", "reproduce", "all", "--dataset", "mnist", *words)
+    assert done.returncode == 0, done.stderr
+    first, jobs, images, *_ = done.stdout.splitlines()
+    assert first == "3 jobs, 2 of them done before"
+    assert jobs.split(maxsplit=1)[1] == "1 trainings, 4 measurements of them"
+    assert images.split(maxsplit=1)[1] == f"{3 * 1397:,} in all trainings together"
+
+
 def test_what_was_kept_is_enough_for_the_pages(reproduced, tmp_path):
     folder, _ = reproduced
     kept = folder / "runs" / "measured"
