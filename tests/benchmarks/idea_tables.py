@@ -1,14 +1,15 @@
 """A table of ideas for nearer samples, each alone at the same 16 latents, networks and images, over several seeds.
 
-    python tests/benchmarks/idea_tables.py --runs runs/demo-0 runs/demo-1 runs/demo-2 runs/demo-0-flip
+    python tests/benchmarks/idea_tables.py --runs runs/demo-{0,1,2} runs/demo-0-{flip,residual,student_t}
 
 Reads what transport_ideas.py, flow_decoder.py and lowered_variance.py wrote, and `eval fid` beside them. A number is
 the mean over the runs, ± its standard error, (runs) behind it. An idea is compared, seed by seed, with what it
-changes; a run that was trained with data.flip is an idea, too.
+changes; a run that was trained otherwise (TRAINED) is an idea, too.
 Prints Markdown; with `--keep results/measured` the table is shown in RESULTS.md, too.
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from distance_tables import EXTRACTORS, distances
@@ -17,14 +18,24 @@ from tables_of_runs import Made, Numbers, show, table_arguments
 from data_shards.io.errors import command
 from data_shards.io.tables import Table
 from eval.paper.tables import effect
+from trainer.config.config import Config
 from trainer.run_folder.configurations import trained_configuration
 
-PLAIN, TRANSPORTED, FLIPPED = "q_hat", "transported", "flip"
+PLAIN, TRANSPORTED = "q_hat", "transported"
+TRAINED: dict[str, Callable[[Config], bool]] = {
+    "flip": lambda config: config.data.flip,
+    "residual": lambda config: config.model.residual_blocks > 0,
+    "student": lambda config: config.variance.family == "student_t",
+}
+"""By the name of an idea: whether a run was trained that way."""
 IDEAS = {
     PLAIN: ("mean images", ""),
-    FLIPPED: ("mean images, trained with horizontal flips", PLAIN),
+    "flip": ("mean images, trained with horizontal flips", PLAIN),
+    "residual": ("mean images, networks with residual blocks", PLAIN),
+    "student": ("mean images, Student's t in stage 2", PLAIN),
     "lowered-1": ("one epoch more of stage 1", ""),
     "lowered-0.5": ("one epoch more, sigma^2 at 1/2 of its optimum", "lowered-1"),
+    "lowered-0.25": ("one epoch more, sigma^2 at 1/4 of its optimum", "lowered-1"),
     TRANSPORTED: ("mean images, transported", PLAIN),
     "responsibilities": ("transport by responsibilities", TRANSPORTED),
     "haar": ("transport in bands of a Haar basis", TRANSPORTED),
@@ -43,13 +54,16 @@ DECODERS = {"gaussian": "a variance a pixel, independent pixels", "flow": "the s
 def ideas(runs: list[Path]) -> Table:
     """Distances by idea, and by the number of components that latents are drawn from."""
     configurations = {run: trained_configuration(run) for run in runs}
-    of_seed = {config.seed: run for run, config in configurations.items() if not config.data.flip}
+    idea_of = {
+        run: next((idea for idea in TRAINED if TRAINED[idea](config)), "") for run, config in configurations.items()
+    }
+    of_seed = {configurations[run].seed: run for run, idea in idea_of.items() if not idea}
     found = distances(list(of_seed.values()))
-    for run, config in configurations.items():
-        own = distances([run]) if config.data.flip else Numbers()
+    for run, trained in idea_of.items():
+        own = distances([run]) if trained else Numbers()
         for source, *key in own.known:
             if source == PLAIN:
-                found.add(of_seed[config.seed], own.of_runs(source, *key)[run], FLIPPED, *key)
+                found.add(of_seed[configurations[run].seed], own.of_runs(source, *key)[run], trained, *key)
     for run in runs:
         for path in sorted((run / "eval").glob("idea-*.json")):
             result = json.loads(path.read_text())
@@ -93,6 +107,7 @@ def flow_likelihoods(runs: list[Path]) -> Table:
 def main() -> None:
     args = table_arguments(__doc__.splitlines()[0]).parse_args()
     script = "python tests/benchmarks/{} --run RUN {}"
+    demo = "python -m trainer --config trainer/configs/fashion_mnist_demo.yaml --seed SEED --name"
     trained = script.format("flow_decoder.py", "--epochs 4 --mixtures K --noises smooth")
     samples = Made(
         name="sample-ideas",
@@ -105,12 +120,15 @@ def main() -> None:
         ),
         table=ideas(args.runs),
         commands=(
-            "python -m trainer --config trainer/configs/fashion_mnist_demo.yaml --name demo-0-flip --data.flip true",
+            f"{demo} demo-SEED-flip --data.flip true",
+            f"{demo} demo-SEED-residual --model.residual_blocks 1 --model.encoder_channels '[14,24]' "
+            "--model.decoder_channels '[24,14,8]'",
+            f"{demo} demo-SEED-student_t --variance.family student_t",
             "python -m eval fid --run RUN --from {q_hat,transported} --mixture K --extractor "
             f"{{{','.join(EXTRACTORS)}}}",
             script.format("transport_ideas.py", "--mixture K --ideas IDEA"),
             trained,
-            script.format("lowered_variance.py", "--factors 1 0.5"),
+            script.format("lowered_variance.py", "--factors 1 0.5 0.25"),
         ),
     )
     likelihoods = Made(
