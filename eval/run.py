@@ -109,7 +109,11 @@ class MeasuredRun:
                 f"`python -m eval encode {self._words}`, then `{words}`",
                 parameter="mixture",
             )
-        return load_mixture(folder, device).density
+        density = load_mixture(folder, device).density
+        if density.means.shape[1] != self.model.latent_dim:
+            what = f"has {density.means.shape[1]} dimensions, and this run {self.model.latent_dim} latents"
+            raise InputError(f"{folder} {what}; it is of another run: fit one with `{words}`", parameter="mixture")
+        return density
 
     def has_mixture(self, components: int, covariance: str) -> bool:
         """Whether such a mixture is there, fitted to codes of these weights."""
@@ -140,8 +144,12 @@ class MeasuredRun:
     def flow(self) -> LatentFlow:
         """The flow that was fitted to these weights' codes. Raises InputError where it was not."""
         flow, folder = load_flow(self.folder, self.weights), flow_folder(self.folder, self.weights)
-        fitted_to = (FLOW.read_record(folder) or {}).get("codes")
-        if latents.exists(self.folder, "train", weights=self.weights) and fitted_to != digest(self.codes("train")):
+        record = FLOW.read_record(folder) or {}
+        # Codes may have been removed since; a flow of an earlier version does not say what its codes were made from.
+        is_own = flow.dim == self.model.latent_dim and self._is_own((record.get("codes_from") or {}).get("train"))
+        if is_own and latents.exists(self.folder, "train", weights=self.weights):
+            is_own = record.get("codes") == digest(self.codes("train"))
+        if not is_own:
             raise InputError(
                 f"{folder} was fitted to other codes than the run has now; fit it again with "
                 f"`python -m trainer.flow {self._words}`"

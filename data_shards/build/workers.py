@@ -1,10 +1,13 @@
 """Worker processes for shards: they get one shard's part of the source at a time, and end with their parent."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
+import types
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -59,11 +62,26 @@ def _finished(running: dict[Future[Any], Task]) -> Iterator[tuple[Task, Any]]:
         yield running.pop(future), future.result()
 
 
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that start in this block do not import the script that calls, as Python has it.
+
+    A script that builds shards at its top level, not below `if __name__ == "__main__"`, would build them in each.
+    """
+    former = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = former
+
+
 def _submit(pool: ProcessPoolExecutor, task: Any) -> Future[Any]:
     # A worker inherits that Ctrl-C is blocked: a terminal sends it to all processes, and the parent ends the others.
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return pool.submit(_work, task)
+        with _without_main():
+            return pool.submit(_work, task)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 

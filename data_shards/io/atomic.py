@@ -62,8 +62,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replaces the content of `path` by `content` as JSON that a person can read. NaN and infinity are refused."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+    """Replaces the content of `path` by `json_text(content)`."""
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """`content` as JSON that a person can read. Raises ValueError for NaN and infinity."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def replace_folder(temporary: Path, final: Path, files: re.Pattern[str]) -> None:

@@ -46,16 +46,14 @@ def encode_split(run: MeasuredRun, split: str, ranks: Ranks, *, steal: bool = Fa
     folder = latents.latents_folder(run.folder, split, weights=run.weights)
     n = run.manifest.num_samples(split)
     before = Encoding(folder=folder, images=n, encoded_before=True)
-    if ranks.any(ranks.is_main and is_encoded(run, split)):
+    if ranks.any(ranks.is_main and _can_be_read(run, split)):
         return before
     with held_by_main(folder, ranks, steal=steal) as lease:
         # Another job may have encoded it meanwhile.
-        if ranks.any(ranks.is_main and is_encoded(run, split)):
+        if ranks.any(ranks.is_main and _can_be_read(run, split)):
             return before
         if ranks.is_main:
-            (folder / latents.RECORD).unlink(missing_ok=True)
-            for stale in folder.glob("part-*.safetensors"):
-                stale.unlink()
+            latents.remove(run.folder, split, weights=run.weights)
         ranks.barrier()
         codes = _encode(run, split, ranks)
         latents.write(run.folder, split, codes, weights=run.weights, part=ranks.rank, parts=ranks.world_size)
@@ -90,7 +88,15 @@ def is_encoded(run: MeasuredRun, split: str) -> bool:
         found = json.loads((folder / latents.RECORD).read_text())
     except (FileNotFoundError, ValueError):
         return False
-    return bool(found == {**_record(run, split), "parts": len(list(folder.glob("part-*.safetensors")))})
+    return bool(found == {**_record(run, split), "parts": len(list(folder.glob("part-?????-of-?????.safetensors")))})
+
+
+def _can_be_read(run: MeasuredRun, split: str) -> bool:
+    """Whether a split is encoded and every part is whole: the messages about damaged codes say to encode again."""
+    try:
+        return is_encoded(run, split) and len(latents.read(run.folder, split, weights=run.weights).index) > 0
+    except InputError:
+        return False
 
 
 def _record(run: MeasuredRun, split: str) -> dict[str, object]:

@@ -1,10 +1,11 @@
 """What a notebook imports from data_shards."""
 
+import os
 import subprocess
 import sys
 
 import pytest
-from support.running import run_module
+from support.running import ROOT, run_module
 
 import data_shards
 from data_shards import InputError, Location, MachineFault, Manifest, ShardStream, build_shards
@@ -38,6 +39,21 @@ def test_build_shards_writes_the_bytes_of_the_command_and_returns_the_manifest(c
     }
     assert manifest == Manifest.load(tmp_path / "api")
     assert manifest.image_shape == (3, 32, 32)
+
+
+def test_a_script_builds_with_processes_at_its_top_level(celeba, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from data_shards import build_shards\n"
+        f"print(build_shards('celeba', {str(tmp_path / 'out')!r}, source={str(celeba)!r}, size=16,"
+        " shard_images=100, processes=2).hash)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment, check=True
+    )
+    assert done.stdout.splitlines()[-1] == Manifest.load(tmp_path / "out").hash
+    assert "Traceback" not in done.stderr
 
 
 def test_build_shards_returns_a_finished_build_even_without_its_source(celeba, tmp_path):

@@ -1,5 +1,6 @@
 """The flow is invertible, its density is exact, and it learns what a Gaussian cannot."""
 
+import json
 import math
 
 import pytest
@@ -9,7 +10,8 @@ from support.running import run_module
 from data_shards.io.errors import InputError
 from trainer.flow.fit import FlowSettings, fit_flow
 from trainer.flow.latent_flow import LatentFlow
-from trainer.flow.run_flow import load_flow, save_flow
+from trainer.flow.run_flow import fit_run_flow, load_flow, save_flow
+from trainer.run_folder import latents
 from trainer.run_folder.latents import Latents
 
 
@@ -92,6 +94,14 @@ def test_it_learns_a_ring_that_a_gaussian_cannot(tmp_path):
     )
 
 
+def test_a_single_held_out_code_has_no_standard_error(tmp_path):
+    settings = FlowSettings(layers=2, width=8, epochs=1)
+    fitted = fit_flow(ring(300, 0), ring(1, 1), settings)
+    assert fitted.held_out_error is None
+    save_flow(tmp_path / "flows" / "final", fitted, settings, {"codes": "0"})
+    assert load_flow(tmp_path).score_samples(ring(1, 1).mean).isfinite().all()
+
+
 def test_the_same_seed_gives_the_same_flow():
     settings = FlowSettings(layers=2, width=8, epochs=1)
     first, second = (fit_flow(ring(300, 0), ring(50, 1), settings) for _ in range(2))
@@ -116,3 +126,50 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(tmp_path):
     done = run_module("trainer.flow", "--run", str(tmp_path), "--device", "cuda")
     assert done.returncode == 2
     assert done.stderr == "error: --device: cuda is requested, but this machine has no CUDA device; use cpu\n"
+
+
+SHORT = FlowSettings(layers=2, width=8, epochs=1)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder that holds codes of both splits."""
+    latents.write(tmp_path, "train", ring(300, 0))
+    latents.write(tmp_path, "valid", ring(50, 1))
+    return tmp_path
+
+
+def test_a_fitted_flow_is_fitted_once(run):
+    assert fit_run_flow(run, SHORT).is_new
+    assert not fit_run_flow(run, SHORT).is_new
+
+
+def test_held_out_codes_that_were_encoded_anew_are_another_fit(run):
+    fit_run_flow(run, SHORT)
+    latents.write(run, "valid", ring(50, 2))
+    assert fit_run_flow(run, SHORT).is_new
+
+
+@pytest.mark.parametrize("damage", ["no weights", "other weights", "no codes", "unknown settings"])
+def test_a_flow_that_cannot_be_read_is_named_and_fitted_again(run, capsys, damage):
+    folder = fit_run_flow(run, SHORT).folder
+    record = json.loads((folder / "summary.json").read_text())
+    if damage == "no weights":
+        (folder / "flow.safetensors").unlink()
+    elif damage == "other weights":
+        (folder / "flow.safetensors").write_bytes(b"other")
+    else:
+        del record["codes"]
+        changed = {"settings": {"depth": 2}} if damage == "unknown settings" else {}
+        (folder / "summary.json").write_text(json.dumps(record | changed))
+    assert fit_run_flow(run, SHORT).is_new
+    assert f"warning: {folder}: " in capsys.readouterr().err
+    assert not fit_run_flow(run, SHORT).is_new
+
+
+def test_codes_of_different_weights_are_refused(run):
+    for split in ("train", "valid"):
+        record = latents.latents_folder(run, split) / latents.RECORD
+        record.write_text(json.dumps({"checkpoint": f"weights of {split}", "data": "0", "n": 1}))
+    with pytest.raises(InputError, match="of different weights; encode both again"):
+        fit_run_flow(run, SHORT)

@@ -46,8 +46,8 @@ def main() -> None:
     )
     if fitted.is_new:
         held_out = fitted.summary["held_out"]
-        nats, error = held_out["nats"], held_out["standard_error"]
-        print(f"{fitted.folder}: log-likelihood {nats:.3f} +- {error:.3f} held out")
+        error = "" if held_out["standard_error"] is None else f" +- {held_out['standard_error']:.3f}"
+        print(f"{fitted.folder}: log-likelihood {held_out['nats']:.3f}{error} held out")
     else:
         print(f"{fitted.folder}: already fitted with these settings")
 

@@ -41,8 +41,8 @@ class FittedFlow:
     """From 1."""
     held_out: float
     """Mean log-density of held-out codes there, one sample of each posterior; nats."""
-    held_out_error: float
-    """Its standard error over the codes."""
+    held_out_error: float | None
+    """Its standard error over the codes; None for a single one."""
 
 
 def fit_flow(
@@ -70,7 +70,7 @@ def fit_flow(
     optimiser = torch.optim.Adam(flow.parameters(), lr=settings.learning_rate)
     updates = settings.epochs * -(-count // settings.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
-    best: tuple[float, int, dict[str, Tensor], float] | None = None
+    best: tuple[float, int, dict[str, Tensor], float | None] | None = None
     for epoch in range(1, settings.epochs + 1):
         order = torch.randperm(count, generator=generator).split(settings.batch)
         drawn = torch.cat([torch.randn(len(rows), dim, generator=generator) for rows in order]).to(device)
@@ -89,7 +89,8 @@ def fit_flow(
         after(epoch, nats)
         if best is None or nats > best[0]:
             state = {name: value.detach().clone() for name, value in flow.state_dict().items()}
-            best = nats, epoch, state, float(scores.std() / len(scores) ** 0.5)
+            error = float(scores.std() / len(scores) ** 0.5) if len(scores) > 1 else None
+            best = nats, epoch, state, error
     if best is None:
         message = "the flow's density of held-out codes was never finite; use a smaller one"
         raise InputError(message, parameter="learning_rate")

@@ -4,10 +4,12 @@ RUN/flows/WEIGHTS holds flow.safetensors, and summary.json, written last.
 """
 
 import shlex
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
 from trainer.device import resolved_device
 from trainer.flow.fit import FittedFlow, FlowSettings, fit_flow
@@ -40,7 +42,7 @@ def load_flow(run: str | Path, weights: str = "final") -> LatentFlow:
         settings = FlowSettings(**summary["settings"])
         flow = LatentFlow(summary["dim"], layers=settings.layers, width=settings.width, seed=settings.seed)
         flow.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, RuntimeError, InputError) as error:
         raise FLOW.damaged(folder, str(error)) from error
     return flow.eval()
 
@@ -72,11 +74,11 @@ def fit_run_flow(
     on it. Raises InputError where codes are missing, or another process fits this flow.
     """
     settings, device = settings or FlowSettings(), resolved_device(device)
+    origins = latents.origins(run, weights=weights)
     codes, held_out = (latents.read(run, split, weights=weights) for split in ("train", "valid"))
     folder = flow_folder(run, weights)
-    facts = {"codes": latents.digest(codes)}
-    found = FLOW.read_record(folder)
-    if found is not None and found["codes"] == facts["codes"] and FlowSettings(**found["settings"]) == settings:
+    facts = {"codes": latents.digest(codes), "held_out_codes": latents.digest(held_out)}
+    if (found := _fitted_before(run, weights, settings, facts)) is not None:
         return RunFlow(folder=folder, summary=found, is_new=False)
     with (
         held_by_main(folder, single(), steal=steal_lock) as held,
@@ -87,5 +89,26 @@ def fit_run_flow(
         fitted = fit_flow(codes, held_out, settings, after, device)
         if held is not None:
             held.check()
-        save_flow(folder, fitted, settings, facts)
+        save_flow(folder, fitted, settings, facts | {"codes_from": origins})
     return RunFlow(folder=folder, summary=FLOW.read_record(folder) or {}, is_new=True)
+
+
+def _fitted_before(
+    run: str | Path, weights: str, settings: FlowSettings, facts: dict[str, Any]
+) -> dict[str, Any] | None:
+    """The summary of the flow of a run where it is whole and of these settings and codes; None where it is not.
+
+    A damaged one is named. One of an earlier version does not say which codes were held out.
+    """
+    folder = flow_folder(run, weights)
+    try:
+        found = FLOW.read_record(folder)
+        if found is None or FlowSettings(**found["settings"]) != settings:
+            return None
+        if any(({"held_out_codes": facts["held_out_codes"]} | found)[name] != value for name, value in facts.items()):
+            return None
+        load_flow(run, weights)
+    except (InputError, KeyError, TypeError) as error:
+        print(f"warning: {folder}: the flow there cannot be used ({error}); it is fitted again", file=sys.stderr)
+        return None
+    return found

@@ -1,6 +1,7 @@
 """The summaries of a run's mixtures, drawn over their number of components."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from data_shards.io.atomic import replacing
 from trainer.mixture.fitted import SUMMARY
 
 
@@ -39,13 +41,15 @@ def draw_comparison(folders: Sequence[Path]) -> Path:
     _curves(panels[5], sizes, phases, "seconds")
     panels[5].set_yscale("log")
     path = folders[0].parent / "comparison.png"
-    figure.savefig(path, dpi=110)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=110)
     return path
 
 
 def _of(summaries: list[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
-    """Values and standard errors of one quantity."""
-    return [s[name]["nats"] for s in summaries], [s[name]["standard_error"] for s in summaries]
+    """Values and standard errors of one quantity; NaN, which is not drawn, where an error is not known."""
+    errors = [s[name]["standard_error"] for s in summaries]
+    return [s[name]["nats"] for s in summaries], [math.nan if error is None else error for error in errors]
 
 
 def _curves(

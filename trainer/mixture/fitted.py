@@ -11,6 +11,7 @@ import torch
 from data_shards.io.errors import InputError
 from data_shards.io.regular_files import kind_if_no_file, read_regular
 from trainer.mixture.density import MixtureDensity
+from trainer.mixture.packed import packed_size
 from trainer.mixture.parameters import Parameters
 from trainer.mixture.settings import COVARIANCE_TYPES, Settings
 from trainer.run_folder.latents import WEIGHTS
@@ -113,11 +114,22 @@ def load_mixture(folder: str | Path, device: str | torch.device = "cpu") -> Fitt
         if stored["covariance_type"] not in COVARIANCE_TYPES:
             raise KeyError(stored["covariance_type"])
         parameters = Parameters(covariance_type=stored["covariance_type"], **tensors)
+        _require_shapes(parameters, stored["n_components"], stored["dimensions"])
         return FittedMixture(
             parameters=parameters.to(device), settings=Settings(**stored["settings"]), record=_fit_record(stored)
         )
     except (KeyError, TypeError, InputError) as error:
         raise MIXTURE.damaged(folder, f"{MIXTURE.record} has unknown or missing entries: {error}") from error
+
+
+def _require_shapes(parameters: Parameters, k: int, dim: int) -> None:
+    """Raises InputError where the tensors are not those of k components of so many dimensions and of their type."""
+    kind = parameters.covariance_type
+    columns = {"full": packed_size(dim), "tied": packed_size(dim), "diag": dim, "spherical": 1}[kind]
+    shapes = {"weights": (k,), "means": (k, dim), "covariances": (1 if kind == "tied" else k, columns)}
+    for name, shape in shapes.items():
+        if (found := tuple(getattr(parameters, name).shape)) != shape:
+            raise InputError(f"a {kind} mixture of {k} components in {dim} dimensions has {name} {shape}, not {found}")
 
 
 def _fit_record(stored: dict[str, Any]) -> FitRecord | None:

@@ -60,10 +60,8 @@ def fit_run_mixture(
         "weights": weights,
         "encodings": form,
         "start_from": start_from,
-        "codes": {split: latents.encoded_from(run, split, weights=weights) for split in ("train", "valid")},
+        "codes": latents.origins(run, weights=weights),
     }
-    if len({record["checkpoint"] for record in wanted["codes"].values() if record}) > 1:
-        raise InputError(f"{run}: the codes of splits train and valid are of different weights; encode both again")
     data = read_codes(run, weights, form, settings.random_state, ranks)
     start = None if start_from is None else _start(run, settings, weights, start_from)
     wanted["points"] = {

@@ -54,6 +54,10 @@ class Scored:
         return found.scatter_reduce_(0, self.rows[is_top], self.components[is_top], "amin")
 
     def responsibilities(self, k: int) -> Tensor:
-        """(n, k): the share of each component in the density of each point."""
-        shares = (self.scores - self.log_density[self.rows]).exp_()
-        return shares.new_zeros(self.count, k).index_put_((self.rows, self.components), shares)
+        """(n, k): the share of each component in the density of each point.
+
+        Not by the log-density: far from all components the logarithm of the sum is lost beside the largest score.
+        """
+        shares = (self.scores - self.top[self.rows]).exp_()
+        table = shares.new_zeros(self.count, k).index_put_((self.rows, self.components), shares)
+        return table.div_(table.sum(1, keepdim=True))

@@ -42,18 +42,28 @@ def describe(density: MixtureDensity, seed: int) -> dict[str, Any]:
 
 
 def likelihood(density: MixtureDensity, samples: Tensor, ranks: Ranks) -> dict[str, Any]:
-    """Mean log q_hat(z) in nats over the z ~ q(z|x) of all processes, (n, D) of this one, with its standard error."""
+    """Mean log q_hat(z) in nats over the z ~ q(z|x) of all processes, (n, D) of this one, with its standard error.
+
+    The standard error is None for a single z, from which none can be estimated.
+    """
     values = density.score_samples(samples)
     sums = ranks.sum_(torch.stack([values.sum(), values.square().sum(), values.new_tensor(len(values))]))
-    mean = sums[0] / sums[2]
-    error = ((sums[1] / sums[2] - mean.square()).clamp(min=0) / sums[2]).sqrt()
-    return {"nats": float(mean), "standard_error": float(error), "points": int(sums[2]), "of": "one sample of q(z|x)"}
+    mean, points = sums[0] / sums[2], int(sums[2])
+    error = None
+    if points > 1:
+        error = float(((sums[1] / points - mean.square()).clamp(min=0) / (points - 1)).sqrt())
+    return {"nats": float(mean), "standard_error": error, "points": points, "of": "one sample of q(z|x)"}
+
+
+def with_error(mean: Mapping[str, Any]) -> str:
+    """The result of `likelihood`, or another mean of its form, in words: "-5.086 +- 0.031"."""
+    error = mean["standard_error"]
+    return f"{mean['nats']:.3f}" + ("" if error is None else f" +- {error:.3f}")
 
 
 def summary_line(folder: Path, summary: Mapping[str, Any]) -> str:
     """A summary in one line."""
-    held_out, kl = summary["held_out"], summary["kl_to_prior"]
     return (
-        f"{folder}: log-likelihood {summary['train']['nats']:.3f} train, {held_out['nats']:.3f} "
-        f"+- {held_out['standard_error']:.3f} held out, KL to the prior {kl['nats']:.3f} +- {kl['standard_error']:.3f}"
+        f"{folder}: log-likelihood {summary['train']['nats']:.3f} train, {with_error(summary['held_out'])} held out, "
+        f"KL to the prior {with_error(summary['kl_to_prior'])}"
     )

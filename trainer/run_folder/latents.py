@@ -76,6 +76,14 @@ def write(
     return path
 
 
+def remove(run: str | Path, split: str, *, weights: str = "final") -> None:
+    """Removes the codes of `split`, and nothing else that lies beside them."""
+    folder = latents_folder(run, split, weights=weights)
+    (folder / RECORD).unlink(missing_ok=True)
+    for part in _part_files(folder):
+        (folder / _part_name(*part)).unlink()
+
+
 def encoded_from(run: str | Path, split: str, *, weights: str = "final") -> dict[str, Any] | None:
     """What the codes of `split` were made from: `checkpoint`, the digest of the weights; `data`, the hash of the
     manifest; `n`, the number of images. None where nothing is recorded, or the encoding is not finished."""
@@ -85,6 +93,14 @@ def encoded_from(run: str | Path, split: str, *, weights: str = "final") -> dict
         return None if record is None else {name: record[name] for name in ("checkpoint", "data", "n")}
     except (FileNotFoundError, ValueError, RecursionError, KeyError, TypeError):
         return None
+
+
+def origins(run: str | Path, *, weights: str = "final") -> dict[str, dict[str, Any] | None]:
+    """`encoded_from` of the splits train and valid. Raises InputError where they were encoded by different weights."""
+    found = {split: encoded_from(run, split, weights=weights) for split in ("train", "valid")}
+    if len({record["checkpoint"] for record in found.values() if record}) > 1:
+        raise InputError(f"{run}: the codes of splits train and valid are of different weights; encode both again")
+    return found
 
 
 def exists(run: str | Path, split: str, *, weights: str = "final") -> bool:
@@ -99,12 +115,18 @@ def read(run: str | Path, split: str, *, weights: str = "final", part: int = 0, 
     """
     files = _complete_parts(run, split, weights)
     pieces = [_read_part(file) for file in files]
+    if len(widths := sorted({piece.mean.shape[1] for piece in pieces})) > 1:
+        raise InputError(f"{files[0].parent}: parts of {widths} latents are mixed; {_remedy(run, weights)}")
     latents = Latents(*(torch.cat(tensors) for tensors in zip(*pieces, strict=True)))
     order = latents.index.argsort()
     ordered = latents.index[order]
     if (ordered[1:] == ordered[:-1]).any():
         twice = int(ordered[1:][ordered[1:] == ordered[:-1]][0])
         raise InputError(f"{files[0].parent}: image {twice} is encoded twice; {_remedy(run, weights)}")
+    if (gaps := (ordered != torch.arange(len(ordered))).nonzero()).numel():
+        lost, last = int(gaps[0]), int(ordered[-1])
+        what = f"image {lost} has no code, and image {last} has one"
+        raise InputError(f"{files[0].parent}: {what}; {_remedy(run, weights)}")
     own = partition(len(order), part, parts)
     rows = order[own.start : own.stop]
     return Latents(latents.mean[rows], latents.std[rows], latents.index[rows])

@@ -6,6 +6,7 @@ and damage is noticed.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from data_shards.io.atomic import write_bytes, write_json
+from data_shards.io.atomic import json_text, replacing
 from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.regular_files import kind_if_no_file, read_regular
 
@@ -32,12 +33,22 @@ class TensorFolder:
     """Name of the JSON file."""
 
     def write(self, folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
-        """Writes a result in place of the one that `folder` may hold. `record` may not contain "sha256"."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / self.record).unlink(missing_ok=True)
+        """Writes a result in place of the one that `folder` may hold. `record` may not contain "sha256".
+
+        Where it cannot be written, as on a full disk, the former one stays.
+        """
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-        write_bytes(folder / self.tensors, data)
-        write_json(folder / self.record, {**record, "sha256": hashlib.sha256(data).hexdigest()})
+        text = json_text({**record, "sha256": hashlib.sha256(data).hexdigest()})
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / self.record) as new_record:
+            new_record.write(text.encode())
+            with replacing(folder / self.tensors) as new_tensors:
+                new_tensors.write(data)
+                for file in (new_record, new_tensors):
+                    file.flush()
+                    os.fsync(file.fileno())
+                # From here on the disk needs no space. A crash leaves no record, which is an unfinished result.
+                (folder / self.record).unlink(missing_ok=True)
 
     def read_record(self, folder: Path) -> dict[str, Any] | None:
         """The record of a finished result, or None where there is none. Raises InputError where it is damaged."""

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from trainer.mixture import GaussianMixture
+from trainer.mixture.comparison_figure import draw_comparison
 from trainer.mixture.cost import estimate_cost
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
+from trainer.mixture.summary import summary_line
 from trainer.process_group import single
 from trainer.run_folder import latents
 from trainer.run_folder.latents import Latents
@@ -69,6 +71,16 @@ def test_the_summary_agrees_with_the_stored_mixture(run):
     assert summary["train"]["points"] == 1200
     # log q of a draw from q averages to minus its entropy: log 2 + 3/2 log(2 pi e 1.09).
     assert summary["held_out"]["nats"] == pytest.approx(-5.08, abs=0.15)
+
+
+def test_a_single_held_out_code_has_no_standard_error(run):
+    encode(run, "valid", 1, 1)
+    fitted = [fit_run_mixture(run, Settings(n_components=k), ranks=single()) for k in (1, 2)]
+    for one in fitted:
+        assert one.summary["held_out"]["standard_error"] is None
+        assert one.summary["train"]["standard_error"] > 0
+        assert "+-" not in summary_line(one.folder, one.summary).partition(" held out")[0]
+    assert draw_comparison([one.folder for one in fitted]).stat().st_size > 0
 
 
 def test_the_kl_to_the_prior_agrees_with_its_closed_form_for_one_component(run):

@@ -1,5 +1,7 @@
 """Log-densities, samples and gradients of a mixture, against scipy and brute force."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from support.mixture_cases import TYPES, dense_covariances, draws, known_mixture
 
 from data_shards.io.errors import InputError
 from trainer.mixture import GaussianMixture
+from trainer.mixture.density import MixtureDensity
 
 
 def by_scipy(mixture, x) -> np.ndarray:
@@ -131,3 +134,20 @@ def test_scoring_many_points_gives_each_the_value_it_has_alone():
 def test_points_of_the_wrong_width_are_refused():
     with pytest.raises(InputError, match="X: 2 dimensions, where 3 are expected"):
         known_mixture("full").score_samples(torch.zeros(5, 2))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_shares_of_a_point_far_from_all_components_add_up_to_one(kind):
+    one = known_mixture(kind, k=1).parameters_
+    twins = MixtureDensity(
+        replace(
+            one,
+            weights=torch.tensor([0.25, 0.75], dtype=torch.float64),
+            means=one.means.expand(2, -1),
+            covariances=one.covariances.expand(1 if kind == "tied" else 2, -1),
+        )
+    )
+    far = torch.tensor([[1e3, 0, 0], [1e10, 1e10, 0], [-1e60, 0, 0]], dtype=torch.float64)
+    shares = twins.predict_proba(far)
+    torch.testing.assert_close(shares[0], twins.weights)
+    torch.testing.assert_close(shares.sum(1), torch.ones(3, dtype=torch.float64))

@@ -60,6 +60,15 @@ def test_unknown_entries_of_a_mixture_are_one_line_that_names_its_folder(tmp_pat
         GaussianMixture.load(tmp_path)
 
 
+@pytest.mark.parametrize("change", [{"covariance_type": "diag"}, {"covariance_type": "tied"}, {"n_components": 4}])
+def test_a_record_edited_away_from_its_tensors_is_refused(tmp_path, change):
+    known_mixture("full").save(tmp_path)
+    stored = json.loads((tmp_path / "mixture.json").read_text())
+    (tmp_path / "mixture.json").write_text(json.dumps(stored | change))
+    with pytest.raises(InputError, match=f"^{tmp_path}: .* mixture of . components in 3 dimensions has .*, not "):
+        GaussianMixture.load(tmp_path)
+
+
 def test_the_folder_of_a_mixture_names_size_covariance_and_stage(tmp_path):
     assert mixture_folder(tmp_path, 32) == tmp_path / "mixtures" / "32-full"
     assert mixture_folder(tmp_path, 500, "diag", "stage1") == tmp_path / "mixtures" / "500-diag-stage1"
@@ -136,6 +145,29 @@ def test_codes_of_another_kind_are_refused_in_one_line(tmp_path, wrong):
         save_file({name: tensor.contiguous() for name, tensor in changed.items()}, path)
     with pytest.raises(InputError, match=r"part-00000-of-00001.safetensors: damaged \(.*; delete it and encode again"):
         latents.read(tmp_path, "train")
+
+
+@pytest.mark.parametrize("far", [5, 2**50])
+def test_codes_of_some_images_alone_are_refused(tmp_path, far):
+    latents.write(tmp_path, "train", codes(5)._replace(index=torch.tensor([0, 1, far, 3, 4])))
+    with pytest.raises(InputError, match=f"image 2 has no code, and image {far} has one; make the codes with"):
+        latents.read(tmp_path, "train")
+
+
+def test_parts_of_different_widths_are_refused(tmp_path):
+    for part, width in enumerate((3, 2)):
+        one = Latents(torch.zeros(2, width), torch.ones(2, width), torch.arange(2) + 2 * part)
+        latents.write(tmp_path, "train", one, part=part, parts=2)
+    with pytest.raises(InputError, match=r"parts of \[2, 3\] latents are mixed; make the codes with"):
+        latents.read(tmp_path, "train")
+
+
+def test_removing_codes_leaves_the_files_of_others(tmp_path):
+    folder = latents.write(tmp_path, "train", codes(5)).parent
+    (folder / latents.RECORD).write_text("{}")
+    (folder / "part-of-mine.safetensors").write_bytes(b"")
+    latents.remove(tmp_path, "train")
+    assert [path.name for path in folder.iterdir()] == ["part-of-mine.safetensors"]
 
 
 @pytest.mark.parametrize("content", ["{", "{}", "[]", "[" * 100_000])

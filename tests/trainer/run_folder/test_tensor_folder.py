@@ -1,11 +1,12 @@
 """Tensors with a JSON record that is written last."""
 
 import json
+import resource
 
 import pytest
 import torch
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, MachineFault
 from trainer.run_folder.tensor_folder import TensorFolder
 
 RESULT = TensorFolder(noun="result", tensors="result.safetensors", record="summary.json")
@@ -44,3 +45,18 @@ def test_a_record_without_a_checksum_is_read_as_older_versions_wrote_none(tmp_pa
     RESULT.write(tmp_path, {"a": torch.ones(4)}, {"seed": 3})
     (tmp_path / "summary.json").write_text(json.dumps({"seed": 3}))
     assert RESULT.read(tmp_path, "")[0]["a"].sum() == 4
+
+
+def test_a_former_result_stays_where_the_new_one_cannot_be_written(tmp_path):
+    former, limits = torch.arange(6.0), resource.getrlimit(resource.RLIMIT_FSIZE)
+    RESULT.write(tmp_path, {"a": former}, {"seed": 3})
+    for tensors, record in (({"a": torch.zeros(9000)}, {}), ({"a": torch.zeros(3)}, {"history": ["x"] * 9000})):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        try:
+            with pytest.raises(MachineFault, match=rf"^{tmp_path}/.*: the file would be larger"):
+                RESULT.write(tmp_path, tensors, {"seed": 4} | record)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        found, record = RESULT.read(tmp_path, "make it")
+        assert (found["a"].tolist(), record["seed"]) == (former.tolist(), 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.safetensors", "summary.json"]
