@@ -60,7 +60,7 @@ ROOMS = {
         {"__init__", "__main__"},
         {"sweep"},
         {"report", "terminal"},
-        {"history", "settings", "checks", "resources"},
+        {"history", "settings", "checks", "resources", "ray_cluster"},
         {"trial"},
         {"search"},
         {"sweep_config"},

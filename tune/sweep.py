@@ -6,9 +6,7 @@ What has been reached lies in the run folders of the trials alone: each start re
 import functools
 import logging
 import os
-import signal
 import sys
-import threading
 from typing import Any
 
 import ray
@@ -20,6 +18,7 @@ from data_shards.io.lease import lease
 from data_shards.manifest import Manifest
 from tune.checks import Checked, check_sweep, require_disk
 from tune.history import Started, at_rungs, drawn_before, results, started_trials
+from tune.ray_cluster import require_cluster, start_ray
 from tune.report.ranking import best_configuration
 from tune.resources import Needs, runs_on_gpu, trials_at_once
 from tune.search.halving import TakingTurns
@@ -54,6 +53,7 @@ def run_sweep(sweep: SweepConfig, address: str | None, *, steal_lock: bool = Fal
     and SIGUSR2 running trials save first; the last raises SystemExit, see `saving_at_signals`.
     """
     checked = check_sweep(sweep, cluster=address is not None)
+    require_cluster(address)
     require_disk(sweep, checked)
     sweep.folder.mkdir(parents=True, exist_ok=True)
     was_started = ray.is_initialized()
@@ -122,25 +122,6 @@ def _ended(sweep: SweepConfig, phase: Phase, total: int) -> bool:
     return sum(one.ended for one in started_trials(sweep, phase)) >= total
 
 
-def _start_ray(address: str | None) -> None:
-    """Joins the cluster at `address`, or starts Ray here, unless this process has done so.
-
-    A terminal, `timeout`, systemd or Slurm may signal all processes of a command. Ray's, which inherit what is blocked,
-    would end before the trials have saved; SIGINT Ray blocks in them itself.
-    """
-    if ray.is_initialized():
-        return
-    on_term = signal.getsignal(signal.SIGTERM)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, () if address else {signal.SIGTERM, signal.SIGUSR2})
-    try:
-        # "local" keeps Ray from joining a cluster whose address an earlier one left behind on this machine.
-        ray.init(address=address or "local", log_to_driver=False, include_dashboard=None if address else False)
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_term)  # Ray's own ends the process at once
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial], address: str | None) -> bool:
     """Runs the trials of a phase that have not ended. Returns whether all of them have then."""
     if _ended(sweep, phase, total):
@@ -155,7 +136,7 @@ def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]
     # `SweepProgress` prints instead of Tune.
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    _start_ray(address)
+    start_ray(address)
     on_gpu = runs_on_gpu(sweep)
     gpus = sweep.gpus_per_worker if on_gpu else 0.0
     needs = Needs(workers=sweep.workers, cpus=sweep.cpus_per_worker, gpus=gpus)
