@@ -29,7 +29,7 @@ def _before(sweep: SweepConfig) -> dict[str, Any] | None:
         found = json.loads(read_regular(path))
     except ValueError:
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not isinstance(found.get("fields", {}), dict):
         raise InputError(f"{path}: is damaged; remove it to go on with the trials that are there, under this file")
     return found
 

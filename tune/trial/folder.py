@@ -6,7 +6,7 @@ import json
 import socket
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build
@@ -43,10 +43,10 @@ def save_trial(folder: Path, trial: Trial) -> None:
 def load_trial(folder: Path) -> Trial:
     """The trial that the run folder belongs to."""
     content = _read(folder / _TRIAL)
-    try:
-        return Trial(**{name: content[name] for name in ("phase", "number", "seed", "fields")})
-    except KeyError as error:
-        raise _damaged(folder / _TRIAL) from error
+    kinds = {"phase": str, "number": int, "seed": int, "fields": dict}
+    if not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        raise _damaged(folder / _TRIAL)
+    return Trial(**{name: content[name] for name in kinds})
 
 
 def trial_of(params: dict[str, Any]) -> Trial:
@@ -98,9 +98,10 @@ def load_attempts(folder: Path) -> list[dict[str, Any]]:
     """One entry a start of the trial's processes, with the keys at and host, without those after it had waited."""
     path = folder / _ATTEMPTS
     found = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         with contextlib.suppress(ValueError):  # torn, where the machine was lost
-            found.append(json.loads(line))
+            if isinstance(one := json.loads(line), dict):
+                found.append(one)
     follows_turn = [False, *("turn" in one for one in found)]
     return [one for one, after in zip(found, follows_turn, strict=False) if "at" in one and not after]
 
@@ -144,10 +145,10 @@ def reopen(folder: Path, measure: MeasureConfig, former: MeasureConfig | None) -
 
 
 def _measure(key: str) -> MeasureConfig | None:
-    """What `measure_key` made a text of."""
+    """What `measure_key` made a text of; None where it is of no measure of today, or no such text."""
     try:
         return build(MeasureConfig, json.loads(key)) if key else None
-    except InputError:
+    except (ValueError, TypeError):  # InputError is a ValueError
         return None
 
 
@@ -172,7 +173,10 @@ def load_outcome(folder: Path) -> Outcome:
     """How the trial ended; a failure because of its own configuration comes before any other outcome."""
     path = folder / _OUTCOME
     content: dict[str, Any] = _read(path) if path.exists() else {"status": "unfinished"}
-    if "status" not in content:
+    kinds = {"status": str, "reason": str, "again": bool, "measure": str, "parameters": int | None}
+    if content.get("status") not in get_args(Status) or not all(
+        isinstance(content[name], kind) for name, kind in kinds.items() if name in content
+    ):
         raise _damaged(path)
     written = Outcome(**{one.name: content[one.name] for one in fields(Outcome) if one.name in content})
     reason = load_failure(folder)

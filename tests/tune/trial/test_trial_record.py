@@ -1,5 +1,6 @@
 """What is read of a trial from its run folder, and which errors count as the configuration's fault."""
 
+import json
 import shutil
 
 import pytest
@@ -17,10 +18,12 @@ from tune.search.trials import Trial
 from tune.sweep_config import MeasureConfig, read_sweep
 from tune.trial.folder import (
     Outcome,
+    load_attempts,
     load_outcome,
     load_trial,
     measure_key,
     reopen,
+    save_attempt,
     save_failure,
     save_outcome,
     save_trial,
@@ -129,6 +132,39 @@ def test_a_damaged_file_of_a_trial_is_one_line_that_names_it(trial_folder, tmp_p
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=f"{name}: is damaged; restore it"):
         trial_record(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("outcome.json", {"status": "done"}),
+        ("outcome.json", {"measure": {"images": 100}}),
+        ("trial.json", {"number": "1"}),
+        ("trial.json", {"fields": None}),
+    ],
+)
+def test_a_value_of_another_kind_is_damage_too(trial_folder, tmp_path, name, change):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    save_outcome(folder, Outcome(status="finished"))
+    (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
+    with pytest.raises(InputError, match=f"{name}: is damaged; restore it"):
+        trial_record(folder)
+
+
+def test_lines_of_attempts_that_are_none_are_passed_over(tmp_path):
+    save_attempt(tmp_path)
+    with (tmp_path / "attempts.jsonl").open("ab") as file:
+        file.write(b'null\n7\n"turn"\n\0\0\xff\n{"at": "2026')
+    assert len(load_attempts(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("measured_with", ["{", 7, "[]"])
+def test_a_failure_that_names_no_measure_is_measured_again(trial_folder, tmp_path, measured_with):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    (folder / "failure.json").write_text(json.dumps({"reason": "measuring failed", "measure": measured_with}))
+    assert reopen(folder, MEASURE, MEASURE)
 
 
 def test_the_checkpoints_of_losers_are_deleted_and_their_records_stay(trial_folder, tmp_path, digits_shards):
