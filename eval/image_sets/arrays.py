@@ -87,6 +87,8 @@ def _pixels(path: Path, name: str) -> NDArray[np.uint8]:
             raise _unreadable(path, error) from error
     else:
         found = members(path)
+    if name not in ("", *found):
+        raise InputError(f"{path}: has no array {name!r}; choose one of {_named(found)}")
     # Samples of other programs come with class labels, one number an image.
     candidates = {key: array for key, array in found.items() if array.ndim >= 3 and name in ("", key)}
     if len(candidates) != 1:
