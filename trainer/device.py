@@ -7,6 +7,9 @@ from data_shards.io.errors import InputError
 
 DEVICES = ("auto", "cpu", "cuda")
 """What an option `--device` may say."""
+CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")
+"""Values of that variable with which cuBLAS adds in a fixed order."""
 
 
 def resolved_device(device: str, *, processes: int | None = None) -> Literal["cpu", "cuda"]:
@@ -22,11 +25,9 @@ def resolved_device(device: str, *, processes: int | None = None) -> Literal["cp
         raise InputError(f"{device!r} is unknown; use {', '.join(DEVICES[:-1])} or {DEVICES[-1]}", parameter="device")
     if device == "cpu":
         return "cpu"
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if device == "auto" and torch.distributed.is_available() and torch.distributed.is_initialized():
         # Whoever made the group knows where its processes are; NCCL works on GPUs only, gloo is for CPUs.
-        in_group: Literal["cpu", "cuda"] = "cuda" if "nccl" in torch.distributed.get_backend() else "cpu"
-        if device == "auto":
-            return in_group
+        return _on_cuda() if "nccl" in torch.distributed.get_backend() else "cpu"
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if processes is None:
         processes = local_processes()
@@ -37,7 +38,17 @@ def resolved_device(device: str, *, processes: int | None = None) -> Literal["cp
             f"{processes} processes on this machine have {gpus} CUDA devices; start one process a device, or use cpu",
             parameter="device",
         )
-    return "cuda" if gpus >= processes and gpus > 0 else "cpu"
+    return _on_cuda() if gpus >= processes and gpus > 0 else "cpu"
+
+
+def _on_cuda() -> Literal["cuda"]:
+    """ "cuda", for a process that is ready for it.
+
+    torch reads the variable once, at the first product of matrices of the process, which may come before a training
+    that asks for deterministic kernels. The workspace is as large as torch's own for a Hopper GPU.
+    """
+    os.environ.setdefault(CUBLAS_WORKSPACE, DETERMINISTIC_WORKSPACES[0])
+    return "cuda"
 
 
 def planned_device(device: str) -> Literal["cpu", "cuda"]:

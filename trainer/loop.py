@@ -6,6 +6,7 @@ as many processes as before these are the same bits on CPUs, and on GPUs with `e
 their kernels add in another order each time.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import Batch
 from trainer.config.config import Config, to_yaml
+from trainer.engines.compilation import require_compiler
 from trainer.engines.cpu import keep_freed_memory
 from trainer.engines.determinism import deterministic_kernels
 from trainer.preemption import Interrupted, StopRequest, write_requeue
@@ -85,6 +87,7 @@ def _train_in_folder(
         keep_freed_memory()
     ranks.agree(lambda: require_trackers(config.log.to))
     ranks.agree(lambda: require_engine(config))
+    ranks.agree(lambda: require_compiler(config, ranks.device))
     opened = open_run_folder(config, ranks, allow_change=allow_change)
     config, stages = opened.config, stages_of(opened)
     stopped = ""
@@ -96,6 +99,7 @@ def _train_in_folder(
             lambda: Learner(config, opened.manifest.image_shape, stages.train_images, ranks, passes, opened.saved)
         )
         with (
+            contextlib.closing(learner),
             Reporter(config, ranks, stages, opened, listener) as reporter,
             CheckpointSaver(
                 config.folder,

@@ -2,6 +2,11 @@
 
 Each line has the figures that were measured and whether they are within the stated bounds. Without a GPU it says so,
 and how many tests and checks were skipped. Exit code 1 where one fails.
+
+    PYTHONPATH=tests/device/pretended/every_process python tests/device/acceptance.py
+
+does the same on the GPU that is pretended (tests/device/pretended), with small mixtures and networks, which shows that
+the checks themselves run. Times, memory and rates mean nothing there, and the checks say what it cannot show.
 """
 
 import math
@@ -23,6 +28,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+from device.pretended.install import NAME  # noqa: E402
 from device.sessions import COMMANDS, commands_on, measured, no_waits, run_session  # noqa: E402
 from support.running import run_module, write_digits  # noqa: E402
 from support.training import events, train, weights, words  # noqa: E402
@@ -34,6 +40,7 @@ from trainer.mixture.nearest import NearestIndex  # noqa: E402
 from trainer.updates.learner import Learner  # noqa: E402
 from trainer.updates.recording import CHECKED_UPDATES, WARM_UP_UPDATES  # noqa: E402
 
+PRETENDED = torch.cuda.is_available() and torch.cuda.get_device_name() == NAME
 CHECKS: list[Callable[[Path], str]] = []
 FIELDS = {"stage1__max_epochs": 2, "stage2__max_epochs": 1, "optimiser__learning_rate": 0.005}
 
@@ -42,6 +49,15 @@ def check(function: Callable[[Path], str]) -> Callable[[Path], str]:
     """Adds a check: given a folder with shards of digits it returns its figures, or raises AssertionError with them."""
     CHECKS.append(function)
     return function
+
+
+class NotShown(Exception):
+    """Raised by a check that only a real GPU can pass."""
+
+
+def needs_a_real_gpu(what: str) -> None:
+    if PRETENDED:
+        raise NotShown(what)
 
 
 def elbo(run: Path) -> float:
@@ -62,6 +78,7 @@ def float32_training_reaches_the_elbo_of_the_cpu(folder: Path) -> str:
 
 @check
 def bf16_compiled_training_reaches_the_elbo_of_the_cpu(folder: Path) -> str:
+    needs_a_real_gpu("autocast and torch.compile on CUDA")
     lower = {"engine__precision": "bf16", "engine__compile": True, "model__norm": "batch"}
     start = time.monotonic()
     run = train(folder / "shards", folder, "bf16", device="cuda", **FIELDS, **lower)
@@ -72,7 +89,10 @@ def bf16_compiled_training_reaches_the_elbo_of_the_cpu(folder: Path) -> str:
 
 @check
 def an_update_waits_for_nothing(folder: Path) -> str:
-    """torch itself raises where the host would wait, within `Learner.update`, one by one and replayed."""
+    """torch itself raises where the host would wait, within `Learner.update`, one by one and replayed.
+
+    The pretended GPU raises at the waits that it knows.
+    """
     figures = []
     for graphs in (False, True):
         fields = {"engine__cuda_graphs": graphs, "model__norm": "batch", "optimiser__ema_images": 100}
@@ -147,7 +167,8 @@ def every_measurement_has_the_numbers_of_the_cpu(folder: Path) -> str:
         shutil.copytree(folder / "cpu", run)
         session.mkdir()
         commands = commands_on(run, session / "out", device)
-        done = run_session(session, device, 1, {"pretended": False, "commands": commands})["commands"]
+        pretended = PRETENDED and device == "cuda"
+        done = run_session(session, device, 1, {"pretended": pretended, "commands": commands})["commands"]
         failed = [f"{name}: {one['code']} {one['printed'][-200:]}" for name, one in done.items() if one["code"] != 0]
         assert not failed, f"on {device}, {failed[0]}"
         found[device] = measured(run)
@@ -163,10 +184,11 @@ def every_measurement_has_the_numbers_of_the_cpu(folder: Path) -> str:
 @check
 def mixtures_of_celebas_size(folder: Path) -> str:
     generator = torch.Generator().manual_seed(0)
+    points, sizes = (2000, (4, 20)) if PRETENDED else (162_770, (32, 500, 10_000))
     centres = 3 * torch.randn(200, 64, generator=generator)
-    x = centres[torch.randint(200, (162_770,), generator=generator)] + torch.randn(162_770, 64, generator=generator)
+    x = centres[torch.randint(200, (points,), generator=generator)] + torch.randn(points, 64, generator=generator)
     figures = []
-    for components in (32, 500, 10_000):
+    for components in sizes:
         torch.cuda.reset_peak_memory_stats()
         start = time.monotonic()
         fitted = GaussianMixture(components, max_iter=10, random_state=0).fit(x.cuda())
@@ -189,12 +211,15 @@ def k_means_finds_the_nearest_centres(folder: Path) -> str:
 def celeba_at_its_two_batches(folder: Path) -> str:
     shards = celeba_like(folder)
     figures = []
-    for batch, graphs in ((100, True), (100, False), (800, True)):
+    updates, cases = (300, ((100, True), (100, False), (800, True))) if not PRETENDED else (9, ((4, True), (4, False)))
+    for batch, graphs in cases:
         name = f"celeba-{batch}-{graphs}"
         fields = {"data.shards": shards, "runs": folder, "name": name, "data.global_batch": batch}
-        fields |= {"engine.cuda_graphs": graphs}
-        fields |= {"stage1.max_epochs": 300 * batch / 2000, "stage2.max_epochs": 0, "stage1.check_images": 10**9}
-        fields |= {"data.valid_images": batch, "log.every_images": 100 * batch, "log.to": "[]", "device": "cuda"}
+        fields |= {"engine.cuda_graphs": graphs, "log.every_images": updates // 3 * batch, "log.to": "[]"}
+        fields |= {"stage1.max_epochs": updates * batch / 2000, "stage2.max_epochs": 0, "stage1.check_images": 10**9}
+        fields |= {"data.valid_images": batch, "device": "cuda"}
+        if PRETENDED:
+            fields |= {"model.encoder_channels": "[8,16]", "model.decoder_channels": "[16,8]", "engine.compile": False}
         config = ROOT / "trainer" / "configs" / "celeba.yaml"
         done = run_module("trainer", "--config", str(config), *(f"--{k}={v}" for k, v in fields.items()), timeout=500)
         assert done.returncode == 0, done.stderr.strip().splitlines()[-1]
@@ -224,6 +249,7 @@ def celeba_like(folder: Path) -> Path:
 
 @check
 def deepspeed_trains_in_bf16(folder: Path) -> str:
+    needs_a_real_gpu("DeepSpeed on CUDA")
     figures = []
     for stage in (1, 3):
         fields = {"engine__name": "deepspeed", "engine__precision": "bf16", "device": "cuda"}
@@ -259,6 +285,8 @@ def main() -> int:
             start = time.monotonic()
             try:
                 result = "ok      " + function(folder)
+            except NotShown as what:
+                result = f"-       not shown here: {what}"
             except Exception as error:
                 result, failed = f"FAILED  {type(error).__name__}: {' '.join(str(error).split())[:300]}", failed + 1
             print(f"{function.__name__.replace('_', ' '):55}{time.monotonic() - start:6.0f} s  {result}", flush=True)

@@ -40,7 +40,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "two-stages": {"data.flip": True},
     "adam": {"variance.update": "adam", "variance.beta_nll": 0.5, "data.on_device": False},
     "epoch": {"variance.update": "epoch", **SHORT_EPOCHS, **ONE_BY_ONE},
-    "batch-norm": {"model.norm": "batch", **ONE_BY_ONE},
+    # After trainings in the same process that do not ask for it.
+    "batch-norm": {"model.norm": "batch", "engine.deterministic": True, **ONE_BY_ONE},
     "group-norm": {"model.norm": "group"},
     "average": {"optimiser.ema_images": 100, **ONE_BY_ONE},
     "clipping": {"optimiser.max_grad_norm": 0.5, **ONE_BY_ONE},
@@ -50,8 +51,8 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "beta-vae": {"objective.name": "beta_vae"},
     "fixed": {"objective.name": "fixed", "objective.sigma2": 0.1, **SHORT_EPOCHS},
     "dip-vae-i": {"objective.name": "dip_vae_i"},
-    "dip-vae-ii": {"objective.name": "dip_vae_ii", "engine.grad_accumulation_steps": 2},
-    "wae": {"objective.name": "wae_mmd"},
+    "dip-vae-ii": {"objective.name": "dip_vae_ii", "engine.deterministic": True, "engine.grad_accumulation_steps": 2},
+    "wae": {"objective.name": "wae_mmd", "engine.deterministic": True},
     "stopped": {"model.norm": "batch", "optimiser.ema_images": 100, "data.on_device": False, "data.flip": True},
 }
 ON_TWO = ("two-stages", "batch-norm", "accumulation", "wae", "stopped")

@@ -4,6 +4,7 @@ from device.pretended.script import run_script
 from support.forked import Job
 
 PRELUDE = """
+import os
 import torch
 import torch.distributed as dist
 from device.pretended.counts import COUNTS
@@ -64,7 +65,33 @@ def overwritten():
     with torch.cuda.stream(side):
         read.fill_(3)
 
+def group_ends_before_graph():
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        dist.all_reduce(gpu)
+    dist.destroy_process_group()
+
+def wait_that_is_forbidden():
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        gpu.sum().item()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+def product_before_its_setting():
+    square = torch.ones(4, 4, device="cuda")
+    square @ square
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    torch.use_deterministic_algorithms(True)
+    square @ square
+
+def kernel_without_order():
+    torch.use_deterministic_algorithms(True)
+    gpu.cumsum(0)
+
 for planted in (unread, rewritten, other_stream, no_record, overwritten):
+    fails(planted.__name__, planted)
+for planted in (wait_that_is_forbidden, product_before_its_setting, kernel_without_order, group_ends_before_graph):
     fails(planted.__name__, planted)
 """
 WAITS = """
@@ -94,7 +121,7 @@ def lines(script, folder):
 
 def test_every_planted_fault_is_found(tmp_path):
     found = lines(FAULTS, tmp_path)
-    assert len(found) == 14
+    assert len(found) == 18
     assert [name for name, error in found.items() if error == "nothing"] == []
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.config.config import Config
+from trainer.engines.compilation import compiles
 from trainer.engines.cpu import HostSum, open_host_sum
 from trainer.engines.engine import (
     LearningRates,
@@ -40,8 +41,7 @@ class DdpEngine:
         if self.ranks.world_size > 1 and self.host_sum is None:
             self.flat_sum = FlatSum(self.ranks, self.parameters)
         self.replica: nn.Module = self.objective
-        compiled = self.config.engine.compile
-        if compiled is True or (compiled == "auto" and self.ranks.device.type == "cuda"):
+        if compiles(self.config, self.ranks.device):
             # One size of the batch, one compilation; the others run as they are.
             self.replica = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
 
@@ -89,16 +89,16 @@ class DdpEngine:
             factor = (self.config.optimiser.max_grad_norm / (norm + 1e-6)).clamp_max(1.0)
             torch._foreach_mul_(gradients, factor)
         set_learning_rates(self.adam, learning_rates)
-        # The fused kernel changes nothing where found_inf is 1, and the host need not wait to know it.
         both = norm + loss
-        found_inf = torch.nan_to_num(both - both, nan=1.0).float()  # a number minus itself: 0, or NaN if not finite
-        self.adam.found_inf = found_inf  # type: ignore[attr-defined]
+        finite = (both - both).logical_not()  # a number minus itself is 0, or NaN where it is not finite
+        # The fused kernel changes nothing where found_inf is 1, and the host need not wait to know it.
+        self.adam.found_inf = torch.logical_not(finite, out=torch.empty_like(norm))  # type: ignore[attr-defined]
         if self.ranks.device.type == "cuda":  # the fused kernel is the same; torch asks for the word
             recording = torch.cuda.is_current_stream_capturing()
             for group in self.adam.param_groups:
                 group["capturable"] = recording
         self.adam.step()
-        return found_inf == 0, norm
+        return finite, norm
 
     def enter_stage2(self, floor: float) -> None:
         """Adds the variance head; see `Engine`."""

@@ -13,6 +13,7 @@ from data_shards.stream.stream import Batch
 from trainer.config.config import Config
 from trainer.config.methods import METHODS
 from trainer.config.sections import VarianceConfig
+from trainer.engines.compilation import remark
 from trainer.engines.ddp import DdpEngine
 from trainer.engines.engine import Engine, LearningRates
 from trainer.networks.model import SigmaVAE
@@ -48,20 +49,22 @@ class VarianceUpdate:
 
     def __init__(self, config: VarianceConfig, device: torch.device, train_images: int) -> None:
         self.config, self.smoothing_images = config, smoothing_images(config, train_images)
-        # updates so far; square error and images of the running epoch
+        # updates so far, for `closed_form`; square error and images of the running epoch, for `epoch`
         self.state = torch.zeros(3, dtype=torch.float64, device=device)
         self._newest_part = torch.full((), _NEWEST_PART, dtype=torch.float64, device=device)
         self._zero = torch.zeros((), dtype=torch.float64, device=device)
-        self._counts: dict[int, tuple[Tensor, Tensor]] = {}
+        self._counts: dict[int, Tensor] = {}
 
     def after_batch(self, model: SigmaVAE, square_error: Tensor, images: int, finite: Tensor) -> None:
         """Counts a global batch of `images` images; `closed_form` then updates sigma^2.
 
         square_error: (), summed over images and pixels. finite: () bool; a batch where it is False changes nothing.
         """
-        one, count = self._counted(images)
-        self.state += torch.where(finite, torch.stack([one, square_error, count]), self._zero)
+        if self.config.update == "epoch":
+            newest = torch.stack([square_error, self._counted(images)])
+            self.state[1:].add_(torch.where(finite, newest, self._zero))
         if self.config.update == "closed_form":
+            self.state[0].add_(finite)
             # At first a mean over the newest eighth of all batches, for errors fall fastest then; later a running mean
             # over `smoothing_images`, whatever the size of a batch is.
             weight = (self._newest_part / self.state[0]).clamp(min(1.0, images / self.smoothing_images), 1.0)
@@ -70,10 +73,10 @@ class VarianceUpdate:
             mixed = before.exp().lerp(newest, weight).log()
             model.log_variance.data.copy_(torch.where(finite, mixed, before))
 
-    def _counted(self, images: int) -> tuple[Tensor, Tensor]:
-        """One update and its images, () each; kept, because a recorded update reads them where they lie."""
+    def _counted(self, images: int) -> Tensor:
+        """The images of an update, (); kept, because a recorded update reads it where it lies."""
         if images not in self._counts:
-            self._counts[images] = (torch.ones_like(self._zero), torch.full_like(self._zero, images))
+            self._counts[images] = torch.full_like(self._zero, images)
         return self._counts[images]
 
     def after_epoch(self, model: SigmaVAE) -> None:
@@ -122,7 +125,7 @@ class Learner:
         self._memory_format = memory_format(config)
         self._feed = Feed(ranks.device, self._memory_format)
         self._numbers_on_gpu = ranks.device.type == "cuda" and config.engine.name == "ddp"
-        self.remarks: list[str] = []
+        self.remarks = [said] if (said := remark(config, ranks.device)) else []
         """Warnings that nobody has passed on yet."""
         self._updates: Callable[[Inputs], Tensor] = self._one_update
         self._recorded: RecordedUpdates | None = None
@@ -244,6 +247,10 @@ class Learner:
             exact = exact_variance(self.model, self.passes, self.config.seed, self.ranks)
             for model in {self.model, self.evaluated}:
                 model.freeze_variance(max(exact, self.config.variance.min_variance))
+
+    def close(self) -> None:
+        """Ends the updates. NCCL leaves its group only when no recorded update holds a sum over processes any more."""
+        self._drop_recording()
 
     def _drop_recording(self) -> None:
         if self._recorded is not None:

@@ -67,11 +67,14 @@ class RecordedUpdates:
         self._update, self._state, self._ranks = update, state, ranks
         self._rows, self._same_bits, self._warn = rows, same_bits, warn
         self._possible = True
-        self.drop()
+        self._recorded: tuple[torch.cuda.CUDAGraph, Inputs, Tensor] | None = None
+        self._seen = self._checked = 0
 
     def drop(self) -> None:
-        """Forgets the graph: the tensors of the state are other ones from now on."""
-        self._recorded: tuple[torch.cuda.CUDAGraph, Inputs, Tensor] | None = None
+        """Gives up the graph: the tensors of the state are other ones from now on, or no update follows."""
+        if self._recorded is not None:
+            self._recorded[0].reset()
+            self._recorded = None
         self._seen = self._checked = 0
 
     def __call__(self, inputs: Inputs) -> Tensor:

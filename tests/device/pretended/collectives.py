@@ -22,9 +22,16 @@ class CollectiveError(RuntimeError):
     """A collective that NCCL refuses."""
 
 
+def require_no_graphs() -> None:
+    """Raises where the end of the group would wait for ever: for a CUDA graph that holds one of its collectives."""
+    if graphs.hold_sums():
+        raise CollectiveError("ncclCommDestroy waits for a CUDA graph that holds a sum over processes")
+
+
 def install() -> None:
     """Replaces the collectives of torch.distributed."""
     start, all_reduce, broadcast = dist.init_process_group, dist.all_reduce, dist.broadcast
+    leave = dist.destroy_process_group
 
     def init_process_group(backend: str | None = None, **others: Any) -> None:
         if backend != "nccl":
@@ -50,7 +57,7 @@ def install() -> None:
                 all_reduce(content, op=op)
 
         COUNTS.launches["all_reduce", place()] += not graphs.recording()
-        graphs.note(add_up, [content])
+        graphs.note_sum(add_up, [content])
 
     def sent_to_all(values: Tensor, src: int = 0, **_: Any) -> None:
         graphs.refuse("broadcast")
@@ -65,6 +72,10 @@ def install() -> None:
         with _disable_current_modes():
             all_reduce(torch.zeros(1))
 
+    def destroy_process_group(*words: Any) -> None:
+        require_no_graphs()
+        leave(*words)
+
     def refused(name: str, reason: str) -> Any:
         def refuse(*_: Any, **__: Any) -> NoReturn:
             raise CollectiveError(f"{name}: {reason}, at {place()}")
@@ -72,7 +83,7 @@ def install() -> None:
         return refuse
 
     dist.init_process_group, dist.all_reduce, dist.broadcast = init_process_group, sum_of_all, sent_to_all
-    dist.barrier = meet
+    dist.barrier, dist.destroy_process_group = meet, destroy_process_group
     dist.get_backend = lambda group=None: "nccl"
     for name in _OBJECTS:
         setattr(dist, name, refused(name, "it sends pickles through the host"))

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 CaptureStep = Callable[[], None]
 _running: list["CUDAGraph"] = []
+_with_sums: set["CUDAGraph"] = set()
 
 
 def recording() -> bool:
@@ -35,6 +36,11 @@ class CUDAGraph:
         self.steps: list[CaptureStep] = []
         self._made: dict[int, Any] = {}
         self._overwritten: dict[int, tuple[Any, Tensor]] = {}
+
+    def reset(self) -> None:
+        """Gives the graph up, as its end does for a real one."""
+        self.steps.clear()
+        _with_sums.discard(self)
 
     def replay(self) -> None:
         """Does all steps again."""
@@ -76,9 +82,11 @@ class graph:
     def __enter__(self) -> None:
         _running.append(self._graph)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with torch.no_grad(), _disable_current_modes():
             _running.pop().end()
+        if kind is not None:
+            self._graph.reset()
 
 
 def carried_out(function: Callable[..., Any], args: Any, kwargs: Any, written: list[Tensor], *, view: bool) -> Any:
@@ -102,12 +110,18 @@ def carried_out(function: Callable[..., Any], args: Any, kwargs: Any, written: l
     return result
 
 
-def note(step: CaptureStep, written: list[Tensor]) -> None:
-    """Does a step of a kind of its own, such as a sum over processes, and notes it in a recording that is running."""
+def note_sum(step: CaptureStep, written: list[Tensor]) -> None:
+    """Does a sum over processes, and notes it in a recording that is running."""
     if _running:
         _running[-1].writes(written)
         _running[-1].steps.append(step)
+        _with_sums.add(_running[-1])
     step()
+
+
+def hold_sums() -> bool:
+    """Whether a graph that has not been reset holds a sum over processes. Python may collect others at any time."""
+    return bool(_with_sums)
 
 
 def frozen(value: Any) -> Any:

@@ -4,16 +4,17 @@ import os
 from typing import Any
 
 import torch
-from device.pretended import collectives, graphs, order
+from device.pretended import collectives, graphs, order, settings
 from device.pretended.tensor import GpuMode, from_data
 from torch import Tensor, nn
 from torch.utils._device import _device_constructors
 
+NAME = "pretended GPU"
 _MEMORY = 80 * 2**30
 
 
 class _Properties:
-    name, total_memory, multi_processor_count, major, minor = "pretended GPU", _MEMORY, 132, 9, 0
+    name, total_memory, multi_processor_count, major, minor = NAME, _MEMORY, 132, 9, 0
 
 
 def install() -> None:
@@ -29,7 +30,7 @@ def install() -> None:
         "current_device": lambda: 0,
         "set_device": lambda device: None,
         "is_bf16_supported": lambda including_emulation=True: True,
-        "get_device_name": lambda device=None: _Properties.name,
+        "get_device_name": lambda device=None: NAME,
         "get_device_capability": lambda device=None: (9, 0),
         "get_device_properties": lambda device=None: _Properties,
         "mem_get_info": lambda device=None: (_MEMORY, _MEMORY),
@@ -37,6 +38,7 @@ def install() -> None:
         "memory_allocated": lambda device=None: 2**20,
         "reset_peak_memory_stats": lambda device=None: None,
         "empty_cache": lambda: None,
+        "set_sync_debug_mode": settings.set_sync_debug_mode,
         "synchronize": lambda device=None: order.current_stream().synchronize(),
         "is_current_stream_capturing": graphs.recording,
         "CUDAGraph": graphs.CUDAGraph,

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from device.pretended.collectives import require_no_graphs
 from device.pretended.counts import COUNTS
 from device.pretended.install import install
 
@@ -72,6 +73,7 @@ def stopped_once(words: list[str], after: int) -> None:
                 (config.folder / "STOP").touch()
 
     train(config, listener)
+    require_no_graphs()
     (config.folder / "STOP").unlink(missing_ok=True)
     train(config)
 
@@ -109,6 +111,7 @@ def carry_out_job(path: str) -> None:
                     stopped_once(words, job["stopped"][name])
                 else:
                     train(read_command_line(words).config)
+                require_no_graphs()
                 found["trainings"][name] = {str(stage): table for stage, table in updates.least.items()}
             except BaseException:
                 found["trainings"][name] = {"failure": traceback.format_exc()}

@@ -9,7 +9,7 @@ import threading
 from typing import Any
 
 import torch
-from device.pretended import graphs, order
+from device.pretended import graphs, order, settings
 from device.pretended.counts import COUNTS, place, runs_in
 from device.pretended.nested import mapped, tensors_in
 from torch import Tensor
@@ -140,6 +140,7 @@ def _is_gpu(device: Any) -> bool:
 
 def _wait(reason: str) -> None:
     graphs.refuse(reason)
+    settings.refuse_wait(reason)
     COUNTS.waits[reason, place()] += 1
     order.complete(order.now())
 
@@ -196,6 +197,7 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     if from_gpu and func in _WAITING:
         _wait(_WAITING[func])
     name = _name(func)
+    settings.refuse_without_order(name)
     if device is not None:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     kwargs = {key: value for key, value in kwargs.items() if key != "pin_memory"}
