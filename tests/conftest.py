@@ -1,5 +1,6 @@
 """Fixtures that several rooms share: shards of small real images, and a run trained on them."""
 
+import os
 import signal
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,11 @@ settings.load_profile("suite")
 
 
 def pytest_configure() -> None:
-    """Heeds Ctrl-C where a shell started the tests in its background and ignored it; commands inherit that."""
+    """Heeds Ctrl-C where a shell started the tests in its background and ignored it; commands inherit that.
+
+    On a GPU float32 is float32: results are compared with those of the CPU, and TF32 has ten bits.
+    """
+    os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # read by cuBLAS and cuDNN when they start
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

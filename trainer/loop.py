@@ -86,7 +86,7 @@ def _train_in_folder(
     if ranks.device.type == "cpu":
         keep_freed_memory()
     ranks.agree(lambda: require_trackers(config.log.to))
-    ranks.agree(lambda: require_engine(config))
+    ranks.agree(lambda: require_engine(config, ranks.device))
     ranks.agree(lambda: require_compiler(config, ranks.device))
     opened = open_run_folder(config, ranks, allow_change=allow_change)
     config, stages = opened.config, stages_of(opened)

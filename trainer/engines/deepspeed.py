@@ -64,11 +64,11 @@ def settings_of(config: Config, ranks: Ranks) -> dict[str, Any]:
     return settings
 
 
-def _start_group_of_one() -> None:
+def _start_group_of_one(device: torch.device) -> None:
     """A process group of this process alone: without one DeepSpeed asks MPI, for which it needs mpi4py."""
     os.environ.setdefault("LOCAL_RANK", "0")  # as a launcher sets it
     store = torch.distributed.HashStore()  # type: ignore[attr-defined]
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    backend = "nccl" if device.type == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
 
 
@@ -85,7 +85,7 @@ class DeepSpeedEngine:
         optimiser = self.config.optimiser
         adam = torch.optim.Adam(parameter_groups(self.objective), lr=optimiser.learning_rate, betas=optimiser.betas)
         if not torch.distributed.is_initialized():
-            _start_group_of_one()
+            _start_group_of_one(self.ranks.device)
         self.engine, self.optimizer, _, _ = deepspeed.initialize(
             model=self.objective,
             optimizer=adam,

@@ -97,7 +97,7 @@ class Parameters:
         """Sigma^-1 (b, D, D) and log det Sigma (b,) of full or tied components."""
         cholesky = self.cholesky(chosen)
         log_det = 2 * cholesky.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return torch.cholesky_inverse(cholesky), log_det
+        return inverse(cholesky), log_det
 
     def expanded_covariances(self) -> Tensor:
         """Covariances in scikit-learn's shapes: full (K, D, D), tied (D, D), diag (K, D), spherical (K,)."""
@@ -125,8 +125,19 @@ class Parameters:
         if self.covariance_type in ("diag", "spherical"):
             return float(self.covariances.min()), float(self.covariances.max())
         blocks = [slice(0, 1)] if self.covariance_type == "tied" else list(self.blocks())
-        values = [torch.linalg.eigvalsh(self.matrices(block)) for block in blocks]
+        # On the host: CUDA does matrices of more than 32 rows one after another, a millisecond each.
+        values = [torch.linalg.eigvalsh(self.matrices(block).cpu()) for block in blocks]
         return min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+
+
+def inverse(cholesky: Tensor) -> Tensor:
+    """(b, D, D): the inverse of L L^T for each of the lower triangular factors L (b, D, D)."""
+    if not cholesky.is_cuda:
+        return torch.cholesky_inverse(cholesky)
+    # CUDA inverts factors one after another, but solves for all of them at once.
+    identity = torch.eye(cholesky.shape[-1], dtype=cholesky.dtype, device=cholesky.device).expand_as(cholesky)
+    whitening = torch.linalg.solve_triangular(cholesky, identity, upper=False)
+    return whitening.mT @ whitening
 
 
 def ill_defined(count: int) -> InputError:

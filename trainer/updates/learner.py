@@ -4,6 +4,7 @@ First the parts of an update beside Adam's step: sigma^2 without gradients (deci
 """
 
 import copy
+import os
 from collections.abc import Callable
 
 import torch
@@ -294,9 +295,14 @@ def memory_format(config: Config) -> torch.memory_format:
     return torch.contiguous_format if contiguous else torch.channels_last
 
 
-def require_engine(config: Config) -> None:
-    """Raises InputError where the settings of the engine are wrong, before anything is written."""
+def require_engine(config: Config, device: torch.device | None = None) -> None:
+    """Raises InputError where the settings of the engine are wrong, before anything is written.
+
+    device: that of the run, where it is known.
+    """
     if config.engine.name == "deepspeed":
+        if device is not None and device.type == "cpu":
+            os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read at its import; else it takes a GPU that is there
         # Imported only where it is used: it takes seconds, and searches for a compiler.
         from trainer.engines.deepspeed import require_json
 

@@ -173,6 +173,8 @@ _WAITING = {
     aten.equal.default: "equal",
     aten._linalg_check_errors.default: "check of a factorisation",
 }
+# What CUDA does for one matrix of a batch after another; the last two in more than 32 dimensions.
+_LOOPS = {"cholesky_inverse", "cholesky_solve", "_linalg_svd", "_linalg_eigh", "linalg_eigvalsh"}
 # They compute nothing; views do not either.
 _ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 _FREE = {"detach", "alias", "lift_fresh", "_unsafe_view", "_reshape_alias", "record_stream", "set_", "resize_"}
@@ -206,7 +208,7 @@ def dispatch(func: Any, args: Any, kwargs: Any) -> Any:
     if name in _ALLOCATIONS:
         _note_order(func, args, kwargs, [], wrapped)
     elif not (func.is_view or name in _FREE):
-        _launch(name)
+        _launch(f"{name}, one matrix after another" if name in _LOOPS and tensors[0].dim() > 2 else name)
         _note_order(func, args, kwargs, tensors, wrapped)
     return _with_written_arguments(func, args, kwargs, wrapped)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainer.mixture.em.e_step import Statistics
 from trainer.mixture.packed import pack
-from trainer.mixture.parameters import LOG_2PI, Parameters
+from trainer.mixture.parameters import LOG_2PI, Parameters, inverse
 from trainer.mixture.points import Points
 from trainer.mixture.working_memory import numbers_at_a_time
 
@@ -103,7 +103,7 @@ class FactorsInPassing:
         centred = points.x - parameters.means[components][:, None]
         squares = torch.linalg.solve_triangular(cholesky, centred.mT, upper=False).square_().sum(1)  # (b, m)
         if points.variance is not None:
-            precisions = torch.cholesky_inverse(cholesky).diagonal(dim1=-2, dim2=-1)
+            precisions = inverse(cholesky).diagonal(dim1=-2, dim2=-1)
             squares += (points.variance @ precisions[:, :, None])[..., 0]
         return squares
 
