@@ -48,8 +48,14 @@ GPUS = (
 )
 
 
+_PARTS = ("MIG", "GRID", "Laptop")
+"""Words in the names of a part of a GPU, a virtual one, and a smaller one with the same number."""
+
+
 def known_gpu(name: str) -> Gpu | None:
-    """The GPU that torch.cuda.get_device_name calls so; None for one that is not in the table."""
+    """The GPU that torch.cuda.get_device_name calls so; None for one that is not in the table, and for a part of one."""
+    if any(part in name for part in _PARTS):
+        return None
     return next((gpu for gpu in GPUS if gpu.name in name), None)
 
 

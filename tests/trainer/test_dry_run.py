@@ -121,6 +121,13 @@ def test_a_slower_gpu_has_a_lower_rate():
         ("NVIDIA H100 80GB HBM3", "H100", "on 8 cuda processes of H100: "),
         ("NVIDIA GeForce RTX 4090", "RTX 4090", "on 8 cuda processes of RTX 4090: "),
         ("Tesla T4", "", "unknown on 8 cuda processes of Tesla T4: measure 50 updates"),
+        # A seventh of one, and about half of one.
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "", "unknown on 8 cuda processes of NVIDIA H100 80GB HBM3 MIG 1g.10gb: "),
+        (
+            "NVIDIA GeForce RTX 4090 Laptop GPU",
+            "",
+            "unknown on 8 cuda processes of NVIDIA GeForce RTX 4090 Laptop GPU: ",
+        ),
     ],
 )
 def test_the_gpu_of_this_machine_is_told_by_its_name(monkeypatch, name, known, line):
