@@ -53,7 +53,7 @@ _PARTS = ("MIG", "GRID", "Laptop")
 
 
 def known_gpu(name: str) -> Gpu | None:
-    """The GPU that torch.cuda.get_device_name calls so; None for one that is not in the table, and for a part of one."""
+    """The GPU that torch.cuda.get_device_name calls so; None for one that is not in the table, or a part of one."""
     if any(part in name for part in _PARTS):
         return None
     return next((gpu for gpu in GPUS if gpu.name in name), None)
