@@ -42,8 +42,10 @@ class DdpEngine:
             self.flat_sum = FlatSum(self.ranks, self.parameters)
         self.replica: nn.Module = self.objective
         if compiles(self.config, self.ranks.device):
-            # One size of the batch, one compilation; the others run as they are.
-            self.replica = torch.compile(self.objective, dynamic=False)  # type: ignore[assignment]
+            # One size of the batch, one compilation; the others run as they are. Without the option a measurement of
+            # time decides in what form products are compiled, on each start anew.
+            options = {"deterministic": True} if self.config.engine.deterministic else None
+            self.replica = torch.compile(self.objective, dynamic=False, options=options)  # type: ignore[assignment]
 
     def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: Tensor) -> StepResult:
         """One update; see `Engine`. Each process's loss is its sum over images, divided by the global count."""
