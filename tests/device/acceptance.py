@@ -186,9 +186,9 @@ def every_measurement_has_the_numbers_of_the_cpu(folder: Path) -> str:
 @check
 def mixtures_of_celebas_size(folder: Path) -> str:
     generator = torch.Generator().manual_seed(0)
-    points, sizes = (2000, (4, 20)) if PRETENDED else (162_770, (32, 500, 10_000))
-    centres = 3 * torch.randn(200, 64, generator=generator)
-    x = centres[torch.randint(200, (points,), generator=generator)] + torch.randn(points, 64, generator=generator)
+    points, dim, sizes = (300, 8, (4, 20)) if PRETENDED else (162_770, 64, (32, 500, 10_000))
+    centres = 3 * torch.randn(200, dim, generator=generator)
+    x = centres[torch.randint(200, (points,), generator=generator)] + torch.randn(points, dim, generator=generator)
     figures = []
     for components in sizes:
         torch.cuda.reset_peak_memory_stats()
