@@ -275,7 +275,7 @@ def main() -> int:
         print(f"no GPU on this machine: {tests} tests and {len(CHECKS)} checks skipped")
         return 0
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    done = run_tests("-rs")
+    done = run_tests("-rs", *(["-k", "not compiled"] if PRETENDED else []))
     print(done.stdout.strip())
     failed = int(done.returncode != 0)
     with tempfile.TemporaryDirectory() as name:
