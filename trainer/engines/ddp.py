@@ -1,5 +1,7 @@
 """The engine with a replica on each process, whose gradients one sum over all processes adds up."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +46,7 @@ class DdpEngine:
         if compiles(self.config, self.ranks.device):
             # One size of the batch, one compilation; the others run as they are. Without the option a measurement of
             # time decides in what form products are compiled, on each start anew.
-            options = {"deterministic": True} if self.config.engine.deterministic else None
+            options: dict[str, Any] | None = {"deterministic": True} if self.config.engine.deterministic else None
             self.replica = torch.compile(self.objective, dynamic=False, options=options)  # type: ignore[assignment]
 
     def step(self, batch: LocalBatch, *, learning_rates: LearningRates, signals: Tensor) -> StepResult:
