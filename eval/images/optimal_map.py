@@ -60,11 +60,17 @@ def optimal_map(source: Tensor, target: Tensor) -> Tensor:
     source: (..., P, P), positive definite; target: (..., P, P), positive semi-definite; both float64. Returns
     (..., P, P).
     """
-    values, vectors = torch.linalg.eigh(source)
+    values, vectors = _eigh(source)
     root = (vectors * values.sqrt()[..., None, :]) @ vectors.mT
     inverse_root = (vectors / values.sqrt()[..., None, :]) @ vectors.mT
-    values, vectors = torch.linalg.eigh(root @ target @ root)
+    values, vectors = _eigh(root @ target @ root)
     return inverse_root @ (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT @ inverse_root
+
+
+def _eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """torch.linalg.eigh on the host: CUDA does matrices of more than 32 rows one after another, a millisecond each."""
+    values, vectors = torch.linalg.eigh(matrices.cpu())
+    return values.to(matrices.device), vectors.to(matrices.device)
 
 
 def optimal_maps(source: Tensor, target: Tensor) -> Tensor:
