@@ -11,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from data_shards.io import atomic
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, machine_faults
 from data_shards.io.progress import Progress
 from eval.export.output_folder import made_before, output_folder
 from eval.export.own_images import names_of
@@ -69,7 +69,9 @@ def write_reconstructions(
             rows = (to_rgb(x), to_rgb(g), heat(error[ids], scale), heat(sigma[ids], scale))
             for place, image_id in enumerate(ids.tolist()):
                 strip = grid([torch.stack([row[place].cpu() for row in rows])], enlarge=enlargement(x.shape[-1]))
-                (folder / f"{image_id:08d}.png").write_bytes(png(strip))
+                path = folder / f"{image_id:08d}.png"
+                with machine_faults(path):
+                    path.write_bytes(png(strip))
         if ranks.is_main:
             atomic.write_bytes(folder / "sigma.safetensors", save({"sigma": sigma}))
             atomic.write_text(folder / "reconstructions.csv", _csv(names_of(images), table))

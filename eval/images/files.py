@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from data_shards.io import atomic
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, machine_faults
 from data_shards.io.removal import holds_only, remove_own
 from eval.images.sources import ImageSource
 from trainer.process_group import Ranks
@@ -67,7 +67,9 @@ def write_pngs(blocks: Iterator[tuple[Tensor, Tensor]], folder: Path) -> Iterato
     """The same blocks; each image is written as FOLDER/00000012.png for image 12."""
     for ids, images in blocks:
         for image_id, image in zip(ids.tolist(), images, strict=True):
-            (folder / _name(image_id)).write_bytes(png_bytes(image))
+            path = folder / _name(image_id)
+            with machine_faults(path):
+                path.write_bytes(png_bytes(image))
         yield ids, images
 
 
@@ -75,7 +77,7 @@ def write_tars(blocks: Iterator[tuple[Tensor, Tensor]], folder: Path) -> Iterato
     """The same blocks; their images are written into WebDataset tars of up to 4096, named after their first image."""
     while (first := next(blocks, None)) is not None:
         path = (folder / _name(int(first[0][0]))).with_suffix(".tar")
-        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
+        with machine_faults(path), tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
             for ids, images in chain([first], islice(blocks, BLOCKS_A_SHARD - 1)):
                 for image_id, image in zip(ids.tolist(), images, strict=True):
                     content = png_bytes(image)
