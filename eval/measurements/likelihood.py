@@ -79,7 +79,7 @@ def image_values(samples: PosteriorSamples, d: int, densities: Mapping[str, Prio
 
 def summary(table: Tensor, named: Mapping[str, str]) -> dict[str, Measured]:
     """Mean over the images of a table (N, number of units), with its standard error (None for one image) and unit."""
-    error = table.std(0) / len(table) ** 0.5
+    error = table.std(0, correction=min(1, len(table) - 1)) / len(table) ** 0.5
     return {
         name: Measured(
             value=table[:, column].mean().item(),

@@ -133,7 +133,7 @@ def traversals(model: SigmaVAE, means: Tensor, *, rows: int = 8, reach: float = 
     means: posterior means of images, (N, D); the first is where the others stay. The `rows` dimensions that vary most
     over images are shown, from `reach` standard deviations below their mean to as many above. Returns also which.
     """
-    centre, spread = means.mean(0), means.std(0)
+    centre, spread = means.mean(0), means.std(0, correction=min(1, len(means) - 1))
     shown = spread.argsort(descending=True)[:rows].tolist()
     steps = torch.linspace(-reach, reach, COLUMNS, device=means.device)
     lines = []

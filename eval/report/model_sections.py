@@ -184,15 +184,18 @@ def latent_section(shown: Shown, labels: tuple[str, ...] | None) -> Section:
             f"One latent a row (dimensions {', '.join(map(str, dimensions))}, those that vary most), moved from 2.5 "
             "standard deviations of the codes below their mean to 2.5 above; the others stay at one image's code.",
         ),
-        picture(gallery.interpolations(model, pairs), f"{straight}: mean images."),
     ]
-    if shown.transport is not None:
+    if len(pairs) > 1:
+        pictures.append(picture(gallery.interpolations(model, pairs), f"{straight}: mean images."))
+    if len(pairs) > 1 and shown.transport is not None:
         caption = (
             f"{straight}, transported: the maps of all components, each weighed by its responsibility for z, so that "
             "nothing jumps where the most responsible component changes. Cut to [0, 1]."
         )
         pictures.append(picture(gallery.interpolations(model, pairs, shown.transport), caption))
     text = [] if labels else ["The shards hold no classes, so codes are not shown by class."]
+    if len(pairs) < 2:
+        text.append(f"Split {shown.walked_split} has one image, so there are no lines between codes.")
     if labels:
         codes = model.encode(shown.images).mean.cpu()
         data, caption = class_figure(codes, labels)

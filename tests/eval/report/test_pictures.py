@@ -109,6 +109,14 @@ def test_an_interpolation_starts_and_ends_at_the_two_codes(model):
         np.testing.assert_allclose(shown / 255.0, expected, atol=0.003)
 
 
+def test_a_single_image_is_traversed_without_a_spread(model):
+    mean = torch.randn(1, 3, generator=torch.Generator().manual_seed(7))
+    pixels = read(gallery.traversals(model, mean)[0])
+    enlarge = gallery.enlargement(8)
+    shown = cell(pixels, 0, 0, 8 * enlarge)[::enlarge, ::enlarge, 0]
+    np.testing.assert_allclose(shown / 255.0, model.decode(mean).mean[0, 0].detach(), atol=0.003)
+
+
 def test_the_aggregate_posterior_is_the_mixture_of_all_posteriors():
     generator = torch.Generator().manual_seed(4)
     codes = Latents(
