@@ -266,3 +266,15 @@ def test_the_command_that_a_page_names_is_one_that_is_taken(protocol):
     _, _, *words = shlex.split(protocol.command("runs/demo"))
     program, name, *options = words
     parser_of(f"{program} {name}").parse_args(options)
+
+
+@pytest.mark.parametrize("command", [*EVAL, *SHARDS, "trainer.mixture", "trainer.flow"])
+def test_the_help_shows_every_default(command):
+    parser = parser_of(command)
+    shown = " ".join(parser.format_help().split())
+    for action in parser._actions:
+        plain = isinstance(action.default, str | int | float) and not isinstance(action.default, bool)
+        if action.option_strings and plain and action.default not in ("", argparse.SUPPRESS):
+            words = " ".join((action.help or "").split()).replace("%%", "%")
+            after = shown.partition(words)[2]
+            assert "default" in words or after.startswith(f" (default: {action.default})"), action.option_strings

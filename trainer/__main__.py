@@ -35,6 +35,7 @@ from data_shards.io.configuration import (
 )
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.likeness import nearest
+from data_shards.io.options import add_lock_option
 from data_shards.io.strict_yaml import parse_yaml
 from trainer.config.config import Config, from_files
 from trainer.group_command import group_command
@@ -146,11 +147,7 @@ def command_line_parser() -> OneLineParser:
         action="store_true",
         help="go on with a trained run under another learning rate, clipping, schedule or end of a stage",
     )
-    parser.add_argument(
-        "--steal-lock",
-        action="store_true",
-        help="take the run folder over from a process that works in it, which stops",
-    )
+    add_lock_option(parser, "the run folder")
     parser.add_argument("--launch", choices=["slurm"], help="submit a batch job that trains, instead of training here")
     parser.add_argument("--nodes", type=int, metavar="N", help="with --launch: machines of the job")
     parser.add_argument("--gpus-per-node", type=int, metavar="N", help="with --launch: GPUs of each machine")

@@ -39,7 +39,7 @@ def parser() -> OneLineParser:
         "--processes",
         type=int,
         default=1,
-        help="processes that trials share, for the estimate of --dry-run (default 1)",
+        help="processes that trials share, for --dry-run",
     )
     return made
 

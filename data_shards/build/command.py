@@ -10,8 +10,8 @@ from typing import cast, get_args
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES
 from data_shards.build.request import SOURCES, BuildEstimate, BuildRequest
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.options import add_lock_option, add_workers_option
 from data_shards.io.progress import duration
-from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import DEFAULT_WINDOW, FILE, Manifest
 from data_shards.pixels import Encoding, Fit
 from data_shards.sources.source import Crop
@@ -100,9 +100,7 @@ def add_arguments(parser: OneLineParser) -> None:
         action="store_true",
         help="compare every image with what the shards were made from, not only those of another size or time",
     )
-    parser.add_argument(
-        "--steal-lock", action="store_true", help="take the folder over from a build that is still at work in it"
-    )
+    add_lock_option(parser, "the folder")
     parser.add_argument(
         "--dry-run", action="store_true", help="check the source and estimate time and disk; write nothing"
     )

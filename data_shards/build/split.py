@@ -25,9 +25,9 @@ from data_shards.build.writer import Member, write_shard
 from data_shards.io import atomic
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.lease import lease
+from data_shards.io.options import add_lock_option, add_workers_option
 from data_shards.io.progress import Progress
 from data_shards.io.regular_files import read_regular
-from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard
 from data_shards.pixels import Pixels
 from data_shards.shard_index import ShardIndex, parse_index
@@ -44,7 +44,7 @@ def add_arguments(parser: OneLineParser) -> None:
     for name in ("valid", "test"):
         parser.add_argument(f"--{name}", metavar="N|P%", help=f"a number or percentage of images for the split {name}")
     add_workers_option(parser)
-    parser.add_argument("--steal-lock", action="store_true", help="take the folder over from who is at work in it")
+    add_lock_option(parser, "the folder")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -17,8 +17,8 @@ from data_shards.inspect.pipe_option import add_pipe_option
 from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import InputError, OneLineParser, at_least, raise_machine_fault
+from data_shards.io.options import add_workers_option
 from data_shards.io.progress import Progress
-from data_shards.io.workers_option import add_workers_option
 from data_shards.manifest import Manifest, Shard
 from data_shards.pixels import Pixels
 from data_shards.shard_index import ShardIndex, parse_index

@@ -157,8 +157,21 @@ _NO_CHOICE = re.compile(r"(?:argument \S+: )?invalid choice: '?(.*?)'? \(choose 
 _options: dict[str, str] = {}  # of the command line that was parsed last: parameter -> option
 
 
+class _DefaultsInHelp(argparse.HelpFormatter):
+    """Adds the default of an option to its help, where there is one and the help does not say it."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        if not action.option_strings or text is None or "default" in text:
+            return text
+        plain = isinstance(action.default, str | int | float) and not isinstance(action.default, bool)
+        if not plain or action.default in ("", argparse.SUPPRESS):
+            return text
+        return f"{text} (default: %(default)s)"
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """An ArgumentParser that raises InputError instead of printing its usage.
+    """An ArgumentParser that raises InputError instead of printing its usage, and shows defaults in its help.
 
     `command` names the option whose `dest` is the parameter of an InputError. Options are not abbreviated: what is
     short for one option today may be short for another tomorrow, as --n is for --noise. Options that act only beside
@@ -166,7 +179,7 @@ class OneLineParser(argparse.ArgumentParser):
     """
 
     def __init__(self, *, allow_abbrev: bool = False, **more: Any) -> None:
-        super().__init__(allow_abbrev=allow_abbrev, **more)
+        super().__init__(allow_abbrev=allow_abbrev, formatter_class=_DefaultsInHelp, **more)
         self._conditions: list[tuple[Callable[[argparse.Namespace], bool], tuple[str, ...], str]] = []
         self._given: set[str] = set()
 

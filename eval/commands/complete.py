@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import OneLineParser
+from data_shards.io.options import add_lock_option
 from eval.commands.options import (
-    add_lock_option,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval complete`."""
     add_run_options(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the result")
     parser.add_argument(
         "--hide",
         default=CompletionQuestion.hide,

@@ -3,7 +3,8 @@
 import argparse
 
 from data_shards.io.errors import OneLineParser
-from eval.commands.options import add_lock_option, add_run_options
+from data_shards.io.options import add_lock_option
+from eval.commands.options import add_run_options
 
 
 def add_arguments(parser: OneLineParser) -> None:
@@ -12,7 +13,7 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument(
         "--split", nargs="+", default=["train", "valid"], help="splits to encode; those already done are left alone"
     )
-    add_lock_option(parser)
+    add_lock_option(parser, "the codes")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_extractor_options,
-    add_lock_option,
     add_run_options,
     add_sampling_options,
     add_skip_bad_option,
@@ -67,7 +67,7 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument("--save-images", choices=IMAGE_FORMATS, help="also write the images compared, to RUN/samples")
     parser.add_argument("--out", help="folder for the result and the parts of two SETs (default: only printed)")
     add_skip_bad_option(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the result")
     parts = parser.add_mutually_exclusive_group()
     parts.add_argument("--part", metavar="I/N", help="make only part I of N, I from 0 to N - 1, as one job of an array")
     parts.add_argument("--merge", type=int, metavar="N", help="answer from N finished parts")
@@ -76,7 +76,7 @@ def add_arguments(parser: OneLineParser) -> None:
         "--dry-run", action="store_true", help="check the run and estimate time and disk; measure nothing"
     )
     parser.add_argument(
-        "--processes", type=int, default=1, help="processes of the whole job, for --dry-run (default 1)"
+        "--processes", type=int, default=1, help="processes of the whole job, for --dry-run (default: 1)"
     )
     _refuse_without_effect(parser)
 

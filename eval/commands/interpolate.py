@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_animation_option,
-    add_lock_option,
     add_run_options,
     add_sampling_options,
     question_of,
@@ -30,7 +30,7 @@ def add_arguments(parser: OneLineParser) -> None:
     )
     refuse_mixture_of_other_densities(parser)
     add_animation_option(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the folder")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import OneLineParser
+from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_annealing_options,
-    add_lock_option,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval likelihood`."""
     add_run_options(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the result")
     add_noise_options(parser, NOISES)
     add_mixture_options(parser, "components of the fitted mixture; 0 for the prior only")
     add_subset_options(parser, LikelihoodQuestion.images, "number of images, evenly spaced over the split")

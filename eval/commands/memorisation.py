@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import OneLineParser
-from eval.commands.options import add_lock_option, add_mixture_options, add_run_options, add_subset_options, question_of
+from data_shards.io.options import add_lock_option
+from eval.commands.options import add_mixture_options, add_run_options, add_subset_options, question_of
 from eval.questions import MemorisationQuestion
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval memorisation`."""
     add_run_options(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the result")
     add_mixture_options(parser, "components of the fitted mixture to sample from")
     add_subset_options(parser, MemorisationQuestion.images, "number of samples, and of held-out images")
     parser.add_argument(

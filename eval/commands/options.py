@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, TypeVar
 
 from data_shards.io.errors import InputError, OneLineParser
-from data_shards.io.seed_option import seed
+from data_shards.io.options import seed
 from eval.images.densities import BY_OPTION, DENSITIES
 from eval.questions import DEFAULT_COMPONENTS, FLOORS, INCEPTION_MODES
 from trainer.device import DEVICES
@@ -36,13 +36,6 @@ def add_device_option(parser: OneLineParser) -> None:
     """Adds --device."""
     parser.add_argument(
         "--device", default="auto", choices=DEVICES, help="where the networks run; auto is cuda where there is a GPU"
-    )
-
-
-def add_lock_option(parser: OneLineParser) -> None:
-    """Adds --steal-lock."""
-    parser.add_argument(
-        "--steal-lock", action="store_true", help="take over what another job, which is known to be gone, was making"
     )
 
 

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
-from data_shards.io.seed_option import seed
-from eval.commands.options import add_lock_option, add_run_options, add_skip_bad_option, refuse_seed_without_choice
+from data_shards.io.options import add_lock_option, seed
+from eval.commands.options import add_run_options, add_skip_bad_option, refuse_seed_without_choice
 from eval.image_sets.kinds import KINDS
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, help="seed of the choice")
     refuse_seed_without_choice(parser, lambda args: [args.set])
     add_skip_bad_option(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the folder")
 
 
 def run(args: argparse.Namespace) -> None:

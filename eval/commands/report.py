@@ -8,7 +8,8 @@ import torch
 
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.errors import OneLineParser, told_where_only_reading_is_allowed
-from eval.commands.options import add_device_option, add_lock_option
+from data_shards.io.options import add_lock_option
+from eval.commands.options import add_device_option
 from eval.questions import DistanceQuestion
 from eval.report.gallery import SIDE, overview
 from eval.report.model_sections import fitted_mixture, fitted_transport, mixture_latents
@@ -33,7 +34,7 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument("--covariance", default="full", choices=COVARIANCE_TYPES, help="the mixture's covariance type")
     parser.add_argument("--split", help="split of new images (default: test, or the held-out split where none is)")
     parser.add_argument("--make-nothing", action="store_true", help="only show what has been made and measured before")
-    add_lock_option(parser)
+    add_lock_option(parser, "what is made")
     parser.acts_only(
         lambda args: not args.make_nothing, "steal_lock", otherwise="--make-nothing makes nothing; leave it out"
     )

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_shards.io.errors import OneLineParser
-from data_shards.io.seed_option import seed
+from data_shards.io.options import add_lock_option, seed
 from eval.commands.options import (
-    add_lock_option,
     add_mixture_options,
     add_noise_options,
     add_run_options,
@@ -28,7 +27,7 @@ def add_arguments(parser: OneLineParser) -> None:
     add_mixture_options(parser, "components of the fitted mixture, for --noise correlated-component")
     refuse_mixture_of_other_noise(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of the codes")
-    add_lock_option(parser)
+    add_lock_option(parser, "the result")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.options import add_lock_option
 from eval.commands.options import (
-    add_lock_option,
     add_run_options,
     add_sampling_options,
     question_of,
@@ -28,7 +28,7 @@ def add_arguments(parser: OneLineParser) -> None:
     )
     add_sampling_options(parser)
     refuse_mixture_of_other_densities(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the folder")
 
 
 def run(args: argparse.Namespace) -> None:

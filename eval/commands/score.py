@@ -4,10 +4,9 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
-from data_shards.io.seed_option import seed
+from data_shards.io.options import add_lock_option, seed
 from eval.commands.options import (
     add_annealing_options,
-    add_lock_option,
     add_mixture_options,
     add_run_options,
     add_skip_bad_option,
@@ -35,7 +34,7 @@ def add_arguments(parser: OneLineParser) -> None:
     refuse_mixture_of_other_densities(parser)
     parser.add_argument("--seed", type=seed, default=0, help="seed of the noise and of the choice of images")
     add_skip_bad_option(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the table")
     parser.acts_only(
         lambda args: args.out is not None, "steal_lock", otherwise="nothing is written without --out; leave it out"
     )

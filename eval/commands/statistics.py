@@ -4,10 +4,10 @@ import argparse
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_device_option,
     add_extractor_options,
-    add_lock_option,
     add_sampling_options,
     add_skip_bad_option,
     chosen_extractor,
@@ -32,7 +32,7 @@ def add_arguments(parser: OneLineParser) -> None:
     refuse_seed_without_choice(parser, lambda args: [args.set])
     add_extractor_options(parser)
     add_skip_bad_option(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the file")
     add_device_option(parser)
 
 

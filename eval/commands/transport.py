@@ -3,8 +3,8 @@
 import argparse
 
 from data_shards.io.errors import InputError, OneLineParser
-from data_shards.io.seed_option import seed
-from eval.commands.options import add_lock_option, add_mixture_options, add_run_options
+from data_shards.io.options import add_lock_option, seed
+from eval.commands.options import add_mixture_options, add_run_options
 
 
 def add_arguments(parser: OneLineParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: OneLineParser) -> None:
         help="rounds of monotone maps of wavelet coefficients and pixels after the linear maps, at most 30; 3 bring "
         "samples nearer to real images",
     )
-    add_lock_option(parser)
+    add_lock_option(parser, "the transport")
 
 
 def run(args: argparse.Namespace) -> None:

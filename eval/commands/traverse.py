@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from data_shards.io.errors import InputError, OneLineParser
-from data_shards.io.seed_option import seed
-from eval.commands.options import add_animation_option, add_lock_option, add_run_options
+from data_shards.io.options import add_lock_option, seed
+from eval.commands.options import add_animation_option, add_run_options
 from eval.image_sets.kinds import KINDS
 
 
@@ -26,7 +26,7 @@ def add_arguments(parser: OneLineParser) -> None:
         otherwise="chooses an image of --around; give that too, or leave it out",
     )
     add_animation_option(parser)
-    add_lock_option(parser)
+    add_lock_option(parser, "the folder")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ if __name__ == "__main__":
 import sys
 
 from data_shards.io.errors import OneLineParser, command
-from data_shards.io.seed_option import seed
+from data_shards.io.options import add_lock_option, seed
 from trainer.device import DEVICES
 from trainer.flow.fit import FlowSettings
 from trainer.flow.run_flow import fit_run_flow
@@ -23,13 +23,15 @@ def parser() -> OneLineParser:
         "RUN/flows/WEIGHTS. The same command again returns at once.",
     )
     parser.add_argument("--run", required=True, help="run folder")
-    parser.add_argument("--weights", choices=WEIGHTS, default="final", help="codes of these weights")
-    parser.add_argument("--epochs", type=int, default=30, help="passes over the codes (default 30)")
-    parser.add_argument("--seed", type=seed, default=0, help="seed (default 0)")
+    parser.add_argument("--weights", choices=WEIGHTS, default="final", help="whose codes")
+    parser.add_argument("--epochs", type=int, default=30, help="passes over the codes")
     parser.add_argument(
-        "--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops"
+        "--seed", type=seed, default=0, help="seed of the weights, the order of codes and their samples"
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
+    add_lock_option(parser, "the fit")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where the fit runs; auto is cuda where there is a GPU"
+    )
     return parser
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError, OneLineParser, at_least
+from data_shards.io.options import add_lock_option, seed
 from data_shards.io.progress import duration
-from data_shards.io.seed_option import seed
 from trainer.device import DEVICES, planned_device
 from trainer.dry_run import FLOAT32_PRODUCTS
 from trainer.group_command import group_command
@@ -36,28 +36,36 @@ def parser() -> OneLineParser:
     )
     add = parser.add_argument
     add("--run", required=True, help="run folder")
-    add("--components", dest="n_components", type=int, nargs="+", default=[32], metavar="K", help="default 32")
-    add("--covariance", dest="covariance_type", choices=COVARIANCE_TYPES, default="full", help="default full")
-    add("--weights", choices=WEIGHTS, default="final", help="codes of these weights (default final)")
+    add(
+        "--components",
+        dest="n_components",
+        type=int,
+        nargs="+",
+        default=[32],
+        metavar="K",
+        help="components (default: 32)",
+    )
+    add("--covariance", dest="covariance_type", choices=COVARIANCE_TYPES, default="full", help="covariance type")
+    add("--weights", choices=WEIGHTS, default="final", help="whose codes")
     add(
         "--encodings",
         choices=FORMS,
         default="posterior",
-        help="a code is fitted as the Gaussian q(z|x) (default), as its mean, or as one sample",
+        help="a code is fitted as the Gaussian q(z|x), as its mean, or as one sample",
     )
-    add("--iterations", dest="max_iter", type=int, default=50, help="most EM iterations (default 50)")
-    add("--starts", dest="n_init", type=int, default=1, metavar="N", help="fits, of which the best is kept (default 1)")
-    add("--tolerance", dest="tol", type=float, default=1e-4, help="relative gain that ends EM (default 1e-4)")
-    add("--ridge", dest="reg_covar", type=float, default=1e-6, help="added to every variance (default 1e-6)")
-    add("--prior-strength", type=float, help="nu; default: chosen on held-out codes")
-    add("--inflation", type=float, help="factor on covariances; default: chosen on held-out codes")
-    add("--annealing", dest="annealing_iter", type=int, default=10, metavar="N", help="iterations (default 10)")
-    add("--seeding", dest="init_params", choices=SEEDINGS, default="auto", help="seeds of k-means (default auto)")
+    add("--iterations", dest="max_iter", type=int, default=50, metavar="N", help="most EM iterations")
+    add("--starts", dest="n_init", type=int, default=1, metavar="N", help="fits, of which the best is kept")
+    add("--tolerance", dest="tol", type=float, default=1e-4, metavar="X", help="relative gain that ends EM")
+    add("--ridge", dest="reg_covar", type=float, default=1e-6, metavar="X", help="added to every variance")
+    add("--prior-strength", type=float, metavar="X", help="nu (default: chosen on held-out codes)")
+    add("--inflation", type=float, metavar="X", help="factor on covariances (default: chosen on held-out codes)")
+    add("--annealing", dest="annealing_iter", type=int, default=10, metavar="N", help="annealed EM iterations")
+    add("--seeding", dest="init_params", choices=SEEDINGS, default="auto", help="how k-means is seeded")
     add(
         "--candidates",
         type=int,
         metavar="C",
-        help="candidate components evaluated per code in the truncated E-step, 0 for all; default: 32 of many",
+        help="candidate components evaluated per code in the truncated E-step, 0 for all (default: 32 of many)",
     )
     add(
         "--start-from",
@@ -65,11 +73,11 @@ def parser() -> OneLineParser:
         metavar="K",
         help="start from the fitted mixture of K components of this run, split, instead of from k-means",
     )
-    add("--seed", dest="random_state", type=seed, default=0, help="seed (default 0)")
-    add("--device", choices=DEVICES, default="auto", help="default auto: cuda where there is a GPU")
-    add("--steal-lock", action="store_true", help="take a fit over from a process that works on it, which stops")
+    add("--seed", dest="random_state", type=seed, default=0, metavar="N", help="seed of the start and of the samples")
+    add("--device", choices=DEVICES, default="auto", help="where the fit runs; auto is cuda where there is a GPU")
+    add_lock_option(parser, "the fit")
     add("--dry-run", action="store_true", help="only estimate time and disk, of encoding and all fits")
-    add("--processes", type=int, default=1, metavar="N", help="of the whole job, for --dry-run (default 1)")
+    add("--processes", type=int, default=1, metavar="N", help="processes of the whole job, for --dry-run")
     parser.acts_only(lambda args: args.dry_run, "processes", otherwise="is for --dry-run; add it or leave this out")
     parser.acts_only(
         lambda args: args.start_from is None,
