@@ -16,18 +16,15 @@ import torch
 import yaml
 from sklearn.datasets import load_digits
 from support.changed_run import change_weights
-from support.running import run_module, write_idx
+from support.running import write_idx
 from torch import nn
 
 from data_shards import build_shards
 from data_shards.io.errors import InputError
-from data_shards.io.lease import lease
 from eval.distance.comparison import measure_distance
-from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.measures import FURTHER
 from eval.images.encoding import encode_split
 from eval.images.stored_transport import make_transport
-from eval.measured_once import measured_once
 from eval.measurements.likelihood import measure_likelihood
 from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty
@@ -43,13 +40,15 @@ from eval.protocol import (
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.report.known import Subject
 from eval.report.number_sections import distance_section
-from eval.results import DistanceResult, UncertaintyResult
+from eval.results import DistanceResult
 from eval.run import load_run
 from trainer.flow.fit import FlowSettings
 from trainer.flow.run_flow import fit_run_flow
 from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 ALONE = single()
 EXTRACTOR = """
@@ -73,14 +72,6 @@ def write_weights(folder: Path, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     state = {"weight": torch.randn(12, 3, 8, 8, generator=generator), "bias": torch.zeros(12)}
     torch.save({name: 0.1 * value for name, value in state.items()}, folder / "weights.pt")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Reference statistics go into a temporary cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture
@@ -333,89 +324,3 @@ def test_images_saved_after_a_new_mixture_are_those_of_the_new_mixture(place):
     (second,) = set((place / "run" / "samples").glob("fid-*-png")) - {first}
     assert (first / "00000000.png").read_bytes() == content
     assert (second / "00000000.png").read_bytes() != content
-
-
-def module_with(place, body):
-    head = "import os\nimport torch\nfrom torch import nn\n\n\ndef make(device):\n"
-    (place / "probed_extractor.py").write_text(f"{head}{body}\n")
-    sys.modules.pop("probed_extractor", None)
-    importlib.invalidate_caches()
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("    return nn.Conv2d(3, 4, 8, stride=8).eval()", "other features each time it is made"),
-        (
-            "    torch.manual_seed(0)\n    return nn.Sequential(nn.Conv2d(3, 4, 8), nn.BatchNorm2d(4))",
-            "is in train mode; return network.eval()",
-        ),
-        (
-            "    network = nn.BatchNorm2d(3)\n    return lambda x: network(x[:, :, ::8, ::8])",
-            "other features in another batch",
-        ),
-        ("    return lambda x: torch.full((len(x), 4), torch.nan)", "not finite"),
-    ],
-)
-def test_an_extractor_that_does_not_know_what_it_is_is_refused_in_one_line(tmp_path, monkeypatch, body, message):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    module_with(tmp_path, body)
-    with pytest.raises(InputError, match=message) as refused:
-        extractor_by_name("probed_extractor:make", torch.device("cpu"), size=32)
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.slow
-def test_an_extractor_that_differs_between_processes_is_refused(place):
-    body = (
-        "    gain = 1.0 + float(os.environ.get('RANK', '0'))\n    return lambda x: gain * x[:, :, ::8, ::8].flatten(1)"
-    )
-    module_with(place, body)
-    words = ("--from", "prior", "--n", "128", "--extractor", "probed_extractor:make", "--extractor-size", "32")
-    done = run_module("eval", "fid", "--run", str(place / "run"), *words, processes=2, env={"PYTHONPATH": f"{place}:."})
-    assert done.returncode != 0
-    assert "another extractor on some processes" in done.stderr
-
-
-def test_what_another_job_is_making_is_not_touched(place):
-    change_weights(place / "run")
-    run = load_run(place / "run")
-    with lease(place / "run" / "latents" / "train"), pytest.raises(InputError, match="in use by"):
-        encode_split(run, "train", ALONE)
-    assert not encode_split(run, "train", ALONE).encoded_before
-
-
-@pytest.mark.parametrize("kind", ["prior", "likelihood", "uncertainty", "memorisation"])
-def test_what_another_job_measures_at_this_moment_is_refused_in_one_line_and_read_when_it_has_ended(place, kind):
-    results = place / "run" / "eval"
-    result = measure(place, kind)
-    (path,) = results.glob("*.json")
-    kept = path.rename(place / "kept.json")
-    with lease(results, path.stem):
-        with pytest.raises(
-            InputError, match=r"in use by process .*; wait for it, stop it, or .*: --steal-lock$"
-        ) as told:
-            measure(place, kind)
-        assert "\n" not in str(told.value)
-        assert not path.exists()
-        kept.rename(path)  # the other job writes it
-        assert measure(place, kind) == result
-    assert not list(results.glob(".lease*"))
-
-
-def test_a_command_takes_a_measurement_over_from_another_job_which_then_writes_nothing(place):
-    run = load_run(place / "run")
-    question = UncertaintyQuestion(images=10)
-    protocol = measure_uncertainty(run, question, ALONE).protocol
-    path = run.result_path("uncertainty", protocol)
-    path.unlink()
-    words = ("eval", "uncertainty", "--run", str(place / "run"), "--images", "10")
-    with measured_once(UncertaintyResult, path, protocol, ALONE) as place_of_other:
-        refused = run_module(*words)
-        taken = run_module(*words, "--steal-lock")
-        written = path.read_bytes()
-        with pytest.raises(InputError, match=r"taken over|was removed"):
-            place_of_other.save(UncertaintyResult.load(path))
-    assert refused.returncode == 2
-    assert len(refused.stderr.strip().splitlines()) == 1
-    assert (taken.returncode, path.read_bytes()) == (0, written)

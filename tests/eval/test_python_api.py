@@ -17,13 +17,7 @@ from eval.measurements.likelihood import measure_likelihood
 from eval.questions import DistanceQuestion, LikelihoodQuestion
 from trainer.process_group import single
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Reference statistics go into a temporary cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

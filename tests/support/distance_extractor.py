@@ -16,6 +16,9 @@ from eval.questions import DistanceQuestion
 from eval.run import load_run
 
 DIM, N = 24, 700
+FOLDER_SIZE = 30
+"""Images of a folder that is compared with another."""
+TINY = ("--extractor", "support.distance_extractor:make", "--extractor-size", "32")
 
 
 def make(device):

@@ -14,74 +14,19 @@ import torch_fidelity.metric_fid
 from cleanfid import fid as clean_fid
 from cleanfid.inception_torchscript import InceptionV3W
 from PIL import Image
-from support.distance_extractor import make
+from support.distance_extractor import TINY, make
 from support.picture_folders import pictures, write_pictures
 from support.running import run_module
-from support.standin_inception import write_standin
 from torch import nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from data_shards.io.errors import InputError, command
-from eval.__main__ import main
+from data_shards.io.errors import InputError
 from eval.distance.extractors.by_name import extractor_by_name
 from eval.distance.saved_statistics import load_statistics
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 CPU = torch.device("cpu")
-N = 30
-TINY = ("--extractor", "support.distance_extractor:make", "--extractor-size", "32")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Reference statistics go into a temporary cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """Two folders of colour images of several sizes and file formats."""
-    root = tmp_path_factory.mktemp("sets")
-    a = [*pictures(N // 2, 0), *pictures(N - N // 2, 1, side=(50, 30))]
-    write_pictures(root / "a", a)
-    write_pictures(root / "a" / "more", pictures(6, 2, side=(64, 64)), extension="jpg")
-    write_pictures(root / "b", pictures(N, 3, top=180))
-    write_standin(root / "inception-2015-12-05.pt")
-    return root
-
-
-def measured(monkeypatch, capsys, *words):
-    """The exit code, and what was printed, of `python -m eval WORDS` in this process."""
-    monkeypatch.setattr("sys.argv", ["eval", *map(str, words)])
-    code = command(main)
-    return code, capsys.readouterr()
-
-
-@pytest.fixture
-def distance(monkeypatch, capsys):
-    """The Frechet distance between two sets by the command, with the lines that it printed."""
-
-    def run(*words):
-        code, printed = measured(monkeypatch, capsys, "fid", *words)
-        assert code == 0, printed.err
-        line = next(line for line in printed.out.splitlines() if line.startswith("frechet distance "))
-        return float(line.split()[2]), printed.out
-
-    return run
-
-
-@pytest.fixture
-def mistake(monkeypatch, capsys):
-    """The one line of a command that ends with exit code 2."""
-
-    def run(*words):
-        code, printed = measured(monkeypatch, capsys, *words)
-        assert code == 2, printed.out
-        (line,) = [line for line in printed.err.splitlines() if " of " not in line or line.startswith("error")]
-        return line
-
-    return run
 
 
 def result(folder):
@@ -209,13 +154,13 @@ def test_samples_of_a_run_are_those_that_the_runs_own_command_compares(digits_ru
 
 
 def test_saved_statistics_stand_for_their_images_with_their_extractor_only(
-    place, distance, mistake, tmp_path, monkeypatch, capsys
+    place, distance, mistake, run_eval, tmp_path
 ):
     expected, _ = distance(place / "a", place / "b", *TINY)
-    code, printed = measured(monkeypatch, capsys, "statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
+    code, printed = run_eval("statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
     assert code == 0, printed.err
     again = ("statistics", place / "b", "--out", tmp_path / "b.npz", *TINY)
-    assert "(made before)" in measured(monkeypatch, capsys, *again)[1].out
+    assert "(made before)" in run_eval(*again)[1].out
     before = (tmp_path / "b.npz").read_bytes()
     assert "content is" in mistake("statistics", place / "a", *again[2:])
     assert "size is 32 instead of 40" in mistake(*again, "--extractor-size", 40)
@@ -251,13 +196,13 @@ def test_clean_fids_statistics_go_with_its_network_in_its_mode(as_inception, tmp
         load_statistics(tmp_path / f"{names[0]}.npz", replace(as_inception, dim=25))
 
 
-def test_parts_give_the_number_of_one_job_and_are_asked_for_by_name(place, distance, tmp_path, monkeypatch, capsys):
+def test_parts_give_the_number_of_one_job_and_are_asked_for_by_name(place, distance, run_eval, tmp_path):
     write_pictures(tmp_path / "a", pictures(150, 8))
     sets = (tmp_path / "a", place / "b", *TINY, "--out", tmp_path / "out")
     expected, _ = distance(*sets[:-2])
-    assert "0,1" in measured(monkeypatch, capsys, "fid", *sets, "--missing", "2")[1].out
+    assert "0,1" in run_eval("fid", *sets, "--missing", "2")[1].out
     for part in range(2):
-        assert measured(monkeypatch, capsys, "fid", *sets, "--part", f"{part}/2")[0] == 0
+        assert run_eval("fid", *sets, "--part", f"{part}/2")[0] == 0
     assert distance(*sets, "--merge", "2")[0] == pytest.approx(expected, rel=1e-9)
     assert "measured before" in distance(*sets)[1]
 
@@ -299,12 +244,6 @@ def test_a_changed_image_is_another_question(place, tmp_path, distance):
     assert len(list((tmp_path / "out").glob("fid-*.json"))) == 2
 
 
-def test_too_few_images_for_a_measure_name_the_measure(place, mistake, tmp_path):
-    few = write_pictures(tmp_path / "few", pictures(12, 4))
-    line = mistake("fid", few, place / "b", *TINY, "--also", "infinite")
-    assert line == "error: infinite: 12 images are too few to extrapolate from; use at least 22"
-
-
 def test_a_set_compared_with_itself_is_at_zero_and_it_is_said(place, distance):
     value, printed = distance(place / "a", place / "a", *TINY)
     assert value == pytest.approx(0, abs=1e-4)
@@ -328,87 +267,8 @@ def test_what_was_left_out_of_a_folder_is_said_with_its_number(place, distance, 
     assert "left out: 1 hidden" in printed
 
 
-def test_unreadable_images_are_counted_and_refused_unless_they_may_be_left_out(place, distance, mistake, tmp_path):
-    shutil.copytree(place / "a", tmp_path / "a")
-    for number in range(2):
-        (tmp_path / "a" / f"bad-{number}.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    line = mistake("fid", tmp_path / "a", place / "b", *TINY)
-    assert "2 of 38 images cannot be read (bad-0.png" in line
-    assert "--skip-bad 2" in line
-    expected, _ = distance(place / "a", place / "b", *TINY)
-    found, printed = distance(tmp_path / "a", place / "b", *TINY, "--skip-bad", "2")
-    assert found == pytest.approx(expected, rel=1e-6)
-    assert "left out: 2 of 38 images cannot be read" in printed
-    assert f"36 images of {tmp_path / 'a'}" in printed
-    kept = ("fid", tmp_path / "a", place / "b", *TINY, "--out", tmp_path / "out")
-    assert "measured before" not in distance(*kept[1:], "--skip-bad", "2")[1]
-    assert "measured before" in distance(*kept[1:], "--skip-bad", "2")[1]
-    assert "2 of 38 images cannot be read" in mistake(*kept)
-
-
 def test_a_seeded_choice_of_n_images_is_the_seeds_alone(place, distance, mistake):
     words = (place / "a", place / "b", *TINY, "--n", "20")
     values = [distance(*words, "--seed", seed)[0] for seed in (0, 0, 1)]
     assert values[0] == values[1] != values[2]
     assert "--n: 500 images, but" in mistake("fid", place / "a", place / "b", *TINY, "--n", "500")
-
-
-def no_pickle(path):
-    np.savez(path, arr_0=np.array([{"a": 1}], dtype=object))
-
-
-def nested(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("more/images.zip", b"PK")
-
-
-@pytest.mark.parametrize(
-    ("make_set", "message"),
-    [
-        (lambda p: p.mkdir(), "no images in it"),
-        (lambda p: write_pictures(p, pictures(1, 0)), "one image"),
-        (lambda p: None, "does not exist"),
-        (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 8, 8, 3), np.float32)), "uint8 in 0 to 255"),
-        (lambda p: np.savez(p.with_suffix(".npz"), arr_0=np.zeros((4, 3, 8, 8), np.uint8)), "(N, H, W, 3)"),
-        (lambda p: np.savez(p.with_suffix(".npz"), a=np.zeros((4, 8, 8)), b=np.zeros((4, 8, 8))), "choose one as"),
-        (lambda p: no_pickle(p.with_suffix(".npz")), "Python objects"),
-        (lambda p: p.with_suffix(".npz").write_text("not an array"), "not an array file"),
-        (lambda p: p.with_suffix(".npz").write_bytes(b"PK\x03\x04cut"), "cut short"),
-        (lambda p: p.with_suffix(".zip").write_bytes(b"PK"), "not a zip archive"),
-        (lambda p: p.with_suffix(".tar").write_bytes(b"x" * 600), "not a tar"),
-        (lambda p: p.with_suffix(".txt").write_text("x"), "none of what images are read from"),
-        (lambda p: tarfile.open(p.with_suffix(".gz"), "w:gz").close(), "no images in it"),
-        (lambda p: nested(p.with_suffix(".zip")), "1 archives in it, which are not opened"),
-        (lambda p: np.save(p.with_suffix(".npy"), np.zeros((40, 32, 3), np.uint8)), "one image, or 40 grey ones"),
-    ],
-)
-def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set, message):
-    make_set(tmp_path / "x")
-    word = next(iter([*tmp_path.glob("x.*"), tmp_path / "x"]))
-    assert message in mistake("fid", word, place / "b", *TINY)
-    assert message in mistake("fid", place / "b", word, *TINY)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("A",), "1 sets of images"),
-        (("A", "B", "A"), "3 sets of images"),
-        (("A", "B", "--run", "runs/x"), "--run"),
-        ((), "--run is missing"),
-        (("A", "B", "--part", "0/2"), "--out"),
-        (("A", "tar-{0..3}.tar"), "missing"),
-        (("A", "shards:A/test"), "manifest.json"),
-        (("A", "run:nowhere"), "error: run:nowhere: 'nowhere' is no run"),
-        (("https://example.org/sets/a.rar", "B"), "shards:ADDRESS/SPLIT"),
-        (("s3://bucket/a-*.tar", "B"), "give a range"),
-        (("", "B"), "SET: empty"),
-        (("A", "B", "--temperature", "0.5"), "--temperature: is of samples of a run"),
-        (("A", "B", "--split", "valid"), "--split: goes with --run and --from, not with two sets"),
-        (("A", "B", "--n", "1"), "--n: 1 is below 2"),
-        (("A", "B", "--dry-run"), "--dry-run"),
-    ],
-)
-def test_a_mistake_in_the_words_is_one_line(place, mistake, monkeypatch, words, message):
-    monkeypatch.chdir(place)
-    assert message in mistake("fid", *(word.lower() if word in ("A", "B") else word for word in words), *TINY)

@@ -20,13 +20,7 @@ from eval.questions import DistanceQuestion
 from trainer.run_folder import latents
 from trainer.run_folder.restore import load_model
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Reference statistics go into a temporary cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture

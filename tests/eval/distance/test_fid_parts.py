@@ -22,13 +22,7 @@ from eval.distance.parts import merge
 from eval.distance.statistics import FeatureStatistics
 from trainer.process_group import process_group, single
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Reference statistics go into a temporary cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")

@@ -11,28 +11,14 @@ from sklearn.metrics import roc_auc_score
 from support.picture_folders import write_pictures
 from support.running import run_module
 
-from data_shards.io.errors import command
 from data_shards.stream.stream import ShardStream
 from eval import open_run
-from eval.__main__ import main
 from eval.export.scores import auroc, from_csv
 from eval.images.blocks import image_noise
 from eval.images.files import png_bytes
 from eval.measurements.likelihood import image_values, units
 from eval.measurements.posterior_samples import sample_posterior
 from trainer.objectives.gaussian import log_prior
-
-
-@pytest.fixture
-def say(monkeypatch, capsys):
-    """Runs `python -m eval WORDS` in this process; the exit code and what was printed."""
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["eval", *map(str, words)])
-        code = command(main)
-        return code, capsys.readouterr()
-
-    return run
 
 
 def rows_of(path):
@@ -46,9 +32,9 @@ def digits(digits_shards):
 
 
 @pytest.mark.parametrize("density", ["mixture", "prior"])
-def test_the_score_of_a_file_is_its_log_likelihood(digits_run, digits, tmp_path, say, density):
+def test_the_score_of_a_file_is_its_log_likelihood(digits_run, digits, tmp_path, run_eval, density):
     folder = write_pictures(tmp_path / "mine", digits[:70, 0].numpy())
-    code, printed = say(
+    code, printed = run_eval(
         *("score", folder, "--run", digits_run, "--density", density, "--samples", 8, "--out", tmp_path / "s.csv")
     )
     assert code == 0, printed.err
@@ -58,10 +44,12 @@ def test_the_score_of_a_file_is_its_log_likelihood(digits_run, digits, tmp_path,
     np.testing.assert_allclose([float(row["log_likelihood"]) for row in rows], expected.numpy(), rtol=1e-6)
 
 
-def test_the_ratio_is_that_of_the_probabilities_of_8_bit_pixels_and_of_their_png(digits_run, digits, tmp_path, say):
+def test_the_ratio_is_that_of_the_probabilities_of_8_bit_pixels_and_of_their_png(
+    digits_run, digits, tmp_path, run_eval
+):
     folder = write_pictures(tmp_path / "mine", digits[:5, 0].numpy())
     words = ("--run", digits_run, "--density", "prior", "--samples", 4, "--out", tmp_path / "s.csv")
-    assert say("score", folder, *words)[0] == 0
+    assert run_eval("score", folder, *words)[0] == 0
     model = open_run(digits_run).measured.model
     drawn = sample_posterior(model, digits[:5].float() / 255, image_noise(0, range(5), 4, model.latent_dim))
     bits = image_values(drawn, model.pixels, {"prior": log_prior})[
@@ -72,11 +60,11 @@ def test_the_ratio_is_that_of_the_probabilities_of_8_bit_pixels_and_of_their_png
     np.testing.assert_allclose(found, nats.numpy(), rtol=1e-6)
 
 
-def test_noise_is_told_from_digits_and_the_command_prints_how_well(digits_run, digits_shards, tmp_path, say):
+def test_noise_is_told_from_digits_and_the_command_prints_how_well(digits_run, digits_shards, tmp_path, run_eval):
     noise = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     write_pictures(tmp_path / "noise", noise)
     words = ("--run", digits_run, "--against", tmp_path / "noise", "--n", 40, "--samples", 2)
-    code, printed = say("score", f"shards:{digits_shards}/test", *words)
+    code, printed = run_eval("score", f"shards:{digits_shards}/test", *words)
     assert code == 0, printed.err
     assert "AUROC by likelihood: 1.0000" in printed.out
     assert "AUROC by likelihood ratio to PNG: " in printed.out
@@ -89,36 +77,36 @@ def test_auroc_is_scikit_learns_with_ties():
     assert auroc(inside, outside) == pytest.approx(expected, abs=1e-12)
 
 
-def test_unreadable_files_have_no_row_and_foreign_tables_are_not_replaced(digits_run, digits, tmp_path, say):
+def test_unreadable_files_have_no_row_and_foreign_tables_are_not_replaced(digits_run, digits, tmp_path, run_eval):
     folder = write_pictures(tmp_path / "mine", digits[:4, 0].numpy())
     (folder / "bad.png").write_bytes(b"nothing")
     words = ("score", folder, "--run", digits_run, "--samples", 2, "--out", tmp_path / "s.csv")
-    code, printed = say(*words)
+    code, printed = run_eval(*words)
     assert code == 2
     assert "1 of 5 images cannot be read (bad.png" in printed.err
     assert not (tmp_path / "s.csv").exists()
-    assert say(*words, "--skip-bad", 1)[0] == 0
+    assert run_eval(*words, "--skip-bad", 1)[0] == 0
     assert [row["image"] for row in rows_of(tmp_path / "s.csv")] == [f"{number:03d}.png" for number in range(4)]
-    assert "1 of 5 images cannot be read" in say(*words)[1].err
+    assert "1 of 5 images cannot be read" in run_eval(*words)[1].err
     (tmp_path / "s.csv").write_text("a,b\n1,2\n")
-    assert "was changed since it was made" in say(*words, "--skip-bad", 1)[1].err
+    assert "was changed since it was made" in run_eval(*words, "--skip-bad", 1)[1].err
     (tmp_path / "s.made.json").unlink()
-    assert "no s.made.json says what it was made from" in say(*words, "--skip-bad", 1)[1].err
+    assert "no s.made.json says what it was made from" in run_eval(*words, "--skip-bad", 1)[1].err
     assert (tmp_path / "s.csv").read_text() == "a,b\n1,2\n"
 
 
-def test_a_table_knows_what_it_was_measured_on_and_is_kept_from_other_questions(digits_run, digits, tmp_path, say):
+def test_a_table_knows_what_it_was_measured_on_and_is_kept_from_other_questions(digits_run, digits, tmp_path, run_eval):
     folder, other = (
         write_pictures(tmp_path / name, digits[rows, 0].numpy())
         for name, rows in (("mine", slice(6)), ("other", slice(6, 12)))
     )
     words = ("score", folder, "--run", digits_run, "--samples", 2, "--density", "prior", "--out", tmp_path / "s.csv")
-    code, printed = say(*words, "--against", other)
+    code, printed = run_eval(*words, "--against", other)
     assert code == 0, printed.err
     record = json.loads((tmp_path / "s.made.json").read_text())
     assert f"address {record['address']}" in printed.out
     before, auroc = (tmp_path / "s.csv").read_bytes(), printed.out.splitlines()[-2:]
-    again = say(*words, "--against", other)[1].out
+    again = run_eval(*words, "--against", other)[1].out
     assert "made before" in again
     assert again.splitlines()[-2:] == auroc
     for changed, field in (
@@ -129,20 +117,20 @@ def test_a_table_knows_what_it_was_measured_on_and_is_kept_from_other_questions(
         (("--weights", "stage1"), "checkpoint"),
         (("--n", 3), "scores.content"),
     ):
-        code, printed = say(*words, *changed)
+        code, printed = run_eval(*words, *changed)
         assert (code, printed.err.count("\n")) == (2, 1)
         assert field in printed.err
         assert (tmp_path / "s.csv").read_bytes() == before
     (folder / "000.png").rename(folder / "0000.png")
-    assert "names is" in say(*words)[1].err
+    assert "names is" in run_eval(*words)[1].err
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_table_of_one_and_find_it_again(digits_run, digits, tmp_path, say):
+def test_two_processes_write_the_table_of_one_and_find_it_again(digits_run, digits, tmp_path, run_eval):
     folder = write_pictures(tmp_path / "mine", digits[:140, 0].numpy())
     (folder / "bad.png").write_bytes(b"nothing")
     words = ("score", str(folder), "--run", str(digits_run), "--samples", "2", "--skip-bad", "1")
-    assert say(*words, "--out", tmp_path / "one.csv")[0] == 0
+    assert run_eval(*words, "--out", tmp_path / "one.csv")[0] == 0
     for said in ("written to", "made before"):
         done = run_module("eval", *words, "--out", str(tmp_path / "two.csv"), processes=2)
         assert done.returncode == 0, done.stderr
@@ -157,13 +145,13 @@ def test_two_processes_write_the_table_of_one_and_find_it_again(digits_run, digi
         assert ("made before" in done.stdout) == before
 
 
-def test_annealing_gives_a_tighter_bound_beside_the_others(digits_run, digits, tmp_path, say):
+def test_annealing_gives_a_tighter_bound_beside_the_others(digits_run, digits, tmp_path, run_eval):
     folder = write_pictures(tmp_path / "mine", digits[:6, 0].numpy())
     words = ("--run", digits_run, "--samples", 2, "--annealing", 30, "--out", tmp_path / "s.csv")
-    code, printed = say("score", folder, *words)
+    code, printed = run_eval("score", folder, *words)
     assert code == 0, printed.err
     rows = rows_of(tmp_path / "s.csv")
     gains = [float(row["annealed_log_likelihood"]) - float(row["log_likelihood"]) for row in rows]
     assert np.mean(gains) > 0
     assert "annealed log likelihood" in printed.out
-    assert "annealing: -1 is below 0" in say("score", folder, "--run", digits_run, "--annealing", -1)[1].err
+    assert "annealing: -1 is below 0" in run_eval("score", folder, "--run", digits_run, "--annealing", -1)[1].err

@@ -26,6 +26,8 @@ from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 FIELDS = {
     "data.global_batch": 18,
     "model.latent_dim": 3,
@@ -44,14 +46,6 @@ def report(run, *words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["eval", "report", "--run", str(run), *words])
         return command(main)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """Reference statistics go into a temporary cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SIGMA_VAE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
