@@ -1,4 +1,4 @@
-"""What another job is making or measuring at this moment is refused in one line, read when it is there, or taken over."""
+"""What another job makes or measures at this moment is refused in one line, read when it is there, or taken over."""
 
 import shutil
 
