@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.running import ROOT
 
 from data_shards.io.errors import OneLineParser
+from eval.__main__ import COMMANDS
 from eval.commands.options import question_of
 from eval.distance.measures import FURTHER, command_of
 from eval.images.densities import DENSITIES, SOURCES
@@ -188,3 +190,8 @@ def test_the_command_of_memorisation_measures_it_again(source, seed, weights):
 def test_the_command_for_a_file_that_does_not_say_what_was_measured_is_taken(file, options):
     args = parsed(_by_name(Path("eval") / file, Path(RUN)))
     assert {name: getattr(args, name) for name in options} == options
+
+
+def test_the_readme_lists_every_command():
+    rows = [f"| `{name}` | {made} |".replace(" || ", r" \|\| ") for name, made in COMMANDS.items()]
+    assert [row for row in rows if row not in (ROOT / "eval/README.md").read_text()] == []
