@@ -95,11 +95,13 @@ class StopRequest:
     def _watch(self, ours: socket.socket) -> None:
         with ours:
             while number := ours.recv(1):
-                if number[0] in SIGNALS:
-                    with self._entering:
-                        if not self._training:
-                            self._end_now(signal.Signals(number[0]))
-                    self._request(signal.Signals(number[0]).name)
+                if number[0] not in SIGNALS:
+                    continue
+                asked = signal.Signals(number[0])
+                with self._entering:
+                    if not self._training:
+                        self._end_now(asked)
+                self._request(asked.name)
 
     def _end_now(self, number: signal.Signals) -> None:
         """Ends the process before its first update."""

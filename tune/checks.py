@@ -3,8 +3,9 @@
 import dataclasses
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -189,12 +190,7 @@ def _some_corners(space: tuple[Dimension, ...]) -> Iterator[Fields]:
     held = {(dimension.field, canonical(value)): 0 for dimension in space for value in dimension.values}
     for dimension in space:
         for value in dimension.values:
-            forced = {dimension.field: value}
-            asking = [dimension]
-            while asking:  # what the field's condition asks for, and the conditions of that
-                for other, needed in asking.pop().when:
-                    forced.setdefault(other, needed)
-                    asking.append(by_name[other])
+            forced = _with_conditions(dimension, value, by_name)
             for _ in range(2 * _TIMES_EACH_VALUE):
                 if held[dimension.field, canonical(value)] >= _TIMES_EACH_VALUE:
                     break
@@ -204,6 +200,17 @@ def _some_corners(space: tuple[Dimension, ...]) -> Iterator[Fields]:
                     for name, drawn in fields.items():
                         held[name, canonical(drawn)] += 1
                     yield fields
+
+
+def _with_conditions(dimension: Dimension, value: Any, by_name: Mapping[str, Dimension]) -> Fields:
+    """A field with this value, and the values of others without which it is not drawn."""
+    forced = {dimension.field: value}
+    asking = [dimension]
+    while asking:  # what the field's condition asks for, and the conditions of that
+        for other, needed in asking.pop().when:
+            forced.setdefault(other, needed)
+            asking.append(by_name[other])
+    return forced
 
 
 def _check_values(

@@ -97,20 +97,23 @@ class _Walk:
             self._seen.add(identity)
             with os.scandir(self._path(prefix)) as entries:
                 for entry in sorted(entries, key=lambda entry: entry.name):
-                    name = f"{prefix}/{entry.name}" if prefix else entry.name
-                    if _leads_nowhere(entry):
-                        self.left_out[BROKEN_LINK] += 1
-                    elif entry.is_dir():
-                        if reason := unwanted_folder(entry.name):
-                            self.left_out[reason] += sum(1 for _ in _files_below(entry.path))
-                        elif entry.is_symlink():
-                            self._links.append(name)
-                        else:
-                            waiting.append(name)
-                    elif reason := self._unwanted(entry):
-                        self.left_out[reason] += 1
-                    else:
-                        self.names.append(name)
+                    self._take(entry, f"{prefix}/{entry.name}" if prefix else entry.name, waiting)
+
+    def _take(self, entry: os.DirEntry[str], name: str, waiting: list[str]) -> None:
+        """Takes an entry by its name below the source; folders that are to be listed next go to `waiting`."""
+        if _leads_nowhere(entry):
+            self.left_out[BROKEN_LINK] += 1
+        elif entry.is_dir():
+            if reason := unwanted_folder(entry.name):
+                self.left_out[reason] += sum(1 for _ in _files_below(entry.path))
+            elif entry.is_symlink():
+                self._links.append(name)
+            else:
+                waiting.append(name)
+        elif reason := self._unwanted(entry):
+            self.left_out[reason] += 1
+        else:
+            self.names.append(name)
 
     def _unwanted(self, entry: os.DirEntry[str]) -> str | None:
         if reason := unwanted_file(entry.name):

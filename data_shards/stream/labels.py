@@ -34,15 +34,21 @@ def labels_of(location: Location, split: str) -> tuple[str, ...] | None:
 
 def _members(files: ShardFiles, shard: Shard, index: ShardIndex) -> tuple[str, ...]:
     """The contents of a tar's `.cls` members, by the order of the index; empty text for an image without one."""
-    by_key: dict[str, str] = {}
     handle = files.open(shard)
     with os.fdopen(handle, "rb"):
         try:
-            with tarfile.open(Path(f"/proc/self/fd/{handle}"), "r:") as tar:
-                for member in tar:
-                    key, _, extension = member.name.partition(".")
-                    if extension == "cls" and (content := tar.extractfile(member)) is not None:
-                        by_key[key] = content.read().decode(errors="replace").strip()
+            by_key = _labels_in(Path(f"/proc/self/fd/{handle}"))
         except (tarfile.TarError, EOFError) as error:
             raise InputError(f"{files.address_of(shard)}: not a whole tar ({error}); build the shards again") from error
     return tuple(by_key.get(key, "") for key in index.keys)
+
+
+def _labels_in(path: Path) -> dict[str, str]:
+    """The content of each `.cls` member of a tar, by its key."""
+    found: dict[str, str] = {}
+    with tarfile.open(path, "r:") as tar:
+        for member in tar:
+            key, _, extension = member.name.partition(".")
+            if extension == "cls" and (content := tar.extractfile(member)) is not None:
+                found[key] = content.read().decode(errors="replace").strip()
+    return found

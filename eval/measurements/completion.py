@@ -7,7 +7,7 @@ weights to the density that they were drawn from. Compared are the mean of the t
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -180,25 +180,41 @@ def _table(
         for places, index, images in subset_blocks(run.config.data.location, question.split, indices, ranks):
             for place, x, i in zip(range(places.start, places.stop), images, index.tolist(), strict=True):
                 true = x[hidden].double()
-                m, s = mean[hidden], std[hidden]
-                below = log_cdf((true - m) / s.clamp_min(1e-9)).exp()
-                made = [Completion(mean=m, deviation=s, probability=below, effective=1.0)]
+                made = [_by_training_images(true, mean[hidden], std[hidden])]
                 made += [
                     complete_image(x, hidden, one, mixture, pool, question.seed + i) for one in completers.values()
                 ]
-                for row, (name, one) in enumerate(zip(names, made, strict=True)):
-                    inside = [((2 * one.probability - 1).abs() <= level).double().mean() for level in LEVELS]
-                    error = (one.mean - true).square().mean()
-                    values[name][place] = torch.stack([error, error.new_tensor(one.effective), *inside]).cpu()
-                    if place < shown.shape[1]:
-                        shown[0, place], shown[1, place] = x.cpu(), x.masked_fill(hidden, 0.5).cpu()
-                        completed, deviation = x.clone(), torch.zeros_like(x)
-                        completed[hidden], deviation[hidden] = one.mean.float(), one.deviation.float()
-                        shown[2 + 2 * row, place], shown[3 + 2 * row, place] = completed.cpu(), deviation.cpu()
+                for name, one in zip(names, made, strict=True):
+                    values[name][place] = _numbers(one, true).cpu()
+                if place < shown.shape[1]:
+                    shown[:, place] = _pictures(x, hidden, made).cpu()
                 bar.update(place + 1 - mine.start)
     return _Table(
         values={name: gathered(one, ranks) for name, one in values.items()}, pictures=gathered(shown, ranks).clamp(0, 1)
     )
+
+
+def _by_training_images(true: Tensor, mean: Tensor, std: Tensor) -> Completion:
+    """The same completion for every image: mean and deviation of training images at the hidden pixels, (n,) each."""
+    below = log_cdf((true - mean) / std.clamp_min(1e-9)).exp()
+    return Completion(mean=mean, deviation=std, probability=below, effective=1.0)
+
+
+def _numbers(made: Completion, true: Tensor) -> Tensor:
+    """A row of `_Table.values`, (2 + levels,). true: the hidden pixels, (n,) float64."""
+    inside = [((2 * made.probability - 1).abs() <= level).double().mean() for level in LEVELS]
+    error = (made.mean - true).square().mean()
+    return torch.stack([error, error.new_tensor(made.effective), *inside])
+
+
+def _pictures(x: Tensor, hidden: Tensor, made: Sequence[Completion]) -> Tensor:
+    """The image, its visible part, and by method the completed image and the deviations: (2 + 2 methods, C, H, W)."""
+    rows = [x, x.masked_fill(hidden, 0.5)]
+    for one in made:
+        completed, deviation = x.clone(), torch.zeros_like(x)
+        completed[hidden], deviation[hidden] = one.mean.float(), one.deviation.float()
+        rows += [completed, deviation]
+    return torch.stack(rows)
 
 
 def _training_moments(run: MeasuredRun, ranks: Ranks) -> tuple[Tensor, Tensor]:
