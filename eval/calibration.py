@@ -34,7 +34,7 @@ class UpperHalf:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Residuals:
+class StandardisedResiduals:
     """Standardised residuals (x - g) / sigma."""
 
     mean: float
@@ -86,7 +86,7 @@ class Calibration:
     """By level, increasing."""
     upper_half: UpperHalf | None
     """The same for the more uncertain half of the pixels; None where all variances are equal."""
-    residuals: Residuals
+    residuals: StandardisedResiduals
     """Errors in units of their predicted deviation."""
     correlation_of_variance_and_square_error: float
     """Pearson's, over pixels."""

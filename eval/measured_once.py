@@ -27,7 +27,7 @@ class Savable(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place(Generic[T]):
+class ResultPlace(Generic[T]):
     """Where a result is stored."""
 
     path: Path
@@ -63,7 +63,7 @@ def held_result(
     *,
     question: Mapping[str, Any],
     steal: bool = False,
-) -> Iterator[Place[T]]:
+) -> Iterator[ResultPlace[T]]:
     """The block in which this job alone may measure what the file is to hold. Every process calls it.
 
     before: what was measured before, the same on every process. question: what the result follows from, such as the
@@ -74,16 +74,16 @@ def held_result(
     ranks.refuse_differences(facts, "use a run folder on a disk that all machines share, and the same shards")
     found = before()
     if found is not None:
-        yield Place(path=path, found=found, ranks=ranks, lease=None)
+        yield ResultPlace(path=path, found=found, ranks=ranks, lease=None)
         return
     with held_by_main(path.parent, ranks, path.stem, steal=steal) as lease:
         # Another job may have ended between the look and the lease.
-        yield Place(path=path, found=before(), ranks=ranks, lease=lease)
+        yield ResultPlace(path=path, found=before(), ranks=ranks, lease=lease)
 
 
 def measured_once(
     kind: type[AnyResult], path: Path, protocol: protocols.Protocol, ranks: Ranks, *, steal: bool = False
-) -> contextlib.AbstractContextManager[Place[AnyResult]]:
+) -> contextlib.AbstractContextManager[ResultPlace[AnyResult]]:
     """`held_result` for a result by one protocol."""
 
     def before() -> AnyResult | None:

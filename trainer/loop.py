@@ -111,7 +111,7 @@ def _train_in_folder(
             profiler(_trace(config.folder, ranks), config.log.profile_steps) as update_done,
         ):
             stop_request.begin_training()
-            stopped = Training(
+            stopped = TrainingLoop(
                 config, ranks, opened.manifest, stages, learner, reporter, saver, stop_request, waits, update_done
             ).run()
     if ranks.is_main:
@@ -126,7 +126,7 @@ def _trace(folder: Path, ranks: Ranks) -> Path:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingLoop:
     """One process's side of a run: the loop of Algorithm 1 and the steps between two updates.
 
     The parts change during the run: `stages` is the place in it, `learner` holds the weights.

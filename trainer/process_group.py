@@ -22,7 +22,7 @@ from trainer.peers.code_version import versions
 from trainer.peers.compare import refuse_differences
 from trainer.peers.failure import failure_of
 from trainer.peers.gloo_threads import wait_for_idle_gloo
-from trainer.peers.launcher import Place, address_of_job, place_in_job
+from trainer.peers.launcher import PlaceInJob, address_of_job, place_in_job
 from trainer.peers.rendezvous import Rendezvous
 from trainer.peers.store import open_store
 
@@ -148,14 +148,14 @@ def process_group(
                 yield ranks
 
 
-def _place() -> Place:
+def _place() -> PlaceInJob:
     place = place_in_job()
     if not dist.is_initialized():
         return place
     return replace(place, rank=dist.get_rank(), world_size=dist.get_world_size())
 
 
-def _device(name: str, place: Place) -> torch.device:
+def _device(name: str, place: PlaceInJob) -> torch.device:
     if resolved_device(name) == "cpu":
         return torch.device("cpu")
     count = torch.cuda.device_count()
@@ -169,7 +169,7 @@ def _device(name: str, place: Place) -> torch.device:
     return chosen
 
 
-def _ranks(place: Place, device: torch.device, rendezvous: Rendezvous | None) -> Ranks:
+def _ranks(place: PlaceInJob, device: torch.device, rendezvous: Rendezvous | None) -> Ranks:
     return Ranks(
         rank=place.rank,
         world_size=place.world_size,
@@ -179,7 +179,7 @@ def _ranks(place: Place, device: torch.device, rendezvous: Rendezvous | None) ->
     )
 
 
-def _join(place: Place, start_seconds: float) -> Rendezvous:
+def _join(place: PlaceInJob, start_seconds: float) -> Rendezvous:
     """Opens the store of the job."""
     global _entries
     _entries += 1
@@ -192,7 +192,7 @@ def _join(place: Place, start_seconds: float) -> Rendezvous:
 
 
 @contextlib.contextmanager
-def _joined(place: Place, device: str, options: Mapping[str, Any], start_seconds: float) -> Iterator[Ranks]:
+def _joined(place: PlaceInJob, device: str, options: Mapping[str, Any], start_seconds: float) -> Iterator[Ranks]:
     """The block in which all processes of the job know of each other."""
     global _rendezvous
     rendezvous = _join(place, start_seconds)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from data_shards.io.errors import InputError
-from trainer.peers.launcher import Place, place_in_job
+from trainer.peers.launcher import PlaceInJob, place_in_job
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 # Ignored from the start where `nohup` or a shell's background job asks for it. The batch scripts have the other two
@@ -48,12 +48,12 @@ def _end_at_once(number: int, frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-def place() -> Place:
+def place() -> PlaceInJob:
     """This process's place in its job; that of a single one where the launcher's variables do not fit together."""
     try:
         return place_in_job()
     except InputError:
-        return Place()
+        return PlaceInJob()
 
 
 def exit_code(reason: str) -> int:

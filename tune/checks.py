@@ -34,7 +34,7 @@ _LEAST_POPULATION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckedSweep:
     """A sweep that can be started."""
 
     notices: tuple[str, ...]
@@ -43,7 +43,7 @@ class Checked:
     """Bytes of all checkpoints that are kept at a time, at the largest networks of the space that were checked."""
 
 
-def check_sweep(sweep: SweepConfig, *, cluster: bool = False) -> Checked:
+def check_sweep(sweep: SweepConfig, *, cluster: bool = False) -> CheckedSweep:
     """Raises InputError in one line where the sweep cannot end well, whatever is drawn.
 
     cluster: whether it is to run on other machines, whose GPUs and CPUs are not known yet.
@@ -84,7 +84,7 @@ def check_sweep(sweep: SweepConfig, *, cluster: bool = False) -> Checked:
             f"recorded as failed; the first is {impossible[0]}"
         )
     each = estimate(largest, manifest.image_shape, images, sweep.workers).checkpoint_bytes
-    return Checked(notices=tuple(notices), bytes_needed=each * _kept_at_a_time(sweep, trials))
+    return CheckedSweep(notices=tuple(notices), bytes_needed=each * _kept_at_a_time(sweep, trials))
 
 
 def _without_effect(sweep: SweepConfig, images: int) -> list[str]:
@@ -116,7 +116,7 @@ def _without_effect(sweep: SweepConfig, images: int) -> list[str]:
     ]
 
 
-def require_disk(sweep: SweepConfig, checked: Checked) -> None:
+def require_disk(sweep: SweepConfig, checked: CheckedSweep) -> None:
     """Raises InputError where the disk of the sweep's folder has less room than its checkpoints need."""
     free = free_bytes(sweep.folder)
     written = sum(path.stat().st_size for path in sweep.trials_folder.glob("*/checkpoints/*/*") if path.is_file())

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError
 from trainer.run_folder.log import read_events
-from tune.search.optuna_search import Result
+from tune.search.optuna_search import TrialResult
 from tune.search.stopping import AtRungs, budget, rungs
 from tune.search.trials import Phase, Trial
 from tune.space import Fields
 from tune.sweep_config import OBJECTIVES, SweepConfig
-from tune.trial.folder import Outcome, load_outcome, load_trial, trial_folders
+from tune.trial.folder import TrialOutcome, load_outcome, load_trial, trial_folders
 from tune.trial.record import trial_record
 
 
@@ -21,7 +21,7 @@ class Started:
 
     folder: Path
     trial: Trial
-    outcome: Outcome
+    outcome: TrialOutcome
 
     @property
     def ended(self) -> bool:
@@ -58,7 +58,7 @@ def at_rungs(sweep: SweepConfig, images: int, one: Started) -> list[tuple[float,
     return [pair for event in events for pair in reached.event(event["event"], event["images"], event)]
 
 
-def results(sweep: SweepConfig, images: int, started: Sequence[Started]) -> list[Result]:
+def results(sweep: SweepConfig, images: int, started: Sequence[Started]) -> list[TrialResult]:
     """What the search learns from. images: of an epoch."""
     found = []
     for one in started:
@@ -66,11 +66,11 @@ def results(sweep: SweepConfig, images: int, started: Sequence[Started]) -> list
             record = trial_record(one.folder)
             values = [getattr(record, OBJECTIVES[objective].field) for objective in sweep.objectives]
             whole = tuple(float(value) for value in values if value is not None)
-            found.append(Result(trial=one.trial, values=whole if len(whole) == len(values) else None))
+            found.append(TrialResult(trial=one.trial, values=whole if len(whole) == len(values) else None))
         elif one.outcome.status == "stopped":
             reached = at_rungs(sweep, images, one)
             progress, elbo = reached[-1] if reached else (0.0, 0.0)
-            found.append(Result(trial=one.trial, progress=progress, elbo=elbo))
+            found.append(TrialResult(trial=one.trial, progress=progress, elbo=elbo))
         else:
-            found.append(Result(trial=one.trial, ended=one.outcome.status == "failed"))
+            found.append(TrialResult(trial=one.trial, ended=one.outcome.status == "failed"))
     return found

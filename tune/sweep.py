@@ -16,7 +16,7 @@ from ray.tune.search import Searcher
 
 from data_shards.io.lease import lease
 from data_shards.manifest import Manifest
-from tune.checks import Checked, check_sweep, require_disk
+from tune.checks import CheckedSweep, check_sweep, require_disk
 from tune.history import Started, at_rungs, drawn_before, results, started_trials
 from tune.ray_cluster import require_cluster, start_ray
 from tune.report.ranking import best_configuration
@@ -67,7 +67,7 @@ def run_sweep(sweep: SweepConfig, address: str | None, *, steal_lock: bool = Fal
             return records(sweep), False
 
 
-def _run(sweep: SweepConfig, checked: Checked, address: str | None) -> tuple[list[TrialRecord], bool]:
+def _run(sweep: SweepConfig, checked: CheckedSweep, address: str | None) -> tuple[list[TrialRecord], bool]:
     former = former_measure(sweep)
     keep_settings(sweep)
     resume(sweep.trials_folder)

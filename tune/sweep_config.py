@@ -40,7 +40,7 @@ NOT_SEARCHED = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class SweepObjective:
     """One measured number of a trial."""
 
     field: str
@@ -51,10 +51,10 @@ class Objective:
     """Its name and unit in the report."""
 
 
-OBJECTIVES: dict[ObjectiveName, Objective] = {
-    "elbo": Objective(field="final_elbo", sign=1, title="held-out ELBO at the closed-form sigma, nats per image"),
-    "fd": Objective(field="fd_final", sign=-1, title="held-out FD of samples"),
-    "cost": Objective(field="seconds", sign=-1, title="seconds of training"),
+OBJECTIVES: dict[ObjectiveName, SweepObjective] = {
+    "elbo": SweepObjective(field="final_elbo", sign=1, title="held-out ELBO at the closed-form sigma, nats per image"),
+    "fd": SweepObjective(field="fd_final", sign=-1, title="held-out FD of samples"),
+    "cost": SweepObjective(field="seconds", sign=-1, title="seconds of training"),
 }
 
 

@@ -14,7 +14,7 @@ from tune.resources import Needs, machines_text, nodes
 from tune.search.trials import Trial
 from tune.sweep_config import SweepConfig
 from tune.trial.folder import (
-    Outcome,
+    TrialOutcome,
     has_outcome,
     load_failure,
     measure_key,
@@ -90,9 +90,9 @@ class SweepProgress(Callback):
         kind = line.partition(":")[0].rpartition(".")[2]
         again = kind not in _NO_MACHINES_FAULT
         reason = f"it failed at every retry; the last time: {line}"
-        self._ended(trial, Outcome(status="failed", reason=reason, again=again))
+        self._ended(trial, TrialOutcome(status="failed", reason=reason, again=again))
 
-    def _ended(self, trial: RayTrial, outcome: Outcome) -> None:
+    def _ended(self, trial: RayTrial, outcome: TrialOutcome) -> None:
         name, folder = name_of(trial), self.sweep.trials_folder / name_of(trial)
         if not has_outcome(folder):
             if not folder.exists():
@@ -101,16 +101,16 @@ class SweepProgress(Callback):
         self._statuses[name] = "failed" if load_failure(folder) else outcome.status
         self.on_end(name)
 
-    def _outcome(self, trial: RayTrial) -> Outcome:
+    def _outcome(self, trial: RayTrial) -> TrialOutcome:
         last = trial.last_result or {}
         if last.get("failed"):
             reason = load_failure(self.sweep.trials_folder / name_of(trial))
-            return Outcome(status="failed", reason=reason)
+            return TrialOutcome(status="failed", reason=reason)
         if last.get("finished"):
-            return Outcome(status="finished", measure=measure_key(self.sweep.measure))
+            return TrialOutcome(status="finished", measure=measure_key(self.sweep.measure))
         progress, elbo = last.get("progress", 0.0), last.get("elbo", math.nan)
         name = self.sweep.stopping.scheduler
-        return Outcome(
+        return TrialOutcome(
             status="stopped",
             reason=f"{name}, at the rung of {progress:g} % of its budget: ELBO {elbo:.1f} is below its cut",
         )

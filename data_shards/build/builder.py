@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from data_shards import manifest
 from data_shards.build import leftovers
-from data_shards.build.check import Checked, check_shard, ensure_shard
+from data_shards.build.check import CheckedShard, check_shard, ensure_shard
 from data_shards.build.layout import ShardPlan, key_hash, shard_plans, task_of
 from data_shards.build.recipe import FILE as RECIPE_FILE
 from data_shards.build.recipe import agree_on_recipe, was_finished, write_recipe
@@ -203,14 +203,14 @@ class _Work:
         """Tars of former builds that are not among today's."""
         return leftovers.shards_beside(self._out, {plan.name for plan in self.plans})
 
-    def check(self, plans: list[ShardPlan]) -> dict[str, Checked]:
+    def check(self, plans: list[ShardPlan]) -> dict[str, CheckedShard]:
         """What is on the disk, by shard."""
 
-        def check(plan: ShardPlan) -> Checked:
+        def check(plan: ShardPlan) -> CheckedShard:
             task = task_of(self._source, plan, self._stamps[plan.split])
             return check_shard(self._out, task, check_content=self._options.check_content)
 
-        checked: dict[str, Checked] = {}
+        checked: dict[str, CheckedShard] = {}
         with ThreadPoolExecutor(self._options.processes) as pool, self._progress("check", plans) as bar:
             images = 0
             for plan, one in zip(plans, pool.map(check, plans), strict=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_shards.build.layout import ShardTask
-from data_shards.build.record import Record, read_record
+from data_shards.build.record import ShardRecord, read_record
 from data_shards.build.writer import Written, write_shard, written_by
 from data_shards.io.disk import sha256_of_file
 from data_shards.io.errors import machine_fault
@@ -17,7 +17,7 @@ from data_shards.sources.source import content_stamp
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
+class CheckedShard:
     """What is on the disk of one shard."""
 
     written: Written | None
@@ -26,7 +26,7 @@ class Checked:
     """Whether the source has changed since, or what the shard was made from is not known."""
 
 
-def check_shard(folder: Path, task: ShardTask, *, check_content: bool) -> Checked:
+def check_shard(folder: Path, task: ShardTask, *, check_content: bool) -> CheckedShard:
     """Compares one shard with its source, its index and its sha256.
 
     Images of another size or time than before are read and compared by content; with check_content, all are.
@@ -37,13 +37,13 @@ def check_shard(folder: Path, task: ShardTask, *, check_content: bool) -> Checke
     except FileNotFoundError:
         index = None
     if record is None:
-        return Checked(written=None, is_changed=True)
+        return CheckedShard(written=None, is_changed=True)
     if not _is_same_source(folder, task, record, check_content):
-        return Checked(written=None, is_changed=True)
+        return CheckedShard(written=None, is_changed=True)
     if index is None or hashlib.sha256(index).hexdigest() != record.index_sha256:
-        return Checked(written=None, is_changed=False)
+        return CheckedShard(written=None, is_changed=False)
     written = written_by(index, task)
-    return Checked(written=written if written and _is_whole(folder, task, written) else None, is_changed=False)
+    return CheckedShard(written=written if written and _is_whole(folder, task, written) else None, is_changed=False)
 
 
 def ensure_shard(folder: Path, task: ShardTask, pixels: Pixels, *, check_content: bool) -> Written:
@@ -51,7 +51,7 @@ def ensure_shard(folder: Path, task: ShardTask, pixels: Pixels, *, check_content
     return check_shard(folder, task, check_content=check_content).written or write_shard(folder, task, pixels)
 
 
-def _is_same_source(folder: Path, task: ShardTask, record: Record, check_content: bool) -> bool:
+def _is_same_source(folder: Path, task: ShardTask, record: ShardRecord, check_content: bool) -> bool:
     if not np.array_equal(record.keys, task.key_hashes):
         return False
     suspect = np.flatnonzero((record.stamps != task.stamps) | check_content)

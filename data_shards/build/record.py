@@ -19,7 +19,7 @@ FOLDER = ".build"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class ShardRecord:
     """What one shard was made from: a row for each image of the source, those that were unusable too."""
 
     index_sha256: str
@@ -50,12 +50,12 @@ def path_of(folder: Path, shard: str) -> Path:
     return folder / FOLDER / f"{shard.removesuffix('.tar')}.json"
 
 
-def read_record(folder: Path, shard: str) -> Record | None:
+def read_record(folder: Path, shard: str) -> ShardRecord | None:
     """None where there is none, or it is damaged."""
     try:
         content = json.loads(read_regular(path_of(folder, shard)))
         columns = {name: np.frombuffer(bytes.fromhex(content[name]), np.uint64) for name in _COLUMNS}
-        record = Record(index_sha256=content["index_sha256"], **columns)
+        record = ShardRecord(index_sha256=content["index_sha256"], **columns)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     return record if len({len(column) for column in columns.values()}) == 1 else None

@@ -20,7 +20,7 @@ from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
 from data_shards.manifest import DEFAULT_WINDOW, Manifest
 from data_shards.pixels import Encoding, Fit, Pixels
-from data_shards.sources.portion import HeldOut, Portion
+from data_shards.sources.portion import HeldOutPortions, Portion
 from data_shards.sources.source import Crop, Dataset, Source
 
 SOURCES: dict[str, Dataset] = {
@@ -154,14 +154,14 @@ class BuildRequest:
     """How the images are made."""
     options: BuildOptions = field(init=False)
     """How they are cut into shards."""
-    held_out: HeldOut = field(init=False)
+    held_out: HeldOutPortions = field(init=False)
     """What becomes valid and test, where that was chosen."""
 
     def __post_init__(self) -> None:
         if self.dataset not in SOURCES:
             raise InputError(f"{self.dataset!r} is unknown; use one of {', '.join(SOURCES)}", parameter="dataset")
         known = SOURCES[self.dataset]
-        held_out = HeldOut(
+        held_out = HeldOutPortions(
             valid=known.checked_portion("valid", self.valid),
             test=known.checked_portion("test", self.test),
         )

@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from data_shards.build.layout import ShardTask
-from data_shards.build.record import Record
+from data_shards.build.record import ShardRecord
 from data_shards.checksum import xxh3
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io import atomic
@@ -171,7 +171,7 @@ def write_shard(
         record |= columns.index().to_json()
     index = json.dumps(record).encode()
     atomic.write_bytes(folder / task.index_name, index)
-    Record(
+    ShardRecord(
         index_sha256=hashlib.sha256(index).hexdigest(),
         keys=task.key_hashes,
         stamps=task.stamps,

@@ -91,7 +91,7 @@ class RealShards:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Walk:
+class EpochWalk:
     """What was counted."""
 
     images: int
@@ -126,7 +126,7 @@ class _Cache:
                 self._held.popitem(last=False)
 
 
-def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
+def walk(shards: Sized, cluster: Cluster, *, positions: int) -> EpochWalk:
     """Walks the first `positions` of an epoch. Raises InputError where a cache cannot hold one window."""
     at_least(1, positions=positions)
     if cluster.cache_bytes < shards.window * shards.shard_bytes:
@@ -155,7 +155,7 @@ def walk(shards: Sized, cluster: Cluster, *, positions: int) -> Walk:
             steps += 1
             bar.update(stop)
     fetched = [cache.fetched * shards.shard_bytes for cache in caches]
-    return Walk(
+    return EpochWalk(
         images=order.num_samples,
         walked=positions,
         steps=steps,

@@ -17,7 +17,7 @@ from data_shards.decoding.formats import extension_by_content, extensions
 from data_shards.io.errors import InputError
 from data_shards.sources.division import Rule, divide, name_hash, split_folder
 from data_shards.sources.listing import extension_of, list_images
-from data_shards.sources.portion import HeldOut, Portion
+from data_shards.sources.portion import HeldOutPortions, Portion
 from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sample, read_file, stamp_of_file
 
 DEFAULT_PORTION = Portion(percent=5.0)
@@ -33,7 +33,7 @@ class FolderSource(Source):
 
     name = "folder"
 
-    def __init__(self, folder: Path, held_out: HeldOut = HeldOut()) -> None:  # noqa: B008  # frozen
+    def __init__(self, folder: Path, held_out: HeldOutPortions = HeldOutPortions()) -> None:  # noqa: B008  # frozen
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; give the folder of the images", parameter="source")
         listing = list_images(folder)

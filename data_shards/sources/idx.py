@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
-from data_shards.sources.portion import HeldOut, Portion
+from data_shards.sources.portion import HeldOutPortions, Portion
 from data_shards.sources.source import Dataset, Read, Sample, Source, content_of, stamp_of_file
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -151,7 +151,7 @@ def _dataset(name: str, *, find: Callable[[], Path] | None = None) -> Dataset:
     """A data set of MNIST's form: 28 x 28 grey pixels, the last 5000 training images held out."""
     held_out = Portion(images=5000)
 
-    def opened(folder: Path, chosen: HeldOut) -> IdxSource:
+    def opened(folder: Path, chosen: HeldOutPortions) -> IdxSource:
         return IdxSource(folder, name=name, valid=chosen.valid or held_out)
 
     return Dataset(

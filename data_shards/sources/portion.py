@@ -49,7 +49,7 @@ def portion(text: str | int, parameter: str) -> Portion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOut:
+class HeldOutPortions:
     """What is to be held out of the training images."""
 
     valid: Portion | None = None

@@ -17,7 +17,7 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.decode import MOST_PIXELS
 from data_shards.io.errors import InputError, at_least, raise_machine_fault
 from data_shards.pixels import Encoding, Fit, Pixels, colour
-from data_shards.sources.portion import HeldOut, Portion, portion
+from data_shards.sources.portion import HeldOutPortions, Portion, portion
 
 WHITE = "#ffffff"
 Crop = int | Literal["square", "none"]
@@ -90,7 +90,7 @@ class Dataset:
     """An entry of `SOURCES`: how a kind of source is opened, and the defaults for its images."""
 
     name: str
-    open: Callable[[Path, HeldOut], Source]
+    open: Callable[[Path, HeldOutPortions], Source]
     """Opens the folder of its files, with what is to be held out of the training images."""
     files: str
     """What the folder holds, for the help."""
@@ -113,7 +113,7 @@ class Dataset:
     encoded: bool = True
     """Whether the source holds encoded files, whose bytes shards of encoding `original` keep."""
 
-    def open_source(self, folder: Path | None, held_out: HeldOut) -> Source:
+    def open_source(self, folder: Path | None, held_out: HeldOutPortions) -> Source:
         """The source in `folder`, which may be None where it can be found. Raises InputError."""
         if folder is None and self.find is not None:
             folder = self.find()

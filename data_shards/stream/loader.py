@@ -16,7 +16,7 @@ from data_shards.stream.reader import BadSample, Images, Reader
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class RankReading:
     """What a rank reads, as in `ShardStream`, which says what the fields mean."""
 
     split: str
@@ -41,7 +41,7 @@ class Loaded:
 class BatchLoader:
     """Loads the part of the global batch that begins at a place of an epoch."""
 
-    def __init__(self, manifest: Manifest, reader: Reader, reading: Reading) -> None:
+    def __init__(self, manifest: Manifest, reader: Reader, reading: RankReading) -> None:
         self._reader, self._reading, self._identity = reader, reading, manifest.hash
         self._num_samples = manifest.num_samples(reading.split)
         order = functools.partial(EpochOrder, manifest, split=reading.split, seed=reading.seed, shuffle=reading.shuffle)

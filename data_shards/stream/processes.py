@@ -21,7 +21,7 @@ from data_shards.io.address import Location
 from data_shards.io.errors import InputError, MachineFault, machine_faults
 from data_shards.manifest import Manifest
 from data_shards.stream import frames
-from data_shards.stream.loader import Loaded, Reading
+from data_shards.stream.loader import Loaded, RankReading
 from data_shards.stream.reader import Images
 from data_shards.stream.reader_process import STOPPING_SIGNALS
 
@@ -40,7 +40,9 @@ class ReaderProcess:
     say: called with a line where the process was lost, or on what it waits for
     """
 
-    def __init__(self, manifest: Manifest, reading: Reading, location: Location, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, manifest: Manifest, reading: RankReading, location: Location, say: Callable[[str], None]
+    ) -> None:
         self._setup = {"manifest": manifest.to_json(), "reading": asdict(reading), "location": asdict(location)}
         self._address, self._say = location.address, say
         self._process: subprocess.Popen[bytes] | None = None

@@ -20,7 +20,7 @@ from data_shards.io.patience import Patience
 from data_shards.manifest import Manifest
 from data_shards.storage import shard_files
 from data_shards.stream import frames
-from data_shards.stream.loader import BatchLoader, Reading
+from data_shards.stream.loader import BatchLoader, RankReading
 from data_shards.stream.reader import Reader
 
 STOPPING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
@@ -77,7 +77,7 @@ def _serve(connection: socket.socket) -> None:
 
 
 def _loader(setup: dict[str, Any], connection: socket.socket) -> BatchLoader:
-    manifest, reading = Manifest.from_json(setup["manifest"]), Reading(**setup["reading"])
+    manifest, reading = Manifest.from_json(setup["manifest"]), RankReading(**setup["reading"])
     location = Location(**setup["location"])
     patience = Patience(location.patience_seconds, lambda line: frames.send(connection, {"waiting": line}))
     files = shard_files(Address(location), manifest, split=reading.split, patience=patience)

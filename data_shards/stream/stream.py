@@ -23,7 +23,7 @@ from data_shards.io.patience import Patience
 from data_shards.manifest import Manifest
 from data_shards.storage import ShardCache, shard_files
 from data_shards.stream.ahead import Ahead
-from data_shards.stream.loader import BatchLoader, Loaded, Reading
+from data_shards.stream.loader import BatchLoader, Loaded, RankReading
 from data_shards.stream.prefetch import Prefetcher
 from data_shards.stream.processes import ReaderProcess
 from data_shards.stream.reader import Reader
@@ -108,7 +108,7 @@ class ShardStream:
         self.position = position
         self.substituted = 0
         self._max_substitutes, self._workers = max_substitutes, workers
-        self._reading = Reading(
+        self._reading = RankReading(
             split=split,
             global_batch=global_batch,
             rank=rank,

@@ -20,7 +20,7 @@ from eval.images.blocks import BLOCK
 from eval.images.densities import DENSITIES, SOURCES
 from eval.images.files import ImageFolder
 from eval.images.sources import ImageSource, from_shards, generated, reconstructed, unchanged
-from eval.measured_once import Place, held_result
+from eval.measured_once import ResultPlace, held_result
 from eval.protocol import DistanceProtocol
 from eval.questions import DistanceQuestion, sufficient
 from eval.results import DistanceResult, measured_before, stored_at
@@ -170,7 +170,7 @@ class Comparison:
 
     def held(
         self, ranks: Ranks, *, save_images: str | None = None
-    ) -> contextlib.AbstractContextManager[Place[DistanceResult]]:
+    ) -> contextlib.AbstractContextManager[ResultPlace[DistanceResult]]:
         """The block in which no other job writes the answer."""
         before = lambda: self.earlier(ranks, save_images=save_images)  # noqa: E731
         return held_result(self.path, ranks, before, question=self.protocol.record(), steal=self.steal)
@@ -229,7 +229,7 @@ class Comparison:
             keep_features=self.keep_features,
         )
 
-    def scored(self, compared: FeatureStatistics, place: Place[DistanceResult]) -> DistanceResult:
+    def scored(self, compared: FeatureStatistics, place: ResultPlace[DistanceResult]) -> DistanceResult:
         """The result of the compared set's statistics, the same on every process, written to its place."""
         reference = self.reference(place.ranks)
         made = main_process_result(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ComparedSource:
     """A set of images that is compared with real ones."""
 
     name: str
@@ -27,7 +27,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Density(Source):
+class Density(ComparedSource):
     """Images generated from the latents of a density."""
 
     latents: str
@@ -83,14 +83,16 @@ DENSITIES: dict[str, Density] = {
 BY_OPTION: dict[str, str] = {"mixture" if name == "q_hat" else name: name for name in DENSITIES}
 """What `open_run` and the commands that generate images call them."""
 
-SOURCES: dict[str, Source] = DENSITIES | {
+SOURCES: dict[str, ComparedSource] = DENSITIES | {
     source.name: source
     for source in (
-        Source(
+        ComparedSource(
             name="reconstruction", title="reconstructions", help="reconstructions of the reference split's own images"
         ),
-        Source(name="train", title="real training images", help="training images, the first of a seeded shuffle"),
-        Source(
+        ComparedSource(
+            name="train", title="real training images", help="training images, the first of a seeded shuffle"
+        ),
+        ComparedSource(
             name="half",
             title="real images, half against half",
             help="one half of the reference split against the other: what no model can be expected to beat",

@@ -14,8 +14,8 @@ from eval.calibration import (
     Coverage,
     CoverageOfImages,
     Reliability,
-    Residuals,
     Sparsification,
+    StandardisedResiduals,
     UpperHalf,
 )
 from eval.measurements.quantiles import half_widths
@@ -156,7 +156,7 @@ def calibration(error: Tensor, variance: Tensor, protocol: UncertaintyProtocol) 
             for i, level in enumerate(LEVELS)
         ),
         upper_half=_upper_half(flat_error, flat_variance, family),
-        residuals=Residuals(
+        residuals=StandardisedResiduals(
             mean=residual.mean().item(),
             standard_deviation=residual.std(correction=0).item(),
             edges=RESIDUAL_EDGES,

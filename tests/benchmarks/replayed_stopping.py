@@ -25,7 +25,7 @@ from ray.tune.schedulers import ASHAScheduler
 
 from data_shards.io.tables import Table
 from tune.search.halving import TakingTurns
-from tune.search.stopping import AtRungs, Budget, halving, rungs, scheduler
+from tune.search.stopping import AtRungs, TrialBudget, halving, rungs, scheduler
 from tune.sweep_config import StoppingConfig
 
 ORDERS, AT_ONCE = 3, 2
@@ -131,7 +131,7 @@ def own_budget(curves: list[Curve], stopping: StoppingConfig) -> Callable[[Curve
     first, second = (max(curve["caps"][stage] for curve in curves) for stage in (0, 1))
 
     def settle(curve: Curve) -> Settle:
-        budget = Budget(caps=tuple(curve["caps"]), first_share=100 * first / (first + second))
+        budget = TrialBudget(caps=tuple(curve["caps"]), first_share=100 * first / (first + second))
         at, stage_of = AtRungs(budget=budget, rungs=rungs(stopping), min_images=stopping.min_images), [1]
 
         def settled(stage: int, images: int, elbo: float) -> list[tuple[float, float]]:

@@ -19,7 +19,7 @@ _MOST_DIVISIONS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Division:
+class HeldOutDivision:
     """One division of the points of all processes; the tensors are of this process."""
 
     points: Points
@@ -44,15 +44,17 @@ class Division:
 
 def divisions(
     standardisation: Standardisation, train: Points, held_out: Points | None, settings: Settings, ranks: Ranks
-) -> list[Division]:
+) -> list[HeldOutDivision]:
     """The division of a fit, and further ones for its choices where few points can be held out (cross-validation).
 
     held_out: given held-out points, which then stay what they are.
     """
 
-    def division(chosen: Tensor | None, out: Points | None, returning: bool) -> Division:
+    def division(chosen: Tensor | None, out: Points | None, returning: bool) -> HeldOutDivision:
         points = standardisation.of_some(train, chosen, settings.working_dtype)
-        return Division(points=points, held_out=out, returning=returning, second_moment=second_moment(points, ranks))
+        return HeldOutDivision(
+            points=points, held_out=out, returning=returning, second_moment=second_moment(points, ranks)
+        )
 
     if held_out is not None:
         return [division(None, standardisation.of_some(held_out, None, settings.working_dtype), False)]

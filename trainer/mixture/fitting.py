@@ -12,7 +12,7 @@ from trainer.full_precision import full_precision
 from trainer.mixture.checkpoints import Checkpoints
 from trainer.mixture.chunks import Chunks
 from trainer.mixture.content import digest_of_points, digest_of_tensors
-from trainer.mixture.division import Division, divisions
+from trainer.mixture.division import HeldOutDivision, divisions
 from trainer.mixture.em.e_step import EStep, Statistics
 from trainer.mixture.em.loop import FEWEST_POINTS, EMState, expectation_maximisation, mean_held_out
 from trainer.mixture.em.m_step import m_step
@@ -115,7 +115,7 @@ def _refuse_different_fits(
 
 def _prepared(
     train: Points | Chunks, held_out: Points | None, settings: Settings, ranks: Ranks
-) -> tuple[Standardisation, Settings, list[Division]]:
+) -> tuple[Standardisation, Settings, list[HeldOutDivision]]:
     """The standardisation, the settings of a fit to standardised points, and the divisions of these."""
     moments = None
     if isinstance(train, Chunks):
@@ -147,7 +147,7 @@ def _content(train: Points, held_out: Points | None, start: Start | None, ranks:
 class _Fit:
     """A fit to the points of one division."""
 
-    division: Division
+    division: HeldOutDivision
     e_step: EStep
     state: EMState
     statistics: Statistics | None = None
@@ -158,7 +158,7 @@ class _Fitting:
 
     def __init__(
         self,
-        data: list[Division],
+        data: list[HeldOutDivision],
         start: Start | None,
         standardisation: Standardisation,
         settings: Settings,
@@ -172,7 +172,7 @@ class _Fitting:
         self._fits = [self._begun(division, saved if place == 0 else None) for place, division in enumerate(data)]
         phases.end("k-means")
 
-    def _begun(self, division: Division, saved: Checkpoints | None) -> _Fit:
+    def _begun(self, division: HeldOutDivision, saved: Checkpoints | None) -> _Fit:
         settings, start = self._settings, self._start
         e_step = division.e_step(settings)
         state = None if saved is None else saved.resume(e_step, settings.covariance_type)

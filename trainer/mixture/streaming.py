@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trainer.mixture.chunks import Chunks
-from trainer.mixture.division import Division
+from trainer.mixture.division import HeldOutDivision
 from trainer.mixture.em.e_step import EStep
 from trainer.mixture.em.streamed import StreamedEStep
 from trainer.mixture.points import Points, Standardisation, place_among_ranks
@@ -77,13 +77,13 @@ def placed(chunks: Chunks, first: int, device: torch.device) -> Iterator[tuple[T
 
 
 @dataclass(frozen=True, kw_only=True)
-class StreamedDivision(Division):
+class StreamedDivision(HeldOutDivision):
     """points: those that k-means starts from. An E-step goes through all that are not held out."""
 
     rest: _Rest
 
     def e_step(self, settings: Settings) -> EStep:
-        """See `Division`."""
+        """See `HeldOutDivision`."""
         return StreamedEStep(self.rest, self.resident_e_step(settings))
 
 

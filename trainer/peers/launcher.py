@@ -19,7 +19,7 @@ _FIRST_SPECIAL_STEP = 0xFFFFFFF0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class PlaceInJob:
     """One process's place in its job."""
 
     rank: int = 0
@@ -32,7 +32,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Address:
+class MasterAddress:
     """Where the processes of a job find each other."""
 
     host: str
@@ -46,7 +46,7 @@ class Address:
         return f"{self.host}:{self.port}"
 
 
-def place_in_job(environment: Mapping[str, str] = os.environ) -> Place:
+def place_in_job(environment: Mapping[str, str] = os.environ) -> PlaceInJob:
     """This process's rank and the size of its job. Raises InputError where the variables do not fit together."""
     for launcher, (rank_name, size_names, local_name) in _LAUNCHERS.items():
         if rank_name not in environment or (launcher == "srun" and not _is_srun(environment)):
@@ -62,15 +62,15 @@ def place_in_job(environment: Mapping[str, str] = os.environ) -> Place:
                 f"{rank} is not below {size_name}, which is {world_size}; {_remedy(rank_name)}", parameter=rank_name
             )
         local_rank = _number(environment, local_name) if local_name in environment else None
-        return Place(rank=rank, world_size=world_size, local_rank=local_rank, launcher=launcher)
+        return PlaceInJob(rank=rank, world_size=world_size, local_rank=local_rank, launcher=launcher)
     if environment.get("WORLD_SIZE", "1") != "1":
         raise InputError(
             f"is set ({environment['WORLD_SIZE']!r}), but RANK is not; {_remedy('WORLD_SIZE')}", parameter="WORLD_SIZE"
         )
-    return Place()
+    return PlaceInJob()
 
 
-def address_of_job(place: Place, environment: Mapping[str, str] = os.environ) -> Address:
+def address_of_job(place: PlaceInJob, environment: Mapping[str, str] = os.environ) -> MasterAddress:
     """Where the processes of a job of several meet. Raises InputError where that is not set, or is no address."""
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not environment.get(name):
@@ -90,7 +90,7 @@ def address_of_job(place: Place, environment: Mapping[str, str] = os.environ) ->
             "of rank 0",
             parameter="MASTER_ADDR",
         ) from error
-    return Address(
+    return MasterAddress(
         host=host,
         port=port,
         of_launcher=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",

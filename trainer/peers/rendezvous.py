@@ -15,7 +15,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.processes import Process, this_process
 from trainer.peers.compare import ranks_and_hosts
 from trainer.peers.failure import Failure, print_failures
-from trainer.peers.launcher import Place
+from trainer.peers.launcher import PlaceInJob
 from trainer.peers.store import STORE_ERRORS, PrefixStore, Store
 from trainer.peers.watch import Watch
 
@@ -52,7 +52,7 @@ class Rendezvous:
     the store is in this process, so that it must be the last to leave.
     """
 
-    def __init__(self, store: Store, place: Place, *, prefix: str, listens: bool) -> None:
+    def __init__(self, store: Store, place: PlaceInJob, *, prefix: str, listens: bool) -> None:
         self.rank, self.world_size, self.listens = place.rank, place.world_size, listens
         self.hosts: list[str] = []
         """The machine of each rank, once `arrive` has returned."""

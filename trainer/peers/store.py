@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import TCPStore
 from torch.distributed.distributed_c10d import PrefixStore, Store
 
 from data_shards.io.errors import InputError
-from trainer.peers.launcher import Address, Place
+from trainer.peers.launcher import MasterAddress, PlaceInJob
 
 __all__ = ["STORE_ERRORS", "PrefixStore", "Store", "open_store"]
 
@@ -29,7 +29,7 @@ _HANDSHAKE_SECONDS, _SPARE_SECONDS = 30.0, 5.0
 _REMEDY = "use the name or IP address of the machine of rank 0"
 
 
-def open_store(place: Place, address: Address, seconds: float) -> Store:
+def open_store(place: PlaceInJob, address: MasterAddress, seconds: float) -> Store:
     """The store of a job: torchrun's, or one of rank 0. Raises InputError where none is reached in time."""
     listens = place.rank == 0 and not address.of_launcher
     elsewhere = listens and not _is_of_this_machine(address)
@@ -64,7 +64,7 @@ def open_store(place: Place, address: Address, seconds: float) -> Store:
     return PrefixStore(f"attempt {address.attempt}", store)
 
 
-def _opened(place: Place, address: Address, *, listens: bool) -> Store:
+def _opened(place: PlaceInJob, address: MasterAddress, *, listens: bool) -> Store:
     """Torch's own store. Raises one of STORE_ERRORS where that fails, or does not answer in time.
 
     A thread opens it, for torch waits without end for a program that takes a connection and says nothing.
@@ -111,7 +111,7 @@ def _without_torchs_own_pages() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _is_of_this_machine(address: Address) -> bool:
+def _is_of_this_machine(address: MasterAddress) -> bool:
     """Whether a program of this machine can listen at the address."""
     for family, kind, protocol, _, where in socket.getaddrinfo(address.host, 0, type=socket.SOCK_STREAM):
         with contextlib.suppress(OSError), socket.socket(family, kind, protocol) as probe:
@@ -120,7 +120,7 @@ def _is_of_this_machine(address: Address) -> bool:
     return False
 
 
-def _await_listener(place: Place, address: Address, seconds: float) -> None:
+def _await_listener(place: PlaceInJob, address: MasterAddress, seconds: float) -> None:
     """Returns once somebody listens at the address; torch's own client prints pages where nobody comes."""
     start, told, answered = time.monotonic(), False, False
     while True:

@@ -157,7 +157,7 @@ def _spearman(pairs: list[tuple[float, float]]) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparedNumber:
     """One measured number of both, as text."""
 
     title: str
@@ -177,7 +177,7 @@ class Confirmation:
     """Seeds with which both were trained to their ends."""
     fields: Fields
     """What was drawn for the best."""
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ComparedNumber, ...]
 
 
 def against_default(records: Sequence[TrialRecord]) -> Confirmation | None:
@@ -195,7 +195,7 @@ def against_default(records: Sequence[TrialRecord]) -> Confirmation | None:
         if len(a) == len(b) == len(seeds):
             gains = [sign * (x - y) for x, y in zip(a, b, strict=True)]
             sides = mean_and_spread(a), mean_and_spread(b)
-            comparisons.append(Comparison(title=title, best=sides[0], default=sides[1], verdict=_verdict(gains)))
+            comparisons.append(ComparedNumber(title=title, best=sides[0], default=sides[1], verdict=_verdict(gains)))
     return Confirmation(seeds=len(seeds), fields=best[seeds[0]].fields, comparisons=tuple(comparisons))
 
 

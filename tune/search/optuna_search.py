@@ -31,7 +31,7 @@ _NUMBER = "configuration"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class TrialResult:
     """What one trial reached."""
 
     trial: Trial
@@ -47,7 +47,7 @@ class Result:
 class OptunaSearch(Searcher):
     """Takes configurations from a study, gives each to one trial per seed, and reports to it what they reached."""
 
-    def __init__(self, sweep: SweepConfig, count: int, before: Sequence[Result] = ()) -> None:
+    def __init__(self, sweep: SweepConfig, count: int, before: Sequence[TrialResult] = ()) -> None:
         """Continues the study of the sweep's folder.
 
         count: configurations in all. before: the trials that the sweep has started.
@@ -56,7 +56,7 @@ class OptunaSearch(Searcher):
         self.sweep, self.count = sweep, count
         self._signs = [OBJECTIVES[objective].sign for objective in sweep.objectives]
         self._trials: dict[str, Trial] = {}  # by Ray's id
-        self._results: dict[int, list[Result]] = defaultdict(list)
+        self._results: dict[int, list[TrialResult]] = defaultdict(list)
         self._study = self._open_study(before)
         self._open = {self._number(one): one for one in self._study.trials if one.state == TrialState.RUNNING}
         self._known = {canonical(self._fields(one)) for one in self._study.trials if one.state != TrialState.WAITING}
@@ -77,7 +77,7 @@ class OptunaSearch(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Ray's own copy is not used: the study is a file, and the rest is in the run folders
 
-    def _open_study(self, before: Sequence[Result]) -> optuna.Study:
+    def _open_study(self, before: Sequence[TrialResult]) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         storage = JournalStorage(JournalFileBackend(str(self.sweep.folder / "optuna.journal")))
         way = optuna.study.StudyDirection
@@ -199,13 +199,13 @@ class OptunaSearch(Searcher):
         values = [found.get(objective) for objective in self.sweep.objectives]
         numbers = tuple(float(value) for value in values if value is not None and math.isfinite(value))
         if found.get("finished") and len(numbers) == len(values):
-            self._note(Result(trial=trial, values=numbers))
+            self._note(TrialResult(trial=trial, values=numbers))
         elif found.get("failed") or found.get("finished") or "progress" not in found:
-            self._note(Result(trial=trial))
+            self._note(TrialResult(trial=trial))
         else:
-            self._note(Result(trial=trial, progress=found["progress"], elbo=found["elbo"]))
+            self._note(TrialResult(trial=trial, progress=found["progress"], elbo=found["elbo"]))
 
-    def _note(self, result: Result) -> None:
+    def _note(self, result: TrialResult) -> None:
         """Reports a configuration to the study when the last of its seeds has ended."""
         number = result.trial.number
         self._results[number].append(result)

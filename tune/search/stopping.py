@@ -28,7 +28,7 @@ HYPERBAND_BRACKETS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Budget:
+class TrialBudget:
     """The largest number of images that a trial may see, stage by stage, and the part of each stage in a rung."""
 
     caps: tuple[int, ...]
@@ -48,12 +48,12 @@ class Budget:
         return (0.0, self.first_share) if stage == 1 else (self.first_share, 100.0)
 
 
-def budget(sweep: SweepConfig, train_images: int, drawn: Fields) -> Budget:
+def budget(sweep: SweepConfig, train_images: int, drawn: Fields) -> TrialBudget:
     """The budget of a trial with these drawn fields. train_images: of an epoch."""
     config = sweep.trainer_config("budget", 0, drawn)
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
     first, second = sweep.longest_stages(train_images)
-    return Budget(
+    return TrialBudget(
         caps=tuple(stage.cap(train_images) for stage in stages),
         first_share=100.0 * first / (first + second) if second else 100.0,
     )
@@ -76,7 +76,7 @@ def rungs(stopping: StoppingConfig) -> tuple[float, ...]:
 class AtRungs:
     """A trial's held-out ELBO at the rungs, interpolated between the checks on either side."""
 
-    budget: Budget
+    budget: TrialBudget
     rungs: tuple[float, ...]
     min_images: int = 0
     """Images before which no rung is settled."""

@@ -20,7 +20,7 @@ _TRIAL, _ATTEMPTS, _OUTCOME, _FAILURE = "trial.json", "attempts.jsonl", "outcome
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended."""
 
     status: Status
@@ -152,7 +152,7 @@ def _measure(key: str) -> MeasureConfig | None:
         return None
 
 
-def save_outcome(folder: Path, outcome: Outcome) -> None:
+def save_outcome(folder: Path, outcome: TrialOutcome) -> None:
     """Writes how the trial ended."""
     write_json(folder / _OUTCOME, asdict(outcome))
 
@@ -169,7 +169,7 @@ def has_outcome(folder: Path) -> bool:
     return (folder / _OUTCOME).exists()
 
 
-def load_outcome(folder: Path) -> Outcome:
+def load_outcome(folder: Path) -> TrialOutcome:
     """How the trial ended; a failure because of its own configuration comes before any other outcome."""
     path = folder / _OUTCOME
     content: dict[str, Any] = _read(path) if path.exists() else {"status": "unfinished"}
@@ -178,6 +178,6 @@ def load_outcome(folder: Path) -> Outcome:
         isinstance(content[name], kind) for name, kind in kinds.items() if name in content
     ):
         raise _damaged(path)
-    written = Outcome(**{one.name: content[one.name] for one in fields(Outcome) if one.name in content})
+    written = TrialOutcome(**{one.name: content[one.name] for one in fields(TrialOutcome) if one.name in content})
     reason = load_failure(folder)
     return replace(written, status="failed", reason=reason, again=False) if reason else written

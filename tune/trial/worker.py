@@ -23,7 +23,7 @@ from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import process_group
 from trainer.run_folder.log import read_events
-from tune.search.stopping import AtRungs, Budget
+from tune.search.stopping import AtRungs, TrialBudget
 from tune.sweep_config import MeasureConfig
 from tune.trial.folder import save_failure, save_turn
 from tune.trial.pause import wait_while_paused
@@ -40,7 +40,7 @@ class Task:
     """The trainer's configuration."""
     measure: MeasureConfig
     """What is measured at the end."""
-    budget: Budget
+    budget: TrialBudget
     """The images that the trial may see."""
     rungs: tuple[float, ...]
     """Where it is compared with others, in percent of its budget."""

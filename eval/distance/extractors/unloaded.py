@@ -11,7 +11,7 @@ from data_shards.io.disk import sha256_of_file
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class FileComparison:
     """An extractor's files now, beside those that were measured by."""
 
     changed: bool
@@ -20,7 +20,7 @@ class Comparison:
     """What was compared, and what was not, in words."""
 
 
-def compare_unloaded(description: Mapping[str, object], file: str = "") -> Comparison | None:
+def compare_unloaded(description: Mapping[str, object], file: str = "") -> FileComparison | None:
     """What the files of the extractor of a protocol say; None for extractors of ours, which their digests tell apart.
 
     file: where a TorchScript file lay.
@@ -29,16 +29,16 @@ def compare_unloaded(description: Mapping[str, object], file: str = "") -> Compa
     if "source_sha256" in description:
         source = _source_of(name.partition(":")[0])
         if source is None:
-            return Comparison(changed=False, compared="its source was not found here, and nothing was compared")
+            return FileComparison(changed=False, compared="its source was not found here, and nothing was compared")
         same = hashlib.sha256(source.read_bytes()).hexdigest() == description["source_sha256"]
         words = "its source is as it was; its weights, and what else it reads, were not compared"
-        return Comparison(changed=not same, compared=words)
+        return FileComparison(changed=not same, compared=words)
     if "weights_sha256" in description and "probe" in description:
         path = Path(file or name)
         if not path.is_file():
-            return Comparison(changed=False, compared=f"{path} is not there, and nothing was compared")
+            return FileComparison(changed=False, compared=f"{path} is not there, and nothing was compared")
         same = sha256_of_file(path) == description["weights_sha256"]
-        return Comparison(changed=not same, compared=f"{path} is the file that it was")
+        return FileComparison(changed=not same, compared=f"{path} is the file that it was")
     return None
 
 

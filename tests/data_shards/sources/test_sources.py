@@ -13,7 +13,7 @@ from data_shards.pixels import Pixels
 from data_shards.sources import idx as idx_source
 from data_shards.sources.folder import FolderSource
 from data_shards.sources.idx import IdxSource, read_idx
-from data_shards.sources.portion import HeldOut, Portion
+from data_shards.sources.portion import HeldOutPortions, Portion
 from data_shards.stream.stream import ShardStream
 
 
@@ -104,8 +104,8 @@ def pictures(tmp_path):
     return folder
 
 
-def held_out(valid: int) -> HeldOut:
-    return HeldOut(valid=Portion(images=valid), test=Portion(images=0))
+def held_out(valid: int) -> HeldOutPortions:
+    return HeldOutPortions(valid=Portion(images=valid), test=Portion(images=0))
 
 
 def test_any_folder_of_images_is_read_in_the_order_of_paths(pictures):
@@ -122,7 +122,7 @@ def test_some_images_of_a_folder_can_become_valid(pictures):
 def test_folders_named_after_splits_are_the_splits(pictures):
     (pictures / "a").rename(pictures / "train")
     (pictures / "b").rename(pictures / "test")
-    source = FolderSource(pictures, HeldOut(valid=Portion(images=0)))
+    source = FolderSource(pictures, HeldOutPortions(valid=Portion(images=0)))
     assert {split: len(keys) for split, keys in source.keys.items()} == {"train": 3, "test": 2}
 
 

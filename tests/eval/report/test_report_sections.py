@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from data_shards.io.tables import plus_minus
-from eval.calibration import Coverage, CoverageOfImages, RegionCoverage, Reliability, Residuals, Sparsification
+from eval.calibration import (
+    Coverage,
+    CoverageOfImages,
+    RegionCoverage,
+    Reliability,
+    Sparsification,
+    StandardisedResiduals,
+)
 from eval.measurements.calibration_numbers import calibration_verdict
 from eval.protocol import DistanceProtocol, LikelihoodProtocol, UncertaintyProtocol, VarianceProtocol
 from eval.report import printed_results
@@ -84,7 +91,9 @@ def calibration(held, *, variance="per pixel", area=0.1):
         protocol=VarianceProtocol(**PROTOCOL, **VARIANCE, weights="final", variance=variance),
         coverage=tuple(CoverageOfImages(level=level, value=value, standard_error=None) for level, value in levels),
         upper_half=None,
-        residuals=Residuals(mean=0.0, standard_deviation=1.0, edges=(-1.0, 1.0), density=(0.5,), beyond=0.0),
+        residuals=StandardisedResiduals(
+            mean=0.0, standard_deviation=1.0, edges=(-1.0, 1.0), density=(0.5,), beyond=0.0
+        ),
         correlation_of_variance_and_square_error=0.5,
         rank_correlation_over_pixels=0.5,
         rank_correlation_over_images=0.5,

@@ -7,37 +7,37 @@ import pytest
 from support.jobs import plain_environment
 
 from data_shards.io.errors import InputError
-from trainer.peers.launcher import Place, address_of_job, place_in_job
+from trainer.peers.launcher import PlaceInJob, address_of_job, place_in_job
 
 
 @pytest.mark.parametrize(
     ("variables", "place"),
     [
-        ({}, Place()),
-        ({"WORLD_SIZE": "1"}, Place()),
-        ({"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}, Place(rank=1, world_size=3, local_rank=0)),
-        ({"RANK": "1", "WORLD_SIZE": "3"}, Place(rank=1, world_size=3)),
+        ({}, PlaceInJob()),
+        ({"WORLD_SIZE": "1"}, PlaceInJob()),
+        ({"RANK": "1", "WORLD_SIZE": "3", "LOCAL_RANK": "0"}, PlaceInJob(rank=1, world_size=3, local_rank=0)),
+        ({"RANK": "1", "WORLD_SIZE": "3"}, PlaceInJob(rank=1, world_size=3)),
         (
             {"SLURM_PROCID": "2", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_STEP_ID": "0"},
-            Place(rank=2, world_size=4, local_rank=1),
+            PlaceInJob(rank=2, world_size=4, local_rank=1),
         ),
         # A step of fewer tasks than the allocation has.
         (
             {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_ID": "3"},
-            Place(rank=0, world_size=1),
+            PlaceInJob(rank=0, world_size=1),
         ),
         # Shells of `salloc`: of older versions, and of those that run them as a step of their own.
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, Place()),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "4294967290"}, Place()),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "7"}, PlaceInJob()),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "4294967290"}, PlaceInJob()),
         (
             {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"},
-            Place(rank=1, world_size=2, local_rank=1),
+            PlaceInJob(rank=1, world_size=2, local_rank=1),
         ),
-        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"}, Place(rank=1, world_size=2, local_rank=0)),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"}, PlaceInJob(rank=1, world_size=2, local_rank=0)),
         # torchrun below srun: its own variables count.
         (
             {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"},
-            Place(rank=3, world_size=8, local_rank=3),
+            PlaceInJob(rank=3, world_size=8, local_rank=3),
         ),
     ],
 )
@@ -83,7 +83,7 @@ def test_variables_that_do_not_fit_together_are_refused_by_name(variables, field
 )
 def test_an_address_that_is_missing_or_none_is_refused_by_name(variables, field):
     with pytest.raises(InputError) as refused:
-        address_of_job(Place(rank=0, world_size=2, launcher="torchrun"), variables)
+        address_of_job(PlaceInJob(rank=0, world_size=2, launcher="torchrun"), variables)
     assert refused.value.parameter == field
 
 

@@ -11,13 +11,13 @@ from support.running import free_port
 
 from data_shards.io.errors import InputError
 from trainer.peers import store
-from trainer.peers.launcher import Address, Place
+from trainer.peers.launcher import MasterAddress, PlaceInJob
 
 _OPEN: list[socket.socket] = []  # to the end: torch prints where one is closed on it
 
 
-def address(host: str) -> Address:
-    return Address(host=host, port=int(free_port()), of_launcher=False, attempt="0")
+def address(host: str) -> MasterAddress:
+    return MasterAddress(host=host, port=int(free_port()), of_launcher=False, attempt="0")
 
 
 def test_a_machine_that_does_not_answer_is_given_up_sooner_than_a_rank_0_that_has_not_come(monkeypatch, capfd):
@@ -28,14 +28,14 @@ def test_a_machine_that_does_not_answer_is_given_up_sooner_than_a_rank_0_that_ha
     monkeypatch.setattr(store, "_UNREACHABLE_SECONDS", 0.5)
     monkeypatch.setattr(store, "_SECONDS_UNTIL_NOTICE", 0.1)
     with pytest.raises(InputError, match=r"MASTER_ADDR: no machine answers at 203\.0\.113\.9:\d+ for 0 s \(No route"):
-        store.open_store(Place(rank=1, world_size=2), address("203.0.113.9"), 300.0)
+        store.open_store(PlaceInJob(rank=1, world_size=2), address("203.0.113.9"), 300.0)
     assert re.fullmatch(r"rank 1 of 2 waits for rank 0 at \S+, at most 0 s\n", capfd.readouterr().err)
 
 
 def test_rank_0_says_at_once_that_the_address_is_not_its_own_and_then_ends(monkeypatch, capfd):
     monkeypatch.setattr(store, "_HANDSHAKE_SECONDS", 1.0)
     with pytest.raises(InputError, match=r"MASTER_ADDR: 203\.0\.113\.9 is no address of .*, on which rank 0 runs"):
-        store.open_store(Place(rank=0, world_size=2), address("203.0.113.9"), 300.0)
+        store.open_store(PlaceInJob(rank=0, world_size=2), address("203.0.113.9"), 300.0)
     first = capfd.readouterr().err.splitlines()[0]
     assert re.match(
         r"MASTER_ADDR 203\.0\.113\.9 is no address of \S+, on which rank 0 runs; it is tried for 1 s", first
@@ -55,7 +55,7 @@ def test_a_program_that_answers_otherwise_or_not_at_all_is_told_without_torchs_p
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, daemon=True).start()
-        place = Address(host="127.0.0.1", port=server.getsockname()[1], of_launcher=False, attempt="0")
+        place = MasterAddress(host="127.0.0.1", port=server.getsockname()[1], of_launcher=False, attempt="0")
         with pytest.raises(InputError, match="MASTER_PORT: not rank 0 but another program answers at"):
-            store.open_store(Place(rank=1, world_size=2), place, 300.0)
+            store.open_store(PlaceInJob(rank=1, world_size=2), place, 300.0)
     assert "frame #" not in capfd.readouterr().err

@@ -11,7 +11,7 @@ from trainer.config.config import load_config
 from trainer.run_folder.restore import load_model
 from tune.report.ranking import export_best, ranking
 from tune.sweep_config import read_sweep
-from tune.trial.folder import Outcome, save_outcome
+from tune.trial.folder import TrialOutcome, save_outcome
 from tune.trial.record import trial_record
 
 
@@ -20,7 +20,7 @@ def ranked(trial_folder, tmp_path):
     """A ranking of one finished trial."""
     folder = tmp_path / "finished"
     shutil.copytree(trial_folder, folder)
-    save_outcome(folder, Outcome(status="finished"))
+    save_outcome(folder, TrialOutcome(status="finished"))
     return ranking([trial_record(folder)], "elbo")
 
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from support.sweep_cases import write_sweep
 
-from tune.search.optuna_search import OptunaSearch, Result
+from tune.search.optuna_search import OptunaSearch, TrialResult
 from tune.search.trials import Trial
 from tune.space import canonical
 from tune.sweep_config import SweepConfig, read_sweep
@@ -85,7 +85,7 @@ def test_a_fault_of_the_machine_is_told_to_nobody_and_the_trial_is_given_again(t
     search = OptunaSearch(sweep, 60)
     trial = Trial(**search.suggest("0")["trial"])
     search.on_trial_complete("0", None, error=True)
-    again = OptunaSearch(sweep, 60, [Result(trial=trial, ended=False)])
+    again = OptunaSearch(sweep, 60, [TrialResult(trial=trial, ended=False)])
     assert Trial(**again.suggest("1")["trial"]) == trial
     again.on_trial_complete("1", {"finished": True, "elbo": 3.0})
     assert again._study.trials[0].values == [3.0]
@@ -96,7 +96,7 @@ def test_a_restarted_search_learns_what_ended_meanwhile_and_numbers_go_on(tmp_pa
     search = OptunaSearch(sweep, 3)
     first, second = (Trial(**search.suggest(str(number))["trial"]) for number in (0, 1))
     assert (first.seed, second.seed, first.number) == (0, 1, second.number)
-    ended = [Result(trial=first, values=(1.0,)), Result(trial=second, values=(3.0,))]
+    ended = [TrialResult(trial=first, values=(1.0,)), TrialResult(trial=second, values=(3.0,))]
     again = OptunaSearch(sweep, 3, ended)
     assert again._study.trials[0].values == [2.0]
     numbers = []
@@ -113,7 +113,7 @@ def test_a_larger_space_goes_on_from_what_was_found_in_the_smaller_one(tmp_path,
     (tmp_path / "more").mkdir()
     space = RATES | {"model.norm": {"choice": ["none", "batch", "group"]}}
     larger = read_sweep(write_sweep(tmp_path, digits_shards, space=space, search="optuna", configurations=60))
-    again = OptunaSearch(larger, 60, [Result(trial=trial, values=(4.0,))])
+    again = OptunaSearch(larger, 60, [TrialResult(trial=trial, values=(4.0,))])
     assert [one.values for one in again._study.trials] == [[4.0]]
     assert again.suggest("1")["trial"]["number"] == 1
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from support.sweep_cases import write_sweep
 
-from tune.search.stopping import AtRungs, Budget, budget, remember, rungs, scheduler
+from tune.search.stopping import AtRungs, TrialBudget, budget, remember, rungs, scheduler
 from tune.search.stopping import RememberedTrial as Stub
 from tune.sweep_config import StoppingConfig, read_sweep
 
@@ -32,27 +32,27 @@ def test_rungs_double_from_one_percent_and_none_lies_at_the_end():
 
 
 def test_the_elbo_at_a_rung_is_interpolated_between_the_checks_on_either_side():
-    at = AtRungs(budget=Budget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64))
+    at = AtRungs(budget=TrialBudget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64))
     assert at.event("valid", 100, valid(1, 5.0)) == [(8, 5.0)]  # the first check, near enough to stand for it
     assert at.event("valid", 200, valid(1, 15.0)) == [(16, 11.0)]
     assert at.event("valid", 900, valid(1, 85.0)) == [(32, 27.0), (64, 59.0)]
 
 
 def test_a_first_check_far_past_a_rung_settles_none_and_numbers_that_are_not_finite_neither():
-    at = AtRungs(budget=Budget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64))
+    at = AtRungs(budget=TrialBudget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64))
     assert at.event("valid", 30, valid(1, math.nan)) == []
     assert at.event("valid", 60, valid(1, 5.0)) == []
 
 
 def test_no_rung_is_settled_before_the_least_number_of_images():
-    at = AtRungs(budget=Budget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64), min_images=100)
+    at = AtRungs(budget=TrialBudget(caps=(1000,), first_share=100.0), rungs=(1, 2, 4, 8, 16, 32, 64), min_images=100)
     assert at.event("valid", 40, valid(1, 5.0)) == []
     assert at.event("valid", 80, valid(1, 7.0)) == []
     assert at.event("valid", 200, valid(1, 19.0)) == [(16, 15.0)]
 
 
 def test_a_trial_whose_stage_1_converged_early_stands_at_its_last_value_until_stage_2():
-    at = AtRungs(budget=Budget(caps=(1000, 1000), first_share=50.0), rungs=(1, 2, 4, 8, 16, 32, 64))
+    at = AtRungs(budget=TrialBudget(caps=(1000, 1000), first_share=50.0), rungs=(1, 2, 4, 8, 16, 32, 64))
     at.event("valid", 200, valid(1, 7.0))
     at.event("stage_start", 200, {"stage": 2, "elbo_at_closed_form": 3.0})
     assert at.event("valid", 600, valid(2, 9.0)) == [(16, 7.0), (32, 7.0), (64, 9.0)]
@@ -64,7 +64,10 @@ def test_of_two_trials_that_learn_alike_the_one_with_the_longer_budget_is_not_st
 
     def run(made, name: str, cap: int) -> bool:
         """Whether a trial that learns log(images) is trained to its end."""
-        at, trial = AtRungs(budget=Budget(caps=(cap,), first_share=100.0), rungs=rungs(stopping)), Stub(trial_id=name)
+        at, trial = (
+            AtRungs(budget=TrialBudget(caps=(cap,), first_share=100.0), rungs=rungs(stopping)),
+            Stub(trial_id=name),
+        )
         made.on_trial_add(None, trial)
         for images in range(cap // 100, cap + 1, cap // 100):
             for rung, elbo in at.event("valid", images, valid(1, math.log(images))):

@@ -17,7 +17,7 @@ from trainer.run_folder.restore import load_model
 from tune.search.trials import Trial
 from tune.sweep_config import MeasureConfig, read_sweep
 from tune.trial.folder import (
-    Outcome,
+    TrialOutcome,
     load_attempts,
     load_outcome,
     load_trial,
@@ -73,7 +73,7 @@ def test_a_failure_because_of_its_own_configuration_comes_before_any_other_outco
     folder = tmp_path / trial_folder.name
     shutil.copytree(trial_folder, folder)
     assert trial_record(folder).status == "unfinished"
-    save_outcome(folder, Outcome(status="finished"))
+    save_outcome(folder, TrialOutcome(status="finished"))
     assert trial_record(folder).status == "finished"
     save_failure(folder, "out of memory")
     assert (trial_record(folder).status, trial_record(folder).reason) == ("failed", "out of memory")
@@ -96,12 +96,12 @@ MEASURE = MeasureConfig(images=0)
 @pytest.mark.parametrize(
     ("outcome", "measure", "again"),
     [
-        (Outcome(status="finished", measure=measure_key(MEASURE)), MEASURE, False),
-        (Outcome(status="finished", measure=measure_key(MEASURE)), MeasureConfig(images=60), True),
-        (Outcome(status="finished"), MEASURE, False),  # of an earlier version, which measured the same
-        (Outcome(status="stopped", reason="asha"), MeasureConfig(images=60), False),
-        (Outcome(status="failed", reason="the disk was full", again=True), MEASURE, True),
-        (Outcome(status="failed", reason="not finite"), MeasureConfig(images=60), False),
+        (TrialOutcome(status="finished", measure=measure_key(MEASURE)), MEASURE, False),
+        (TrialOutcome(status="finished", measure=measure_key(MEASURE)), MeasureConfig(images=60), True),
+        (TrialOutcome(status="finished"), MEASURE, False),  # of an earlier version, which measured the same
+        (TrialOutcome(status="stopped", reason="asha"), MeasureConfig(images=60), False),
+        (TrialOutcome(status="failed", reason="the disk was full", again=True), MEASURE, True),
+        (TrialOutcome(status="failed", reason="not finite"), MeasureConfig(images=60), False),
     ],
 )
 def test_a_trial_is_reopened_after_a_fault_of_a_machine_or_for_another_measure(
@@ -111,14 +111,14 @@ def test_a_trial_is_reopened_after_a_fault_of_a_machine_or_for_another_measure(
     shutil.copytree(trial_folder, folder)
     save_outcome(folder, outcome)
     assert reopen(folder, measure, MEASURE) == again
-    assert load_outcome(folder) == (Outcome(status="unfinished") if again else outcome)
+    assert load_outcome(folder) == (TrialOutcome(status="unfinished") if again else outcome)
 
 
 def test_a_trial_whose_measuring_failed_is_measured_again_under_other_settings_alone(trial_folder, tmp_path):
     folder = tmp_path / trial_folder.name
     shutil.copytree(trial_folder, folder)
     save_failure(folder, "measure.mixture: too many", MEASURE)
-    save_outcome(folder, Outcome(status="failed", reason="measure.mixture: too many"))
+    save_outcome(folder, TrialOutcome(status="failed", reason="measure.mixture: too many"))
     assert not reopen(folder, MEASURE, MEASURE)
     assert reopen(folder, MeasureConfig(images=60), MEASURE)
     assert load_outcome(folder).status == "unfinished"
@@ -146,7 +146,7 @@ def test_a_damaged_file_of_a_trial_is_one_line_that_names_it(trial_folder, tmp_p
 def test_a_value_of_another_kind_is_damage_too(trial_folder, tmp_path, name, change):
     folder = tmp_path / trial_folder.name
     shutil.copytree(trial_folder, folder)
-    save_outcome(folder, Outcome(status="finished"))
+    save_outcome(folder, TrialOutcome(status="finished"))
     (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
     with pytest.raises(InputError, match=f"{name}: is damaged; restore it"):
         trial_record(folder)
@@ -176,7 +176,7 @@ def test_the_checkpoints_of_losers_are_deleted_and_their_records_stay(trial_fold
         save_trial(folder, Trial(phase="search", number=number, seed=1, fields={}))
     (sweep.trials_folder / names[0] / "checkpoints" / "mine.txt").write_text("of someone else")
     for name, status in zip(names, ("stopped", "finished", "finished"), strict=True):
-        save_outcome(sweep.trials_folder / name, Outcome(status=status))
+        save_outcome(sweep.trials_folder / name, TrialOutcome(status=status))
     before = [trial_record(sweep.trials_folder / name) for name in names]
     kept = KeptWeights(sweep, [])
     for name in names:
