@@ -80,7 +80,7 @@ def stopped_once(words: list[str], after: int) -> None:
 
 def trial(words: list[str], caps: list[int]) -> list[dict[str, Any]]:
     """A trial of a sweep, as its processes carry it out without Ray; returns what it reports."""
-    from tune.search.stopping import Budget
+    from tune.search.stopping import TrialBudget
     from tune.search.trials import Trial
     from tune.sweep_config import MeasureConfig
     from tune.trial.folder import save_trial
@@ -89,7 +89,7 @@ def trial(words: list[str], caps: list[int]) -> list[dict[str, Any]]:
     reports: list[dict[str, Any]] = []
     measure = MeasureConfig(images=30, mixture=2, likelihood_images=10, likelihood_samples=2)
     config = read_command_line(words).config
-    budget = Budget(caps=tuple(caps), first_share=50.0)
+    budget = TrialBudget(caps=tuple(caps), first_share=50.0)
     task = Task(config=config, measure=measure, budget=budget, rungs=(50.0,), min_images=0)
     if os.environ.get("RANK", "0") == "0":
         save_trial(config.folder, Trial(phase="search", number=0, seed=0, fields={}))
