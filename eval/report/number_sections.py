@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,30 +60,47 @@ def _lines(title: str, record: dict[str, Any]) -> str:
     return "\n".join([*([title] if title else []), *lines])
 
 
-def likelihood_section(
-    results: RunResults,
-    run: str,
-    dataset: str | None,
-    *,
-    mixture: str,
-    objective: str,
-    two_stages: bool,
-    latent_dim: int,
-) -> Section:
-    """Likelihoods beside the paper's Tables 1 and 3. mixture: the options of a command that choose it."""
-    measured = results.likelihoods
-    missing = []
-    wanted = ["final"] + (["stage1"] if two_stages else [])
-    for weights in wanted:
-        if not any(r.protocol.weights == weights for r in measured):
-            option = "" if weights == "final" else " --weights stage1"
-            name = "the final weights" if weights == "final" else "the end of stage 1"
-            missing.append(
-                Missing(
-                    what=f"The likelihood of {name} has not been measured.",
-                    command=f"python -m eval likelihood --run {shlex.quote(run)}{option} {mixture}",
-                )
-            )
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What the sections say of a run beside its results."""
+
+    folder: Path
+    """The run folder, as the user named it."""
+    dataset: str | None
+    """The paper's name of the data set; None for one that is not in the paper."""
+    mixture: str
+    """The options of a command that choose the run's mixture."""
+    objective: str
+    """The method, see `trainer.config.methods`."""
+    two_stages: bool
+    """Whether a stage with per-pixel variances follows the first."""
+    latent_dim: int
+    """D."""
+
+    @property
+    def run(self) -> str:
+        """The run folder as a word of a shell command."""
+        return shlex.quote(str(self.folder))
+
+
+def _missing_likelihoods(results: RunResults, facts: RunFacts) -> list[Missing]:
+    wanted = [("final", "the final weights", "")]
+    wanted += [("stage1", "the end of stage 1", " --weights stage1")] if facts.two_stages else []
+    there = {result.protocol.weights for result in results.likelihoods}
+    return [
+        Missing(
+            what=f"The likelihood of {name} has not been measured.",
+            command=f"python -m eval likelihood --run {facts.run}{option} {facts.mixture}",
+        )
+        for weights, name, option in wanted
+        if weights not in there
+    ]
+
+
+def likelihood_section(results: RunResults, facts: RunFacts) -> Section:
+    """Likelihoods beside the paper's Tables 1 and 3."""
+    measured, missing = results.likelihoods, _missing_likelihoods(results, facts)
+    dataset = facts.dataset
     if not measured:
         return Section(key="likelihood", title="Likelihood", missing=missing)
     first = (final(measured) or measured[-1]).protocol
@@ -93,16 +111,16 @@ def likelihood_section(
         + (f" ({first.mixture})." if first.mixture else ", not measured here."),
         "Bits per dimension are of the 8-bit pixels (bins of 1/255) and do not depend on the pixel scale.",
         "Where few importance samples are effective, more of them would raise the bound further, and "
-        f"`python -m eval likelihood --run {shlex.quote(run)} --annealing 100 {mixture}` more than that.",
+        f"`python -m eval likelihood --run {facts.run} --annealing 100 {facts.mixture}` more than that.",
     ]
     if any(r.latent_kl for r in measured):
         text.append(
             "E[log q̂(z) - log p(z)] is taken over codes of these images, KL(q̂ || p) over q̂'s own samples; a KL far "
             "above the other would mean that q̂ remembers its training codes."
         )
-    if dataset in printed_results.LOG_LIKELIHOOD and latent_dim != printed_results.LATENTS:
-        text.append(f"The paper's numbers are of {printed_results.LATENTS} latents; this run has {latent_dim}.")
-    tables = [likelihood_table(measured, dataset, objective), paper_divergence_table()]
+    if dataset in printed_results.LOG_LIKELIHOOD and facts.latent_dim != printed_results.LATENTS:
+        text.append(f"The paper's numbers are of {printed_results.LATENTS} latents; this run has {facts.latent_dim}.")
+    tables = [likelihood_table(measured, dataset, facts.objective), paper_divergence_table()]
     remarks = [printed_results.REMARKS["scale"]]
     if dataset in printed_results.LOG_LIKELIHOOD:
         remarks += [printed_results.REMARKS["one_variance"]]
@@ -118,18 +136,16 @@ def likelihood_section(
     )
 
 
-def distance_section(
-    results: RunResults, run: str, dataset: str | None, *, mixture: str, objective: str, two_stages: bool
-) -> Section:
-    """Frechet distances beside the paper's Table 2 (and 4 for CelebA). mixture: as of `likelihood_section`."""
-    measured = results.distances
+def distance_section(results: RunResults, facts: RunFacts) -> Section:
+    """Frechet distances beside the paper's Table 2 (and 4 for CelebA)."""
+    measured, dataset = results.distances, facts.dataset
     there = {r.protocol.source for r in measured}
     missing = [
         Missing(
             what=f"The distance of {SOURCES[source].title} has not been measured.",
-            command=f"python -m eval fid --run {shlex.quote(run)} --from {source}{option}",
+            command=f"python -m eval fid --run {facts.run} --from {source}{option}",
         )
-        for source, option in (("q_hat", f" {mixture}"), ("prior", ""))
+        for source, option in (("q_hat", f" {facts.mixture}"), ("prior", ""))
         if source not in there
     ]
     text = []
@@ -146,14 +162,14 @@ def distance_section(
                 "* Fewer than 10,000 images on the smaller side (50,000 against the training split): too large by an "
                 "unknown amount."
             )
-        text += _by_networks_of_the_user(measured, run)
+        text += _by_networks_of_the_user(measured, str(facts.folder))
     remarks = [printed_results.REMARKS["protocol"]] if dataset else []
     if dataset:
-        tables.append(paper_distance_table(dataset, objective))
+        tables.append(paper_distance_table(dataset, facts.objective))
     if dataset == "celeba":
         tables.append(paper_components_table())
         remarks.append(printed_results.REMARKS["components"])
-    if two_stages:
+    if facts.two_stages:
         remarks.append(printed_results.REMARKS["two_scores"])
     return Section(
         key="distance",
@@ -179,13 +195,13 @@ def _by_networks_of_the_user(measured: Sequence[DistanceResult], run: str) -> li
     return [line for said, several in lines.items() for line in (said, *several)]
 
 
-def uncertainty_section(results: RunResults, run: str) -> Section:
+def uncertainty_section(results: RunResults, facts: RunFacts) -> Section:
     """Whether the predicted variance may be trusted."""
     measured = results.uncertainties
     of_final = final(measured)
     missing = []
     if of_final is None:
-        command = f"python -m eval uncertainty --run {shlex.quote(run)}"
+        command = f"python -m eval uncertainty --run {facts.run}"
         missing.append(Missing(what="The calibration of the final weights has not been measured.", command=command))
     if not measured:
         return Section(key="uncertainty", title="Can the uncertainty be trusted?", missing=missing)
@@ -242,7 +258,7 @@ def completion_section(results: RunResults, run: Path) -> Section | None:
     images = ", ".join(sorted({f"{one.protocol.n:,} images of split {one.protocol.split}" for one in measured}))
     return Section(
         key="completion",
-        title="Can it tell what is hidden?",
+        title="Can it predict what is hidden?",
         text=[f"{images}: mean and intervals of hidden pixels given the visible ones, over the latents that fit them."],
         tables=[completion_table(measured)],
         pictures=pictures,
@@ -250,15 +266,15 @@ def completion_section(results: RunResults, run: Path) -> Section | None:
     )
 
 
-def memorisation_section(results: RunResults, run: Path, mixture: str) -> Section:
+def memorisation_section(results: RunResults, facts: RunFacts) -> Section:
     """Samples above their nearest training images, and whether they are nearer than new images are."""
     title = "Does it repeat its training images?"
     measured = final(results.memorisations)
     if measured is not None:
-        path = result_path(run / "eval", "memorisation", measured.protocol)
+        path = result_path(facts.folder / "eval", "memorisation", measured.protocol)
         images = stored_at(path).with_suffix(".safetensors")
     if measured is None or not images.exists():
-        command = f"python -m eval memorisation --run {shlex.quote(str(run))} {mixture}"
+        command = f"python -m eval memorisation --run {facts.run} {facts.mixture}"
         missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
         return Section(key="memorisation", title=title, missing=missing)
     shown = load(images.read_bytes())

@@ -15,6 +15,7 @@ from eval.report.figures import kl_curve, rising_curve, variance_curve
 from eval.report.known import RunResults, Subject, final
 from eval.report.model_sections import fitted_mixture, fitted_transport, picture_sections
 from eval.report.number_sections import (
+    RunFacts,
     completion_section,
     distance_section,
     likelihood_section,
@@ -42,26 +43,25 @@ def build_page(run: MeasuredRun, *, sizes: Sizes, covariance: str, ranks: Ranks)
     events = read_events(run.folder)
     config, manifest = run.config, run.manifest
     dataset = printed_results.dataset_of(f"{manifest.name} {Path(config.data.shards).name}")
-    folder, objective = str(run.folder), config.objective.name
+    folder = str(run.folder)
     kind = "" if covariance == "full" else f" --covariance {covariance}"
     fit_command = f"python -m trainer.mixture --run {shlex.quote(folder)} --components {components}{kind}"
-    chosen = f"--mixture {components}{kind}"
     mixture = fitted_mixture(run, components, covariance)
     transport = fitted_transport(run, components, covariance)
     pictures = picture_sections(run, split, mixture, transport, fit_command, ranks)
+    facts = RunFacts(
+        folder=run.folder,
+        dataset=dataset,
+        mixture=f"--mixture {components}{kind}",
+        objective=config.objective.name,
+        two_stages=config.two_stages,
+        latent_dim=run.model.latent_dim,
+    )
     numbers = [
-        memorisation_section(results, run.folder, chosen),
-        distance_section(results, folder, dataset, mixture=chosen, objective=objective, two_stages=config.two_stages),
-        likelihood_section(
-            results,
-            folder,
-            dataset,
-            mixture=chosen,
-            objective=objective,
-            two_stages=config.two_stages,
-            latent_dim=run.model.latent_dim,
-        ),
-        uncertainty_section(results, folder),
+        memorisation_section(results, facts),
+        distance_section(results, facts),
+        likelihood_section(results, facts),
+        uncertainty_section(results, facts),
     ]
     hidden = completion_section(results, run.folder)
     numbers += [hidden] if hidden else []

@@ -39,7 +39,7 @@ from eval.protocol import (
 )
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.report.known import Subject
-from eval.report.number_sections import distance_section
+from eval.report.number_sections import RunFacts, distance_section
 from eval.results import DistanceResult
 from eval.run import load_run
 from trainer.flow.fit import FlowSettings
@@ -236,9 +236,10 @@ def test_a_page_shows_distances_by_the_users_networks_and_says_what_was_not_comp
     script.save(str(place / "mine.pt"))
     of_file = measure(place, "prior", extractor=str(place / "mine.pt"))
     found, run = Subject(load_run(place / "run")).results(), str(place / "run")
-    text = "\n".join(
-        distance_section(found, run, None, mixture="--mixture 4", objective="sigma_vae", two_stages=True).text
+    facts = RunFacts(
+        folder=Path(run), dataset=None, mixture="--mixture 4", objective="sigma_vae", two_stages=True, latent_dim=3
     )
+    text = "\n".join(distance_section(found, facts).text)
     assert "does not load `probed_extractor:make`: its source is as it was; its weights, and what else it reads" in text
     assert f"does not load `mine.pt`: {place / 'mine.pt'} is the file that it was" in text
     for result in (of_source, of_file):
