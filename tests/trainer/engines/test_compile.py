@@ -31,7 +31,7 @@ def batch(rows, weight):
 
 
 @pytest.mark.parametrize("fields", [{}, {"model.norm": "batch"}, {"engine.grad_accumulation_steps": 3}])
-def test_one_compilation_a_stage(monkeypatch, fields):
+def test_a_stage_is_compiled_once_whatever_the_rows_and_weights(monkeypatch, fields):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("eager")
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counter))

@@ -79,7 +79,7 @@ def test_an_interactive_shell_inside_an_allocation_is_one_process(monkeypatch):
         assert ranks.world_size == 1
 
 
-def test_the_launcher_of_deepspeed(digits_shards, tmp_path, one_process):
+def test_deepspeeds_launcher_gives_the_weights_of_one_process(digits_shards, tmp_path, one_process):
     launcher = str(Path(sys.executable).with_name("deepspeed"))
     command = [launcher, "--num_gpus=2", f"--master_port={free_port()}", "--module", "trainer"]
     # The launcher looks for the interpreter on the path.

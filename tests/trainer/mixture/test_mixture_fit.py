@@ -261,7 +261,7 @@ def test_lost_components_are_replaced_where_that_helps():
     assert mixture.alive_ >= 29
 
 
-def test_fewer_distinct_points_than_components_are_told():
+def test_fewer_distinct_points_than_components_are_warned_of():
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)).double().repeat(10, 1)
     with pytest.warns(UserWarning, match="n_components: only 50 of 120 clusters of k-means have points"):
         GaussianMixture(120, candidates=0, max_iter=3).fit(x)
