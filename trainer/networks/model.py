@@ -90,7 +90,7 @@ class SigmaVAE(nn.Module):
         self.register_buffer("log_variance", log_variance)
 
     def add_variance_head(self, floor: float) -> None:
-        """Enters stage 2: freezes sigma_dataset^2 and gives each pixel the variance floor + v_k(z), v_k >= 0.
+        """Enters stage 2: freezes sigma_dataset^2 and gives each pixel the variance floor + v_k(z), v_k >= 0 (Alg. 1).
 
         v_k starts constant, such that every variance is sigma_dataset^2 and stage 2 begins at the likelihood at which
         stage 1 ended. If the floor is above sigma_dataset^2, v_k starts at a hundredth of the floor.
