@@ -130,13 +130,6 @@ def _draws(args: argparse.Namespace) -> bool:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/fid-...-ADDRESS.json, or one part of it; what is there already is not made again."""
-    from eval.distance.comparison import comparison, estimate_cost
-    from eval.distance.parts import make_part, merge_parts, part_files
-    from eval.results import stored_at
-    from eval.run import load_run, load_shared_run
-    from trainer.device import planned_device
-    from trainer.process_group import process_group
-
     _check_parts(args)
     if args.sets:
         _between_sets(args)
@@ -146,39 +139,55 @@ def run(args: argparse.Namespace) -> None:
             raise InputError(f"give two sets of images, or --run and --from; --{name} is missing")
     question = replace(question_of(DistanceQuestion, args), mixture=args.mixture or DEFAULT_COMPONENTS)
     if args.dry_run:
-        device = planned_device(args.device)
-        cost = estimate_cost(load_run(args.run, args.weights), question, device=device, processes=args.processes)
-        print("\n".join(cost.lines()))
-        cost.require_disk()
-        return
+        _estimate(args, question)
+    else:
+        _of_a_run(args, question)
+
+
+def _estimate(args: argparse.Namespace, question: DistanceQuestion) -> None:
+    from eval.distance.comparison import estimate_cost
+    from eval.run import load_run
+    from trainer.device import planned_device
+
+    device = planned_device(args.device)
+    cost = estimate_cost(load_run(args.run, args.weights), question, device=device, processes=args.processes)
+    print("\n".join(cost.lines()))
+    cost.require_disk()
+
+
+def _of_a_run(args: argparse.Namespace, question: DistanceQuestion) -> None:
+    from eval.distance.comparison import comparison
+    from eval.distance.parts import make_part, merge_parts, part_files
+    from eval.results import stored_at
+    from eval.run import load_shared_run
+    from trainer.process_group import process_group
+
     with process_group(args.device, options=vars(args)) as ranks:
-        compared = replace(
-            comparison(load_shared_run(args.run, args.weights, ranks), question, ranks.device), steal=args.steal_lock
-        )
+        run = load_shared_run(args.run, args.weights, ranks)
+        compared = replace(comparison(run, question, ranks.device), steal=args.steal_lock)
         if args.missing is not None:
             print(",".join(map(str, part_files(compared).missing(args.missing))))
-        elif args.part is not None:
+            return
+        if args.part is not None:
             part, parts = chosen_part(args.part)
             made = make_part(compared, part, parts, ranks, save_images=args.save_images)
-            if ranks.is_main and made.images is None:
-                print(f"{made.path}: finished before")
-            elif ranks.is_main:
-                print(
-                    f"{made.path}: {made.images:,} images; when all {parts} parts are done: the same command with "
-                    f"--merge {parts}"
-                )
-        else:
-            earlier = compared.earlier(ranks, save_images=args.save_images)
-            if earlier is not None:
-                result = earlier
-            elif args.merge is not None:
-                result = merge_parts(compared, args.merge, ranks)
-            else:
-                result = compared.measure(ranks, save_images=args.save_images)
+            then = f"when all {parts} parts are done: the same command with --merge {parts}"
             if ranks.is_main:
-                if earlier is not None:
-                    print("measured before:")
-                show(result, stored_at(compared.path))
+                print(
+                    f"{made.path}: " + ("finished before" if made.images is None else f"{made.images:,} images; {then}")
+                )
+            return
+        earlier = compared.earlier(ranks, save_images=args.save_images)
+        if earlier is not None:
+            result = earlier
+        elif args.merge is not None:
+            result = merge_parts(compared, args.merge, ranks)
+        else:
+            result = compared.measure(ranks, save_images=args.save_images)
+        if ranks.is_main:
+            if earlier is not None:
+                print("measured before:")
+            show(result, stored_at(compared.path))
 
 
 def _between_sets(args: argparse.Namespace) -> None:
