@@ -6,7 +6,7 @@ rooms `distance`, `likelihood`, `uncertainty` and `memorisation` answer them wit
 
 from dataclasses import dataclass
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 
 DEFAULT_COMPONENTS = 32
 """Of the mixture to sample from."""
@@ -45,7 +45,9 @@ class DistanceQuestion:
     """Further measures, see `eval.distance.measures.FURTHER`."""
 
     def __post_init__(self) -> None:
-        _require_at_least(self, n=2, mixture=1, seed=0)
+        at_least(2, n=self.n)
+        at_least(1, mixture=self.mixture)
+        at_least(0, seed=self.seed)
 
     @property
     def images(self) -> int:
@@ -77,7 +79,7 @@ class NoiseQuestion:
     def __post_init__(self) -> None:
         _require_one_of(self, noise=NOISES, floor=FLOORS)
         if self.noise == "correlated-component":
-            _require_at_least(self, mixture=1)
+            at_least(1, mixture=self.mixture)
         if self.noise == "independent" and self.floor != FLOORS[0]:
             raise InputError("is of correlated noise; give --noise correlated too, or leave it out", parameter="floor")
 
@@ -106,7 +108,8 @@ class ResidualsQuestion:
 
     def __post_init__(self) -> None:
         _require_one_of(self, noise=NOISES[1:], floor=FLOORS)
-        _require_at_least(self, mixture=1, seed=0)
+        at_least(1, mixture=self.mixture)
+        at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,8 @@ class LikelihoodQuestion(NoiseQuestion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(self, samples=1, mixture=0, seed=0, annealing=0, chains=1)
+        at_least(1, samples=self.samples, chains=self.chains)
+        at_least(0, mixture=self.mixture, seed=self.seed, annealing=self.annealing)
         if self.chains > 1 and not self.annealing:
             raise InputError("are of annealed importance sampling; give --annealing too", parameter="chains")
 
@@ -150,7 +154,7 @@ class UncertaintyQuestion(NoiseQuestion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least(self, seed=0)
+        at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +175,8 @@ class CompletionQuestion(NoiseQuestion):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_one_of(self, noise=NOISES[1:], hide=HIDDEN)
-        _require_at_least(self, mixture=1, seed=0)
+        at_least(1, mixture=self.mixture)
+        at_least(0, seed=self.seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,15 +199,9 @@ class MemorisationQuestion:
     def __post_init__(self) -> None:
         if self.source not in ("q_hat", "transported"):
             raise InputError(f"{self.source!r} is unknown; use q_hat or transported", parameter="source")
-        _require_at_least(self, images=2, mixture=1, seed=0)
-
-
-def _require_at_least(question: object, **least: int) -> None:
-    """Raises InputError where one of these fields of a question is below its smallest value."""
-    for name, smallest in least.items():
-        value = getattr(question, name)
-        if value is not None and value < smallest:
-            raise InputError(f"{value} is below {smallest}", parameter=name)
+        at_least(2, images=self.images)
+        at_least(1, mixture=self.mixture)
+        at_least(0, seed=self.seed)
 
 
 def _require_one_of(question: object, **known: tuple[str, ...]) -> None:

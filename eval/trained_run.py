@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from eval.distance.comparison import measure_distance
 from eval.images.blocks import BLOCK
 from eval.images.densities import BY_OPTION, DENSITIES
@@ -63,8 +63,7 @@ class TrainedRun:
         another name of `eval.images.densities.DENSITIES`. Image i is a function of (seed, i): those of
         `python -m eval fid` before they are rounded to 8 bits.
         """
-        if n < 1:
-            raise InputError(f"{n} is below 1", parameter="n")
+        at_least(1, n=n)
         drawn_from = self._loaded(density)
         latents, images = [], []
         for block in range(-(-n // BLOCK)):
@@ -102,8 +101,7 @@ class TrainedRun:
         samples: of q(z|x) for each image, at least 1; density: "mixture", "prior" or "flow", which takes the place of
         the prior. The noise of image i is a function of (seed, i). Memory does not grow with the number of samples.
         """
-        if samples < 1:
-            raise InputError(f"{samples} is below 1", parameter="samples")
+        at_least(1, samples=samples)
         prior, model = self._log_density(density), self.measured.model
         bounds = []
         for start, images in zip(range(0, len(x), BLOCK), self._images(x).split(BLOCK), strict=True):

@@ -40,10 +40,10 @@ class InputError(ValueError):
         return message if name is None else f"{name}: {message}"
 
 
-def at_least(least: int, **values: int) -> None:
-    """Raises InputError for the first of the named values that is below `least`."""
+def at_least(least: int, **values: int | None) -> None:
+    """Raises InputError for the first of the named values that is below `least`; None stands for one not given."""
     for name, value in values.items():
-        if value < least:
+        if value is not None and value < least:
             raise InputError(f"{value} is not a whole number of at least {least}", parameter=name)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_extractor_options,
@@ -130,7 +130,7 @@ def _draws(args: argparse.Namespace) -> bool:
 
 def run(args: argparse.Namespace) -> None:
     """Measures and writes RUN/eval/fid-...-ADDRESS.json, or one part of it; what is there already is not made again."""
-    _check_parts(args)
+    at_least(1, merge=args.merge, missing=args.missing, processes=args.processes)
     if args.sets:
         _between_sets(args)
         return
@@ -197,8 +197,7 @@ def _between_sets(args: argparse.Namespace) -> None:
 
     if len(args.sets) != 2:
         raise InputError(f"{len(args.sets)} sets of images ({', '.join(args.sets)}); give two")
-    if args.n is not None and args.n < 2:
-        raise InputError(f"{args.n} is below 2", parameter="n")
+    at_least(2, n=args.n)
     sampling = question_of(Sampling, args)
     with process_group(args.device, options=vars(args)) as ranks:
         extractor = chosen_extractor(args, ranks.device)
@@ -243,13 +242,6 @@ def show_sets(result: "SetsResult", path: Path | None) -> None:
     print(f"{'address':32} {result.protocol.address()}")
     if path is not None:
         print(f"written to {path}")
-
-
-def _check_parts(args: argparse.Namespace) -> None:
-    for name in ("merge", "missing", "processes"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"{value} is below 1", parameter=name)
 
 
 def show(result: "DistanceResult", path: Path) -> None:

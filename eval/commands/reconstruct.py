@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import OneLineParser, at_least
 from data_shards.io.options import add_lock_option, seed
 from eval.commands.options import add_run_options, add_skip_bad_option, refuse_seed_without_choice
 from eval.image_sets.kinds import KINDS
@@ -29,8 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    if args.n is not None and args.n < 1:
-        raise InputError(f"{args.n} is below 1", parameter="n")
+    at_least(1, n=args.n)
     out = Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)

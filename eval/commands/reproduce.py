@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from eval.commands.options import add_device_option, chosen_part
 from eval.paper.cost import estimated_cost
 from eval.paper.evidence import Evidence
@@ -70,8 +70,7 @@ def run(args: argparse.Namespace) -> None:
 
     Raises InputError, after all other jobs and the pages, where a job failed.
     """
-    if args.processes < 0:
-        raise InputError(f"{args.processes} is below 0", parameter="processes")
+    at_least(0, processes=args.processes)
     plan = read_plan(args.dataset, args.plan)
     targets = tuple(EXHIBITS) if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")

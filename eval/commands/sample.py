@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import OneLineParser, at_least
 from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_run_options,
@@ -38,8 +38,7 @@ def run(args: argparse.Namespace) -> None:
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    if args.n < 1:
-        raise InputError(f"{args.n} is below 1", parameter="n")
+    at_least(1, n=args.n)
     sampling, out = question_of(Sampling, args), Path(args.out)
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)

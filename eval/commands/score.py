@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import OneLineParser, at_least
 from data_shards.io.options import add_lock_option, seed
 from eval.commands.options import (
     add_annealing_options,
@@ -50,10 +50,8 @@ def run(args: argparse.Namespace) -> None:
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    for name, least in (("n", 1), ("samples", 1), ("seed", 0), ("annealing", 0), ("chains", 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise InputError(f"{value} is below {least}", parameter=name)
+    at_least(1, n=args.n, samples=args.samples, chains=args.chains)
+    at_least(0, seed=args.seed, annealing=args.annealing)
     annealing = Annealing(steps=args.annealing, chains=args.chains) if args.annealing else None
     with process_group(args.device, options=vars(args)) as ranks:
         run = load_shared_run(ranks.agree(lambda: run_folder(args.run)), args.weights, ranks)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.options import add_lock_option
 from eval.commands.options import (
     add_device_option,
@@ -49,8 +49,7 @@ def run(args: argparse.Namespace) -> None:
     if out.suffix != ".npz":
         raise InputError(f"{out} does not end with .npz", parameter="out")
     require_place(out)
-    if args.n is not None and args.n < 2:
-        raise InputError(f"{args.n} is below 2", parameter="n")
+    at_least(2, n=args.n)
     with process_group(args.device, options=vars(args)) as ranks:
         extractor = chosen_extractor(args, ranks.device)
         side = open_side(args.set, extractor, ranks, n=args.n, sampling=question_of(Sampling, args))

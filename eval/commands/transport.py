@@ -2,7 +2,7 @@
 
 import argparse
 
-from data_shards.io.errors import InputError, OneLineParser
+from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.options import add_lock_option, seed
 from eval.commands.options import add_mixture_options, add_run_options
 
@@ -29,9 +29,8 @@ def run(args: argparse.Namespace) -> None:
     from eval.run import load_shared_run
     from trainer.process_group import process_group
 
-    for name, least in (("mixture", 1), ("seed", 0), ("rounds", 0)):
-        if getattr(args, name) < least:
-            raise InputError(f"{getattr(args, name)} is below {least}", parameter=name)
+    at_least(1, mixture=args.mixture)
+    at_least(0, seed=args.seed, rounds=args.rounds)
     if args.rounds > MOST_ROUNDS:
         raise InputError(f"{args.rounds} is above {MOST_ROUNDS}", parameter="rounds")
     with process_group(args.device, options=vars(args)) as ranks:

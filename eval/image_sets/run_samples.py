@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from eval.image_sets.image_set import ImageSet
 from eval.images.densities import BY_OPTION, DENSITIES, Density
 from eval.images.sources import Finish, ImageSource, LatentSampler, generated, unchanged
@@ -37,8 +37,7 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):
             raise InputError(f"{self.temperature} is not above 0", parameter="temperature")
-        if self.seed < 0:
-            raise InputError(f"{self.seed} is below 0", parameter="seed")
+        at_least(0, seed=self.seed)
 
 
 def run_folder(word: str) -> Path:

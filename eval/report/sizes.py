@@ -5,7 +5,7 @@ What differs from the demo is said in sentences, for the command and the page.
 
 from dataclasses import dataclass
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, at_least
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion, sufficient
 from eval.run import MeasuredRun
 from trainer.dry_run import SUSTAINED, forward_operations
@@ -86,8 +86,7 @@ def _split(run: MeasuredRun, asked: str | None, remarks: list[str]) -> str:
 def _components(run: MeasuredRun, asked: int | None, covariance: CovarianceType, remarks: list[str]) -> int:
     """The asked number; else that of the mixture that is there; else 32, or fewer where there are few images."""
     if asked is not None:
-        if asked < 1:
-            raise InputError(f"{asked} is below 1", parameter="mixture")
+        at_least(1, mixture=asked)
         return asked
     usual, fitted = DistanceQuestion.mixture, run.fitted_components(covariance)
     images = run.manifest.num_samples(run.config.data.train_split)

@@ -93,12 +93,15 @@ def test_a_run_with_several_mixtures_names_them(folder, tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda run: run.sample(0), "n: 0 is below 1"),
+        (lambda run: run.sample(0), "n: 0 is not a whole number of at least 1"),
         (lambda run: run.sample(1, density="dreams"), "density: 'dreams' is unknown"),
         (lambda run: run.encode(torch.zeros(1, 3, 28, 28)), r"x: shape \(1, 3, 28, 28\) is not \(B, 1, 28, 28\)"),
         (lambda run: run.encode(torch.zeros(1, 1, 28, 28, dtype=torch.uint8)), "x: pixels are torch.uint8"),
         (lambda run: run.decode(torch.zeros(3)), r"z: shape \(3,\) is not \(B, 2\)"),
-        (lambda run: run.log_likelihood(torch.zeros(1, 1, 28, 28), samples=0), "samples: 0 is below 1"),
+        (
+            lambda run: run.log_likelihood(torch.zeros(1, 1, 28, 28), samples=0),
+            "samples: 0 is not a whole number of at least 1",
+        ),
         (lambda run: run.distance(to="nonesuch"), "nonesuch"),
     ],
 )

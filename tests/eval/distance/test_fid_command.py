@@ -174,7 +174,7 @@ def test_a_dry_run_estimates_time_and_disk_and_measures_nothing(run, monkeypatch
         (("--run", "/nowhere", "--from", "prior"), "/nowhere"),
         (("--from", "dreams"), "--from"),
         (("--from", "prior", "--split", "nonesuch"), "nonesuch"),
-        (("--from", "prior", "--n", "1"), "--n: 1 is below 2"),
+        (("--from", "prior", "--n", "1"), "--n: 1 is not a whole number of at least 2"),
         (("--from", "q_hat", "--mixture", "77"), "77-full"),
         (("--from", "prior", "--part", "5/2"), "--part: '5/2' is not a part"),
         (("--from", "prior", "--merge", "2", "--save-images", "png"), "--save-images"),

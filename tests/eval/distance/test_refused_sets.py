@@ -88,7 +88,7 @@ def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set
         (("", "B"), "SET: empty"),
         (("A", "B", "--temperature", "0.5"), "--temperature: is of samples of a run"),
         (("A", "B", "--split", "valid"), "--split: goes with --run and --from, not with two sets"),
-        (("A", "B", "--n", "1"), "--n: 1 is below 2"),
+        (("A", "B", "--n", "1"), "--n: 1 is not a whole number of at least 2"),
         (("A", "B", "--dry-run"), "--dry-run"),
     ],
 )

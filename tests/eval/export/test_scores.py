@@ -154,4 +154,7 @@ def test_annealing_gives_a_tighter_bound_beside_the_others(digits_run, digits, t
     gains = [float(row["annealed_log_likelihood"]) - float(row["log_likelihood"]) for row in rows]
     assert np.mean(gains) > 0
     assert "annealed log likelihood" in printed.out
-    assert "annealing: -1 is below 0" in run_eval("score", folder, "--run", digits_run, "--annealing", -1)[1].err
+    assert (
+        "annealing: -1 is not a whole number of at least 0"
+        in run_eval("score", folder, "--run", digits_run, "--annealing", -1)[1].err
+    )

@@ -198,7 +198,7 @@ def test_traversals_move_one_latent_at_a_time(digits_run, tmp_path, run_eval):
     [
         (("sample", "--run", "nowhere", "--out", "x"), "is no run"),
         (("sample", "--run", "RUN", "--out", "x", "--temperature", "0"), "--temperature: 0.0 is not above 0"),
-        (("sample", "--run", "RUN", "--out", "x", "--n", "0"), "--n: 0 is below 1"),
+        (("sample", "--run", "RUN", "--out", "x", "--n", "0"), "--n: 0 is not a whole number of at least 1"),
         (("sample", "--run", "RUN", "--out", "x", "--mixture", "77"), "77-full"),
         (("reconstruct", "nowhere", "--run", "RUN", "--out", "x"), "nowhere does not exist"),
         (

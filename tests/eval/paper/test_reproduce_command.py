@@ -150,7 +150,7 @@ def test_another_data_sets_chapter_takes_nothing_from_the_run_folders_of_this_on
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--processes", "-1"], "--processes: -1 is below 0"),
+        (["--processes", "-1"], "--processes: -1 is not a whole number of at least 0"),
         (["--part", "0/2", "--pages-only"], "--part: goes with neither --address nor --pages-only"),
         (["--part", "2/2"], "--part: '2/2' is not a part"),
         (["--plan", "nowhere.yaml"], "--plan: nowhere.yaml is not a file"),
