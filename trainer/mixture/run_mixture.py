@@ -9,12 +9,11 @@ from typing import Any
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
-from data_shards.io.lease import Lease
 from data_shards.io.progress import Progress
 from trainer.mixture.checkpoints import remove_checkpoints
 from trainer.mixture.codes import Codes, read_codes
 from trainer.mixture.content import digest_of_points, digest_of_tensors
-from trainer.mixture.fitted import SUMMARY, load_mixture, mixture_folder, read_summary, save_mixture
+from trainer.mixture.fitted import SUMMARY, FittedMixture, load_mixture, mixture_folder, read_summary, save_mixture
 from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.points import Points, checked_points
 from trainer.mixture.settings import Settings
@@ -72,64 +71,77 @@ def fit_run_mixture(
     found = read_summary(folder)
     if ranks.any(found is not None and _is_of(found, wanted) and _can_be_read(folder, ranks)):
         return RunMixture(folder=folder, summary=found or {}, is_new=False)
+    fit = _Fit(folder=folder, settings=settings, wanted=wanted, data=data, start=start)
     with held_by_main(folder, ranks, steal=steal_lock) as held:
-        summary = _fit(folder, settings, wanted, data, start, ranks, held, show_progress)
+        fitted = fit.fitted(ranks, show_progress=show_progress)
+        summary = fit.summary(fitted, ranks)
+
+        def write() -> None:
+            if held is not None:
+                held.check()
+                _write(folder, fitted, summary)
+
+        ranks.agree(write)
     return RunMixture(folder=folder, summary=summary, is_new=True)
 
 
-def _fit(
-    folder: Path,
-    settings: Settings,
-    wanted: dict[str, Any],
-    data: Codes,
-    start: Start | None,
-    ranks: Ranks,
-    held: Lease | None,
-    show_progress: bool,
-) -> dict[str, Any]:
-    """Fits and writes the mixture that `wanted` describes. Returns its summary."""
-    title = f"mixture of {settings.n_components}, {settings.covariance_type}"
-    with Progress(title, settings.max_iter, "iterations", show=show_progress and ranks.is_main) as bar:
-        fitted = fit_mixture(
-            checked_points(data.train.x, data.train.variance, "codes", None, ranks),
-            checked_points(data.held_out.x, data.held_out.variance, "held-out codes", data.train.x.shape[1], ranks),
-            settings=settings,
-            start=start,
-            ranks=ranks,
-            after=lambda state: bar.update(state.iteration, nats=f"{state.history[-1]['log_likelihood']:.3f}"),
-            checkpoint=folder / "checkpoints",
-        )
-    density, record = fitted.density, fitted.record
-    assert record is not None
-    train = likelihood(density, data.train.sample, ranks)
-    summary: dict[str, Any] = wanted | {
-        "train": train,
-        "held_out": likelihood(density, data.held_out.sample, ranks) | {"source": data.held_out_source},
-        **describe(density, settings.random_state),
-        "iterations": record.n_iter,
-        "converged": record.converged,
-        "prior_strength": record.prior_strength,
-        "inflation": record.inflation,
-        "truncation_loss": record.truncation_loss,
-        "alive": record.alive,
-        "remarks": record.remarks,
-        "processes": ranks.world_size,
-        "seconds": record.seconds,
-    }
-    summary["bic"] = -2 * train["nats"] * train["points"] + summary["free_numbers"] * math.log(train["points"])
+@dataclass(frozen=True, kw_only=True)
+class _Fit:
+    """One fit that is to be made."""
 
-    def write() -> None:
-        if held is None:
-            return
-        held.check()
-        # The summary of a former mixture is removed first, so that a crash never leaves it beside this one.
-        (folder / SUMMARY).unlink(missing_ok=True)
-        save_mixture(folder, fitted)
-        atomic.write_json(folder / SUMMARY, summary)
-        remove_checkpoints(folder / "checkpoints")
+    folder: Path
+    """Where the mixture is written."""
+    settings: Settings
+    wanted: dict[str, Any]
+    """The entries of the summary that say what is fitted, to which codes and from which start."""
+    data: Codes
+    start: Start | None
 
-    ranks.agree(write)
-    return summary
+    def fitted(self, ranks: Ranks, *, show_progress: bool) -> FittedMixture:
+        """The mixture, the same on every process."""
+        settings, data = self.settings, self.data
+        title = f"mixture of {settings.n_components}, {settings.covariance_type}"
+        with Progress(title, settings.max_iter, "iterations", show=show_progress and ranks.is_main) as bar:
+            return fit_mixture(
+                checked_points(data.train.x, data.train.variance, "codes", None, ranks),
+                checked_points(data.held_out.x, data.held_out.variance, "held-out codes", data.train.x.shape[1], ranks),
+                settings=settings,
+                start=self.start,
+                ranks=ranks,
+                after=lambda state: bar.update(state.iteration, nats=f"{state.history[-1]['log_likelihood']:.3f}"),
+                checkpoint=self.folder / "checkpoints",
+            )
+
+    def summary(self, fitted: FittedMixture, ranks: Ranks) -> dict[str, Any]:
+        """The content of summary.json, the same on every process."""
+        density, record = fitted.density, fitted.record
+        assert record is not None
+        train = likelihood(density, self.data.train.sample, ranks)
+        held_out = likelihood(density, self.data.held_out.sample, ranks)
+        summary: dict[str, Any] = self.wanted | {
+            "train": train,
+            "held_out": held_out | {"source": self.data.held_out_source},
+            **describe(density, self.settings.random_state),
+            "iterations": record.n_iter,
+            "converged": record.converged,
+            "prior_strength": record.prior_strength,
+            "inflation": record.inflation,
+            "truncation_loss": record.truncation_loss,
+            "alive": record.alive,
+            "remarks": record.remarks,
+            "processes": ranks.world_size,
+            "seconds": record.seconds,
+        }
+        summary["bic"] = -2 * train["nats"] * train["points"] + summary["free_numbers"] * math.log(train["points"])
+        return summary
+
+
+def _write(folder: Path, fitted: FittedMixture, summary: Mapping[str, Any]) -> None:
+    # The summary of a former mixture is removed first, so that a crash never leaves it beside this one.
+    (folder / SUMMARY).unlink(missing_ok=True)
+    save_mixture(folder, fitted)
+    atomic.write_json(folder / SUMMARY, summary)
+    remove_checkpoints(folder / "checkpoints")
 
 
 # Of a summary, what a comparison of several draws.
