@@ -25,14 +25,7 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from data_shards.io.configuration import (
-    described,
-    fields_of,
-    is_configuration,
-    leaf_fields,
-    meanings,
-    shown,
-)
+from data_shards.io.configuration import described, fields_of, is_configuration, leaf_fields, meanings, shown
 from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.likeness import nearest
 from data_shards.io.options import add_lock_option

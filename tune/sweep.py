@@ -25,14 +25,7 @@ from tune.search.halving import TakingTurns
 from tune.search.listed_search import ListedSearch
 from tune.search.optuna_search import OptunaSearch
 from tune.search.stopping import halving, remember, scheduler
-from tune.search.trials import (
-    Phase,
-    Trial,
-    number_of_configurations,
-    number_of_search_trials,
-    repeated,
-    search_trials,
-)
+from tune.search.trials import Phase, Trial, number_of_configurations, number_of_search_trials, repeated, search_trials
 from tune.settings import former_measure, keep_settings
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of

@@ -13,14 +13,7 @@ from data_shards.io.progress import Progress
 from tune.resources import Needs, machines_text, nodes
 from tune.search.trials import Trial
 from tune.sweep_config import SweepConfig
-from tune.trial.folder import (
-    TrialOutcome,
-    has_outcome,
-    load_failure,
-    measure_key,
-    save_outcome,
-    save_trial,
-)
+from tune.trial.folder import TrialOutcome, has_outcome, load_failure, measure_key, save_outcome, save_trial
 
 _WAIT_SECONDS = 30.0
 # Ray calls many times a second.

@@ -5,14 +5,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 
-from data_shards.build.builder import (
-    DEFAULT_SHARD_IMAGES,
-    BuildOptions,
-    build,
-    finished_without_source,
-    merge,
-    recipe,
-)
+from data_shards.build.builder import DEFAULT_SHARD_IMAGES, BuildOptions, build, finished_without_source, merge, recipe
 from data_shards.build.layout import shard_plans
 from data_shards.build.recipe import division_kept, read_recipe
 from data_shards.decoding import decode

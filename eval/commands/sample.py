@@ -5,12 +5,7 @@ from pathlib import Path
 
 from data_shards.io.errors import OneLineParser, at_least
 from data_shards.io.options import add_lock_option
-from eval.commands.options import (
-    add_run_options,
-    add_sampling_options,
-    question_of,
-    refuse_mixture_of_other_densities,
-)
+from eval.commands.options import add_run_options, add_sampling_options, question_of, refuse_mixture_of_other_densities
 
 _FORMATS = ("png", "npz", "shards", "grid")
 

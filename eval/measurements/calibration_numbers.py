@@ -10,14 +10,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from eval.calibration import (
-    Coverage,
-    CoverageOfImages,
-    Reliability,
-    Sparsification,
-    StandardisedResiduals,
-    UpperHalf,
-)
+from eval.calibration import Coverage, CoverageOfImages, Reliability, Sparsification, StandardisedResiduals, UpperHalf
 from eval.measurements.quantiles import half_widths
 from eval.protocol import UncertaintyProtocol
 from eval.results import UncertaintyResult

@@ -8,9 +8,7 @@ from torch import Tensor
 
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
-from eval.calibration import (
-    RegionCoverage,
-)
+from eval.calibration import RegionCoverage
 from eval.images.blocks import gathered, image_noise, own_places, subset_blocks, subset_indices
 from eval.measured_once import measured_once
 from eval.measurements import conformal

@@ -7,13 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_shards.io.configuration import (
-    Name,
-    NonNegativeInt,
-    PathText,
-    build,
-    configuration,
-)
+from data_shards.io.configuration import Name, NonNegativeInt, PathText, build, configuration
 from data_shards.io.errors import InputError
 from data_shards.io.nested import flat, has, merge, nested
 from data_shards.io.strict_yaml import dump_yaml, in_file, read_yaml
