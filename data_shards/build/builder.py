@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import xxhash
-from numpy.typing import NDArray
 
 from data_shards import manifest
 from data_shards.build import leftovers
@@ -26,8 +25,8 @@ from data_shards.build.check import CheckedShard, check_shard, ensure_shard
 from data_shards.build.layout import ShardPlan, key_hash, shard_plans, task_of
 from data_shards.build.recipe import FILE as RECIPE_FILE
 from data_shards.build.recipe import agree_on_recipe, was_finished, write_recipe
-from data_shards.build.record import path_of as record_path
-from data_shards.build.record import read_record, recorded_shards
+from data_shards.build.record import read_record
+from data_shards.build.source_change import SourceChange
 from data_shards.build.workers import for_each
 from data_shards.build.writer import Written
 from data_shards.decoding import decode
@@ -44,7 +43,6 @@ from data_shards.sources.source import Source
 DEFAULT_SHARD_IMAGES = 1000
 _BAD_IMAGES_BEFORE_GIVING_UP = 1000  # beyond those allowed: the source is wrong, not a few of its images
 _NAMED_IN_MESSAGE = 3
-_NOT_COUNTED = "images divided otherwise, or others of the same names, sizes and times,"
 
 
 @configuration
@@ -97,13 +95,13 @@ def build(
         done = {name: one.written for name, one in checked.items() if one.written is not None}
         changed = any(one.is_changed for one in checked.values()) or bool(work.leftover_shards())
         if changed and not options.update:
-            raise InputError(work.change(kept or {}), parameter="out")
+            raise InputError(work.change_since(kept or {}).message(), parameter="out")
         former = leftovers.readable_manifest(out)
         if len(done) == len(work.mine) and not changed and former is not None:
             work.refuse_bad(done)
             return former if options.parts == 1 else None
-    elif kept is not None and not options.update and work.is_another_source(kept):
-        raise InputError(work.change(kept), parameter="out")
+    elif kept is not None and not options.update and (change := work.change_since(kept)).is_another_source():
+        raise InputError(change.message(), parameter="out")
     todo = [plan for plan in work.mine if plan.name not in done]
     work.decodings = _decodings(kept, len(todo) / max(len(work.plans), 1))
     work.refuse_small_disk(todo)
@@ -319,51 +317,14 @@ class _Work:
             digest.update(record.contents.tobytes())
         return digest.hexdigest()
 
-    def is_another_source(self, kept: Mapping[str, Any]) -> bool:
-        """Whether the shards that are there are of a source elsewhere that has no image of this one."""
-        if not self._is_elsewhere(kept) or (former := self._former_listing()) is None:
-            return False
-        return not set(zip(*map(np.ndarray.tolist, former), strict=True)).intersection(
-            zip(*map(np.ndarray.tolist, self._listing()), strict=True)
-        )
-
-    def _is_elsewhere(self, kept: Mapping[str, Any]) -> bool:
-        return kept.get("folder") not in (None, self.recipe()["folder"])
-
-    def _former_listing(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]] | None:
-        """`key_hash` and stamp of all images that the shards there were made from; None where that is not recorded."""
-        former = [record for name in recorded_shards(self._out) if (record := read_record(self._out, name))]
-        if not former:
-            return None
-        return np.concatenate([record.keys for record in former]), np.concatenate([record.stamps for record in former])
-
-    def change(self, kept: Mapping[str, Any]) -> str:
-        """What has changed in the source since the shards were written, and what to do."""
-        remedy = "--update brings the shards up to date, or choose another folder"
-        if (former := self._former_listing()) is None:
-            return (
-                f"{self._out}: what its shards were made from is not recorded, as earlier versions left them; {remedy}"
-            )
-        there = [plan.name for plan in self.plans if (self._out / plan.name).is_file()]
-        if lost := [name for name in there if read_record(self._out, name) is None]:
-            return (
-                f"{record_path(self._out, lost[0])}: missing or damaged, with {len(lost) - 1} more, so that nothing "
-                f"says whether {lost[0]} is of the source as it is now; {remedy}"
-            )
-        keys, stamps = former
-        now, now_stamps = self._listing()
-        common, before, after = np.intersect1d(keys, now, return_indices=True)
-        counts = {
-            "added": len(now) - len(common),
-            "removed": len(keys) - len(common),
-            "replaced": int((stamps[before] != now_stamps[after]).sum()),
-        }
-        said = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count) or _NOT_COUNTED
-        other = f"another source, {kept.get('folder')}, was built here"
-        source = other if self._is_elsewhere(kept) else "the source has changed since"
-        return f"{self._out}: {source} ({said} of {len(now):,} images); {remedy}"
-
-    def _listing(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """`key_hash` and stamp of all images of the source."""
+    def change_since(self, kept: Mapping[str, Any]) -> SourceChange:
+        """The source beside the shards that are there. kept: their recipe."""
         keys = [key_hash(split, key) for split, names in self._source.keys.items() for key in names]
-        return np.array(keys, np.uint64), np.concatenate([self._stamps[split] for split in self._source.keys])
+        stamps = np.concatenate([self._stamps[split] for split in self._source.keys])
+        return SourceChange(
+            out=self._out,
+            planned=[plan.name for plan in self.plans],
+            now=(np.array(keys, np.uint64), stamps),
+            folder=self.recipe()["folder"],
+            former_folder=kept.get("folder"),
+        )
