@@ -11,7 +11,10 @@ JOB="${JOB:-${SLURM_JOB_ID:-}}"
 # is being cancelled stays cancelled.
 requeue() {
   local state starts answer
-  state="$(squeue --noheader --jobs="$JOB" --format=%T)"
+  if ! state="$(state_of_job)"; then
+    say "$1; the scheduler does not answer; submit it again to continue: $SCRIPT ${ALL_WORDS[*]}"
+    exit 1
+  fi
   if [[ $state != RUNNING ]]; then
     say "$1; the job is $state, so it is not started again"
     exit 1
@@ -25,6 +28,16 @@ requeue() {
   if answer="$(scontrol requeue "$JOB" 2>&1)"; then exit 0; fi
   say "scontrol requeue: ${answer:-refused}"
   resubmit "$((starts + 1))"
+}
+
+# Prints the state of this job; fails where the scheduler does not answer within three tries.
+state_of_job() {
+  local try
+  for try in 1 2 3; do
+    if squeue --noheader --jobs="$JOB" --format=%T; then return; fi
+    if ((try < 3)); then sleep 5; fi
+  done
+  return 1
 }
 
 # resubmit STARTS: submits the rest of this job as a new one, which starts after this one's end and has been started again
@@ -63,7 +76,7 @@ wait_for_both() {
 # Sets RESOURCES to the options of sbatch that ask for what this job has.
 options_of_this_job() {
   local facts option name value
-  facts="$(scontrol show job "$JOB")"
+  facts="$(scontrol show job "$JOB")" || fail "the scheduler does not say what job $JOB has; submit again"
   RESOURCES=(--chdir="$(sed -n 's/^ *WorkDir=//p' <<<"$facts" | sed 1q)" --job-name="$SLURM_JOB_NAME")
   if [[ $facts == *" Requeue=0 "* ]]; then RESOURCES+=(--no-requeue); fi
   if [[ $facts == *OverSubscribe=NO* ]]; then RESOURCES+=(--exclusive); fi

@@ -101,6 +101,8 @@ class ShuffleQuality:
     """Pairs of neighbours that were measured."""
 
     def __str__(self) -> str:
+        if not self.pairs:
+            return "fewer than 3 images, whose order says nothing"
         return (
             f"correlation of neighbours {self.correlation:+.4f} over {self.pairs:,} pairs; a true shuffle gives "
             f"{self.expected:+.4f} +- {self.deviation:.4f}"

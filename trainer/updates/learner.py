@@ -106,6 +106,17 @@ class WeightAverage:
 _VARIANCE = "variance/state"
 
 
+def _of_batch(config: Config, train_images: int) -> str:
+    """What to say of a batch that is larger than an epoch; empty for others."""
+    data = config.data
+    if data.global_batch <= train_images:
+        return ""
+    return (
+        f"data.global_batch is {data.global_batch:,} and split {data.train_split!r} has {train_images:,} images: each "
+        "update takes all of them"
+    )
+
+
 class Learner:
     """The model in its engine, the update of sigma^2, and the average of the weights, new or from a checkpoint.
 
@@ -126,7 +137,7 @@ class Learner:
         self._memory_format = memory_format(config)
         self._feed = Feed(ranks.device, self._memory_format)
         self._numbers_on_gpu = ranks.device.type == "cuda" and config.engine.name == "ddp"
-        self.remarks = [said] if (said := remark(config, ranks.device)) else []
+        self.remarks = [said for said in (remark(config, ranks.device), _of_batch(config, train_images)) if said]
         """Warnings that nobody has passed on yet."""
         self._updates: Callable[[Inputs], Tensor] = self._one_update
         self._recorded: RecordedUpdates | None = None

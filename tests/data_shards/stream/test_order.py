@@ -101,6 +101,11 @@ def test_shuffle_quality_is_the_correlation_that_numpy_computes():
     assert measured.correlation == pytest.approx(np.corrcoef(samples[:-1], samples[1:])[0, 1], abs=1e-3)
 
 
+@pytest.mark.parametrize("images", [1, 2])
+def test_an_epoch_without_two_pairs_has_no_correlation(images):
+    assert "nan" not in str(shuffle_quality(EpochOrder(Counts([images], 1), split="train", seed=0, epoch=0)))
+
+
 def test_small_windows_shuffle_worse_than_one_window_over_all():
     def quality(window):
         return shuffle_quality(EpochOrder(Counts([100] * 64, window), split="train", seed=0, epoch=0))

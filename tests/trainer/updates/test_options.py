@@ -31,6 +31,12 @@ def test_every_option_trains_both_stages(digits_shards, tmp_path, fields):
     assert second["elbo"] > first["elbo"]
 
 
+def test_a_batch_larger_than_an_epoch_is_said_to_take_all_of_its_images(digits_shards, tmp_path, capfd):
+    train(digits_shards, tmp_path, "one-update", data__global_batch=1400, stage2__max_epochs=0)
+    said = "data.global_batch is 1,400 and split 'train' has 1,397 images: each update takes all of them"
+    assert capfd.readouterr().err.count(said) == 1
+
+
 def test_with_averaged_weights_a_stage_is_measured_and_ended_with_the_averages(digits_shards, tmp_path):
     fields = {"optimiser__ema_images": 300, "checkpoint__keep_last": 100}
     run = train(digits_shards, tmp_path, "averaged", **fields)
