@@ -26,15 +26,15 @@ def estimated_cost(plan: Plan, waiting: Sequence[Job], known: Mapping[str, Recor
     """
     shape, images = _images(plan, place)
     features = operations_of(plan.measure.extractor, shape)
-    rows_trained, training, measuring, asked, disk = 0, 0.0, 0.0, 0, 0
+    unseen, training, measuring, asked, disk = 0, 0.0, 0.0, 0, 0
     for job in waiting:
         name = job.training.name
         config = replace(resolved(plan, job.training), device=place.device, runs=str(place.runs), name=name)
         cost = estimate(config, shape, images, 1)
         questions = known[name].missing(job.questions) if name in known else list(job.questions)
-        rows_trained += max(0, sum(cost.stage_images) - cost.done)
+        unseen += max(0, sum(cost.stage_images) - cost.done)
         training += cost.seconds
-        measuring += measuring_operations(questions, cost, config.model.latent_dim, images, features, plan.measure)
+        measuring += _measuring_operations(questions, cost, config.model.latent_dim, images, features, plan.measure)
         asked += len(questions)
         disk += cost.checkpoint_bytes
     free = free_bytes(place.runs)
@@ -44,7 +44,7 @@ def estimated_cost(plan: Plan, waiting: Sequence[Job], known: Mapping[str, Recor
     seconds = (training + measuring / SUSTAINED[place.device]) / place.processes
     rows = [
         ("jobs", f"{len(waiting)} trainings, {asked} measurements of them"),
-        ("images", f"{rows_trained:,} in all trainings together"),
+        ("images", f"{unseen:,} in all trainings together"),
         ("time", f"about {duration(seconds)} on {place.processes} {place.device} processes {kind}"),
         ("disk", f"{disk / 1e9:.2g} GB in {place.runs}; {free / 1e9:.4g} GB are free"),
     ]
@@ -61,7 +61,7 @@ def _images(plan: Plan, place: Place) -> tuple[tuple[int, int, int], int]:
     raise InputError(f"{plan.shards}: no shards there; build them with `python -m data_shards build`")
 
 
-def measuring_operations(
+def _measuring_operations(
     questions: Sequence[Question], cost: RunCost, latent_dim: int, images: int, features: float, measure: Measurements
 ) -> float:
     """Floating-point operations of the answers about one training.
