@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from eval.distance.measures.measure import Number as FurtherNumber
+from eval.distance.measures.measure import Number
 from eval.paper.plan import Plan, Training
 from eval.paper.record import Question, Record
 from eval.results import LatentDivergence, Measured
@@ -83,7 +83,7 @@ class Row:
         decimals = usual if decimals is None else decimals
         return Wanted(trainings=self.trainings, question=question, path=path, decimals=decimals, form=form)
 
-    def further(self, number: FurtherNumber) -> Wanted:
+    def further(self, number: Number) -> Wanted:
         """A number of a further measure of samples from q_hat, from the answer that has their Frechet distance."""
         return replace(self.want("q_hat", decimals=number.decimals), path=f"values.{number.name}")
 
@@ -95,7 +95,7 @@ class Change:
     ours: Wanted
     theirs: Wanted
     show: Callable[[Any], str]
-    """Of the mean difference, a `Number`, or of None where nothing was measured."""
+    """Of the mean difference, a `Mean`, or of None where nothing was measured."""
 
 
 Cell = str | float | Wanted | Change
@@ -163,7 +163,7 @@ def too_few(seeds: int) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(Measured):
+class Mean(Measured):
     """The mean of a value over trainings; its error is over them where there are several, else within the one."""
 
     seeds: int = 1
@@ -179,12 +179,12 @@ class Number(Measured):
         return f"{self.plain(decimals)} ({self.seeds})"
 
 
-def mean_of(values: Sequence[float], within: float | None = None) -> Number | None:
+def mean_of(values: Sequence[float], within: float | None = None) -> Mean | None:
     """The mean over trainings with its standard error; `within` is the error of a single one. None without values."""
     if not values:
         return None
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else within
-    return Number(value=statistics.fmean(values), standard_error=error, unit="", seeds=len(values))
+    return Mean(value=statistics.fmean(values), standard_error=error, unit="", seeds=len(values))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,12 +206,12 @@ class Evidence:
         read = {seed: wanted.read(answer) for seed, answer in self.answers(wanted).items()}
         return {seed: value for seed, value in read.items() if value is not None}
 
-    def number(self, wanted: Wanted) -> Number | None:
+    def number(self, wanted: Wanted) -> Mean | None:
         """The mean over the trainings that were measured; None where none was."""
         found = list(self.values(wanted).values())
         return mean_of([one.value for one in found], within=found[0].standard_error if len(found) == 1 else None)
 
-    def numbers(self, wanted: Mapping[Any, Wanted]) -> dict[Any, Number]:
+    def numbers(self, wanted: Mapping[Any, Wanted]) -> dict[Any, Mean]:
         """Those of several that were measured."""
         return {name: number for name, one in wanted.items() if (number := self.number(one))}
 
@@ -220,7 +220,7 @@ class Evidence:
         number = self.number(place) if isinstance(place, Wanted) else None
         return number and number.value if isinstance(place, Wanted) else place
 
-    def difference(self, ours: Wanted, theirs: Wanted) -> Number | None:
+    def difference(self, ours: Wanted, theirs: Wanted) -> Mean | None:
         """The mean of ours - theirs over common seeds, seed by seed."""
         first, second = self.values(ours), self.values(theirs)
         return mean_of([first[seed].value - second[seed].value for seed in sorted(first.keys() & second.keys())])

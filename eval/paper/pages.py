@@ -10,7 +10,7 @@ from pathlib import Path
 from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.tables import Table
 from eval.measurements.calibration_numbers import calibration_verdict
-from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Number, Wanted
+from eval.paper.evidence import READING, Chart, Evidence, Exhibit, Mean, Wanted
 from eval.paper.figures import picture_path
 from eval.paper.jobs import Job
 from eval.paper.kept_tables import KeptTable
@@ -129,7 +129,7 @@ def _answer(evidence: Evidence) -> Answer | None:
     )
 
 
-def _distances(evidence: Evidence) -> dict[str, tuple[Number, bool]]:
+def _distances(evidence: Evidence) -> dict[str, tuple[Mean, bool]]:
     """By title: the distance of each method's samples, of real images, and whether it is of the reference method."""
     plan = evidence.plan
     wanted = {f"{one.title}, samples from q̂": (one.want("q_hat"), one.method == REFERENCE) for one in method_rows(plan)}

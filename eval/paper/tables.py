@@ -6,7 +6,7 @@ from typing import Literal
 
 from data_shards.io.tables import plus_minus
 from eval.distance.measures import FURTHER, numbers_of
-from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Number, Row, Wanted, too_few
+from eval.paper.evidence import Cell, Change, Chart, Drawing, Exhibit, Mean, Row, Wanted, too_few
 from eval.paper.plan import (
     LEARNED,
     REFERENCE,
@@ -310,11 +310,11 @@ def density_of(plan: Plan, variant: Variant) -> tuple[str, str]:
     }[variant.density]
 
 
-def _difference(difference: Number | None) -> str:
+def _difference(difference: Mean | None) -> str:
     return "not measured" if difference is None else difference.text(1)
 
 
-def effect(difference: Number | None) -> str:
+def effect(difference: Mean | None) -> str:
     """Whether a change of the distance helps or harms, by twice its standard error over seeds."""
     if difference is None:
         return "not measured"

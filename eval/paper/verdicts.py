@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from data_shards.io.tables import Table
-from eval.paper.evidence import Evidence, Number, mean_of, too_few
+from eval.paper.evidence import Evidence, Mean, mean_of, too_few
 from eval.paper.plan import LEARNED, REFERENCE, variant_trainings
 from eval.paper.tables import component_rows, method_rows, printed_likelihood, reference_row, row, variance_rows, wanted
 from eval.report import printed_results
@@ -67,7 +67,7 @@ def count_of(verdicts: Iterable[Verdict]) -> str:
     return ", ".join(parts)
 
 
-def _verdict(claim: str, paper: str, ours: str, agrees: str | bool, numbers: Iterable[Number]) -> Verdict:
+def _verdict(claim: str, paper: str, ours: str, agrees: str | bool, numbers: Iterable[Mean]) -> Verdict:
     if isinstance(agrees, bool):
         agrees = AGREES if agrees else DISAGREES
     seeds = min(one.seeds for one in numbers)
@@ -76,7 +76,7 @@ def _verdict(claim: str, paper: str, ours: str, agrees: str | bool, numbers: Ite
     return Verdict(claim, paper, ours, agrees, f"{seeds}")
 
 
-def all_below(pairs: Iterable[tuple[Number, Number]], missing: int = 0) -> str:
+def all_below(pairs: Iterable[tuple[Mean, Mean]], missing: int = 0) -> str:
     """AGREES where the first of every pair is the smaller, DISAGREES where one is the larger, else OPEN.
 
     A difference within twice its standard error is neither, nor one whose error is unknown. missing: pairs that were
@@ -92,19 +92,19 @@ def all_below(pairs: Iterable[tuple[Number, Number]], missing: int = 0) -> str:
     return DISAGREES if False in answers else OPEN if None in answers else AGREES
 
 
-def reaches(ours: Number, least: float) -> str:
+def reaches(ours: Mean, least: float) -> str:
     """AGREES where a number is above `least`, DISAGREES where it is below, OPEN within twice its standard error.
 
     Also OPEN where that error is unknown.
     """
-    return all_below([(Number(value=least, standard_error=0.0, unit=ours.unit), ours)])
+    return all_below([(Mean(value=least, standard_error=0.0, unit=ours.unit), ours)])
 
 
 def _times(error: float | None, factor: float) -> float | None:
     return None if error is None else factor * error
 
 
-def _any_above_half(chances: Iterable[Number]) -> str:
+def _any_above_half(chances: Iterable[Mean]) -> str:
     """AGREES where a chance is above 0.5 by more than twice its standard error, OPEN where an error is unknown."""
     answers = [None if one.standard_error is None else one.value - 2 * one.standard_error > 0.5 for one in chances]
     return AGREES if True in answers else OPEN if None in answers else DISAGREES
@@ -280,7 +280,7 @@ def aims(evidence: Evidence) -> Iterator[Verdict]:
             yield _verdict(claim, "", said, all_below([(ours, most_allowed)]), numbers)
 
 
-def _best_peer(evidence: Evidence, model: str, field: str) -> tuple[Number | None, str]:
+def _best_peer(evidence: Evidence, model: str, field: str) -> tuple[Mean | None, str]:
     """The smallest distance of a model of pythae over the sizes of its sampler, and which of these that is."""
     found: dict[int, list[float]] = defaultdict(list)
     for key, result in ((key, r) for record in evidence.records.values() for key, r in record.results.items()):
@@ -293,7 +293,7 @@ def _best_peer(evidence: Evidence, model: str, field: str) -> tuple[Number | Non
     return means[best], f"{best} components, the best of {', '.join(map(str, means))}"
 
 
-def _samples(evidence: Evidence) -> Iterator[tuple[str, Number, bool]]:
+def _samples(evidence: Evidence) -> Iterator[tuple[str, Mean, bool]]:
     """(title, distance, whether transported) of our samples, for each kind that was measured."""
     plan = evidence.plan
     for weights, title in (("stage1", "one variance"), ("final", "per pixel")):

@@ -16,7 +16,7 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from eval.images.blocks import evenly_spaced
 from eval.residuals.covariance import FactorCovariance, from_dense
-from eval.residuals.sums import Moments, Residuals, directions, moments
+from eval.residuals.sums import Residuals, SecondMoments, directions, moments
 from eval.results import Tried
 from eval.run import MeasuredRun
 from trainer.mixture.density import MixtureDensity
@@ -152,7 +152,7 @@ class _Full:
 
     settings = _SHRINKAGES
 
-    def __init__(self, found: Moments, floor: float) -> None:
+    def __init__(self, found: SecondMoments, floor: float) -> None:
         self._found, self._floor = found, floor
 
     def _shrunk(self, shrinkage: float) -> Tensor:
@@ -174,7 +174,7 @@ class _Full:
 class _Factors:
     """Covariances of large images, as a few factors and a diagonal."""
 
-    def __init__(self, found: Moments, basis: Tensor, floor: float) -> None:
+    def __init__(self, found: SecondMoments, basis: Tensor, floor: float) -> None:
         values, vectors = torch.linalg.eigh(found.pooled)
         self._values, self._rotation = values.flip(0), vectors.flip(1)
         self._basis = basis @ self._rotation  # (d, P), the direction of largest variance first

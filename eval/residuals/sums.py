@@ -73,7 +73,7 @@ class Residuals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
+class SecondMoments:
     """Second moments about 0 of residuals in P directions."""
 
     count: Tensor
@@ -94,7 +94,7 @@ class Moments:
         return self.squares / self.count.sum()
 
 
-def moments(residuals: Residuals, basis: Tensor | None, progress: Callable[[int], None]) -> Moments:
+def moments(residuals: Residuals, basis: Tensor | None, progress: Callable[[int], None]) -> SecondMoments:
     """The second moments of all processes' residuals, in all pixels or in the columns of `basis`, (d, P).
 
     progress: called with the number of images of each chunk.
@@ -114,7 +114,7 @@ def moments(residuals: Residuals, basis: Tensor | None, progress: Callable[[int]
         progress(len(u))
     for total in (count, products, squares):
         total.copy_(residuals.ranks.sum_(total))
-    return Moments(count=count, products=products, squares=squares)
+    return SecondMoments(count=count, products=products, squares=squares)
 
 
 def directions(residuals: Residuals, width: int, seed: int, progress: Callable[[int], None]) -> Tensor:

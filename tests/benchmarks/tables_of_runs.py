@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT)]
 
 from data_shards.io.errors import InputError  # noqa: E402
 from data_shards.io.tables import Table  # noqa: E402
-from eval.paper.evidence import Number, mean_of  # noqa: E402
+from eval.paper.evidence import Mean, mean_of  # noqa: E402
 from eval.paper.kept_tables import KeptTable, keep_tables  # noqa: E402
 
 WEIGHTS = {"stage1": "end of stage 1", "final": "final"}
@@ -51,7 +51,7 @@ class Numbers:
         error = f" ± {statistics.stdev(values) / len(values) ** 0.5:,.{digits}f}" if len(values) > 1 else ""
         return f"{statistics.mean(values):,.{digits}f}{error} ({len(values)})"
 
-    def difference(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> Number | None:
+    def difference(self, one: tuple[Any, ...], other: tuple[Any, ...]) -> Mean | None:
         """The mean of `one` - `other` over the runs that have both; None without any."""
         ours, theirs = self.of_runs(*one), self.of_runs(*other)
         return mean_of([ours[run] - theirs[run] for run in ours if run in theirs])

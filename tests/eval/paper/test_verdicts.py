@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.evidence_cases import LABEL, distance, evidence, likelihood, plan
 
-from eval.paper.evidence import Number, mean_of
+from eval.paper.evidence import Mean, mean_of
 from eval.paper.pages import Chapter
 from eval.paper.plan import LEARNED, Aims, Variances, Variant, variance_trainings
 from eval.paper.tables import effect, exhibits
@@ -137,13 +137,13 @@ def test_a_claim_needs_the_error_of_three_seeds(seeds, expected):
 
 
 def test_a_difference_without_a_known_error_is_not_settled():
-    known = [Number(value=value, standard_error=None, unit="", seeds=3) for value in (585.7, 596.1)]
+    known = [Mean(value=value, standard_error=None, unit="", seeds=3) for value in (585.7, 596.1)]
     assert all_below([(known[0], known[1])]) == OPEN
     assert reaches(known[1], 1.0) == OPEN
 
 
 def number(value, error, seeds):
-    return Number(value=value, standard_error=error, unit="", seeds=seeds)
+    return Mean(value=value, standard_error=error, unit="", seeds=seeds)
 
 
 def test_a_variant_helps_only_beyond_twice_its_error():
