@@ -3,7 +3,7 @@
 from data_shards.io.errors import InputError
 from trainer.config.config import Config
 from trainer.config.what_may_change import changed_fields, extended, is_changeable
-from trainer.run_folder.checkpoint import RunState, complete_checkpoints, links_to_checkpoints
+from trainer.run_folder.checkpoint import RunState, checkpoints_not_taken, complete_checkpoints
 from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.effect import Moment
 
@@ -14,14 +14,15 @@ def accepted_changes(config: Config, *, allow_change: bool) -> tuple[str, ...] |
     None where nothing was trained there, so that any configuration may begin. A longer last stage is always accepted,
     and with allow_change other values of fields that do not alter what was learnt so far. Raises InputError for
     changes that are not accepted, and where the configuration of a trained run is missing, damaged or not its own, or
-    all of its checkpoints are links.
+    all of its checkpoints are links or have the name of another place.
     """
     path = config.folder / "config.yaml"
     if not complete_checkpoints(config.folder):
-        if links := links_to_checkpoints(config.folder):
+        if others := checkpoints_not_taken(config.folder):
+            found, reason = others[-1]
+            remedy = "put the folder itself in its place" if found.is_symlink() else "give it back its name"
             raise InputError(
-                f"{links[-1]}: is a link, and the run has no other checkpoint; put the folder itself in its place, or "
-                "choose another name"
+                f"{found}: {reason}, and the run has no other checkpoint; {remedy}, or choose another name"
             )
         return None
     if not path.is_file():

@@ -127,25 +127,50 @@ def place_of(folder: Path) -> tuple[int, int] | None:
 def complete_checkpoints(run: Path) -> list[Path]:
     """The folders of a run's complete checkpoints, oldest first, without copies, links and folders of others."""
     found = [(place_of(path.parent), path.parent) for path in (run / "checkpoints").glob(f"*/{_COMPLETE}")]
-    return [folder for place, folder in sorted((place, folder) for place, folder in found if place is not None)]
+    placed = sorted((place, folder) for place, folder in found if place is not None)
+    return [folder for _, folder in placed if not _of_another_place(folder)]
 
 
-def links_to_checkpoints(run: Path) -> list[Path]:
-    """Links with the name of a checkpoint to folders that hold one, oldest first: nothing is taken from them."""
-    found = (path.parent for path in (run / "checkpoints").glob(f"*/{_COMPLETE}"))
-    return sorted(path for path in found if path.is_symlink() and _NAME.fullmatch(path.name))
+def checkpoints_not_taken(run: Path) -> list[tuple[Path, str]]:
+    """Folders with the name of a checkpoint from which nothing is taken though they hold one, oldest first, and why.
+
+    They are links, or were copied or renamed to the name of another place.
+    """
+    found = sorted(path.parent for path in (run / "checkpoints").glob(f"*/{_COMPLETE}"))
+    reasons = [(path, _of_another_place(path)) for path in found if _NAME.fullmatch(path.name)]
+    return [(path, reason) for path, reason in reasons if reason]
+
+
+def _of_another_place(folder: Path) -> str:
+    """Why a folder with COMPLETE and the name of a checkpoint is not the one of its place; empty where it is.
+
+    Damage is found where more than the state is read.
+    """
+    if folder.is_symlink():
+        return "is a link"
+    try:
+        images = read_state(folder).images
+    except InputError:
+        return ""
+    place = place_of(folder)
+    return "" if place is None or place[0] == images else f"holds the checkpoint after {images:,} images"
 
 
 def passed_over(run: Path, images: int) -> tuple[str, ...]:
-    """A line for each link, and each folder without COMPLETE, in the place of a checkpoint after more than `images`."""
+    """A line for each folder in the place of a checkpoint after more than `images` that is none of this place.
+
+    It is a link, or without COMPLETE, or holds a checkpoint of another place.
+    """
     found = []
     for path in sorted((run / "checkpoints").glob("*")):
         match = _NAME.fullmatch(path.name)
         if match and int(match[1]) > images and path.is_dir():
-            if path.is_symlink() and (path / _COMPLETE).exists():
-                found.append(f"{path}: is a link, so it was passed over")
-            elif not path.is_symlink() and not (path / _COMPLETE).exists():
-                found.append(f"{path}: has no {_COMPLETE}, so it was passed over")
+            if (path / _COMPLETE).exists():
+                reason = _of_another_place(path)
+            else:
+                reason = "" if path.is_symlink() else f"has no {_COMPLETE}"
+            if reason:
+                found.append(f"{path}: {reason}, so it was passed over")
     return tuple(found)
 
 
@@ -156,6 +181,8 @@ def is_ours(folder: Path) -> bool:
     place = place_of(folder)
     try:
         return place is None or read_state(folder).images == place[0]
+    except OfAnotherVersion:
+        return False
     except InputError:
         return True  # unfinished or damaged
 
@@ -226,9 +253,21 @@ def _verified(folder: Path, name: str, *, since_later: bool = False) -> bytes:
     return content
 
 
+class OfAnotherVersion(InputError):
+    """A checkpoint is whole, and this version of the trainer does not know what its state says."""
+
+
 def read_state(folder: Path) -> RunState:
-    """state.json of a checkpoint. Raises InputError where it is damaged."""
-    return RunState.from_json(json.loads(_verified(folder, _STATE)))
+    """state.json of a checkpoint. Raises InputError where it is damaged, OfAnotherVersion where it is not ours."""
+    content = _verified(folder, _STATE)
+    try:
+        return RunState.from_json(json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split()).removeprefix("RunState.__init__() ").removeprefix("StageState.__init__() ")
+        raise OfAnotherVersion(
+            f"{folder / _STATE}: was written by another version of the trainer ({reason}); go on with that one, or "
+            "move the folder out of checkpoints to use an earlier one"
+        ) from error
 
 
 def configuration_file(folder: Path) -> Path | None:
@@ -255,11 +294,16 @@ def read(folder: Path) -> Checkpoint:
 
 
 def newest_undamaged(run: Path) -> tuple[Checkpoint | None, tuple[str, ...]]:
-    """The newest undamaged checkpoint or None, and a line for each damaged one that was skipped."""
+    """The newest undamaged checkpoint or None, and a line for each damaged one that was skipped.
+
+    Raises OfAnotherVersion for one that is whole and cannot be read: it holds work that an earlier one has not.
+    """
     damaged: list[str] = []
     for folder in reversed(complete_checkpoints(run)):
         try:
             return read(folder), tuple(damaged)
+        except OfAnotherVersion:
+            raise
         except InputError as error:
             damaged.append(str(error))
     return None, tuple(damaged)

@@ -65,7 +65,7 @@ def look_into_run_folder(config: Config, *, allow_change: bool = False) -> Opene
     manifest = _checked_manifest(config)
     config = resolved(config, manifest.image_shape)
     changes = accepted_changes(config, allow_change=allow_change)
-    saved, damaged = (None, ()) if changes is None else _resume(config, manifest)
+    saved, damaged = _begun(config) if changes is None else _resume(config, manifest)
     return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged, changes=changes or ())
 
 
@@ -82,7 +82,7 @@ def open_run_folder(config: Config, ranks: Ranks, *, allow_change: bool = False)
     require_shared_folder(config.folder, ranks)
     ranks.agree(lambda: require_trainable(config, manifest.image_shape, ranks.device))
     changes = ranks.agree(lambda: accepted_changes(config, allow_change=allow_change))
-    saved, damaged = ranks.agree(lambda: (None, ()) if changes is None else _resume(config, manifest))
+    saved, damaged = ranks.agree(lambda: _begun(config) if changes is None else _resume(config, manifest))
     refuse_different_checkpoints(saved, ranks)
     ranks.agree(lambda: _write_configuration(config, changes, saved) if ranks.is_main else None)
     return OpenedRun(config=config, manifest=manifest, saved=saved, damaged=damaged, changes=changes or ())
@@ -106,6 +106,11 @@ def _write_configuration(config: Config, changes: tuple[str, ...] | None, saved:
         record_changes(config, saved.state.images)
     elif trained_configuration(config.folder) != config:  # its shards have moved, for instance
         write_text(config.folder / "config.yaml", to_yaml(config))
+
+
+def _begun(config: Config) -> tuple[None, tuple[str, ...]]:
+    """No checkpoint to go on from, and a message for each that is incomplete."""
+    return None, passed_over(config.folder, -1)
 
 
 def _resume(config: Config, manifest: Manifest) -> tuple[Checkpoint, tuple[str, ...]]:

@@ -77,6 +77,29 @@ def test_a_run_whose_only_checkpoints_are_links_does_not_begin_anew(begun, digit
         train(digits_shards, tmp_path, "begun", **STOPPED)
 
 
+def test_a_run_whose_only_checkpoint_has_the_name_of_another_place_does_not_begin_anew(begun, digits_shards, tmp_path):
+    (folder,) = complete_checkpoints(begun)
+    moved = folder.rename(folder.with_name(f"{999:012d}"))
+    message = rf"{moved}: holds the checkpoint after 30 images, and the run has no other checkpoint; give it back its name"
+    with pytest.raises(InputError, match=message):
+        train(digits_shards, tmp_path, "begun", **STOPPED)
+
+
+def test_an_incomplete_checkpoint_is_named_also_where_there_is_no_other(begun, digits_shards, tmp_path, capfd):
+    (folder,) = complete_checkpoints(begun)
+    (folder / "COMPLETE").unlink()
+    train(digits_shards, tmp_path, "begun", **STOPPED)
+    assert f"{folder}: has no COMPLETE, so it was passed over" in capfd.readouterr().err
+
+
+def test_a_copy_of_a_checkpoint_under_a_later_name_does_not_take_the_run_back(begun, digits_shards, tmp_path, capfd):
+    copy = shutil.copytree(complete_checkpoints(begun)[-1], begun / "checkpoints" / f"{999:012d}")
+    for _ in range(2):
+        train(digits_shards, tmp_path, "begun", **STOPPED)
+    assert [read_state(folder).images for folder in complete_checkpoints(begun)][-1] == 90
+    assert f"{copy}: holds the checkpoint after 30 images, so it was passed over" in capfd.readouterr().err
+
+
 def test_a_link_to_a_newer_checkpoint_is_passed_over_and_named(begun, digits_shards, tmp_path, capfd):
     link = begun / "checkpoints" / f"{999:012d}"
     link.symlink_to(complete_checkpoints(begun)[-1])

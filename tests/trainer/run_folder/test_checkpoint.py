@@ -1,7 +1,9 @@
 """The files of a checkpoint."""
 
 import contextlib
+import hashlib
 import json
+import shutil
 
 import pytest
 import torch
@@ -116,6 +118,27 @@ def test_an_earlier_checkpoint_is_not_used_in_silence(tmp_path, capfd):
     first, second = capfd.readouterr().err.splitlines()
     assert first == f"warning: {incomplete}: has no COMPLETE, so it was passed over"
     assert second == f"warning: {tmp_path}/checkpoints/{900:012d}: is a link, so it was passed over"
+
+
+def test_a_checkpoint_is_known_by_the_images_in_its_state_and_not_by_its_name(tmp_path, capfd):
+    kept = write(tmp_path, checkpoint(300))
+    copy = shutil.copytree(kept, kept.with_name(f"{900:012d}"))
+    assert complete_checkpoints(tmp_path) == [kept]
+    assert checkpoint_of(tmp_path) == kept
+    assert f"{copy}: holds the checkpoint after 300 images, so it was passed over" in capfd.readouterr().err
+
+
+def test_a_state_of_another_version_is_told_and_no_earlier_checkpoint_is_taken_instead(tmp_path):
+    write(tmp_path, checkpoint(300))
+    folder = write(tmp_path, checkpoint(600))
+    state = json.dumps(json.loads((folder / "state.json").read_text()) | {"later": 1}).encode()
+    (folder / "state.json").write_bytes(state)
+    sums = json.loads((folder / "COMPLETE").read_text()) | {"state.json": hashlib.sha256(state).hexdigest()}
+    (folder / "COMPLETE").write_text(json.dumps(sums))
+    with pytest.raises(InputError, match=rf"^{folder}/state\.json: was written by another version .*'later'"):
+        newest_undamaged(tmp_path)
+    save(tmp_path, 900)
+    assert folder.exists()
 
 
 def test_a_checkpoint_in_place_of_a_run_folder_is_told(tmp_path):
