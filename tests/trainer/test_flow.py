@@ -108,6 +108,36 @@ def test_the_same_seed_gives_the_same_flow():
     assert first.held_out == second.held_out
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (math.nan, "flow: some codes are NaN or infinite"),
+        (math.inf, "flow: some codes are NaN or infinite"),
+        (1e30, "flow: the variance of latent 1 over the codes is inf, and a flow needs a finite one above 0"),
+    ],
+)
+def test_codes_that_have_no_density_are_refused(value, message):
+    codes = ring(300, 0)
+    codes.mean[7, 1] = value
+    with pytest.raises(InputError, match=message):
+        fit_flow(codes, ring(50, 1), SHORT)
+
+
+def test_a_latent_that_is_the_same_in_all_codes_is_named():
+    codes = ring(300, 0)
+    codes.mean[:, 1], codes.std[:, 1] = 3.0, 0.0
+    with pytest.raises(InputError, match="flow: the variance of latent 1 over the codes is 0"):
+        fit_flow(codes, ring(50, 1), SHORT)
+
+
+def test_an_epoch_whose_density_is_not_finite_is_never_the_best_one():
+    codes = ring(300, 0)
+    held_out = ring(50, 1)
+    held_out.mean[0, 0] = 1e25  # whose square is infinite
+    with pytest.raises(InputError, match=r"learning_rate: .* was never finite"):
+        fit_flow(codes, held_out, SHORT)
+
+
 def test_mistakes_are_refused_in_one_line(tmp_path):
     with pytest.raises(InputError, match="epochs: 0 is not a whole number of at least 1"):
         FlowSettings(epochs=0)

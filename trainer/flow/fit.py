@@ -1,5 +1,6 @@
 """Fitting a flow to latent codes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -56,13 +57,23 @@ def fit_flow(
 
     device: where it is fitted; codes and the noise of an epoch are copied there, and the fitted flow is on the CPU.
     after: called after each epoch with its number and the held-out mean in nats; the epoch with the highest mean gives
-    the weights. Raises InputError where there are fewer than two latents, or no codes.
+    the weights. Raises InputError where there are fewer than two latents, no codes, codes that are not finite, or a
+    latent that is the same in all of them, whose density has no bound.
     """
     count, dim = codes.mean.shape
     if dim < 2 or not count or not len(held_out.index):
         raise InputError(f"flow: {count} codes of {dim} latents; it needs codes, held-out codes and 2 latents or more")
+    for split, of_split in (("codes", codes), ("held-out codes", held_out)):
+        if not bool((of_split.mean.isfinite() & of_split.std.isfinite()).all()):
+            raise InputError(f"flow: some {split} are NaN or infinite; encode them again, with weights that are finite")
+    variance = codes.mean.var(0, correction=0) + codes.std.square().mean(0)
+    if wrong := (~(variance.isfinite() & (variance > 0))).nonzero().flatten().tolist():
+        raise InputError(
+            f"flow: the variance of latent {wrong[0]} over the codes is {variance[wrong[0]]:g}, and a flow needs a "
+            "finite one above 0; fit a mixture: python -m trainer.mixture"
+        )
     flow = LatentFlow(dim, layers=settings.layers, width=settings.width, seed=settings.seed)
-    flow.set_scale(codes.mean.mean(0), codes.mean.var(0, correction=0) + codes.std.square().mean(0))
+    flow.set_scale(codes.mean.mean(0), variance)
     flow.to(device)
     generator = torch.Generator().manual_seed(settings.seed)
     validation = held_out.mean + held_out.std * torch.randn(held_out.mean.shape, generator=generator)
@@ -87,7 +98,7 @@ def fit_flow(
             scores = flow.score_samples(validation).double()
         nats = float(scores.mean())
         after(epoch, nats)
-        if best is None or nats > best[0]:
+        if math.isfinite(nats) and (best is None or nats > best[0]):
             state = {name: value.detach().clone() for name, value in flow.state_dict().items()}
             error = float(scores.std() / len(scores) ** 0.5) if len(scores) > 1 else None
             best = nats, epoch, state, error
