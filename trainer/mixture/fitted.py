@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -89,18 +90,19 @@ def read_summary(folder: Path) -> dict[str, Any] | None:
     return summary
 
 
-def save_mixture(folder: str | Path, fitted: FittedMixture) -> None:
-    """Writes a mixture into `folder`, in place of the one that may be there."""
+def save_mixture(folder: str | Path, fitted: FittedMixture, *, of_former: Sequence[str] = ()) -> None:
+    """Writes a mixture into `folder`, in place of the one that may be there. of_former: see `TensorFolder.write`."""
     parameters = fitted.parameters
     tensors = {name: getattr(parameters, name) for name in ("weights", "means", "covariances")}
-    record = {
+    record: dict[str, Any] = {
         "format": _FORMAT,
         "covariance_type": parameters.covariance_type,
         "n_components": parameters.n_components,
         "dimensions": parameters.dim,
         "settings": asdict(fitted.settings),
     }
-    MIXTURE.write(Path(folder), tensors, record | ({} if fitted.record is None else asdict(fitted.record)))
+    record |= {} if fitted.record is None else asdict(fitted.record)
+    MIXTURE.write(Path(folder), tensors, record, of_former=of_former)
 
 
 def load_mixture(folder: str | Path, device: str | torch.device = "cpu") -> FittedMixture:

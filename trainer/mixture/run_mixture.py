@@ -1,6 +1,7 @@
 """The mixture of a run: fitted to its latent codes and written into its folder, with its numbers in summary.json."""
 
 import math
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,7 +14,15 @@ from data_shards.io.progress import Progress
 from trainer.mixture.checkpoints import remove_checkpoints
 from trainer.mixture.codes import Codes, read_codes
 from trainer.mixture.content import digest_of_points, digest_of_tensors
-from trainer.mixture.fitted import SUMMARY, FittedMixture, load_mixture, mixture_folder, read_summary, save_mixture
+from trainer.mixture.fitted import (
+    MIXTURE,
+    SUMMARY,
+    FittedMixture,
+    load_mixture,
+    mixture_folder,
+    read_summary,
+    save_mixture,
+)
 from trainer.mixture.fitting import fit_mixture
 from trainer.mixture.points import Points, checked_points
 from trainer.mixture.settings import Settings
@@ -69,7 +78,7 @@ def fit_run_mixture(
     }
     wanted["start"] = None if start is None else digest_of_tensors(start.tensors)
     found = read_summary(folder)
-    if ranks.any(found is not None and _is_of(found, wanted) and _can_be_read(folder, ranks)):
+    if ranks.any(found is not None and _is_of(found, wanted) and _can_be_read(folder, found, ranks)):
         return RunMixture(folder=folder, summary=found or {}, is_new=False)
     fit = _Fit(folder=folder, settings=settings, wanted=wanted, data=data, start=start)
     with held_by_main(folder, ranks, steal=steal_lock) as held:
@@ -137,10 +146,12 @@ class _Fit:
 
 
 def _write(folder: Path, fitted: FittedMixture, summary: Mapping[str, Any]) -> None:
-    # The summary of a former mixture is removed first, so that a crash never leaves it beside this one.
-    (folder / SUMMARY).unlink(missing_ok=True)
-    save_mixture(folder, fitted)
-    atomic.write_json(folder / SUMMARY, summary)
+    # A full disk leaves the former mixture with its summary, and a crash never leaves that summary beside this mixture.
+    with atomic.replacing(folder / SUMMARY) as new_summary:
+        new_summary.write(atomic.json_text(summary).encode())
+        new_summary.flush()
+        os.fsync(new_summary.fileno())
+        save_mixture(folder, fitted, of_former=[SUMMARY])
     remove_checkpoints(folder / "checkpoints")
 
 
@@ -163,10 +174,13 @@ def _is_of(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(before.get(name) == value for name, value in wanted.items())
 
 
-def _can_be_read(folder: Path, ranks: Ranks) -> bool:
-    """Whether the mixture beside a summary is whole; one that is not is named, to be fitted again."""
+def _can_be_read(folder: Path, summary: Mapping[str, Any], ranks: Ranks) -> bool:
+    """Whether the mixture beside a summary is whole and of its fit; one that is not is named, to be fitted again."""
     try:
-        load_mixture(folder)
+        record = load_mixture(folder).record
+        # No other fit took the same time to the last digit.
+        if record is None or record.seconds != summary["seconds"]:
+            raise MIXTURE.damaged(folder, f"{MIXTURE.record} is of another fit than {SUMMARY}")
     except InputError as error:
         if ranks.is_main:
             print(f"warning: {error}; it is fitted again", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ and damage is noticed.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,13 @@ class TensorFolder:
     record: str
     """Name of the JSON file."""
 
-    def write(self, folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+    def write(
+        self, folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any], *, of_former: Sequence[str] = ()
+    ) -> None:
         """Writes a result in place of the one that `folder` may hold. `record` may not contain "sha256".
 
-        Where it cannot be written, as on a full disk, the former one stays.
+        Where it cannot be written, as on a full disk, the former one stays. of_former: names of files that say more of
+        the former one, and go with it.
         """
         data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
         text = json_text({**record, "sha256": hashlib.sha256(data).hexdigest()})
@@ -48,7 +51,8 @@ class TensorFolder:
                     file.flush()
                     os.fsync(file.fileno())
                 # From here on the disk needs no space. A crash leaves no record, which is an unfinished result.
-                (folder / self.record).unlink(missing_ok=True)
+                for name in (self.record, *of_former):
+                    (folder / name).unlink(missing_ok=True)
 
     def read_record(self, folder: Path) -> dict[str, Any] | None:
         """The record of a finished result, or None where there is none. Raises InputError where it is damaged."""

@@ -1,5 +1,6 @@
 """python -m trainer.mixture on the codes of a run folder."""
 
+import errno
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data_shards.io.errors import MachineFault
 from trainer.mixture import GaussianMixture
 from trainer.mixture.comparison_figure import draw_comparison
 from trainer.mixture.cost import estimate_cost
@@ -16,7 +18,7 @@ from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.mixture.summary import summary_line
 from trainer.process_group import single
-from trainer.run_folder import latents
+from trainer.run_folder import latents, tensor_folder
 from trainer.run_folder.latents import Latents
 
 
@@ -176,6 +178,32 @@ def test_a_dry_run_of_several_sizes_costs_their_sum(digits_run):
     encoding = 2 * two.operations - four.operations  # the cost of a fit is proportional to its components
     assert both.operations == pytest.approx(two.operations + four.operations - encoding)
     assert both.disk == pytest.approx(two.disk + 2 * (four.disk - two.disk))
+
+
+def test_a_former_mixture_keeps_its_summary_where_the_new_one_cannot_be_written(run, monkeypatch):
+    former = fit_run_mixture(run, Settings(n_components=2), ranks=single())
+    before = {path.name: path.read_bytes() for path in former.folder.iterdir()}
+
+    def full(tensors):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tensor_folder, "save", full)
+    with pytest.raises(MachineFault, match="the disk is full"):
+        fit_run_mixture(run, Settings(n_components=2, reg_covar=1e-3), ranks=single())
+    assert {path.name: path.read_bytes() for path in former.folder.iterdir() if path.is_file()} == before
+    assert not fit_run_mixture(run, Settings(n_components=2), ranks=single()).is_new
+
+
+def test_a_mixture_put_beside_the_summary_of_another_fit_is_fitted_again(run, capsys):
+    other = fit_run_mixture(run, Settings(n_components=2, random_state=1), ranks=single()).folder
+    files = {path: path.read_bytes() for path in other.glob("mixture.*")}
+    folder = fit_run_mixture(run, Settings(n_components=2), ranks=single()).folder
+    assert folder == other
+    for path, content in files.items():
+        path.write_bytes(content)
+    assert fit_run_mixture(run, Settings(n_components=2), ranks=single()).is_new
+    assert "mixture.json is of another fit than summary.json" in capsys.readouterr().err
+    assert not fit_run_mixture(run, Settings(n_components=2), ranks=single()).is_new
 
 
 def test_a_damaged_mixture_is_not_taken_for_a_finished_fit(run):

@@ -60,3 +60,10 @@ def test_a_former_result_stays_where_the_new_one_cannot_be_written(tmp_path):
         found, record = RESULT.read(tmp_path, "make it")
         assert (found["a"].tolist(), record["seed"]) == (former.tolist(), 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.safetensors", "summary.json"]
+
+
+def test_what_says_more_of_a_former_result_goes_with_it(tmp_path):
+    RESULT.write(tmp_path, {"a": torch.zeros(3)}, {})
+    (tmp_path / "figure.json").write_text("{}")
+    RESULT.write(tmp_path, {"a": torch.ones(3)}, {}, of_former=["figure.json"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.safetensors", "summary.json"]
