@@ -48,20 +48,20 @@ class MasterAddress:
 
 def place_in_job(environment: Mapping[str, str] = os.environ) -> PlaceInJob:
     """This process's rank and the size of its job. Raises InputError where the variables do not fit together."""
+    of_machine = _at_least_one(environment, "LOCAL_WORLD_SIZE") if "LOCAL_WORLD_SIZE" in environment else None
     for launcher, (rank_name, size_names, local_name) in _LAUNCHERS.items():
         if rank_name not in environment or (launcher == "srun" and not _is_srun(environment)):
             continue
         size_name = next((name for name in size_names if name in environment), None)
         if size_name is None:
             raise InputError(f"is set, but {size_names[-1]} is not; {_remedy(rank_name)}", parameter=rank_name)
-        rank, world_size = _number(environment, rank_name), _number(environment, size_name)
-        if world_size < 1:
-            raise InputError(f"{world_size} is below 1; {_remedy(size_name)}", parameter=size_name)
-        if rank >= world_size:
-            raise InputError(
-                f"{rank} is not below {size_name}, which is {world_size}; {_remedy(rank_name)}", parameter=rank_name
-            )
+        rank, world_size = _number(environment, rank_name), _at_least_one(environment, size_name)
+        _require_below(rank, rank_name, world_size, size_name)
         local_rank = _number(environment, local_name) if local_name in environment else None
+        if local_rank is not None:
+            _require_below(local_rank, local_name, world_size, size_name)
+            if launcher == "torchrun" and of_machine is not None:
+                _require_below(local_rank, local_name, of_machine, "LOCAL_WORLD_SIZE")
         return PlaceInJob(rank=rank, world_size=world_size, local_rank=local_rank, launcher=launcher)
     if environment.get("WORLD_SIZE", "1") != "1":
         raise InputError(
@@ -109,6 +109,18 @@ def _is_srun(environment: Mapping[str, str]) -> bool:
     """Whether a step of srun started this process: a shell inside an allocation carries SLURM_PROCID too."""
     step = environment.get("SLURM_STEP_ID", "")
     return step.isdigit() and int(step) < _FIRST_SPECIAL_STEP
+
+
+def _at_least_one(environment: Mapping[str, str], name: str) -> int:
+    number = _number(environment, name)
+    if number < 1:
+        raise InputError(f"{number} is below 1; {_remedy(name)}", parameter=name)
+    return number
+
+
+def _require_below(rank: int, rank_name: str, size: int, size_name: str) -> None:
+    if rank >= size:
+        raise InputError(f"{rank} is not below {size_name}, which is {size}; {_remedy(rank_name)}", parameter=rank_name)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
