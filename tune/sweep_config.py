@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from data_shards.io.configuration import (
+    LocalPathText,
     Name,
     NonNegativeInt,
     PathText,
@@ -123,7 +124,7 @@ class SweepConfig:
 
     name: Name
     """Name of the sweep's folder under `runs`."""
-    runs: PathText = "runs"
+    runs: LocalPathText = "runs"
     """Folder that holds the sweep's folder; on several machines, one that all of them share."""
     base: PathText
     """YAML file of the trainer's configuration that trials start from: the default that the best is compared with."""

@@ -26,7 +26,7 @@ import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, is_address
 from data_shards.io.likeness import ALIKE, nearest
 from data_shards.io.strict_yaml import in_file, parse_yaml, read_yaml
 
@@ -47,6 +47,12 @@ def _path(value: str) -> str:
     if expanded.startswith("~"):
         raise ValueError("no such user")
     return _encodable(expanded)
+
+
+def _local_path(value: str) -> str:
+    if is_address(value):
+        raise ValueError("an address")
+    return _path(value)
 
 
 def _encodable(value: str) -> str:
@@ -80,6 +86,10 @@ PathText = Annotated[
     str, AfterValidator(_path), Field(min_length=1, description="a path or an address (~ is the home folder)")
 ]
 """A file, folder or address; ~ is the home folder."""
+LocalPathText = Annotated[
+    str, AfterValidator(_local_path), Field(min_length=1, description="a path of this machine (~ is the home folder)")
+]
+"""A file or folder, and no address; ~ is the home folder."""
 
 
 _SETTINGS = pydantic.ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)

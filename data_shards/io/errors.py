@@ -157,6 +157,11 @@ _NO_CHOICE = re.compile(r"(?:argument \S+: )?invalid choice: '?(.*?)'? \(choose 
 _options: dict[str, str] = {}  # of the command line that was parsed last: parameter -> option
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address, such as s3://bucket/x, and no path of this machine."""
+    return _ADDRESS.match(text) is not None
+
+
 class _DefaultsInHelp(argparse.HelpFormatter):
     """Adds the default of an option to its help, where there is one and the help does not say it."""
 
@@ -212,7 +217,7 @@ class OneLineParser(argparse.ArgumentParser):
         for word in own:
             if not word.strip():
                 raise InputError(f"{name}: empty; give a value, or leave it out")
-            if action.type is Path and _ADDRESS.match(word):
+            if action.type is Path and is_address(word):
                 raise InputError(f"{name}: {word} is an address; give a file or folder of this machine")
         return super()._get_values(action, arg_strings)
 
@@ -232,6 +237,8 @@ def command(main: Callable[[], None]) -> int:
     _options.clear()
     prepare_standard_streams()
     interrupt_as_usual()
+    if not _has_working_folder():
+        return _told("the folder in which this was started does not exist any more: change to one that does", 2)
     try:
         try:
             main()
@@ -253,6 +260,14 @@ def command(main: Callable[[], None]) -> int:
             return _told(str(wrong), 2)
         raise
     return 0
+
+
+def _has_working_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _told(message: str, code: int) -> int:

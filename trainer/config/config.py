@@ -7,7 +7,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
 
-from data_shards.io.configuration import Name, NonNegativeInt, PathText, build, configuration
+from data_shards.io.configuration import LocalPathText, Name, NonNegativeInt, build, configuration
 from data_shards.io.errors import InputError
 from data_shards.io.nested import flat, has, merge, nested
 from data_shards.io.strict_yaml import dump_yaml, in_file, read_yaml
@@ -32,7 +32,7 @@ class Config:
 
     name: Name = "fashion-mnist"
     """Name of the run folder under `runs`."""
-    runs: PathText = "runs"
+    runs: LocalPathText = "runs"
     """Folder that holds the run folders."""
     seed: NonNegativeInt = 0
     """Seed of the initial weights, the order of images and all noise."""

@@ -11,6 +11,7 @@ from data_shards.io.address import DEFAULT_CACHE_BYTES, DEFAULT_PATIENCE_SECONDS
 from data_shards.io.configuration import (
     Fraction,
     Int,
+    LocalPathText,
     NonNegativeFloat,
     NonNegativeInt,
     PathText,
@@ -62,7 +63,7 @@ class DataConfig:
     """How long a fault of the server of remote shards is waited out, each time one begins; 0 waits for none."""
     cache_bytes: PositiveInt = DEFAULT_CACHE_BYTES
     """Most bytes of the local copies of remote shards, for all processes of a node and all data sets together."""
-    cache_dir: PathText | Literal[""] = ""
+    cache_dir: LocalPathText | Literal[""] = ""
     """Folder of these copies; empty: `shards` in the user's cache folder."""
 
     def __post_init__(self) -> None:
@@ -227,7 +228,7 @@ class EngineConfig:
 
     name: Literal["ddp", "deepspeed"] = "ddp"
     """ddp: a replica on each process; deepspeed: ZeRO as `deepspeed_config` says."""
-    deepspeed_config: PathText | Literal[""] = ""
+    deepspeed_config: LocalPathText | Literal[""] = ""
     """Path of DeepSpeed's own JSON, for engine deepspeed; see trainer/configs/deepspeed."""
     precision: Literal["auto", "float32", "bf16"] = "float32"
     """bf16 runs the networks under autocast, losses and optimiser in float32; auto is bf16 on GPUs that have it."""
@@ -290,3 +291,7 @@ class LogConfig:
     """Programs that get the same numbers, and pictures at each check; [] for none."""
     profile_steps: Annotated[NonNegativeInt, Field(le=10_000)] = 0
     """Updates recorded by the torch profiler into profile.json (profile-RANK.json), after ten of warm-up; 0: none."""
+
+    def __post_init__(self) -> None:
+        if twice := [name for name in self.to if self.to.count(name) > 1]:
+            raise InputError(f"{twice[0]} stands there twice; leave one of them", parameter="to")

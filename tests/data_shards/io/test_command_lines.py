@@ -68,6 +68,15 @@ def test_a_path_that_cannot_be_is_one_line_and_exit_code_2(number, capsys):
     assert line.count("\n") == 1
 
 
+def test_a_command_whose_folder_is_gone_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    assert command(lambda: print("never")) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "error: the folder in which this was started does not exist any more: change to one that does\n"
+
+
 def test_a_link_to_itself_is_one_line(tmp_path, capsys):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)

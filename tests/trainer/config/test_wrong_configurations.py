@@ -192,6 +192,8 @@ def test_the_command_line_has_the_same_rules_and_names_the_option(kind, refused)
         (b"seed: 1\n---\nseed: 2\n", "mine.yaml: line 2: a second document begins; keep one"),
         (b"runs: ~nobody-of-this-name/runs\n", "runs: '~nobody-of-this-name/runs' is not a path"),
         (b'runs: "a\\nb"\n', "runs: 'a\\nb' is not a path"),
+        (b"runs: s3://bucket/runs\n", "runs: 's3://bucket/runs' is not a path of this machine"),
+        (b"log: {to: [wandb, wandb]}\n", "log.to: wandb stands there twice; leave one of them"),
     ],
 )
 def test_a_file_that_is_none_is_named(content, message, refused, monkeypatch, capsys):
