@@ -46,30 +46,41 @@ _StrictLoader.add_constructor(_INT, _StrictLoader.whole_number)
 _StrictLoader.add_constructor(_FLOAT, _StrictLoader.number)
 # By default Python turns no longer text into a number.
 _MOST_DIGITS = 4000
+# A file of settings is at most 1 MB; a few lines of aliases of aliases stand for more than any memory holds.
+_MOST_VALUES = 1_000_000
 
 
-def _check(node: yaml.Node, field: str, seen: set[int]) -> None:
-    """Raises InputError for the first mistake at or below a node that YAML itself allows. field: its dotted name."""
-    if id(node) in seen:  # reached through an alias before
-        return
-    seen.add(id(node))
+def _check(node: yaml.Node, field: str, values: dict[int, int]) -> int:
+    """Raises InputError for the first mistake at or below a node that YAML itself allows.
+
+    field: its dotted name. values: of the nodes that were looked at, how many values they stand for; 0 of those above
+    this one. Returns this number, in which an alias counts as what it stands for.
+    """
+    if id(node) in values:  # reached through an alias
+        if not values[id(node)]:
+            raise _mistake(node, "an alias stands within what it names; write the values themselves", field)
+        return values[id(node)]
+    values[id(node)], count = 0, 1
     if isinstance(node, yaml.MappingNode):
-        _check_mapping(node, field, seen)
+        count += _check_mapping(node, field, values)
     elif isinstance(node, yaml.SequenceNode):
-        for place, item in enumerate(node.value):
-            _check(item, f"{field}[{place}]", seen)
+        count += sum(_check(item, f"{field}[{place}]", values) for place, item in enumerate(node.value))
     elif node.tag in (_INT, _FLOAT):
         if len(node.value) > _MOST_DIGITS:
             raise _mistake(node, f"a number of {len(node.value)} digits; use a shorter one", field)
         if node.tag == _FLOAT and not _is_finite(node.value):
             raise _mistake(node, f"{node.value} is not a finite number; use one", field)
+    if count > _MOST_VALUES:
+        raise _mistake(node, f"its aliases stand for more than {_MOST_VALUES:,} values; use fewer", field)
+    values[id(node)] = count
+    return count
 
 
-def _check_mapping(node: yaml.MappingNode, field: str, seen: set[int]) -> None:
-    lines: dict[str, int] = {}
+def _check_mapping(node: yaml.MappingNode, field: str, values: dict[int, int]) -> int:
+    lines, count = dict[str, int](), 0
     for key, value in node.value:
         if key.tag == _MERGE:
-            _check(value, field, seen)
+            count += _check(value, field, values)
             continue
         if not isinstance(key, yaml.ScalarNode):
             raise _mistake(key, "a list or section stands where a name must; use a name", field)
@@ -77,7 +88,8 @@ def _check_mapping(node: yaml.MappingNode, field: str, seen: set[int]) -> None:
         if key.value in lines:
             raise _mistake(key, f"stands in line {lines[key.value]} already; leave one of them", name)
         lines[key.value] = key.start_mark.line + 1
-        _check(value, name, seen)
+        count += _check(value, name, values)
+    return count
 
 
 def _is_finite(text: str) -> bool:
@@ -99,7 +111,7 @@ def parse_yaml(text: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _check(node, "", set())
+            _check(node, "", {})
             return loader.construct_document(node)
         finally:
             loader.dispose()

@@ -183,6 +183,26 @@ def test_a_text_that_is_not_plain_yaml_is_refused_with_its_line(text, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("network: &n\n  network: *n\n", "network.network: line 1: an alias stands within what it names"),
+        ("layers: &l [*l]\n", r"layers\[0\]: line 1: an alias stands within what it names"),
+        ("network: &n\n  <<: *n\n", "network: line 1: an alias stands within what it names"),
+    ],
+)
+def test_an_alias_within_what_it_names_is_refused(text, message):
+    with pytest.raises(InputError, match=f"^{message}; write the values themselves"):
+        parse_yaml(text)
+
+
+def test_aliases_of_aliases_that_stand_for_more_than_any_memory_holds_are_refused():
+    lists = ["&a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lists += [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 30)]
+    with pytest.raises(InputError, match=r"^images\[6\]: line 1: its aliases stand for more than 1,000,000 values"):
+        parse_yaml(f"images: [{', '.join(lists)}]")
+
+
 def test_merge_keys_work():
     assert parse_yaml("x: &a {b: 1, c: 1}\ny: {<<: *a, b: 2}")["y"] == {"b": 2, "c": 1}
 
