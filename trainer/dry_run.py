@@ -26,6 +26,7 @@ from trainer.run_folder.restore import look_into_run_folder
 from trainer.trial_batch import require_trainable
 from trainer.updates.finished import finished
 from trainer.updates.learner import require_engine
+from trainer.updates.stages import most_checkpoints
 
 # Floating-point operations a second of one process, for networks that are not trained. cpu: what one core of 2021 does
 # with both configurations of CelebA; cuda: an A100 in TF32. A run that has begun is timed instead.
@@ -81,11 +82,13 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
     operations = 3.0 * forward_operations(model)  # the backward pass costs two forward ones
     stages = (config.stage1, config.stage2) if config.two_stages else (config.stage1,)
     logged = [event["images_per_second"] for event in read_events(config.folder) if event["event"] == "train"]
-    measured = [rate for rate in logged if rate > 0]  # 0 where every update was skipped
+    measured = [rate for rate in logged if rate]  # 0 where every update was skipped
     parameters = sum(weight.numel() for weight in model.parameters())
     # Weights and Adam's two moments, perhaps an average, all float32; beside the newest, the end of each stage is kept.
     copies = 3 + (config.optimiser.ema_images > 0)
     saved = complete_checkpoints(config.folder)
+    written = sum(most_checkpoints(stage, train_images, config.checkpoint.every_images) for stage in stages)
+    kept = min(config.checkpoint.keep_last, written) + len(stages) + 1  # and the best
     batch, rates = config.data.global_batch, {}
     if planned_device(config.device) == "cuda":
         launches = launches_of(replace(config, model=resolved_model(config.model, image_shape)), image_shape)
@@ -111,7 +114,7 @@ def estimate(config: Config, image_shape: tuple[int, int, int], train_images: in
         rate=measured[-1] if measured else rate,
         timed=bool(measured),
         rates=rates,
-        checkpoint_bytes=4 * parameters * copies * (config.checkpoint.keep_last + len(stages) + 1),  # and the best
+        checkpoint_bytes=4 * parameters * copies * kept,
     )
 
 

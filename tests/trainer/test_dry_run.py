@@ -26,6 +26,15 @@ def test_the_checkpoints_of_a_real_run_are_as_large_as_estimated(digits_run):
     assert cost.checkpoint_bytes / (config.checkpoint.keep_last + 3) == pytest.approx(written, rel=0.2)
 
 
+def test_no_more_checkpoints_are_counted_than_the_run_can_write(digits_run):
+    config = load_config(digits_run, {"checkpoint.keep_last": 10**9})
+    cost = estimate(config, (1, 28, 28), train_images=1397, processes=1)
+    written = 4 * cost.parameters * 3
+    assert 20 * written < cost.checkpoint_bytes < 100 * written
+    often = load_config(digits_run, {"checkpoint.keep_last": 10**9, "checkpoint.every_images": 50})
+    assert estimate(often, (1, 28, 28), train_images=1397, processes=1).checkpoint_bytes > 167 * written
+
+
 def test_a_finished_run_needs_no_more_time_and_was_timed_by_itself(digits_run):
     config = load_config(digits_run)
     manifest = Manifest.load(config.data.shards)

@@ -21,13 +21,20 @@ from trainer.run_folder.trackers.tracker import TrackedRun, Tracker, open_tracke
 # A line of metrics.jsonl: "event", its kind; "images", seen by the run; "stage" where it is in one; and by kind the
 # numbers of an interval of updates (train), of held-out images (valid, stage_start, stage_end), or a message.
 Event = dict[str, Any]
-# What those who read the log rely on; an event without it is not one of ours.
-_FACTS = {
-    "train": ("stage", "elbo", "images_per_second", "seconds", "peak_memory_mib"),
-    "valid": ("stage", "elbo", "elbo_at_closed_form"),
-    "stage_start": ("stage", "elbo"),
-    "stage_end": ("stage", "elbo", "sigma2", "reason"),
-    "warning": ("message",),
+# What those who read the log rely on; an event without it is not one of ours. A number that is not finite is null.
+_WHOLE, _NUMBER, _TEXT = (int,), (int, float, type(None)), (str,)
+_FACTS: dict[str, dict[str, tuple[type, ...]]] = {
+    "train": {
+        "stage": _WHOLE,
+        "elbo": _NUMBER,
+        "images_per_second": _NUMBER,
+        "seconds": _NUMBER,
+        "peak_memory_mib": _NUMBER,
+    },
+    "valid": {"stage": _WHOLE, "elbo": _NUMBER, "elbo_at_closed_form": _NUMBER},
+    "stage_start": {"stage": _WHOLE, "elbo": _NUMBER},
+    "stage_end": {"stage": _WHOLE, "elbo": _NUMBER, "sigma2": _NUMBER, "reason": _TEXT},
+    "warning": {"message": _TEXT},
 }
 LOG = "metrics.jsonl"
 _OTHERS = "metrics.unreadable"
@@ -87,7 +94,8 @@ def _event(line: bytes) -> Event | None:
         return None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str) or type(event.get("images")) is not int:
         return None
-    return event if all(name in event for name in _FACTS.get(event["event"], ())) else None
+    facts = _FACTS.get(event["event"], {})
+    return event if all(name in event and type(event[name]) in kinds for name, kinds in facts.items()) else None
 
 
 class RunLog:
@@ -117,7 +125,7 @@ class RunLog:
         if not main:
             return
         if fault := _why_unreadable(self.path):
-            aside = _free_name(self.path.with_name("metrics.set-aside"))
+            aside = free_name(self.path.with_name("metrics.set-aside"))
             try:
                 self.path.rename(aside)
             except OSError as error:  # such as a file on which another file system is mounted
@@ -141,7 +149,7 @@ class RunLog:
 
     def _set_aside(self, others: list[tuple[int, bytes]]) -> None:
         side = self.path.with_name(_OTHERS)
-        side = side if side.is_file() else _free_name(side)
+        side = side if side.is_file() else free_name(side)
         with machine_faults(side), side.open("ab") as file:
             file.write(b"".join(line + b"\n" for _, line in others))
             file.flush()
@@ -206,7 +214,7 @@ class RunLog:
         self._track(lambda tracker: tracker.close())
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
     """`path`, or the first of its numbered names at which there is nothing."""
     found, number = path, 1
     while os.path.lexists(found):

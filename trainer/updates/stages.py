@@ -18,6 +18,24 @@ _SMALLEST_SCALE = 1.0
 _GROWTH, _IMAGES_PER_HELD_OUT = 1.25, 4
 
 
+def _looks(images: int, held_out_images: int) -> int:
+    """Measurements beside the checks that are due up to so many images of a stage."""
+    apart = _IMAGES_PER_HELD_OUT * held_out_images
+    linear = math.ceil(1 / (_GROWTH - 1))
+    if images < linear * apart:
+        return images // apart
+    return linear + int(math.log(images / (linear * apart)) / math.log(_GROWTH))
+
+
+def most_checkpoints(config: StageConfig, train_images: int, every_images: int) -> int:
+    """The most checkpoints that a stage writes: one in so many images, and one where a measurement is the best so far.
+
+    train_images: of an epoch.
+    """
+    cap = config.cap(train_images)
+    return cap // every_images + cap // config.check_images + _looks(cap, held_out_images=1) + 1
+
+
 class Stages:
     """Where a run stands in its stages, and when a stage ends.
 
@@ -74,17 +92,9 @@ class Stages:
         self.state = replace(self.state, images=before + images)
         every = self.config.check_images
         check = self.state.images // every > before // every or self.state.images >= self.cap
-        look = check or self._looks(self.state.images) > self._looks(before)
+        look = check or _looks(self.state.images, self.held_out_images) > _looks(before, self.held_out_images)
         self.state = replace(self.state, check_due=check, look_due=look)
         return look
-
-    def _looks(self, images: int) -> int:
-        """Measurements beside the checks that are due up to so many images of a stage."""
-        apart = _IMAGES_PER_HELD_OUT * self.held_out_images
-        linear = math.ceil(1 / (_GROWTH - 1))
-        if images < linear * apart:
-            return images // apart
-        return linear + int(math.log(images / (linear * apart)) / math.log(_GROWTH))
 
     def look(self, elbo: float) -> bool:
         """Notes a held-out ELBO in nats per image. Returns whether it is the largest of the stage so far."""

@@ -26,6 +26,8 @@ DAMAGED = {
     "no images": b'{"event": "train"}',
     "images that are none": b'{"event": "note", "images": true}',
     "without its numbers": b'{"event": "train", "images": 30}',
+    "a number that is a text": b'{"event": "stage_start", "images": 30, "stage": 2, "elbo": "-3.5"}',
+    "a stage that is none": b'{"event": "stage_start", "images": 30, "stage": true, "elbo": -3.5}',
     "deep": b"[" * 100_000,
 }
 
