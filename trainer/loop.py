@@ -22,6 +22,7 @@ from trainer.engines.determinism import deterministic_kernels
 from trainer.preemption import Interrupted, StopRequest, write_requeue
 from trainer.process_group import Ranks, process_group
 from trainer.run_folder.checkpoint import Checkpoint, RunState, newest_of, read
+from trainer.run_folder.configurations import require_of_this_run
 from trainer.run_folder.farewell import stop_line
 from trainer.run_folder.finite import first_not_finite
 from trainer.run_folder.holding import held_by_main
@@ -248,7 +249,9 @@ class TrainingLoop:
         found, message = None, "it is gone"
         try:
             folder = newest_of(self.config.folder, images)
-            found = read(folder) if folder is not None else None
+            if folder is not None:
+                require_of_this_run(folder, self.config)
+                found = read(folder)
         except InputError as error:
             message = str(error)
         if self.ranks.any(found is None):

@@ -263,7 +263,7 @@ def read_state(folder: Path) -> RunState:
     try:
         return RunState.from_json(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split()).removeprefix("RunState.__init__() ").removeprefix("StageState.__init__() ")
+        reason = " ".join(str(error).split())
         raise OfAnotherVersion(
             f"{folder / _STATE}: was written by another version of the trainer ({reason}); go on with that one, or "
             "move the folder out of checkpoints to use an earlier one"

@@ -56,6 +56,24 @@ def trained_configuration(run: str | Path) -> Config:
     )
 
 
+def require_of_this_run(checkpoint: Path, config: Config) -> None:
+    """Raises InputError where a checkpoint was trained with a configuration that the run of `config` never had.
+
+    Of a checkpoint without a readable copy of its configuration, as of an earlier version, nothing is known.
+    """
+    try:
+        copy = configuration_file(checkpoint)
+        trained = load_config(copy) if copy is not None else config
+    except InputError:
+        return
+    fields = {name: both for name, both in changed_fields(config, trained).items() if not is_changeable(name)}
+    if fields:
+        listed = [f"{name}: {other}, here {own}" for name, (own, other) in fields.items()][:_NAMED_FIELDS]
+        raise InputError(
+            f"{checkpoint}: is a checkpoint of another run ({'; '.join(listed)}); put the run's own in its place"
+        )
+
+
 def _newest_copy(checkpoints: Sequence[Path]) -> tuple[Path | None, int]:
     """The copy of config.yaml in the newest of these checkpoints that is undamaged, and the images of that."""
     for folder in reversed(checkpoints):

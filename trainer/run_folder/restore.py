@@ -12,7 +12,7 @@ from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from data_shards.manifest import Manifest
 from trainer.config.automatic import resolved
-from trainer.config.config import Config, to_yaml
+from trainer.config.config import Config, load_config, to_yaml
 from trainer.networks.model import SigmaVAE
 from trainer.process_group import Ranks
 from trainer.run_folder.agreement import refuse_different_checkpoints, refuse_different_runs, require_shared_folder
@@ -29,8 +29,9 @@ from trainer.run_folder.checkpoint import (
     read_state,
     read_training,
 )
-from trainer.run_folder.configurations import record_changes, trained_configuration
+from trainer.run_folder.configurations import record_changes, require_of_this_run, trained_configuration
 from trainer.run_folder.latents import WEIGHTS
+from trainer.run_folder.log import free_name
 from trainer.run_folder.plain_files import require_plain_files
 from trainer.stop_signals import place
 from trainer.trial_batch import require_trainable
@@ -101,11 +102,27 @@ def _write_configuration(config: Config, changes: tuple[str, ...] | None, saved:
     """Writes config.yaml of a run in which nothing was trained, and of one that goes on with other values."""
     if saved is None:
         (config.folder / "checkpoints").mkdir(parents=True, exist_ok=True)  # before there is anything to lose
+        _set_aside(config.folder / "config.yaml")
         write_text(config.folder / "config.yaml", to_yaml(config))
     elif changes:
         record_changes(config, saved.state.images)
     elif trained_configuration(config.folder) != config:  # its shards have moved, for instance
         write_text(config.folder / "config.yaml", to_yaml(config))
+
+
+def _set_aside(path: Path) -> None:
+    """Renames a config.yaml that holds more than this program writes, such as the comments of whoever wrote it."""
+    if not path.is_file() or _is_as_written(path):
+        return
+    aside = path.rename(free_name(path.with_name("config.set-aside")))
+    print(f"{path}: is not as the trainer writes it; it is now {aside}", file=sys.stderr, flush=True)
+
+
+def _is_as_written(path: Path) -> bool:
+    try:
+        return path.read_bytes() == to_yaml(load_config(path)).encode()
+    except InputError:
+        return False
 
 
 def _begun(config: Config) -> tuple[None, tuple[str, ...]]:
@@ -219,6 +236,7 @@ def load_model(run: str | Path, weights: str = "final", device: str = "cpu") -> 
     """
     folder = checkpoint_of(run, weights)
     config, state = trained_configuration(run), read_state(folder)
+    require_of_this_run(folder, config)
     model = build_model(config, state.image_shape, per_pixel=state.per_pixel)
     tensors = (averaged(read_training(folder)) if config.optimiser.ema_images else {}) or read_model(folder)
     load_weights(model, tensors, place=f"{Path(folder).parent.parent / 'config.yaml'}")

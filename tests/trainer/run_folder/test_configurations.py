@@ -14,11 +14,12 @@ from data_shards.io.errors import InputError
 from trainer.__main__ import read_command_line
 from trainer.config.config import load_config
 from trainer.loop import train as run_training
-from trainer.run_folder.checkpoint import complete_checkpoints
+from trainer.run_folder.checkpoint import complete_checkpoints, read_state
 from trainer.run_folder.configurations import trained_configuration
 from trainer.run_folder.restore import load_model
 
 STOPPED = {"checkpoint__walltime_minutes": 1e-4}
+FEW = {"checkpoint.walltime_minutes": 1e-4, "log.to": []}
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +111,31 @@ def test_a_damaged_copy_is_passed_over(run):
     (folder,) = complete_checkpoints(run)
     (folder / "config.yaml").write_text("seed: 3\n")
     assert trained_configuration(run).seed == 0
+
+
+def test_a_checkpoint_of_another_configuration_in_the_place_of_an_earlier_one_is_not_measured(run, digits_shards):
+    other = train(digits_shards, run.parent, "other", seed=1, stage2__max_epochs=0)
+    train(digits_shards, run.parent, "copy")
+    ends = [folder for folder in complete_checkpoints(run) if read_state(folder).stages.ended]
+    shutil.rmtree(ends[0])
+    put = shutil.copytree(complete_checkpoints(other)[-1], ends[0])
+    assert load_model(run) is not None
+    with pytest.raises(InputError, match=rf"^{put}: is a checkpoint of another run \(seed: 1, here 0\)"):
+        load_model(run, "stage1")
+
+
+def test_a_configuration_that_a_person_wrote_into_a_new_run_folder_is_kept_beside(digits_shards, tmp_path, capfd):
+    mine = tmp_path / "mine" / "config.yaml"
+    mine.parent.mkdir()
+    mine.write_text("# the seed of the paper\nseed: 3\n")
+    fields = {"name": "mine", "runs": str(tmp_path), "data.shards": str(digits_shards)}
+    for _ in range(2):
+        run_training(load_config(mine, fields | FEW))
+    assert (mine.parent / "config.set-aside").read_text() == "# the seed of the paper\nseed: 3\n"
+    assert load_config(mine).seed == 3
+    assert (
+        capfd.readouterr().err.count(f"{mine}: is not as the trainer writes it; it is now {mine.parent}/config.") == 1
+    )
 
 
 @pytest.mark.parametrize(("section", "content"), [("data", "null"), ("data", "[1]"), ("variance", "closed_form")])
