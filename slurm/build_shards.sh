@@ -37,6 +37,7 @@ cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
+require_counts PARTS
 load_environment
 build=(-m data_shards build celeba --source "$SOURCE" --out "$SHARDS" "${WORDS[@]}")
 if [[ ${STEP:-} == merge ]]; then

@@ -40,6 +40,7 @@ cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
+require_counts PARTS
 load_environment
 read_resources 1
 from="$(given --from || echo q_hat)"

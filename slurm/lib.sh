@@ -49,6 +49,15 @@ require_seconds() {
   done
 }
 
+# require_counts NAMES...: fails where one of these variables is no whole number from 1. Bash would read a word as the name
+# of a variable, and a leading zero as octal.
+require_counts() {
+  local name
+  for name in "$@"; do
+    [[ ${!name} =~ ^[1-9][0-9]{0,5}$ ]] || fail "$name is '${!name}'; give a whole number from 1, without leading zeros"
+  done
+}
+
 # Runs Python in the project's environment, in the container where there is one.
 in_python() { "${IN_PYTHON[@]}" "$@"; }
 

@@ -48,6 +48,7 @@ cd "$home"
 # shellcheck source=slurm/lib.sh
 source slurm/lib.sh
 read_words "$@"
+require_counts SHARES PARTS
 load_environment
 read_resources 1
 tables="$RUNS/reproduction/celeba"

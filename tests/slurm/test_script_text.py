@@ -1,10 +1,12 @@
 """The batch scripts as text."""
 
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from support.running import ROOT
 
 SCRIPTS = sorted((ROOT / "slurm").glob("*.sh"))
@@ -38,3 +40,18 @@ def test_no_job_asks_for_gpus_which_options_of_sbatch_could_not_replace():
         assert not [line for line in directives if "--g" in line]
         assert [line for line in directives if "--mem=" in line], path.name
         assert [line for line in directives if "--time=" in line], path.name
+
+
+@pytest.mark.parametrize("script", ["build_shards.sh", "eval_fid.sh", "reproduce_celeba.sh"])
+@pytest.mark.parametrize("parts", ["0", "08", "many", "2 3", "-1"])
+def test_a_number_of_parts_that_is_none_is_one_line(script, parts):
+    done = subprocess.run(
+        [ROOT / "slurm" / script, "--dry-run"],
+        env=os.environ | {"PARTS": parts},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: slurm/{script}: PARTS is '{parts}'; give a whole number from 1")
+    assert done.stderr.count("\n") == 1

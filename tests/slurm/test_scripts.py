@@ -39,6 +39,7 @@ def test_a_dry_run_of_training_prints_its_cost_and_submits_nothing(cluster: Clus
         ("tune.sh", [], {"SAVE_WAIT": "0"}, "SAVE_WAIT is '0'; give a whole number of seconds"),
         ("tune.sh", [], {"RAY_FOLDER": "ray"}, "RAY_FOLDER is 'ray'; give a path of at most 40 letters"),
         ("tune.sh", [], {"SLURM_JOB_ID": "999999"}, "the scheduler does not know job 999999 (SLURM_JOB_ID)"),
+        ("build_shards.sh", [], {"PARTS": "08"}, "PARTS is '08'; give a whole number from 1, without leading zeros"),
         ("submit.sh", [], {}, "name one of the scripts of slurm/"),
         ("reproduce_celeba.sh", [], {"SOURCE": "/nowhere"}, "no folder /nowhere"),
     ],
