@@ -57,6 +57,11 @@ def figure(width: float = 4.4, height: float = 2.9) -> Iterator[tuple[Figure, Ax
         yield made, made.add_subplot()
 
 
+def plain(text: str) -> str:
+    """Text of the user's, such as the name of a class, as it is drawn: what two dollars enclose would be a formula."""
+    return text.replace("$", r"\$")
+
+
 def svg(made: Figure) -> bytes:
     """The figure as an SVG file. To be called inside the `figure` block."""
     buffer = io.BytesIO()

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.collections import PathCollection
 from torch import Tensor
 
-from eval.report.charts import MUTED, figure, svg
+from eval.report.charts import MUTED, figure, plain, svg
 
 MOST_CLASSES = 10
 """Classes that have a colour of their own; the others are grey together."""
@@ -33,17 +34,21 @@ def class_figure(codes: Tensor, labels: Sequence[str]) -> tuple[bytes, str]:
         part, axes_of = float(deviations[:2].square().sum() / deviations.square().sum()), "principal direction"
     named, classes = largest_classes(labels), np.array(labels, dtype=object)
     with figure(width=5.2, height=4.2) as (made, axes):
+        drawn, titles = list[PathCollection](), list[str]()
         rest = ~np.isin(classes, named)
         if rest.any():
             x, y = points[torch.from_numpy(rest)].numpy().T
-            axes.scatter(x, y, s=7, color=MUTED, alpha=0.4, label="others")
+            drawn.append(axes.scatter(x, y, s=7, color=MUTED, alpha=0.4))
+            titles.append("others")
         for place, name in enumerate(named):
             x, y = points[torch.from_numpy(classes == name)].numpy().T
-            axes.scatter(x, y, s=9, color=colormaps["tab10"](place), alpha=0.8, linewidths=0, label=name)
+            drawn.append(axes.scatter(x, y, s=9, color=colormaps["tab10"](place), alpha=0.8, linewidths=0))
+            titles.append(plain(name))
         axes.set_xlabel(f"{axes_of} 1")
         axes.set_ylabel(f"{axes_of} 2")
         axes.set_title("Codes by class")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), title="class", markerscale=1.8)
+        # As labels of the points, those that begin with an underscore would be left out.
+        axes.legend(drawn, titles, loc="center left", bbox_to_anchor=(1, 0.5), title="class", markerscale=1.8)
         data = svg(made)
     if codes.shape[1] == 2:
         return data, "Posterior means by class, in the plane of the two latents."

@@ -150,14 +150,14 @@ def training_section(events: Sequence[Event], run: str) -> Section:
     )
     text = ["The dashed line marks the switch from one variance for the data set to one variance a pixel."]
     end, start = event_of(events, "stage_end", 1), event_of(events, "stage_start", 2)
-    if end and end.get("sigma2"):
+    if end and end.get("sigma2") and end.get("closed_form_sigma2") is not None:
         ratio = end["closed_form_sigma2"] / end["sigma2"]
         text.append(
             f"Stage 1 ended after {end['images']:,} images, for {_ENDS[end['reason']]}, with "
             f"sigma² = {end['sigma2']:.5f}, which is equation 9 over the whole training split. On the held-out images "
             f"equation 9 gives {ratio:.3f} times that."
         )
-    if end and start and end.get("elbo"):
+    if end and start and end["elbo"] and start["elbo"] is not None:  # None is written for what is not finite
         gap = abs(start["elbo"] - end["elbo"]) / abs(end["elbo"])
         text.append(
             f"Stage 2 began at a held-out ELBO of {start['elbo']:.1f} nats where stage 1 had ended at "

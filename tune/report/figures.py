@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, NullFormatter
 
-from eval.report.charts import BLUE, GREEN, MUTED, ORANGE, RED, STYLE, figure, svg
+from eval.report.charts import BLUE, GREEN, MUTED, ORANGE, RED, STYLE, figure, plain, svg
 from tune.report.analysis import early_final_pairs
 from tune.report.ranking import finished_with, pareto_front, values
 from tune.space import Dimension
@@ -108,7 +108,7 @@ def sensitivity_figure(records: Sequence[TrialRecord], space: Sequence[Dimension
                 # A value may have been in the space of an earlier start alone.
                 named = list(dict.fromkeys([*map(str, dimension.values), *(str(value) for value, _ in points)]))
                 axes.scatter([named.index(str(v)) for v, _ in points], [e for _, e in points], color=BLUE, s=12)
-                axes.set_xticks(range(len(named)), named)
+                axes.set_xticks(range(len(named)), [plain(name) for name in named])
                 axes.set_xlim(-0.5, len(named) - 0.5)
             else:
                 points = [(value, elbo) for value, elbo in points if isinstance(value, int | float)]

@@ -162,3 +162,11 @@ def test_classes_are_shown_by_their_mean_code_and_rare_ones_together():
     plane, caption = class_figure(codes[:, :2], ["a", "b"] * 30)
     assert b"others" not in plane
     assert caption == "Posterior means by class, in the plane of the two latents."
+
+
+def test_classes_stand_in_the_legend_by_their_names_whatever_signs_these_have():
+    names = ["_unknown", "$^$", "$5 to $10", "others", "a_b"]
+    codes = torch.randn(60, 2, generator=torch.Generator().manual_seed(8))
+    drawn, _ = class_figure(codes, [*names, *(f"class {i:02d}" for i in range(7))] * 5)
+    for name in names:
+        assert f">{name}</text>".encode() in drawn

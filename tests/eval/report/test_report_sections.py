@@ -69,6 +69,15 @@ def test_the_training_section_compares_the_two_stages_at_the_switch():
     assert "99.5 nats where stage 1 had ended at 100.0 (0.50% apart)" in text
 
 
+def test_the_switch_is_left_out_where_a_number_there_was_not_finite():
+    events = [{**event, "elbo": None} if event["event"] == "stage_start" else event for event in EVENTS]
+    text = " ".join(training_section(events, "demo").text)
+    assert "sigma² = 0.10000" in text
+    assert "Stage 2 began" not in text
+    events = [{**event, "closed_form_sigma2": None} if event["event"] == "stage_end" else event for event in EVENTS]
+    assert "sigma² = 0.10000" not in " ".join(training_section(events, "demo").text)
+
+
 def test_a_run_without_metrics_names_the_command_that_trains():
     (missing,) = training_section([], "demo").missing
     assert missing.command == "python -m trainer --config demo/config.yaml"
