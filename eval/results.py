@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from eval.calibration import CalibratedIntervals, Calibration, CoverageOfImages, RegionCoverage
 from eval.protocol import (
     ADDED,
@@ -351,9 +352,10 @@ RESULTS = ("likelihood", "uncertainty", "fid", "memorisation")
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    """The content of a result's file. Raises InputError where the file holds no result."""
+    """The content of a result's file. Raises InputError where the file holds no result, or is none."""
+    data = read_regular(path)
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(data)
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}); delete it and measure again") from error
     if not isinstance(content, dict):

@@ -84,5 +84,9 @@ def replace_folder(temporary: Path, final: Path, files: re.Pattern[str]) -> None
             sync_folder(file)
     sync_folder(temporary)
     remove_own(final, files)
-    os.replace(temporary, final)
+    try:
+        os.replace(temporary, final)
+    except OSError as error:
+        error.filename = os.fspath(final)  # the name that the user knows
+        raise
     sync_folder(final.parent)

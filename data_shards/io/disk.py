@@ -9,16 +9,21 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from data_shards.io.errors import InputError
 from data_shards.io.regular_files import open_regular
 
 
 def cache_folder(name: str) -> Path:
     """Folder `name` of the user's cache for re-downloadable and recomputable files, made where it is missing.
 
-    The cache is $SIGMA_VAE_CACHE, else sigma-vae under $XDG_CACHE_HOME or ~/.cache.
+    The cache is $SIGMA_VAE_CACHE, else sigma-vae under $XDG_CACHE_HOME or ~/.cache. Raises InputError where that is in
+    the home directory, and the system knows none.
     """
     root = os.environ.get("SIGMA_VAE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "sigma-vae"
-    folder = Path(root).expanduser() / name
+    try:
+        folder = Path(root).expanduser() / name
+    except RuntimeError as error:
+        raise InputError(f"{root}: this user has no home directory; set HOME or SIGMA_VAE_CACHE") from error
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

@@ -75,6 +75,8 @@ _WRONG_PATHS = {
     errno.ENOTDIR: "a file stands where a folder is needed: choose another path",
     errno.EISDIR: "a folder stands where a file is needed: choose another path",
     errno.EEXIST: "something else is there already: choose another path",
+    errno.ENOTEMPTY: "files of others are in it: choose another folder",
+    errno.EBUSY: "the system uses it, as it does a folder on which a disk is mounted: choose another path",
     errno.ENAMETOOLONG: "the name is too long for the file system: choose a shorter one",
     errno.ELOOP: "a link leads back to itself: choose another path",
 }
@@ -143,9 +145,19 @@ def wrong_path(error: BaseException) -> InputError | None:
         return InputError(f"{loop[1]}: {_WRONG_PATHS[errno.ELOOP]}")  # of pathlib before Python 3.13
     if not isinstance(error, OSError) or error.errno not in _WRONG_PATHS:
         return None
+    if isinstance(error, FileNotFoundError) and error.filename is None and _working_directory_is_gone():
+        return InputError("the working directory was removed: change to a folder that is there")
     if not isinstance(error.filename, str | bytes) or not error.filename:
         return None
     return InputError(f"{os.fsdecode(error.filename)}: {_WRONG_PATHS[error.errno]}")
+
+
+def _working_directory_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 # As data_shards/io/atomic.py calls a file while it writes it.

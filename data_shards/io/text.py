@@ -20,6 +20,12 @@ _MOST_BYTES = 1_000_000
 _OF_THE_SHELL = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
+def in_utf8(text: str) -> str:
+    """Text as UTF-8 can hold it: bytes of file names that are no UTF-8, which Python's paths have as surrogates, become
+    escapes such as \\xff."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def read_settings(path: str | Path) -> str:
     """The text of a file of settings, in UTF-8 with or without a byte order mark.
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from data_shards.decoding.formats import extension_by_content, extensions
 from data_shards.io.errors import InputError
+from data_shards.io.text import in_utf8
 from data_shards.sources.division import Rule, divide, name_hash, split_folder
 from data_shards.sources.listing import extension_of, list_images
 from data_shards.sources.portion import HeldOutPortions, Portion
@@ -121,7 +122,7 @@ def label_of(name: str) -> str:
     folders = name.split("/")[:-1]
     if split is not None:
         folders.remove(split)
-    return "/".join(folders).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    return in_utf8("/".join(folders))
 
 
 def keys_of(names: Sequence[str], hashes: NDArray[np.uint64]) -> list[str]:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import kind_if_no_file
 from eval.protocol import differences
 
 
@@ -148,7 +149,9 @@ class FeatureStatistics:
 
     @classmethod
     def load(cls, path: str | Path) -> "FeatureStatistics":
-        """Reads what `save` wrote. Raises InputError naming the file where it is missing, cut off or damaged."""
+        """Reads what `save` wrote. Raises InputError naming the file where it is missing, damaged or no file."""
+        if kind := kind_if_no_file(path):
+            raise InputError(f"{path}: is {kind}; move it away and start the command that makes it again")
         try:
             with safe_open(path, framework="pt") as file:
                 record = json.loads((file.metadata() or {})["record"])

@@ -8,6 +8,7 @@ from typing import Any
 
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import kind_if_no_file
 from eval.export.record import read_record, record, require_place, require_question
 
 
@@ -35,9 +36,10 @@ class OutputFile:
         if found is None and self.record_path.exists():
             raise InputError(f"{self.record_path} is there, and was not made here; choose another name", "out")
         if not self.path.exists():
+            self._refuse_the_record_of_another(found)
             return None
-        if not self.path.is_file():
-            raise InputError(f"{self.path} is a folder; choose another name", parameter="out")
+        if kind := kind_if_no_file(self.path):
+            raise InputError(f"{self.path} is {kind}; choose another name", parameter="out")
         if found is None:
             raise InputError(
                 f"{self.path} is there, and no {self.record_path.name} says what it was made from; choose another name",
@@ -47,6 +49,19 @@ class OutputFile:
         if found.get("sha256") != hashlib.sha256(self.path.read_bytes()).hexdigest():
             raise InputError(f"{self.path} was changed since it was made; choose another name", parameter="out")
         return found
+
+    def _refuse_the_record_of_another(self, found: Mapping[str, Any] | None) -> None:
+        """Raises InputError where the record is that of a file whose name differs in its ending alone."""
+        if found is None:
+            return
+        beside = [other for other in self.path.parent.iterdir() if other.stem == self.path.stem and other.is_file()]
+        for other in beside:
+            if hashlib.sha256(other.read_bytes()).hexdigest() == found.get("sha256"):
+                raise InputError(
+                    f"{self.record_path}, which would be the record of {self.path}, is that of {other.name}; choose "
+                    "another name",
+                    parameter="out",
+                )
 
     def write(self, content: str, facts: Mapping[str, Any]) -> None:
         """Writes the record, then the file. facts: what else the record says."""

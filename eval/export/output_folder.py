@@ -1,6 +1,7 @@
 """A folder of pictures and numbers that a command makes: whole or not there, and of one question."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,8 @@ def made_before(folder: Path, question: Mapping[str, Any]) -> dict[str, Any] | N
         return None
     if not folder.is_dir():
         raise InputError(f"{folder} is a file; choose another folder", parameter="out")
+    if os.path.ismount(folder):
+        raise InputError(f"{folder} is where a disk is mounted, which has no other name; choose a folder in it", "out")
     if not any(folder.iterdir()):
         return None
     found = read_record(folder / RECORD)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from data_shards.io.errors import InputError
+from data_shards.io.text import in_utf8
 from eval.image_sets.by_name import open_set
 from eval.image_sets.image_set import ImageSet
 from eval.image_sets.recipe import recipe_of
@@ -45,4 +46,5 @@ def latent_density(run: MeasuredRun, name: str, components: int | None, covarian
 def names_of(images: ImageSet) -> list[str]:
     """What each image is called in a table, in characters that any table takes."""
     names = images.names or [str(number) for number in range(images.n)]
-    return [name.encode(errors="surrogateescape").decode(errors="backslashreplace") for name in names]
+    # A carriage return is not quoted by csv, and taken for the end of a line.
+    return [in_utf8(name).replace("\r", "\\r") for name in names]

@@ -8,6 +8,7 @@ from typing import Any
 from data_shards.io.disk import existing_parent
 from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.nested import flat
+from data_shards.io.regular_files import read_regular
 from eval.protocol import differences, fingerprint
 
 PROGRAM = "two-stage-sigma-vae"
@@ -21,8 +22,8 @@ def record(question: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, A
 def read_record(path: Path) -> dict[str, Any] | None:
     """The record in a file; None where it holds none."""
     try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(read_regular(path))
+    except (OSError, ValueError) as error:  # InputError is a ValueError
         raise_machine_fault(error, path)
         return None
     return found if isinstance(found, dict) and found.get("program") == PROGRAM and "question" in found else None

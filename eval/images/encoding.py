@@ -9,6 +9,7 @@ import torch
 from data_shards.io.atomic import write_json
 from data_shards.io.errors import InputError
 from data_shards.io.progress import Progress
+from data_shards.io.regular_files import read_regular
 from eval.images.blocks import BLOCK, blocks_of
 from eval.images.sources import from_shards
 from eval.run import MeasuredRun
@@ -85,7 +86,7 @@ def is_encoded(run: MeasuredRun, split: str) -> bool:
     """True where a whole encoding of a split by these weights lies in the run folder."""
     folder = latents.latents_folder(run.folder, split, weights=run.weights)
     try:
-        found = json.loads((folder / latents.RECORD).read_text())
+        found = json.loads(read_regular(folder / latents.RECORD))
     except (FileNotFoundError, ValueError):
         return False
     return bool(found == {**_record(run, split), "parts": len(list(folder.glob("part-?????-of-?????.safetensors")))})

@@ -12,6 +12,7 @@ from pathlib import Path
 from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build, configuration
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from data_shards.io.tables import Table
 from eval.paper.record import commit
 from eval.report.document import Section
@@ -55,7 +56,7 @@ def read_tables(folder: Path, dataset: str) -> tuple[KeptTable, ...]:
     if not path.exists():
         return ()
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path))
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}, not {_FORMAT}")
         tables = tuple(

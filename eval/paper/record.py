@@ -14,6 +14,7 @@ from typing import Any
 from data_shards.io.atomic import write_bytes, write_json
 from data_shards.io.configuration import configuration
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from data_shards.manifest import FILE as MANIFEST
 from data_shards.manifest import Manifest
 from eval.distance.measures import of_these_versions
@@ -157,8 +158,8 @@ def read_record(run: Path) -> Record | None:
     if not path.exists():
         return None
     try:
-        return Record.from_json(json.loads(path.read_text()))
-    except (ValueError, TypeError, KeyError) as error:
+        return Record.from_json(json.loads(read_regular(path)))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: is no record of measurements ({error}); delete it and measure again") from error
 
 
@@ -196,7 +197,7 @@ def read_kept(folder: Path, dataset: str) -> dict[str, Record]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(read_regular(path))
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']}, not {_FORMAT}")
         for record in content["runs"].values():
@@ -244,7 +245,7 @@ def read_peers(run: Path) -> dict[str, Any]:
     found = {}
     for path in sorted((run / "eval").glob("pythae-*.json")):
         try:
-            result = json.loads(path.read_text())
+            result = json.loads(read_regular(path))
             found[f"pythae {result['model']} {result['components']} seed{result['seed']}"] = result
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: is no result of pythae_samples.py ({error!r}); delete it") from error

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from data_shards.io.tables import Table
+from data_shards.io.text import in_utf8
 from eval.report.printed_results import Remark
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -160,12 +161,13 @@ class Page:
             undefined=jinja2.StrictUndefined,
         )
         environment.filters |= {"marked": _marked, "kind": _kind}
-        return environment.get_template("report.html").render(vars(self))
+        return in_utf8(environment.get_template("report.html").render(vars(self)))
 
     def to_markdown(self, *, level: int = 1, pictures: str | None = None) -> str:
         """The page in Markdown, ending with a newline; see `Section.to_markdown`."""
         parts = [f"{'#' * level} {self.title}", *self.lead]
-        return "\n\n".join([*parts, *(section.to_markdown(level + 1, pictures) for section in self.sections)]) + "\n"
+        sections = (section.to_markdown(level + 1, pictures) for section in self.sections)
+        return in_utf8("\n\n".join([*parts, *sections]) + "\n")
 
 
 def _marked(text: str) -> Markup:

@@ -1,6 +1,7 @@
 """Results as frozen dataclasses: files of earlier code are read, and written back byte by byte."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,15 @@ def test_a_result_counts_as_measured_before_only_under_the_same_protocol(path, t
     other = kind.from_json(result.to_json() | {"protocol": result.protocol.record() | {"seed": 1}})
     assert measured_before(kind, result_path(tmp_path, path.stem, other.protocol), other.protocol) is None
     assert measured_before(kind, result_path(tmp_path, "nothing", result.protocol), result.protocol) is None
+
+
+def test_a_pipe_in_the_place_of_a_result_is_named_and_not_waited_for(path, tmp_path):
+    kind = KINDS[path.stem]
+    protocol = kind.load(path).protocol
+    place = result_path(tmp_path, path.stem, protocol)
+    os.mkfifo(place)
+    with pytest.raises(InputError, match=f"{place.name}: is a pipe or a device; use a file"):
+        measured_before(kind, place, protocol)
 
 
 def test_a_distance_has_the_frechet_distance_as_its_value():

@@ -4,9 +4,12 @@ import errno
 import io
 import os
 import pickle
+import pwd
+from pathlib import Path
 
 import pytest
 
+from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError, MachineFault, OneLineParser, at_least, command, machine_faults
 
 
@@ -47,6 +50,23 @@ def test_a_fault_without_a_file_of_its_own_gets_the_name_of_what_was_worked_on()
 def test_an_error_of_another_kind_is_no_fault_of_the_machine():
     with pytest.raises(FileNotFoundError), machine_faults("cache"):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "train.tar")
+
+
+def test_a_working_directory_that_was_removed_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gone").mkdir()
+    os.chdir("gone")
+    (tmp_path / "gone").rmdir()
+    assert command(lambda: print(Path("out").resolve())) == 2
+    assert capsys.readouterr().err == "error: the working directory was removed: change to a folder that is there\n"
+
+
+def test_a_user_without_a_home_directory_is_asked_for_a_place_of_the_cache(monkeypatch, capsys):
+    for name in ("HOME", "XDG_CACHE_HOME", "SIGMA_VAE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: {}[number])
+    assert command(lambda: print(cache_folder("shards"))) == 2
+    assert "this user has no home directory; set HOME or SIGMA_VAE_CACHE" in capsys.readouterr().err
 
 
 def test_a_fault_of_the_machine_comes_back_whole_from_another_process():

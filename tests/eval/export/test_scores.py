@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -123,6 +124,43 @@ def test_a_table_knows_what_it_was_measured_on_and_is_kept_from_other_questions(
         assert (tmp_path / "s.csv").read_bytes() == before
     (folder / "000.png").rename(folder / "0000.png")
     assert "names is" in run_eval(*words)[1].err
+
+
+def test_tables_whose_names_differ_in_their_ending_alone_do_not_take_each_others_record(
+    digits_run, digits, tmp_path, run_eval
+):
+    folder = write_pictures(tmp_path / "mine", digits[:3, 0].numpy())
+    words = ("score", folder, "--run", digits_run, "--samples", 2, "--density", "prior")
+    assert run_eval(*words, "--out", tmp_path / "s.csv")[0] == 0
+    code, printed = run_eval(*words, "--seed", 1, "--out", tmp_path / "s.txt")
+    assert (code, "s.made.json, which would be the record of" in printed.err) == (2, True)
+    assert "is that of s.csv; choose another name" in printed.err
+    assert not (tmp_path / "s.txt").exists()
+    assert "made before" in run_eval(*words, "--out", tmp_path / "s.csv")[1].out
+    (tmp_path / "s.csv").unlink()
+    assert run_eval(*words, "--seed", 1, "--out", tmp_path / "s.txt")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["s.csv", "s.made.json"])
+def test_a_pipe_in_the_place_of_a_table_or_its_record_is_refused_and_not_waited_for(
+    digits_run, digits, tmp_path, run_eval, name
+):
+    folder = write_pictures(tmp_path / "mine", digits[:3, 0].numpy())
+    os.mkfifo(tmp_path / name)
+    code, printed = run_eval("score", folder, "--run", digits_run, "--density", "prior", "--out", tmp_path / "s.csv")
+    assert (code, printed.err.count("\n")) == (2, 1)
+    assert f"{name} is " in printed.err
+    assert "choose another name" in printed.err
+
+
+def test_names_with_line_breaks_are_read_back_from_the_table(digits_run, digits, tmp_path, run_eval):
+    folder = write_pictures(tmp_path / "mine", digits[:2, 0].numpy())
+    (folder / "000.png").rename(folder / "a\rb.png")
+    (folder / "001.png").rename(folder / 'c\n",d.png')
+    words = ("score", folder, "--run", digits_run, "--samples", 2, "--density", "prior", "--out", tmp_path / "s.csv")
+    first, again = (run_eval(*words)[1].out.splitlines() for _ in range(2))
+    assert first[-2] == again[-2]
+    assert "made before" in again[-1]
 
 
 @pytest.mark.slow

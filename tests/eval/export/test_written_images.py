@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 
 import numpy as np
@@ -14,6 +15,7 @@ from support.running import run_module
 
 from data_shards.stream.stream import ShardStream
 from eval import open_run
+from eval.export import output_folder, samples
 
 
 def eight_bits(images):
@@ -95,6 +97,39 @@ def test_a_folder_is_made_once_kept_from_other_questions_and_never_taken_from_ot
     (tmp_path / "out" / "notes.txt").write_text("mine")
     assert run_eval(*words, "--seed", 2)[0] == 2
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
+
+
+def test_a_pipe_as_the_record_of_a_folder_is_refused_and_not_waited_for(digits_run, tmp_path, run_eval):
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "made.json")
+    code, printed = run_eval("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "out")
+    assert (code, "holds other files" in printed.err) == (2, True)
+
+
+def test_an_empty_folder_on_which_a_disk_is_mounted_is_refused_before_anything_is_made(
+    digits_run, tmp_path, monkeypatch, run_eval
+):
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(output_folder.os.path, "ismount", lambda path: path == tmp_path / "out")
+    code, printed = run_eval("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "out")
+    assert (code, printed.err.count("\n")) == (2, 1)
+    assert "out is where a disk is mounted, which has no other name; choose a folder in it" in printed.err
+    assert run_eval("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "out" / "in it")[0] == 0
+
+
+def test_a_file_that_is_put_into_the_folder_meanwhile_stays_and_is_named(digits_run, tmp_path, monkeypatch, run_eval):
+    (tmp_path / "out").mkdir()
+    before = samples.block_latents
+
+    def block_latents(*words):
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        return before(*words)
+
+    monkeypatch.setattr(samples, "block_latents", block_latents)
+    code, printed = run_eval("sample", "--run", digits_run, "--n", 5, "--out", tmp_path / "out")
+    assert code == 2
+    assert printed.err.splitlines()[-1].endswith("out: files of others are in it: choose another folder")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
 
 
 def test_ones_own_images_are_reconstructed_with_maps_of_uncertainty(digits_run, digits_shards, tmp_path, run_eval):
