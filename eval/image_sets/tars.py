@@ -20,6 +20,7 @@ from eval.image_sets.image_set import Decisions, ImageSet, chosen
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
+_MOST_TARS = 1_000_000
 _ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
@@ -82,6 +83,8 @@ def _tars(word: str) -> list[tuple[str, Path]]:
         first, last = found[1], found[2]
         if int(last) < int(first):
             raise InputError(f"{word}: the range {found[0]} is empty; give the smaller number first")
+        if len(words) * (int(last) - int(first) + 1) > _MOST_TARS:
+            raise InputError(f"{word}: names more than {_MOST_TARS:,} tars; give a smaller range")
         numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
         words = [w.replace(found[0], number, 1) for w in words for number in numbers]
     if is_remote(word):
@@ -113,6 +116,8 @@ def _images_of(name: str, path: Path, left_out: Counter[str]) -> dict[str, _Memb
                 key, _, extension = file.partition(".")
                 if not member.isreg() or extension.rpartition(".")[2].lower() not in extensions():
                     left_out[f"members that are no images (.{extension})"] += 1
+                elif member.issparse():
+                    left_out["members stored with holes, which are not read: pack the tar without --sparse"] += 1
                 elif (whole := f"{folder}/{key}") in found:
                     left_out["further images of the same sample"] += 1
                 else:
