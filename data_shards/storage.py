@@ -11,6 +11,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,9 @@ from data_shards.manifest import Manifest, Shard
 
 _OF_THE_FOLDER = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 _QUIET_SECONDS_AHEAD = 5.0  # of a download that nobody waits for yet
+_DIGITS = 16  # of a manifest's hash, which name the folder of its shards
+_FOLDERS = "[0-9a-f]" * _DIGITS  # of the cache; what else lies beside them in the same folder is other people's
+_PARTIAL = re.compile(r"\.(?P<shard>[A-Za-z0-9_-]+\.tar)\.(?P<bytes>\d+)\.partial")
 
 
 class ShardFiles(Protocol):
@@ -99,7 +103,7 @@ class ShardCache:
         asked = remote.location.cache_dir
         try:
             self._root = Path(asked).expanduser() if asked else cache_folder("shards")
-            self._folder = self._root / manifest.hash[:16]
+            self._folder = self._root / manifest.hash[:_DIGITS]
             self._folder.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise InputError(f"{self._root} is not a folder; use one (data.cache_dir)", "cache_dir") from error
@@ -216,22 +220,23 @@ class ShardCache:
     def _make_room(self, needed: int, beside: Path) -> None:
         """Removes the shards used longest ago until `needed` bytes fit, and reserves them by creating `beside`."""
         with locked(self._root / "room"):
-            kept = sorted(self._root.glob("*/*.tar"), key=_last_used)
-            total = sum(map(_size, kept)) + sum(int(part.name.split(".")[-2]) for part in self._downloads())
+            kept = sorted(self._root.glob(f"{_FOLDERS}/*.tar"), key=_last_used)
+            total = sum(map(_size, kept)) + sum(self._downloads())
             while kept and total + needed > self._limit:
                 total -= _size(kept[0])
                 kept.pop(0).unlink(missing_ok=True)
             beside.touch()
 
-    def _downloads(self) -> Iterator[Path]:
-        """Partial files of downloads under way; those of processes that died are removed."""
-        for part in self._root.glob("*/.*.tar.*.partial"):
-            shard = part.with_name(f"{part.name[1:].split('.tar.')[0]}.tar")
-            with locked_if_free(shard) as abandoned:
+    def _downloads(self) -> Iterator[int]:
+        """Bytes of the downloads under way; partial files of processes that died are removed."""
+        for part in self._root.glob(f"{_FOLDERS}/.*.partial"):
+            if (found := _PARTIAL.fullmatch(part.name)) is None:
+                continue
+            with locked_if_free(part.with_name(found["shard"])) as abandoned:
                 if abandoned:
                     part.unlink(missing_ok=True)
             if not abandoned:
-                yield part
+                yield int(found["bytes"])
 
 
 def _has_sha256(data: bytes, sha256: str) -> bool:

@@ -197,6 +197,7 @@ def _in_loop(system: Any, coroutine: Any) -> "Future[Any]":
 
 def _in_thread(action: Callable[[], T]) -> "Future[T]":
     future: Future[T] = Future()
+    future.set_running_or_notify_cancel()  # else one that is given up would not take its late result
 
     def work() -> None:
         try:

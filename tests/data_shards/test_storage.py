@@ -13,7 +13,7 @@ import pytest
 import torch
 from support.shard_cases import ArraySource, build_arrays
 
-from data_shards.io.address import Location
+from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import locked
 from data_shards.io.errors import InputError, MachineFault
 from data_shards.manifest import Manifest
@@ -159,6 +159,19 @@ def test_what_a_killed_process_left_of_a_download_is_removed(served, cache):
     assert not partial.exists()
 
 
+def test_what_else_lies_in_the_folder_of_the_cache_is_left_alone(served, uneven_shards, tmp_path):
+    mine = [tmp_path / "photos/holiday.tar", tmp_path / "photos/.album.tar.gz.partial", tmp_path / "archive.tar"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(bytes(10**6))
+        os.utime(path, (0, 0))  # of all tars there the one that was used longest ago
+    limit = sum(sorted(shard.bytes for shard in Manifest.load(uneven_shards).shards_of("train"))[-3:])
+    location = Location(address=served[0], cache_dir=str(tmp_path), cache_bytes=limit)
+    assert same(epoch(location), epoch(uneven_shards))
+    assert [path.stat().st_size for path in mine] == [10**6] * 3
+    assert not list((tmp_path / "photos").glob("*.lock"))
+
+
 def test_a_server_that_is_not_there_is_reported(tmp_path):
     with pytest.raises(MachineFault, match=r"http://127\.0\.0\.1:9/manifest\.json: cannot be read"):
         Manifest.load(Location(address="http://127.0.0.1:9", patience_seconds=0))
@@ -188,6 +201,18 @@ def test_a_shell_command_is_refused_unless_allowed(uneven_shards):
 def test_a_shell_command_without_a_place_for_the_name_is_refused():
     with pytest.raises(InputError, match="where the file name goes"):
         Manifest.load(Location(address="pipe:cat shards/manifest.json", allow_pipe=True))
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_answer_after_it_was_given_up_is_dropped_in_silence(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    address = Address(Location(address=f"pipe:sleep 1; touch {tmp_path}/late; cat {tmp_path}/{{}}", allow_pipe=True))
+    others = set(threading.enumerate())
+    with pytest.raises(Unreachable, match="nothing arrived for 0 s"):
+        address.read_bytes("manifest.json", quiet_seconds=0.1)
+    for thread in set(threading.enumerate()) - others:
+        thread.join()
+    assert (tmp_path / "late").exists()
 
 
 def test_s3_gives_the_local_stream(uneven_shards, monkeypatch):
