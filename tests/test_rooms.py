@@ -12,7 +12,8 @@ PACKAGES = ("tune", "eval", "trainer", "data_shards")
 ROOMS = {
     "data_shards": [
         {"__init__", "__main__"},
-        {"inspect", "build"},
+        {"inspect"},
+        {"build"},
         {"stream"},
         {"storage", "sources"},
         {"shard_index"},

@@ -1,4 +1,4 @@
-"""Worker processes for shards: they get one shard's part of the source at a time, and end with their parent."""
+"""Worker processes for shards: they get one shard at a time, and end with their parent."""
 
 import contextlib
 import multiprocessing
@@ -45,9 +45,7 @@ def for_each(
         while running:
             yield from _finished(running)
     except BrokenProcessPool as error:
-        raise InputError(
-            "a process of the build was killed, perhaps for memory; use fewer", parameter="processes"
-        ) from error
+        raise InputError("a worker process was killed, perhaps for memory; use fewer", parameter="processes") from error
     except BaseException:
         end.close()
         raise

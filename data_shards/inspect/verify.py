@@ -2,15 +2,15 @@
 
 import argparse
 import functools
-import multiprocessing
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
+from data_shards.build.workers import for_each
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import member_extensions
 from data_shards.inspect.pipe_option import add_pipe_option
@@ -40,13 +40,17 @@ def run(args: argparse.Namespace) -> None:
     at_least(1, processes=args.processes)
     address = Address(Location(address=args.shards, allow_pipe=args.allow_pipe))
     manifest = Manifest.load(address.location)
-    faults = []
+    found: dict[str, list[str]] = {}
     images = 0
-    with Progress("verify", sum(shard.count for shard in manifest.shards)) as bar:
-        for shard, found in verify(manifest, address, processes=args.processes):
+    with (
+        Progress("verify", sum(shard.count for shard in manifest.shards)) as bar,
+        closing(verify(manifest, address, processes=args.processes)) as results,
+    ):
+        for shard, faults_of_it in results:
             images += shard.count
             bar.update(images)
-            faults += found
+            found[shard.name] = faults_of_it
+    faults = [fault for shard in manifest.shards for fault in found[shard.name]]
     for fault in faults:
         print(fault)
     if faults:
@@ -55,14 +59,10 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.shards}: {len(manifest.shards)} shards with {images:,} images agree with the manifest")
 
 
-def verify(manifest: Manifest, address: Address, *, processes: int) -> Iterator[tuple[Shard, list[str]]]:
-    """Each shard with what is wrong with it, one line a fault."""
+def verify(manifest: Manifest, address: Address, *, processes: int) -> Generator[tuple[Shard, list[str]], None, None]:
+    """Each shard, in the order in which they are finished, with what is wrong with it, one line a fault."""
     check = functools.partial(_faults_at, manifest, address)
-    if processes == 1 or len(manifest.shards) == 1:
-        yield from ((shard, check(shard)) for shard in manifest.shards)
-        return
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from zip(manifest.shards, pool.map(check, manifest.shards), strict=True)
+    return for_each(check, iter(manifest.shards), len(manifest.shards), processes)
 
 
 def _faults_at(manifest: Manifest, address: Address, shard: Shard) -> list[str]:

@@ -4,7 +4,11 @@ import errno
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +45,32 @@ def test_verify_by_processes_finds_the_same(shards, capsys):
     (shards / "train-000004.tar").unlink()
     with pytest.raises(InputError, match=r"1 faults, the first: .*train-000004\.tar: cannot be opened"):
         run("verify", shards, "--workers", 2)
+
+
+def verify_at_work(shards: Path) -> tuple[subprocess.Popen, list[int]]:
+    """`verify` in a session of its own, once it has two workers and the process by which Python follows them."""
+    words = [sys.executable, "-m", "data_shards", "verify", str(shards), "--workers", "2"]
+    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    children: list[int] = []
+    while len(children) < 3 and process.poll() is None:
+        children = [*map(int, Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())]
+        time.sleep(0.01)
+    return process, children
+
+
+def test_a_stop_of_verify_is_one_line_from_all_its_processes(shards):
+    process, _ = verify_at_work(shards)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    assert process.communicate()[1] == "interrupted; the same command goes on from here\n"
+    assert process.returncode == 130
+
+
+def test_a_worker_of_verify_that_is_killed_is_one_line(shards):
+    process, children = verify_at_work(shards)
+    os.kill(children[-1], signal.SIGKILL)
+    errors = process.communicate()[1]
+    assert errors == "error: --workers: a worker process was killed, perhaps for memory; use fewer\n"
+    assert process.returncode == 2
 
 
 def test_verify_names_each_damaged_member(shards, capsys):
