@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from data_shards.io.regular_files import open_regular
+from data_shards.io.regular_files import open_regular, read_regular
 
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -48,9 +48,9 @@ def _regular_file(path: str, flags: int) -> int:
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file in UTF-8, or in UTF-16 or UTF-32 with or without a byte order mark.
 
-    Lines end as on any system. Raises InputError where the file is anything else.
+    Lines end as on any system. Raises InputError where the file is anything else, or a pipe or a device.
     """
-    data = path.read_bytes()
+    data = read_regular(path)
     try:
         return data.decode(_encoding(data)).splitlines()
     except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ lists call 000001.jpg.
 import functools
 import json
 import os
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sa
 
 IMAGES, PARTITION, ATTRIBUTES = "img_align_celeba", "list_eval_partition", "list_attr_celeba"
 SAME_NAME = "of the same names in other folders"
+OTHER_EXTENSION = "of the same names with other extensions"
 _DEPTH = 2  # folders below the given one in which files are looked for
 
 
@@ -70,18 +72,14 @@ class CelebASource(Source):
         listed = read_partition(partition)
         stems = {PurePosixPath(name).stem for names in listed.values() for name in names}
         self._images, places, self._notes = _images_of(folder, candidates, stems)
-        named = {PurePosixPath(name).stem: name for name in places}
         chosen = _Chosen(self._images, places)
-        self._files = {
-            split: [chosen.image(name, named.get(PurePosixPath(name).stem)) for name in names]
-            for split, names in listed.items()
-        }
+        self._files = {split: [chosen.image(name) for name in names] for split, names in listed.items()}
         self._files[next(iter(listed))] += [
-            _Image(name=name, place=places[name][0], fault=f"not in {partition.name}")
-            for stem, name in sorted(named.items())
+            _Image(name=names[-1], place=places[names[-1]][0], fault=f"not in {partition.name}")
+            for stem, names in sorted(chosen.named.items())
             if stem not in stems
         ]
-        self._same_name = chosen.left_out
+        self._left_out = chosen.left_out
         self.keys: Mapping[str, Sequence[str]] = {
             split: [PurePosixPath(image.name).stem for image in images] for split, images in self._files.items()
         }
@@ -107,12 +105,12 @@ class CelebASource(Source):
         return np.fromiter(stamps, np.uint64, len(images))
 
     def left_out(self) -> Mapping[str, int]:
-        """Images of names that another folder, of the official name, has too."""
-        return {SAME_NAME: self._same_name} if self._same_name else {}
+        """Images whose names others have too, in another folder or with another extension."""
+        return dict(self._left_out)
 
     def notes(self) -> Sequence[str]:
         """Which of several places the images are taken from."""
-        left_out = [f"{self._images}: left out: {self._same_name:,} {SAME_NAME}"] if self._same_name else []
+        left_out = [f"{self._images}: left out: {count:,} {reason}" for reason, count in self._left_out.items()]
         return [*self._notes, *left_out]
 
 
@@ -121,12 +119,21 @@ class _Chosen:
 
     def __init__(self, images: Path, places: Mapping[str, Sequence[str]]) -> None:
         self._images, self._places = images, places
-        self.left_out = 0
+        self.named: dict[str, list[str]] = defaultdict(list)
+        """File names by their names without extension."""
+        for name in places:
+            self.named[PurePosixPath(name).stem].append(name)
+        self.left_out: Counter[str] = Counter()
 
-    def image(self, name: str, named: str | None) -> _Image:
-        where = self._places.get(name) or (self._places[named] if named is not None else ())
+    def image(self, name: str) -> _Image:
+        """The image that the partition file calls `name`: with this extension, else with another."""
+        alike = self.named.get(PurePosixPath(name).stem, [])
+        names = [name] if name in self._places else alike
+        where = [place for one in names for place in self._places[one]]
         if not where:
             return _Image(name=name, fault="missing")
+        if others := sum(len(self._places[one]) for one in alike) - len(where):
+            self.left_out[OTHER_EXTENSION] += others
         if len(where) > 1:
             official = [place for place in where if PurePosixPath(place.replace("\\", "/")).parent.name == IMAGES]
             if len(official) != 1 and not are_the_same(self._images, where):
@@ -135,7 +142,7 @@ class _Chosen:
                     "cannot be told; leave one of them out",
                     parameter="source",
                 )
-            self.left_out += len(where) - 1
+            self.left_out[SAME_NAME] += len(where) - 1
             where = official or where
         return _Image(name=name, place=where[0])
 

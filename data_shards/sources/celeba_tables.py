@@ -14,7 +14,7 @@ SPLITS = ("train", "valid", "test")  # 0, 1, 2 in the partition file
 def read_partition(path: Path) -> dict[str, list[str]]:
     """File names of each split, in the order of the file: "000001.jpg 0" or "000001.jpg,0" a line."""
     files: dict[str, list[str]] = {split: [] for split in SPLITS}
-    seen: set[str] = set()
+    seen: dict[str, str] = {}  # names by what samples are known by: the name without its extension
     for number, words in _rows(path):
         if not seen and words[1:] == ["partition"]:
             continue  # the header of a CSV file
@@ -22,10 +22,16 @@ def read_partition(path: Path) -> dict[str, list[str]]:
             raise InputError(
                 f"{path}, line {number}: {' '.join(words)!r} is not a file name and 0, 1 or 2; get the file again"
             )
-        if words[0] in seen or PurePosixPath(words[0]).name != words[0]:
-            raise InputError(f"{path}, line {number}: {words[0]!r} is there twice or is not a plain file name")
-        seen.add(words[0])
-        files[SPLITS[int(words[1])]].append(words[0])
+        name, stem = words[0], PurePosixPath(words[0]).stem
+        if seen.get(stem) == name or PurePosixPath(name).name != name:
+            raise InputError(f"{path}, line {number}: {name!r} is there twice or is not a plain file name")
+        if stem in seen:
+            raise InputError(
+                f"{path}, line {number}: {name!r} differs from {seen[stem]!r} by its extension alone, which is no part "
+                "of a sample's key; rename one of them"
+            )
+        seen[stem] = name
+        files[SPLITS[int(words[1])]].append(name)
     if not seen:
         raise InputError(f"{path}: empty; get the file again")
     return {split: names for split, names in files.items() if names}
@@ -53,6 +59,8 @@ def _parsed_attributes(path: Path, stamp: int) -> tuple[list[str], dict[str, str
             raise InputError(
                 f"{path}, line {number}: not a file name and {len(names)} values 1 or -1; get the file again"
             )
+        if file in values:
+            raise InputError(f"{path}, line {number}: {file!r} is there twice; get the file again")
         values[file] = " ".join(words)
     if count is not None and count != len(values):
         raise InputError(f"{path}: attributes of {len(values)} files where its first line says {count}; get it again")

@@ -1,6 +1,7 @@
 """The image files in a folder or in a zip archive, which is read without unpacking it."""
 
 import functools
+import lzma
 import zipfile
 import zlib
 from collections import defaultdict
@@ -11,7 +12,8 @@ import xxhash
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import extensions
-from data_shards.io.errors import InputError
+from data_shards.io.errors import InputError, raise_machine_fault
+from data_shards.io.regular_files import kind_if_no_file
 from data_shards.sources.listing import extension_of, list_images, unwanted_file, unwanted_folder
 from data_shards.sources.source import read_file, stamp_of_file
 
@@ -30,14 +32,18 @@ def images_in(path: Path) -> Mapping[str, Sequence[str]]:
 
 
 def read_image(path: Path, place: str) -> bytes:
-    """The bytes of one of the images. Raises BadImage where it is missing or unreadable."""
+    """The bytes of one of the images. Raises BadImage where it is missing or unreadable, MachineFault for the machine,
+    InputError where the archive is none any longer."""
     if path.is_dir():
         return read_file(path / place)
+    archive = _archive(path)
     try:
-        return _archive(path).read(place)
+        return archive.read(place)
     except KeyError as error:
         raise BadImage("missing") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+    # Each kind of compression has an error of its own for damage; that of bzip2 is an OSError.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise_machine_fault(error, path)
         raise BadImage(f"unreadable in the archive: {error}") from error
 
 
@@ -60,11 +66,11 @@ def are_the_same(path: Path, places: Sequence[str]) -> bool:
 
 
 def _members(path: Path) -> list[str]:
-    found = []
+    found: dict[str, zipfile.ZipInfo] = {}
     for member in _archive(path).infolist():
         parts = PurePosixPath(member.filename.replace("\\", "/")).parts
         folders = [part for part in parts[:-1] if part != ".."]  # nothing is unpacked, so these lead nowhere
-        if member.is_dir() or any(map(unwanted_folder, folders)) or unwanted_file(parts[-1]):
+        if not parts or member.is_dir() or any(map(unwanted_folder, folders)) or unwanted_file(parts[-1]):
             continue
         if extension_of(parts[-1]) not in extensions():
             continue
@@ -72,8 +78,10 @@ def _members(path: Path) -> list[str]:
             raise InputError(f"{path}: encrypted; unpack it with its password, and leave the folder in its place")
         if member.compress_type not in _COMPRESSIONS:
             raise InputError(f"{path}: compressed in a way that cannot be read here; unpack it")
-        found.append(member.filename)
-    return found
+        former = found.setdefault(member.filename, member)
+        if (former.file_size, former.CRC) != (member.file_size, member.CRC):
+            raise InputError(f"{path}: holds two images of the name {member.filename}; unpack it, and leave one out")
+    return [*found]
 
 
 def _archive(path: Path) -> zipfile.ZipFile:
@@ -82,6 +90,8 @@ def _archive(path: Path) -> zipfile.ZipFile:
 
 @functools.lru_cache(maxsize=4)
 def _opened_archive(path: Path, stamp: int) -> zipfile.ZipFile:
+    if kind := kind_if_no_file(path):
+        raise InputError(f"{path}: is {kind}; use a zip archive")
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError) as error:

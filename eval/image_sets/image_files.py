@@ -30,7 +30,8 @@ def image_files(path: Path, *, name: str, n: int | None, seed: int, recipe: Pixe
     else:
         places = sorted(place for same in images_in(path).values() for place in same)
         with zipfile.ZipFile(path) as archive:
-            found = Counter(_kind(member) for member in archive.infolist() if not member.is_dir())
+            members = {member.filename for member in archive.infolist()}
+        found = Counter(_kind(member) for member in members if not member.endswith("/"))
         found["members that are no images"] -= len(places)
         left_out = {kind: count for kind, count in found.items() if count > 0}
     if not places:
@@ -54,9 +55,9 @@ def image_files(path: Path, *, name: str, n: int | None, seed: int, recipe: Pixe
     )
 
 
-def _kind(member: zipfile.ZipInfo) -> str:
+def _kind(member: str) -> str:
     archives = (".zip", ".tar", ".gz", ".tgz", ".xz", ".bz2", ".7z", ".rar")
-    inside = member.filename.lower().endswith(archives)
+    inside = member.lower().endswith(archives)
     return "archives in it, which are not opened: unpack them" if inside else "members that are no images"
 
 

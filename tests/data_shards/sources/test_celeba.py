@@ -1,6 +1,7 @@
 """CelebA as it is found: other layouts, other encodings of its texts, archives of all kinds."""
 
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -12,7 +13,7 @@ from support.image_kinds import PHOTO, saved
 
 from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError
-from data_shards.sources.celeba import SAME_NAME, CelebASource
+from data_shards.sources.celeba import OTHER_EXTENSION, SAME_NAME, CelebASource
 from data_shards.sources.celeba_tables import read_attributes, read_partition
 
 PARTITION, ATTRIBUTES = "list_eval_partition.txt", "list_attr_celeba.txt"
@@ -182,6 +183,81 @@ def test_images_of_another_format_are_found_by_their_names(tree):
     sample = source.read("valid", 0)
     assert sample.extension == "png"
     assert len(json.loads(sample.extras["json"])) == 40
+
+
+@pytest.mark.parametrize("name", [PARTITION, ATTRIBUTES, "img_align_celeba.zip"])
+def test_a_pipe_in_place_of_a_file_is_named_and_not_waited_for(tree, name):
+    (tree / name).unlink(missing_ok=True)
+    os.mkfifo(tree / name)
+    if name.endswith(".zip"):
+        shutil.rmtree(tree / "img_align_celeba")
+    with pytest.raises(InputError, match=rf"{name}: is a pipe"):
+        CelebASource(tree)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_image_of_an_archive_is_unusable_however_it_is_compressed(tree, compression):
+    with zipfile.ZipFile(tree / "img_align_celeba.zip", "w", compression) as file:
+        for path in sorted((tree / "img_align_celeba").iterdir()):
+            file.write(path, path.name)
+    shutil.rmtree(tree / "img_align_celeba")
+    with (tree / "img_align_celeba.zip").open("r+b") as file:
+        file.seek(200)  # in the first image
+        file.write(bytes(60))
+    source = CelebASource(tree)
+    with pytest.raises(BadImage, match="unreadable in the archive"):
+        source.read("train", 0)
+    assert source.read("train", 1).image
+
+
+def test_members_without_a_name_are_passed_over(celeba, tree):
+    zipped(tree / "img_align_celeba", tree / "img_align_celeba.zip")
+    with zipfile.ZipFile(tree / "img_align_celeba.zip", "a") as file:
+        file.writestr(".", b"")
+    shutil.rmtree(tree / "img_align_celeba")
+    assert contents(tree) == contents(celeba)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_archive_that_holds_a_name_twice_is_read_where_both_are_the_same_image(celeba, tree):
+    zipped(tree / "img_align_celeba", tree / "img_align_celeba.zip")
+    with zipfile.ZipFile(tree / "img_align_celeba.zip", "a") as file:
+        file.write(tree / "img_align_celeba/000001.jpg")
+    shutil.rmtree(tree / "img_align_celeba")
+    assert contents(tree) == contents(celeba)
+    with zipfile.ZipFile(tree / "img_align_celeba.zip", "a") as file:
+        file.writestr("img_align_celeba/000001.jpg", saved(PHOTO, "JPEG"))
+    with pytest.raises(InputError, match=r"holds two images of the name img_align_celeba/000001\.jpg"):
+        CelebASource(tree)
+
+
+def test_files_that_differ_by_their_extension_are_left_out_where_the_listed_one_is_there(celeba, tree):
+    (tree / "img_align_celeba/000001.png").write_bytes(saved(PHOTO, "PNG"))
+    assert contents(tree) == contents(celeba)
+    assert CelebASource(tree).left_out() == {OTHER_EXTENSION: 1}
+
+
+def test_files_that_differ_by_their_extension_are_refused_where_none_of_them_is_listed(tree):
+    image = tree / "img_align_celeba/000001.jpg"
+    image.unlink()
+    for kind in ("PNG", "BMP"):
+        image.with_suffix(f".{kind.lower()}").write_bytes(saved(PHOTO, kind))
+    with pytest.raises(InputError, match=r"000001\.bmp and 000001\.png are different images of one name"):
+        CelebASource(tree)
+
+
+def test_a_partition_of_names_that_differ_by_their_extension_is_refused(tree):
+    with (tree / PARTITION).open("a") as file:
+        file.write("000001.png 0\n")
+    with pytest.raises(InputError, match=r"line 301: '000001\.png' differs from '000001\.jpg' by its extension alone"):
+        CelebASource(tree)
+
+
+def test_attributes_that_name_an_image_twice_are_refused(tree):
+    _, names, *rows = (tree / ATTRIBUTES).read_text().splitlines()
+    (tree / ATTRIBUTES).write_text("\n".join([names, *rows, rows[4]]))
+    with pytest.raises(InputError, match=r"list_attr_celeba\.txt, line 302: '000005\.jpg' is there twice"):
+        CelebASource(tree)
 
 
 def test_a_folder_without_any_of_the_images_is_refused(tree):
