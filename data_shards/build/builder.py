@@ -86,7 +86,8 @@ def build(
     other options, where too many images are unusable, or where the disk is too small.
     """
     work = _Work(source, pixels, out, options, folder)
-    kept = agree_on_recipe(out, recipe(source.name, pixels, options), work.planned_files())
+    wanted = recipe(source.name, pixels, options)
+    kept = agree_on_recipe(out, wanted, work.planned_files())
     finished = kept is not None and was_finished(out, kept)
     done: dict[str, Written] = {}
     changed = False
@@ -108,8 +109,10 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     name = f"part-{options.part}-of-{options.parts}" if options.parts > 1 else ""
     with lease(out, name, steal=options.steal_lock) as held:
+        agree_on_recipe(out, wanted, work.planned_files())  # another build may have held the folder until now
         write_recipe(out, work.recipe() | ({"finished": True} if finished else {}))
         if changed:
+            leftovers.remove_shards(out, work.leftover_shards())  # while the manifest still names them
             (out / manifest.FILE).unlink(missing_ok=True)  # until all shards are those of one source again
         done |= work.write(todo, held)
         work.refuse_bad(done)

@@ -60,7 +60,8 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
     """Divides the shards in the folder `out`; returns their new manifest.
 
     wanted: how much of the split train becomes valid or test. The new shards lie beside the old ones, which are removed
-    when the new manifest is there. Raises InputError where a split exists, or no image would be left for training.
+    when the new manifest is there, with what a division that was interrupted has left. Raises InputError where a split
+    exists, or no image would be left for training.
     """
     if all(one.is_none for one in wanted.values()):
         raise InputError("nothing is to be taken out; give a number or a percentage, such as 5%", parameter="valid")
@@ -74,20 +75,27 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
     hashes = {name: np.array([name_hash(key) for key in index.keys], np.uint64) for name, index in indexes.items()}
     ranges = hash_ranges(np.concatenate(list(hashes.values())), wanted)
     tasks = _tasks(out, former, indexes, hashes, ranges)
+    files = [name for task in tasks for name in leftovers.files_of(task.name)]
     with lease(out, steal=steal_lock) as held:
+        if Manifest.load(out) != former:
+            raise InputError(f"{out}: another process has changed these shards meanwhile; start the same command again")
+        leftovers.remove_partial_files(out, files)
         done: dict[str, Shard] = {}
         work = functools.partial(write_shard, out, pixels=former.pixels, member_of=_stored)
         total = sum(len(task.keys) for task in tasks)
-        with (
-            Progress(f"split of {former.name}", total) as bar,
-            closing(for_each(work, iter(tasks), len(tasks), processes)) as results,
-        ):
-            images = 0
-            for task, written in results:
-                assert written.shard is not None
-                done[task.name] = written.shard
-                images += len(task.keys)
-                bar.update(images)
+        try:
+            with (
+                Progress(f"split of {former.name}", total) as bar,
+                closing(for_each(work, iter(tasks), len(tasks), processes)) as results,
+            ):
+                images = 0
+                for task, written in results:
+                    assert written.shard is not None
+                    done[task.name] = written.shard
+                    images += len(task.keys)
+                    bar.update(images)
+        finally:
+            leftovers.remove_partial_files(out, files)
         order = list(dict.fromkeys((_TRAIN, *sorted(ranges, reverse=True), *former.splits)))  # valid before test
         kept = [shard for shard in former.shards if shard.split != _TRAIN]
         shards = [*(done[task.name] for task in tasks), *kept]
@@ -101,7 +109,7 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
         atomic.write_json(out / manifest.FILE, made.to_json())
         if (recipe := read_recipe(out)) is not None:
             write_recipe(out, {**recipe, "divided": {name: str(one) for name, one in wanted.items()}})
-        leftovers.remove_shards(out, indexes)
+        leftovers.remove_shards(out, {*indexes, *leftovers.shards_beside(out, {shard.name for shard in made.shards})})
     return made
 
 

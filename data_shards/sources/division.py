@@ -10,7 +10,7 @@ when the build is updated, so that the split then grows and shrinks with its sou
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xxhash
@@ -26,7 +26,9 @@ _FOLDER = re.compile(
     re.IGNORECASE,
 )
 _HASHES = 2**64
+_DAMAGED = "the division that its recipe.json records is damaged; choose another folder"
 Range = tuple[int, int]
+By = Literal["folders", "names"]
 
 
 def name_hash(name: str) -> int:
@@ -49,7 +51,7 @@ def _split_of(folder: str) -> str | None:
 class Rule:
     """What decides the split of an image."""
 
-    by: Literal["folders", "names"]
+    by: By
     """Folders named like splits, or the hash of the path."""
     ranges: Mapping[str, Range]
     """Hashes, from the first to before the last, of the splits that are taken out of what is left for training."""
@@ -60,9 +62,16 @@ class Rule:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> "Rule":
-        """The inverse of `to_json`."""
-        ranges = {split: (int(ends[0], 16), int(ends[1], 16)) for split, ends in record["hashes"].items()}
-        return cls(by=record["by"], ranges=ranges)
+        """The inverse of `to_json`. Raises InputError where the record is damaged."""
+        try:
+            ranges = {split: (int(first, 16), int(stop, 16)) for split, (first, stop) in record["hashes"].items()}
+            rule = cls(by=record["by"], ranges=ranges)
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InputError(_DAMAGED, parameter="out") from error
+        sound = all(0 <= first <= stop <= _HASHES for first, stop in ranges.values())
+        if rule.by not in get_args(By) or not ranges.keys() <= set(SPLITS[1:]) or not sound:
+            raise InputError(_DAMAGED, parameter="out")
+        return rule
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,13 @@
 """Builds that cannot be: nothing of the user's is touched, and nothing is left behind."""
 
+import contextlib
+import json
+
 import pytest
-from support.folder_builds import build, write_image
+from support.folder_builds import build, digests, write_image
 
 from data_shards.io.errors import InputError
+from data_shards.io.lease import lease
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "manifest.json"])
@@ -35,6 +39,46 @@ def test_options_that_cannot_be_leave_nothing_behind(options, said, tmp_path, mo
     with pytest.raises(InputError, match=said):
         build(tmp_path / "images", tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_build_that_waited_for_one_with_other_options_is_refused(tmp_path, monkeypatch):
+    write_image(tmp_path / "images/one.png", 1)
+
+    @contextlib.contextmanager
+    def waited(*words, **more):
+        monkeypatch.setattr("data_shards.build.builder.lease", lease)
+        build(tmp_path / "images", tmp_path / "out", size=8)
+        with lease(*words, **more) as held:
+            yield held
+
+    monkeypatch.setattr("data_shards.build.builder.lease", waited)
+    with pytest.raises(InputError, match=r"holds shards built with another height \(8, not 16\)"):
+        build(tmp_path / "images", tmp_path / "out", size=16)
+    build(tmp_path / "images", tmp_path / "clean", size=8)
+    assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
+@pytest.mark.parametrize(
+    "division",
+    [
+        "halves",
+        ["names"],
+        {"by": "names"},
+        {"by": "luck", "hashes": {}},
+        {"by": "names", "hashes": {"valid": ["0", "end"]}},
+        {"by": "names", "hashes": {"valid": ["0"]}},
+        {"by": "names", "hashes": {"valid": ["0", "10000000000000001"]}},
+        {"by": "names", "hashes": {"spare": ["0", "ff"]}},
+    ],
+    ids=str,
+)
+def test_a_damaged_record_of_the_division_is_told(tmp_path, division):
+    write_image(tmp_path / "images/one.png", 1)
+    build(tmp_path / "images", tmp_path / "out")
+    recipe = json.loads((tmp_path / "out/recipe.json").read_text())
+    (tmp_path / "out/recipe.json").write_text(json.dumps({**recipe, "division": division}))
+    with pytest.raises(InputError, match=r"out: the division that its recipe\.json records is damaged"):
+        build(tmp_path / "images", tmp_path / "out")
 
 
 def test_an_archive_in_place_of_a_folder_is_told(tmp_path):

@@ -1,5 +1,6 @@
 """Finished shards are divided without their source."""
 
+import contextlib
 import json
 import shutil
 import tarfile
@@ -13,6 +14,7 @@ from support.shard_cases import ArraySource, build_arrays
 
 from data_shards import InputError, Manifest, ShardStream, build_shards
 from data_shards.build.split import split_shards
+from data_shards.io.lease import lease
 from data_shards.sources.portion import Portion
 
 OLD_SHARDS = ROOT / "tests/old_format/shards"
@@ -56,6 +58,38 @@ def test_divided_shards_are_verified_and_nothing_of_the_undivided_ones_is_left(s
     assert run_module("data_shards", "verify", str(shards), "--workers", "1").returncode == 0
     named = {name for shard in Manifest.load(shards).shards for name in (shard.name, shard.index_name)}
     assert {path.name for path in shards.glob("[!.]*")} == named | {"manifest.json", "recipe.json"}
+
+
+def test_a_division_that_was_interrupted_leaves_nothing_beside_the_next_one(shards, tmp_path, monkeypatch):
+    shutil.copytree(shards, tmp_path / "clean")
+
+    def interrupt(path, content):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_shards.build.split.atomic.write_json", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            split_shards(shards, {"valid": Portion(percent=50.0)})
+    (shards / ".train-1-000000.tar.4000000.partial").write_bytes(b"of a killed process")
+    for folder in (shards, tmp_path / "clean"):
+        split_shards(folder, {"valid": Portion(percent=10.0)})
+    names = [{path.name for path in folder.rglob("*")} for folder in (shards, tmp_path / "clean")]
+    assert names[0] == names[1]
+
+
+def test_shards_that_another_process_divides_meanwhile_are_not_divided_twice(shards, monkeypatch):
+    @contextlib.contextmanager
+    def waited(*words, **more):
+        monkeypatch.setattr("data_shards.build.split.lease", lease)
+        split_shards(shards, {"test": Portion(images=20)})
+        with lease(*words, **more) as held:
+            yield held
+
+    monkeypatch.setattr("data_shards.build.split.lease", waited)
+    with pytest.raises(InputError, match="another process has changed these shards meanwhile; start the same command"):
+        split_shards(shards, {"valid": Portion(images=20)})
+    assert Manifest.load(shards).splits == ("train", "test", "extra")
+    assert run_module("data_shards", "verify", str(shards), "--workers", "1").returncode == 0
 
 
 def test_a_split_that_is_there_is_not_made_again(shards):

@@ -325,6 +325,16 @@ def test_a_lost_record_is_no_change_of_the_source_and_an_update_mends_it(source,
     assert build(source, tmp_path / "out") == clean
 
 
+def test_an_update_of_copied_shards_without_their_records_leaves_no_shard_of_before(source, tmp_path):
+    build(source, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / ".build")  # which `cp -r out/*` leaves behind
+    for path in sorted(source.rglob("*.png"))[20:]:
+        path.unlink()
+    build(source, tmp_path / "out", update=True)
+    build(source, tmp_path / "clean")
+    assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
 def earlier_decoder(shards: Path) -> None:
     """Makes shards those of a version that did not count its decoders."""
     for name in ("manifest.json", "recipe.json"):
