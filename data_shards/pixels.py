@@ -135,6 +135,8 @@ class Pixels:
 
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Crops and resizes a decoded source, H x W x C, to the recipe's C x H x W, a view. Raises BadImage."""
+        if not image.size:
+            raise BadImage(f"{image.shape[1]} x {image.shape[0]} pixels, which are none")
         crop = self._crop_side(image)
         if crop is not None:
             height, width = image.shape[:2]

@@ -3,6 +3,7 @@
 import functools
 import gzip
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -64,8 +65,8 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
             f"{path}: {_what_it_is(data)}, not an idx file of unsigned bytes in {dimensions} dimensions; give MNIST's "
             "own files"
         )
-    shape = np.frombuffer(data, ">u4", count=dimensions, offset=4)
-    if len(data) - start != int(shape.prod(dtype=np.uint64)):
+    shape = np.frombuffer(data, ">u4", count=dimensions, offset=4).tolist()
+    if len(data) - start != math.prod(shape):
         raise InputError(f"{path}: {len(data) - start} bytes of data, not {'x'.join(map(str, shape))}")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 

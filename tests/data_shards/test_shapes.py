@@ -22,6 +22,13 @@ def folder_pixels(tmp_path, **options) -> Pixels:
     return BuildRequest(dataset="folder", out=tmp_path / "out", **{"size": 32, **options}).pixels
 
 
+@pytest.mark.parametrize("shape", [(0, 0, 3), (0, 28, 3), (28, 0, 3)])
+@pytest.mark.parametrize("options", [{}, {"crop": "none"}, {"fit": "stretch"}])
+def test_an_image_without_pixels_is_unusable(tmp_path, shape, options):
+    with pytest.raises(BadImage, match=f"{shape[1]} x {shape[0]} pixels, which are none"):
+        folder_pixels(tmp_path, **options).apply(np.zeros(shape, np.uint8))
+
+
 @pytest.mark.parametrize(("width", "height"), [(300, 100), (100, 300), (64, 64), (101, 60), (20, 10)])
 def test_the_default_of_a_folder_is_the_largest_centred_square(tmp_path, width, height):
     image = photo(width, height)

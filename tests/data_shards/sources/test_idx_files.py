@@ -57,6 +57,7 @@ def test_the_files_are_found_under_the_names_that_they_have_elsewhere(tmp_path, 
         (b"<html>not found</html>", "a web page, not an idx file"),
         (b"\0\0\x0d\3" + bytes(100), "an idx file of floats in 3 dimensions, not an idx file of unsigned bytes in 3"),
         (b"\0\0\x08\1" + bytes(100), "an idx file of unsigned bytes in 1 dimensions, not"),
+        (b"\0\0\x08\3\x80\0\0\0\x80\0\0\0\0\0\0\4", "0 bytes of data, not 2147483648x2147483648x4"),  # 2^64
         (b"\x89PNG\r\n\x1a\n", "of another format, not an idx file"),
     ],
 )
