@@ -27,6 +27,8 @@ from eval.protocol import fingerprint
 
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PATIENCE_SECONDS = 60.0
+# As copies are called below; what else a person keeps in a folder of that name is no copy.
+_COPY = re.compile(r"[0-9a-f]{16}-.*|[0-9a-f]{32}\.tar", re.DOTALL)
 # A copy that another command may read now stays.
 _UNUSED_SECONDS = 24 * 3600.0
 _COMPRESSED: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
@@ -114,7 +116,8 @@ def _copies() -> Path:
 def _make_room(needed: int) -> None:
     """Removes the copies that were not used for longest, and not today, until `needed` bytes fit."""
     with locked(_copies() / "room"):
-        kept = sorted((path.stat().st_mtime, path) for path in _copies().iterdir() if not path.name.startswith("."))
+        copies = (path for path in _copies().iterdir() if _COPY.fullmatch(path.name) and path.is_file())
+        kept = sorted((path.stat().st_mtime, path) for path in copies)
         total = sum(path.stat().st_size for _, path in kept)
         for used, path in kept:
             if total + needed <= DEFAULT_CACHE_BYTES or used > time.time() - _UNUSED_SECONDS:

@@ -3,6 +3,7 @@
 import collections
 import functools
 import http.server
+import os
 import tarfile
 import threading
 import zipfile
@@ -103,6 +104,19 @@ def test_a_range_of_tars_at_an_address_is_one_set(place, served):
     for number in range(2):
         (place / f"b-{number}.tar").write_bytes((place / "a.tar").read_bytes())
     assert open_set(f"{address}/b-{{0..1}}.tar", ALONE).n == 18
+
+
+def test_only_copies_make_room_for_others(place, monkeypatch):
+    folder = place.parent / "cache" / "images"
+    (folder / "album").mkdir(parents=True)
+    mine, copy = folder / "holiday.jpg", folder / f"{'0' * 32}.tar"
+    for path in (mine, copy, folder / "album"):
+        path.touch()
+        os.utime(path, (0, 0))
+    monkeypatch.setattr("eval.image_sets.copies.DEFAULT_CACHE_BYTES", 0)
+    assert identity(place / "a.tar.gz") == identity(place / "a.tar")
+    assert mine.exists()
+    assert not copy.exists()
 
 
 def test_a_newer_file_at_an_address_is_fetched_anew(place, served):
