@@ -50,10 +50,12 @@ def agree_on_recipe(out: Path, options: Mapping[str, Any], planned: Iterable[str
     """
     kept = read_recipe(out)
     if kept is None:
-        for name in (manifest.FILE, *planned):
-            if (out / name).exists():
-                raise InputError(f"{out / name} is there already, and is of no build; choose another folder", "out")
-        return None
+        there = next((name for name in (manifest.FILE, *planned) if (out / name).exists()), None)
+        if there is None:
+            return None
+        kept = read_recipe(out)  # another part of the same build may have begun meanwhile
+        if kept is None:
+            raise InputError(f"{out / there} is there already, and is of no build; choose another folder", "out")
     if not {"name", "pixels"} <= kept.keys():
         raise InputError(f"{out / FILE} is there already, and is of no build; choose another folder", "out")
     if kept.get("divided"):

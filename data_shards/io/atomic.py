@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -33,7 +34,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Raises MachineFault, which names `path`, where the disk is full or cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # Containers that share a disk often run the same command under the same number.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{secrets.randbelow(10**6):06}.partial")
     with machine_faults(path):
         try:
             with temporary.open("wb") as file:

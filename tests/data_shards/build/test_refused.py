@@ -6,6 +6,7 @@ import json
 import pytest
 from support.folder_builds import build, digests, write_image
 
+from data_shards.build.recipe import agree_on_recipe, read_recipe
 from data_shards.io.errors import InputError
 from data_shards.io.lease import lease
 
@@ -56,6 +57,18 @@ def test_a_build_that_waited_for_one_with_other_options_is_refused(tmp_path, mon
         build(tmp_path / "images", tmp_path / "out", size=16)
     build(tmp_path / "images", tmp_path / "clean", size=8)
     assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
+def test_files_of_a_part_that_begins_meanwhile_are_those_of_the_same_build(tmp_path):
+    write_image(tmp_path / "images/one.png", 1)
+    build(tmp_path / "images", tmp_path / "clean")
+    wanted = read_recipe(tmp_path / "clean")
+
+    def planned():
+        build(tmp_path / "images", tmp_path / "out")
+        yield "train-000000.tar"
+
+    assert agree_on_recipe(tmp_path / "out", wanted, planned()) == wanted
 
 
 @pytest.mark.parametrize(

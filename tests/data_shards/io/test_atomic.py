@@ -37,6 +37,17 @@ def test_a_write_that_fails_leaves_the_former_content(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_two_processes_of_the_same_number_on_one_disk_write_the_same_file(tmp_path):
+    path = tmp_path / "file"
+    with atomic.replacing(path) as ours:
+        ours.write(b"ours")
+        with atomic.replacing(path) as theirs:  # of another container, whose number is ours too
+            theirs.write(b"theirs")
+        assert path.read_bytes() == b"theirs"
+    assert path.read_bytes() == b"ours"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_numbers_that_json_does_not_know_are_refused(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         atomic.write_json(tmp_path / "file", {"a": float("nan")})
