@@ -74,14 +74,36 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = former
 
 
-def _submit(pool: ProcessPoolExecutor, task: Any) -> Future[Any]:
-    # A worker inherits that Ctrl-C is blocked: a terminal sends it to all processes, and the parent ends the others.
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait until the end of this block, in which a process starts and is told what it needs.
+
+    The process inherits that Ctrl-C is blocked: a terminal sends it to all, and the parent ends the others. That it is
+    blocked here is not enough for this one: another thread, such as NumPy's, may get the signal, and Python then
+    interrupts this one.
+    """
+    held: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with _without_main():
-            return pool.submit(_work, task)
+        for number, handler in handlers.items():
+            if handler is not None:  # not Python's
+                signal.signal(number, lambda number, frame: held.append(number))
+        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            if handler is not None:
+                signal.signal(number, handler)
+        if held:
+            signal.raise_signal(held[0])
+
+
+def _submit(pool: ProcessPoolExecutor, task: Any) -> Future[Any]:
+    with _uninterrupted(), _without_main():
+        return pool.submit(_work, task)
 
 
 _kept_open: list[Connection] = []
