@@ -21,6 +21,7 @@ from torch import Tensor
 
 from data_shards.io.atomic import sync_folder, write_bytes, write_json
 from data_shards.io.errors import InputError, raise_machine_fault
+from data_shards.io.regular_files import read_regular
 from data_shards.io.removal import holds_only
 from trainer.config.sections import StageConfig
 from trainer.run_folder.finite import first_not_finite
@@ -241,10 +242,10 @@ def _verified(folder: Path, name: str, *, since_later: bool = False) -> bytes:
     since_later: whether earlier versions did not write the file; it is empty then.
     """
     try:
-        sums = json.loads((folder / _COMPLETE).read_text())
+        sums = json.loads(read_regular(folder / _COMPLETE))
         if since_later and isinstance(sums, dict) and name not in sums:
             return b""
-        content = (folder / name).read_bytes()
+        content = read_regular(folder / name)
     except (OSError, ValueError) as error:
         raise_machine_fault(error, folder / name)
         raise InputError(f"{folder}: cannot be read ({error}); remove this folder to use an earlier one") from error

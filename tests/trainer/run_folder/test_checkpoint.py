@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -98,6 +99,17 @@ def test_a_changed_byte_is_found(tmp_path):
     (folder / "state.json").write_text((folder / "state.json").read_text().replace("300", "301"))
     with pytest.raises(InputError, match="does not match its checksum"):
         read(folder)
+
+
+def test_a_pipe_in_a_checkpoint_is_damage_and_not_waited_for(tmp_path):
+    kept, folder = write(tmp_path, checkpoint(300)), write(tmp_path, checkpoint(600))
+    (folder / "state.json").unlink()
+    os.mkfifo(folder / "state.json")
+    assert complete_checkpoints(tmp_path) == [kept, folder]
+    found, damaged = newest_undamaged(tmp_path)
+    assert found is not None
+    assert found.state.images == 300
+    assert "state.json: is a pipe" in damaged[0]
 
 
 def test_the_fingerprint_depends_on_names_shapes_and_values():
