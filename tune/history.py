@@ -63,7 +63,7 @@ def results(sweep: SweepConfig, images: int, started: Sequence[Started]) -> list
     found = []
     for one in started:
         if one.outcome.status == "finished":
-            record = trial_record(one.folder)
+            record = trial_record(one.folder, sweep.measure)
             values = [getattr(record, OBJECTIVES[objective].field) for objective in sweep.objectives]
             whole = tuple(float(value) for value in values if value is not None)
             found.append(TrialResult(trial=one.trial, values=whole if len(whole) == len(values) else None))

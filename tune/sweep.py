@@ -25,12 +25,19 @@ from tune.search.halving import TakingTurns
 from tune.search.listed_search import ListedSearch
 from tune.search.optuna_search import OptunaSearch
 from tune.search.stopping import halving, remember, scheduler
-from tune.search.trials import Phase, Trial, number_of_configurations, number_of_search_trials, repeated, search_trials
+from tune.search.trials import (
+    Phase,
+    Trial,
+    confirming_trials,
+    number_of_configurations,
+    number_of_search_trials,
+    search_trials,
+)
 from tune.settings import former_measure, keep_settings
 from tune.sweep_config import SweepConfig
 from tune.terminal import SweepProgress, name_of
 from tune.trial.actor import run_trial
-from tune.trial.folder import reopen, trial_folders
+from tune.trial.folder import is_measured_otherwise, reopen, trial_folders
 from tune.trial.pause import resume, saving_at_signals
 from tune.trial.population import population
 from tune.trial.record import TrialRecord, trial_record
@@ -66,21 +73,28 @@ def _run(sweep: SweepConfig, checked: CheckedSweep, address: str | None) -> tupl
     resume(sweep.trials_folder)
     for line in checked.notices:
         print(line, file=sys.stderr)
-    reopened = sum(reopen(folder, sweep.measure, former) for folder in trial_folders(sweep.trials_folder))
+    folders = trial_folders(sweep.trials_folder)
+    reopened = sum(reopen(folder, sweep.measure, former) for folder in folders)
     if reopened:
         print(f"{reopened} trials that had ended are tried or measured again", file=sys.stderr)
+    if lost := sum(is_measured_otherwise(folder, sweep.measure, former) for folder in folders):
+        print(
+            f"{lost} trained trials were measured otherwise and not again, as their weights are not kept "
+            "(keep_weights): of them only what would be measured the same way now is shown and compared",
+            file=sys.stderr,
+        )
     total = number_of_search_trials(sweep)
     if not _run_phase(sweep, "search", total, [], address):
         return records(sweep), False
     if sweep.confirm_seeds and (best := best_configuration(records(sweep), sweep.objectives[0])) is not None:
-        compared = repeated("confirm", [best, {}], sweep.confirm_seeds)
+        compared = confirming_trials(best, drawn_before(started_trials(sweep, "confirm")), sweep.confirm_seeds)
         return records(sweep), _run_phase(sweep, "confirm", len(compared), compared, address)
     return records(sweep), True
 
 
 def records(sweep: SweepConfig) -> list[TrialRecord]:
     """The records of all trials that were started, by name."""
-    return [trial_record(folder) for folder in trial_folders(sweep.trials_folder)]
+    return [trial_record(folder, sweep.measure) for folder in trial_folders(sweep.trials_folder)]
 
 
 def _left(
@@ -110,14 +124,20 @@ def _scheduler(sweep: SweepConfig, started: list[Started], images: int, at_once:
     return stops
 
 
-def _ended(sweep: SweepConfig, phase: Phase, total: int) -> bool:
+def _started(sweep: SweepConfig, phase: Phase, listed: list[Trial]) -> list[Started]:
+    """The trials of the phase that were started; of a phase that has no search, those of `listed`."""
+    names = {trial.name for trial in listed}
+    return [one for one in started_trials(sweep, phase) if not listed or one.trial.name in names]
+
+
+def _ended(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]) -> bool:
     """Whether all trials of the phase have ended."""
-    return sum(one.ended for one in started_trials(sweep, phase)) >= total
+    return sum(one.ended for one in _started(sweep, phase, listed)) >= total
 
 
 def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial], address: str | None) -> bool:
     """Runs the trials of a phase that have not ended. Returns whether all of them have then."""
-    if _ended(sweep, phase, total):
+    if _ended(sweep, phase, total, listed):
         return True
     # A trial that fails before its first check has reported no metric; Tune would end the whole sweep because of it.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
@@ -136,10 +156,10 @@ def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]
     at_once = trials_at_once(sweep, needs)
     config = sweep.trainer_config("base", 0, {})
     images = Manifest.load(config.data.location).num_samples(config.data.train_split)
-    started = started_trials(sweep, phase)
+    started = _started(sweep, phase, listed)
     # The confirming trials are trained to their ends.
     stops = _scheduler(sweep, started, images, at_once) if phase == "search" else None
-    kept = KeptWeights(sweep, [trial_record(one.folder) for one in started if one.ended])
+    kept = KeptWeights(sweep, [trial_record(one.folder, sweep.measure) for one in started if one.ended])
     progress = SweepProgress(
         phase,
         sweep,
@@ -175,7 +195,7 @@ def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]
             "configurations (keep_weights)",
             file=sys.stderr,
         )
-    return _ended(sweep, phase, total)
+    return _ended(sweep, phase, total, listed)
 
 
 def _trial(params: dict[str, Any], sweep: SweepConfig, on_gpu: bool) -> None:

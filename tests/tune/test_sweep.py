@@ -41,7 +41,8 @@ def run_tune(path: Path, *words: str, timeout: float = 1600) -> subprocess.Compl
 
 
 def by_name(path: Path) -> dict[str, TrialRecord]:
-    return {folder.name: trial_record(folder) for folder in trial_folders(read_sweep(path).trials_folder)}
+    sweep = read_sweep(path)
+    return {folder.name: trial_record(folder, sweep.measure) for folder in trial_folders(sweep.trials_folder)}
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_with_another_measure_what_is_trained_is_measured_again_and_nothing_trai
     done = run_tune(path.with_name("measured.yaml"))
     assert done.returncode == 0, done.stderr
     assert "the sweep goes on with measure" in done.stderr
-    after = by_name(path)
+    after = by_name(path.with_name("measured.yaml"))
     good = next(name for name, record in before.items() if record.status == "finished")
     assert after[good].checks == before[good].checks
     assert after[good].fd_final != before[good].fd_final

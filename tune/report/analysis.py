@@ -13,8 +13,9 @@ from typing import Any
 
 from scipy.stats import spearmanr
 
-from tune.report.ranking import finished_with, mean_and_spread, values
-from tune.space import Dimension, Fields
+from tune.report.ranking import best_configuration, finished_with, mean_and_spread, values
+from tune.search.trials import DEFAULT
+from tune.space import Dimension, Fields, canonical
 from tune.sweep_config import OBJECTIVES, ObjectiveName
 from tune.trial.record import TrialRecord
 
@@ -180,11 +181,15 @@ class Confirmation:
     comparisons: tuple[ComparedNumber, ...]
 
 
-def against_default(records: Sequence[TrialRecord]) -> Confirmation | None:
-    """The comparison over the seeds that both have finished; None where there is no such seed."""
-    done = finished_with(records, phase="confirm")
-    best = {record.seed: record for record in done if record.number == 0}
-    default = {record.seed: record for record in done if record.number == 1}
+def against_default(records: Sequence[TrialRecord], objective: ObjectiveName) -> Confirmation | None:
+    """The comparison over the seeds that both have finished; None where there is no such seed.
+
+    Trials of what was the best before the search went on are not among the best's. objective: what ranks.
+    """
+    chosen = best_configuration(records, objective)
+    others = [record for record in finished_with(records, phase="confirm") if record.number != DEFAULT]
+    best = {one.seed: one for one in others if chosen is not None and canonical(one.fields) == canonical(chosen)}
+    default = {one.seed: one for one in finished_with(records, phase="confirm") if one.number == DEFAULT}
     seeds = sorted(best.keys() & default.keys())
     if not seeds:
         return None

@@ -70,7 +70,7 @@ def build_page(
     early = _early_moment(search, longest)
     sections = [
         _ranking_section(ranked, objective),
-        _confirmation_section(records),
+        _confirmation_section(records, objective),
         _sensitivity_section(search, space, objective, early),
         _pareto_section(search, objective),
         _early_section(search, objective, longest),
@@ -117,8 +117,8 @@ def _ranking_section(ranked: Sequence[Ranked], objective: ObjectiveName) -> Sect
     )
 
 
-def _confirmation_section(records: Sequence[TrialRecord]) -> Section | None:
-    found = against_default(records)
+def _confirmation_section(records: Sequence[TrialRecord], objective: ObjectiveName) -> Section | None:
+    found = against_default(records, objective)
     if found is None:
         return None
     rows = [(one.title, one.best, one.default, one.verdict) for one in found.comparisons]

@@ -14,6 +14,8 @@ from tune.sweep_config import SweepConfig
 # After this many draws for each configuration that they found, what is left of a space up to this size is listed.
 _DRAWS_EACH, _MOST_LISTED = 20, 100_000
 Phase = Literal["search", "confirm"]
+DEFAULT = 1
+"""Number of the default among the configurations of the phase confirm; all others were the best of the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,13 +94,18 @@ def distinct_draws(space: tuple[Dimension, ...], seed: int) -> Iterator[Fields]:
             yield fields
 
 
-def repeated(phase: Phase, configurations: Iterable[Fields], seeds: Iterable[int]) -> list[Trial]:
-    """Each configuration with each seed; all configurations with the first seed come first."""
-    drawn = list(configurations)
+def confirming_trials(best: Fields, known: Mapping[int, Fields], seeds: Iterable[int]) -> list[Trial]:
+    """The best configuration of the search and the default with each seed; both with the first seed come first.
+
+    known: the configurations that were confirmed before, by number. The best of a search that has gone on since gets a
+    number of its own, so that its trials are not taken for those of the former best.
+    """
+    same = [number for number, fields in known.items() if number != DEFAULT and canonical(fields) == canonical(best)]
+    number = same[0] if same else 0 if 0 not in known else max(*known, DEFAULT) + 1
     return [
-        Trial(phase=phase, number=number, seed=seed, fields=fields)
+        Trial(phase="confirm", number=one, seed=seed, fields=fields)
         for seed in seeds
-        for number, fields in enumerate(drawn)
+        for one, fields in ((number, best), (DEFAULT, {}))
     ]
 
 

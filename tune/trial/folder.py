@@ -132,16 +132,21 @@ def reopen(folder: Path, measure: MeasureConfig, former: MeasureConfig | None) -
     """
     outcome, failure = load_outcome(folder), folder / _FAILURE
     failed_with = _read(failure).get("measure") if failure.exists() else None
-    measured_with = _measure(outcome.measure) or former or measure
     if not (
         outcome.again
         or (failed_with is not None and _measure(failed_with) != measure)
-        or (outcome.status == "finished" and measured_with != measure and any(folder.glob("checkpoints/*/COMPLETE")))
+        or (is_measured_otherwise(folder, measure, former) and any(folder.glob("checkpoints/*/COMPLETE")))
     ):
         return False
     for path in (failure, folder / _OUTCOME):
         path.unlink(missing_ok=True)
     return True
+
+
+def is_measured_otherwise(folder: Path, measure: MeasureConfig, former: MeasureConfig | None) -> bool:
+    """Whether a trial was trained to its end and measured, but not as now. Arguments as of `reopen`."""
+    outcome = load_outcome(folder)
+    return outcome.status == "finished" and (_measure(outcome.measure) or former or measure) != measure
 
 
 def _measure(key: str) -> MeasureConfig | None:

@@ -13,7 +13,15 @@ from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import Event, read_events
 from tune.search.trials import Phase
 from tune.space import Fields
+from tune.sweep_config import MeasureConfig
 from tune.trial.folder import Status, load_attempts, load_outcome, load_trial
+from tune.trial.questions import (
+    answer_of_distance,
+    answer_of_likelihood,
+    likelihood,
+    reconstruction_distance,
+    sample_distance,
+)
 from tune.trial.takeover import Takeover, present_fields, takeovers
 
 
@@ -104,9 +112,18 @@ class TrialRecord:
         return next((check.elbo for check in self.checks if check.images >= images and check.elbo is not None), None)
 
 
-def trial_record(folder: Path) -> TrialRecord:
-    """The record of the trial with this run folder."""
+def trial_record(folder: Path, measure: MeasureConfig) -> TrialRecord:
+    """The record of the trial with this run folder.
+
+    measure: of the sweep as it is now. What was measured otherwise, before the sweep's file was changed or by a person,
+    cannot be compared with what is measured of other trials, and is left out.
+    """
     trial, outcome, events = load_trial(folder), load_outcome(folder), read_events(folder)
+    distances = stored(DistanceResult, folder / "eval", "fid-*.json")
+    likelihoods = stored(LikelihoodResult, folder / "eval", "likelihood*.json")
+    of_samples = {w: answer_of_distance(sample_distance(measure, w), w, distances) for w in ("stage1", "final")}
+    of_reconstructions = answer_of_distance(reconstruction_distance(measure), "final", distances)
+    asked = likelihood(measure)
     train = [event for event in events if event["event"] == "train"]
     checks = tuple(Check(e["images"], e["elbo_at_closed_form"]) for e in events if e["event"] == "valid")
     images = max((event["images"] for event in events), default=0)
@@ -132,12 +149,12 @@ def trial_record(folder: Path) -> TrialRecord:
         images_per_second=images / seconds if seconds else None,
         stage1=_stage(1, train, events),
         stage2=_stage(2, train, events),
-        fd_stage1=_distance(folder, "stage1", ("q_hat", "prior")),
-        fd_final=_distance(folder, "final", ("q_hat", "prior")),
-        fd_reconstruction=_distance(folder, "final", ("reconstruction",)),
-        iwae_stage1=_likelihood(folder, "stage1"),
-        iwae_final=_likelihood(folder, "final"),
-        further=_further(folder),
+        fd_stage1=_value(of_samples["stage1"]),
+        fd_final=_value(of_samples["final"]),
+        fd_reconstruction=_value(of_reconstructions),
+        iwae_stage1=_iwae(answer_of_likelihood(asked, "stage1", likelihoods)),
+        iwae_final=_iwae(answer_of_likelihood(asked, "final", likelihoods)),
+        further=_further(of_samples["final"]),
     )
 
 
@@ -174,40 +191,29 @@ def parameters_in_checkpoint(folder: Path) -> int | None:
     return total
 
 
-def _distance(folder: Path, weights: str, sources: tuple[str, ...]) -> float | None:
-    """The newest distance of the first of `sources` of which there is one."""
-    found = _distance_result(folder, weights, sources)
-    return found.value if found else None
+def _value(found: DistanceResult | None) -> float | None:
+    return None if found is None else found.value
 
 
-def _further(folder: Path) -> dict[str, float]:
-    """The numbers of further measures beside `fd_final`."""
-    found = _distance_result(folder, "final", ("q_hat", "prior"))
+def _further(found: DistanceResult | None) -> dict[str, float]:
+    """The numbers of further measures beside a distance."""
+    values = {} if found is None else found.values
+    return {number.name: values[number.name].value for number in numbers_of() if number.name in values}
+
+
+def _iwae(found: LikelihoodResult | None) -> float | None:
     if found is None:
-        return {}
-    return {number.name: found.values[number.name].value for number in numbers_of() if number.name in found.values}
+        return None
+    return found.values["iwae_q_hat" if "iwae_q_hat" in found.values else "iwae_prior"].value
 
 
-def _distance_result(folder: Path, weights: str, sources: tuple[str, ...]) -> DistanceResult | None:
-    results = [one for one in stored(DistanceResult, folder / "eval", "fid-*.json") if one.protocol.weights == weights]
-    found = [one for source in sources for one in reversed(results) if one.protocol.source == source]
-    return found[0] if found else None
-
-
-def _likelihood(folder: Path, weights: str) -> float | None:
-    """The newest likelihood."""
-    results = stored(LikelihoodResult, folder / "eval", "likelihood*.json")
-    found = [one.values for one in results if (one.protocol.weights, one.protocol.noise) == (weights, "independent")]
-    return found[-1]["iwae_q_hat" if "iwae_q_hat" in found[-1] else "iwae_prior"].value if found else None
-
-
-def reported_metrics(folder: Path) -> dict[str, float]:
+def reported_metrics(folder: Path, measure: MeasureConfig) -> dict[str, float]:
     """What Ray and the search learn of a trial at its end; what was not measured is left out.
 
     images: seen in all; elbo: held out, at the closed-form sigma, nats per image; fd: of samples of the final weights;
     cost: seconds of training; stage.
     """
-    record = trial_record(folder)
+    record = trial_record(folder, measure)
     metrics = {
         "images": record.images,
         "elbo": record.final_elbo,

@@ -33,7 +33,7 @@ class KeptWeights:
         """A trial has ended: it, or one that it surpasses, may not be needed any more."""
         if self.sweep.keep_weights == 0:
             return
-        record = trial_record(self.sweep.trials_folder / name)
+        record = trial_record(self.sweep.trials_folder / name, self.sweep.measure)
         if record.phase != "search" or load_outcome(self.sweep.trials_folder / name).again:
             return
         self._add(record)

@@ -15,7 +15,6 @@ from data_shards.io.lease import LeaseHeld, LeaseLost
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
 from eval.measurements.likelihood import measure_likelihood
-from eval.questions import DistanceQuestion, LikelihoodQuestion
 from eval.run import load_run
 from trainer.config.config import Config
 from trainer.loop import train
@@ -27,6 +26,7 @@ from tune.search.stopping import AtRungs, TrialBudget
 from tune.sweep_config import MeasureConfig
 from tune.trial.folder import save_failure, save_turn
 from tune.trial.pause import wait_while_paused
+from tune.trial.questions import likelihood, reconstruction_distance, sample_distance
 from tune.trial.record import reported_metrics
 
 Report = Callable[[dict[str, Any]], None]
@@ -91,7 +91,7 @@ def carry_out(task: Task, report: Report | None) -> None:
     if dist.is_initialized():
         dist.barrier()
     if report is not None:
-        report(reported_metrics(folder) | {"progress": 100.0, "finished": True})
+        report(reported_metrics(folder, task.measure) | {"progress": 100.0, "finished": True})
 
 
 class _Checks:
@@ -172,31 +172,12 @@ def measure_trial(config: Config, measure: MeasureConfig) -> None:
                 for split in (config.data.train_split, config.data.valid_split):
                     encode_split(run, split, ranks)
                 fit_run_mixture(config.folder, Settings(n_components=measure.mixture), weights=weights, ranks=ranks)
-            for distance in _distances(measure, weights):
-                measure_distance(run, distance, ranks)
-            if measure.likelihood_images:
-                likelihood = LikelihoodQuestion(
-                    images=measure.likelihood_images,
-                    samples=measure.likelihood_samples,
-                    mixture=measure.mixture,
-                    split=measure.split,
-                )
-                measure_likelihood(run, likelihood, ranks)
-
-
-def _distances(measure: MeasureConfig, weights: str) -> list[DistanceQuestion]:
-    """Of samples of all weights, and of reconstructions by the final ones."""
-    if not measure.images:
-        return []
-    samples = DistanceQuestion(
-        source="q_hat" if measure.mixture else "prior",
-        n=measure.images,
-        split=measure.split,
-        mixture=measure.mixture or DistanceQuestion.mixture,
-        also=measure.also if weights == "final" else (),
-    )
-    reconstructions = DistanceQuestion(source="reconstruction", n=measure.images, split=measure.split)
-    return [samples, reconstructions] if weights == "final" else [samples]
+            of_reconstructions = reconstruction_distance(measure) if weights == "final" else None
+            for distance in (sample_distance(measure, weights), of_reconstructions):
+                if distance is not None:
+                    measure_distance(run, distance, ranks)
+            if (question := likelihood(measure)) is not None:
+                measure_likelihood(run, question, ranks)
 
 
 def _refuse_a_stopped_run(folder: Path) -> None:

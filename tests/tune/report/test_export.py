@@ -10,7 +10,7 @@ from data_shards.io.errors import InputError
 from trainer.config.config import load_config
 from trainer.run_folder.restore import load_model
 from tune.report.ranking import export_best, ranking
-from tune.sweep_config import read_sweep
+from tune.sweep_config import MeasureConfig, read_sweep
 from tune.trial.folder import TrialOutcome, save_outcome
 from tune.trial.record import trial_record
 
@@ -21,7 +21,7 @@ def ranked(trial_folder, tmp_path):
     folder = tmp_path / "finished"
     shutil.copytree(trial_folder, folder)
     save_outcome(folder, TrialOutcome(status="finished"))
-    return ranking([trial_record(folder)], "elbo")
+    return ranking([trial_record(folder, MeasureConfig())], "elbo")
 
 
 def test_the_trainer_takes_the_exported_best_configuration_as_it_is(tmp_path, ranked, digits_shards):

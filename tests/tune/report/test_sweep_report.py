@@ -34,7 +34,8 @@ def test_the_page_names_stopped_and_failed_trials_with_their_reasons_and_loads_n
         *(record(n) for n in range(4)),
         record(4, status="stopped", reason="asha, at the rung of 8 % of its budget", final_elbo=1.0),
         record(5, status="failed", reason="out of memory: <tensor>"),
-        *(record(n, phase="confirm", seed=1) for n in (0, 1)),
+        record(0, phase="confirm", seed=1, fields=record(3).fields),
+        record(1, phase="confirm", seed=1),
     ]
     page = build_page("s", records, SPACE, "fd", 2000).html()
     assert "asha, at the rung of 8 % of its budget" in page

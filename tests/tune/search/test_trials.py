@@ -10,7 +10,14 @@ from scipy.stats import kstest
 from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError
-from tune.search.trials import distinct_draws, grid, number_of_search_trials, random_fields, search_trials
+from tune.search.trials import (
+    confirming_trials,
+    distinct_draws,
+    grid,
+    number_of_search_trials,
+    random_fields,
+    search_trials,
+)
 from tune.space import Combinations, Dimension, Fields, canonical, draw, read_space
 from tune.sweep_config import read_sweep
 
@@ -159,3 +166,20 @@ def test_a_search_that_lost_a_trial_before_its_folder_was_made_draws_it_again(tm
     every = list(search_trials(sweep))
     known = {trial.number: trial.fields for trial in every[:4] if trial.number != 2}
     assert list(search_trials(sweep, known)) == every
+
+
+def test_another_best_configuration_is_confirmed_under_a_number_of_its_own():
+    first = confirming_trials({"a": 1}, {}, [7, 8])
+    assert [(one.name, one.fields) for one in first] == [
+        ("confirm-000-seed7", {"a": 1}),
+        ("confirm-001-seed7", {}),
+        ("confirm-000-seed8", {"a": 1}),
+        ("confirm-001-seed8", {}),
+    ]
+    known = {one.number: one.fields for one in first}
+    assert [one.name for one in confirming_trials({"a": 1.0}, known, [7, 8])] == [one.name for one in first]
+    second = confirming_trials({"a": 2}, known, [7])
+    assert [(one.name, one.fields) for one in second] == [("confirm-002-seed7", {"a": 2}), ("confirm-001-seed7", {})]
+    known |= {one.number: one.fields for one in second}
+    assert [one.number for one in confirming_trials({"a": 3}, known, [7])] == [3, 1]
+    assert [one.number for one in confirming_trials({"a": 2}, known, [7])] == [2, 1]

@@ -12,7 +12,7 @@ from trainer.loop import train
 from trainer.run_folder.checkpoint import complete_checkpoints, read_model
 from trainer.run_folder.log import read_events
 from tune.search.trials import Trial
-from tune.sweep_config import SweepConfig, read_sweep
+from tune.sweep_config import MeasureConfig, SweepConfig, read_sweep
 from tune.trial.folder import save_trial
 from tune.trial.record import trial_record
 from tune.trial.takeover import LEARNING_RATE, Decision, present_fields, take_over, takeovers
@@ -77,7 +77,7 @@ def test_a_takeover_brings_the_weights_and_the_log_and_keeps_what_the_trial_was(
     assert (done.source, done.before, done.learning_rate, done.how) == (GOOD.name, 0.001, 0.0008, "* 0.8")
     assert done.given_up == before[-1]["images"] > 0
     assert done.images == read_events(good)[-1]["images"]
-    assert trial_record(poor).takeovers == (done,)
+    assert trial_record(poor, MeasureConfig()).takeovers == (done,)
 
 
 def test_training_goes_on_from_there_with_the_other_learning_rate_and_its_log_says_so(sweep):

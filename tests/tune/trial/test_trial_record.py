@@ -1,5 +1,6 @@
 """What is read of a trial from its run folder, and which errors count as the configuration's fault."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,12 @@ from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError, MachineFault
 from data_shards.io.lease import LeaseHeld, lease
+from eval.distance.comparison import measure_distance
+from eval.measurements.likelihood import measure_likelihood
+from eval.questions import DistanceQuestion, LikelihoodQuestion
+from eval.run import load_run
 from trainer.loop import train
+from trainer.process_group import single
 from trainer.run_folder.log import read_events
 from trainer.run_folder.restore import load_model
 from tune.search.trials import Trial
@@ -32,6 +38,8 @@ from tune.trial.record import reported_metrics, trial_record
 from tune.trial.weights import KeptWeights
 from tune.trial.worker import configuration_fault
 
+MEASURE = MeasureConfig(images=0)
+
 
 def test_a_run_folder_is_named_after_its_trials_configuration_and_seed_and_says_which_trial_it_is(trial, trial_folder):
     assert load_trial(trial_folder) == trial
@@ -39,7 +47,7 @@ def test_a_run_folder_is_named_after_its_trials_configuration_and_seed_and_says_
 
 
 def test_the_record_has_size_time_and_the_end_of_each_stage_as_the_run_logged_them(trial_folder):
-    record, events = trial_record(trial_folder), read_events(trial_folder)
+    record, events = trial_record(trial_folder, MEASURE), read_events(trial_folder)
     first, second = (event for event in events if event["event"] == "stage_end")
     assert (record.stage1.reason, record.stage1.images) == (first["reason"], first["stage_images"])
     assert (record.stage2.sigma2, record.stage2.kl) == (second["sigma2"], second["kl"])
@@ -58,25 +66,44 @@ def test_the_early_value_is_that_of_the_first_check_that_saw_enough_images():
 def test_the_record_has_distances_and_likelihood_as_eval_measured_them(trial_folder, tmp_path):
     folder = tmp_path / trial_folder.name
     shutil.copytree(trial_folder, folder)
-    assert trial_record(folder).fd_final is None
+    measure = MeasureConfig(images=100, mixture=4, also=("kernel",))
+    assert trial_record(folder, measure).fd_final is None
     words = ("--run", str(folder), "--split", "valid")
     done = run_module("eval", "fid", *words, "--from", "q_hat", "--mixture", "4", "--n", "100", "--also", "kernel")
     assert done.returncode == 0, done.stderr
-    record = trial_record(folder)
+    record = trial_record(folder, measure)
     assert f"{record.fd_final:.4f}" in done.stdout
     assert list(record.further) == ["kernel_distance"]
     assert (record.fd_stage1, record.fd_reconstruction) == (None, None)
-    assert reported_metrics(folder)["fd"] == record.fd_final
+    assert reported_metrics(folder, measure)["fd"] == record.fd_final
+
+
+def test_a_record_has_only_what_was_measured_as_the_sweep_measures_now_however_old_it_is(trial_folder, tmp_path):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    run, values = load_run(folder), []
+    for n in (64, 80):
+        measure_distance(run, DistanceQuestion(source="prior", n=n, split="valid"), single())
+        values.append(trial_record(folder, MeasureConfig(images=n, mixture=0)).fd_final)
+    measure_likelihood(run, LikelihoodQuestion(images=5, samples=2, mixture=0, split="valid"), single())
+    # The newest result is of 80 images; the sweep went back to 64, which was measured before.
+    measure = MeasureConfig(images=64, mixture=0, likelihood_images=5, likelihood_samples=2)
+    record = trial_record(folder, measure)
+    assert (record.fd_final, values[0] == values[1], isinstance(record.iwae_final, float)) == (values[0], False, True)
+    for changed in ({"images": 70}, {"split": "test"}, {"mixture": 4}, {"images": 0}):
+        assert trial_record(folder, dataclasses.replace(measure, **changed)).fd_final is None
+    for changed in ({"likelihood_images": 6}, {"likelihood_samples": 3}, {"split": "test"}, {"mixture": 4}):
+        assert trial_record(folder, dataclasses.replace(measure, **changed)).iwae_final is None
 
 
 def test_a_failure_because_of_its_own_configuration_comes_before_any_other_outcome(trial_folder, tmp_path):
     folder = tmp_path / trial_folder.name
     shutil.copytree(trial_folder, folder)
-    assert trial_record(folder).status == "unfinished"
+    assert trial_record(folder, MEASURE).status == "unfinished"
     save_outcome(folder, TrialOutcome(status="finished"))
-    assert trial_record(folder).status == "finished"
+    assert trial_record(folder, MEASURE).status == "finished"
     save_failure(folder, "out of memory")
-    assert (trial_record(folder).status, trial_record(folder).reason) == ("failed", "out of memory")
+    assert (trial_record(folder, MEASURE).status, trial_record(folder, MEASURE).reason) == ("failed", "out of memory")
 
 
 def test_faults_of_machines_are_not_the_configurations(tmp_path):
@@ -88,9 +115,6 @@ def test_faults_of_machines_are_not_the_configurations(tmp_path):
     assert configuration_fault(held.value) == ""
     others_took_it = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes")
     assert configuration_fault(others_took_it) == ""
-
-
-MEASURE = MeasureConfig(images=0)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +155,7 @@ def test_a_damaged_file_of_a_trial_is_one_line_that_names_it(trial_folder, tmp_p
     shutil.copytree(trial_folder, folder)
     (folder / name).write_text(content)
     with pytest.raises(InputError, match=f"{name}: is damaged; restore it"):
-        trial_record(folder)
+        trial_record(folder, MEASURE)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +173,7 @@ def test_a_value_of_another_kind_is_damage_too(trial_folder, tmp_path, name, cha
     save_outcome(folder, TrialOutcome(status="finished"))
     (folder / name).write_text(json.dumps(json.loads((folder / name).read_text()) | change))
     with pytest.raises(InputError, match=f"{name}: is damaged; restore it"):
-        trial_record(folder)
+        trial_record(folder, MEASURE)
 
 
 def test_lines_of_attempts_that_are_none_are_passed_over(tmp_path):
@@ -177,13 +201,13 @@ def test_the_checkpoints_of_losers_are_deleted_and_their_records_stay(trial_fold
     (sweep.trials_folder / names[0] / "checkpoints" / "mine.txt").write_text("of someone else")
     for name, status in zip(names, ("stopped", "finished", "finished"), strict=True):
         save_outcome(sweep.trials_folder / name, TrialOutcome(status=status))
-    before = [trial_record(sweep.trials_folder / name) for name in names]
+    before = [trial_record(sweep.trials_folder / name, MEASURE) for name in names]
     kept = KeptWeights(sweep, [])
     for name in names:
         kept.ended(name)
     left = [any((sweep.trials_folder / name).glob("checkpoints/*/COMPLETE")) for name in names]
     assert left == [False, True, False]  # of two that are as good the first stays
-    assert [trial_record(sweep.trials_folder / name) for name in names] == before
+    assert [trial_record(sweep.trials_folder / name, MEASURE) for name in names] == before
     assert (sweep.trials_folder / names[0] / "checkpoints" / "mine.txt").exists()
 
 
