@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser, command
 from data_shards.io.progress import duration
+from data_shards.io.regular_files import require_file_place
 from data_shards.manifest import Manifest
 from trainer.dry_run import estimate
 from tune.sweep_config import SweepConfig, read_sweep
@@ -41,6 +42,10 @@ def parser() -> OneLineParser:
         default=1,
         help="processes that trials share, for --dry-run",
     )
+    made.acts_only(lambda args: args.dry_run, "processes", otherwise="is for --dry-run; add it or leave this out")
+    made.acts_only(
+        lambda args: not args.dry_run, "steal_lock", otherwise="takes nothing over with --dry-run; leave it out"
+    )
     return made
 
 
@@ -48,8 +53,11 @@ def main() -> None:
     """Reads the command line, then runs or estimates the sweep."""
     args = parser().parse_args()
     sweep = read_sweep(args.config)
-    if args.export_best and not Path(args.export_best).resolve().parent.is_dir():
-        raise InputError(f"the folder of {args.export_best} does not exist; make it first", parameter="export_best")
+    if args.export_best:
+        require_file_place(Path(args.export_best), "export_best")
+        for own in (args.config, sweep.base):
+            if Path(own).resolve() == Path(args.export_best).resolve():
+                raise InputError(f"{args.export_best} is what the sweep is read from; choose another", "export_best")
     if args.dry_run:
         _estimate(sweep, args.processes)
     else:

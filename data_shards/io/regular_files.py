@@ -18,6 +18,14 @@ def kind_if_no_file(path: str | os.PathLike[str]) -> str:
     return "a folder" if path.is_dir() else "a pipe, a socket or a device"
 
 
+def require_file_place(path: Path, parameter: str) -> None:
+    """Raises InputError where no file can be written at the end of a long work: nothing but a file may be there now."""
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"the folder of {path} does not exist; make it first", parameter=parameter)
+    if kind := kind_if_no_file(path):
+        raise InputError(f"{path} is {kind}; choose another name", parameter=parameter)
+
+
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     """A descriptor of a file, also as the `opener` of `open`. Raises InputError for a pipe, a socket or a device."""
     # Without waiting for the other end of a pipe.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_shards.io.errors import InputError, OneLineParser, at_least
+from data_shards.io.regular_files import require_file_place
 from eval.commands.options import add_device_option, chosen_part
 from eval.paper.cost import estimated_cost
 from eval.paper.evidence import Evidence
@@ -71,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     Raises InputError, after all other jobs and the pages, where a job failed.
     """
     at_least(0, processes=args.processes)
+    if args.results is not None:
+        require_file_place(Path(args.results), "results")
     plan = read_plan(args.dataset, args.plan)
     targets = tuple(EXHIBITS) if args.target == "all" else (args.target,)
     runs = Path(args.runs or f"runs/reproduction/{args.dataset}")

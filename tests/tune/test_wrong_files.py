@@ -164,9 +164,9 @@ WRITTEN: list[tuple[str, str]] = [
 ]
 
 
-def refused(path: Path, capsys, monkeypatch) -> str:
+def refused(path: Path, capsys, monkeypatch, *words: str) -> str:
     """The line of `python -m tune`, which must be one, with code 2, and leave no file."""
-    monkeypatch.setattr(sys, "argv", ["tune", "--config", str(path)])
+    monkeypatch.setattr(sys, "argv", ["tune", "--config", str(path), *words])
     monkeypatch.setattr(sweep, "_run", lambda *_: pytest.fail("the sweep was started"))
     before = sorted(path.parent.rglob("*"))
     code = command(main)
@@ -192,6 +192,25 @@ def test_wrong_yaml_is_one_line_that_names_its_field_or_line(tmp_path, digits_sh
     kept = {name: value for name, value in yaml.safe_load(path.read_text()).items() if not text.startswith(f"{name}:")}
     path.write_text(yaml.safe_dump(kept) + text)
     assert named in refused(path, capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("option", "words"), [("--processes", ("--processes", "2")), ("--steal-lock", ("--dry-run", "--steal-lock"))]
+)
+def test_an_option_without_effect_beside_the_others_is_refused(
+    tmp_path, digits_shards, capsys, monkeypatch, option, words
+):
+    path = write_sweep(tmp_path, digits_shards)
+    assert f"{option}: " in refused(path, capsys, monkeypatch, *words)
+
+
+@pytest.mark.parametrize("name", ["sweep.yaml", "base.yaml", "folder", "missing/best.yaml"])
+def test_a_best_configuration_that_cannot_be_written_or_would_replace_the_sweeps_own_file_is_refused_before_the_sweep(
+    tmp_path, digits_shards, capsys, monkeypatch, name
+):
+    path = write_sweep(tmp_path, digits_shards)
+    (tmp_path / "folder").mkdir()
+    assert "--export-best: " in refused(path, capsys, monkeypatch, "--export-best", str(tmp_path / name))
 
 
 NO_SWEEPS: dict[str, Callable[[Path], object]] = {
