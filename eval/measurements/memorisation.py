@@ -10,21 +10,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from data_shards.io.address import Location
+from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.progress import Progress
+from data_shards.io.regular_files import read_regular
 from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 from eval.images.blocks import BLOCK, gathered, image_noise, subset_blocks, subset_indices
 from eval.images.densities import DENSITIES
 from eval.images.sources import Finish, to_8_bits, unchanged
 from eval.images.stored_transport import load_transport
-from eval.measured_once import measured_once
+from eval.measured_once import held_result
 from eval.protocol import MemorisationProtocol
 from eval.questions import MemorisationQuestion
-from eval.results import Centre, Measured, MemorisationResult, NearestComparison
+from eval.results import Centre, Measured, MemorisationResult, NearestComparison, measured_before, stored_at
 from eval.run import MeasuredRun
 from trainer.full_precision import full_precision
 from trainer.mixture.density import MixtureDensity
@@ -118,7 +121,8 @@ def measure_memorisation(
     """The answer to a question, the same on every process.
 
     Written to RUN/eval/[transported-]memorisation-ADDRESS.json, with the images beside it as .safetensors (`sample`,
-    (N, C, H, W), and `nearest`, (N, 3, C, H, W), uint8), and read from there where the same was measured before.
+    (N, C, H, W), and `nearest`, (N, 3, C, H, W), uint8), and read from there where the same was measured before and its
+    images are there.
     steal: takes the files from another job that measures them. Raises InputError where there is one, codes, mixture or
     transport are missing, or the split is too small.
     """
@@ -136,7 +140,12 @@ def measure_memorisation(
         train_split=run.config.data.train_split,
     )
     path = memorisation_path(run, protocol)
-    with measured_once(MemorisationResult, path, protocol, ranks, steal=steal) as place:
+
+    def before() -> MemorisationResult | None:
+        found = measured_before(MemorisationResult, path, protocol)
+        return None if ranks.any(found is None or stored_pictures(path) is None) else found
+
+    with held_result(path, ranks, before, question=protocol.record(), steal=steal) as place:
         if place.found is not None:
             return place.found
         result, pictures = _measured(run, question, mixture, protocol, ranks)
@@ -149,6 +158,17 @@ def memorisation_path(run: MeasuredRun, protocol: MemorisationProtocol) -> Path:
     return run.result_path(
         "memorisation" if protocol.source == "q_hat" else f"{protocol.source}-memorisation", protocol
     )
+
+
+def stored_pictures(path: Path) -> dict[str, Tensor] | None:
+    """The images beside the result that is stored at `path`; None where they are missing or damaged."""
+    beside = stored_at(path).with_suffix(".safetensors")
+    try:
+        found = load(read_regular(beside))
+    except (OSError, InputError, SafetensorError) as error:
+        raise_machine_fault(error, beside)
+        return None
+    return found if found.keys() >= {"sample", "nearest"} else None
 
 
 @torch.inference_mode()

@@ -41,6 +41,8 @@ def measure_uncertainty(
     correlated = None if question.noise == "independent" else load_noise(run, question.residuals, ranks)
     mixture = correlated.mixture if correlated else None
     held_out = run.config.data.valid_split
+    if question.calibrate and held_out == question.split:
+        raise InputError(f"intervals are calibrated on {held_out}; measure another split", parameter="split")
     protocol = run.protocol(
         UncertaintyProtocol,
         split=question.split,
@@ -74,8 +76,6 @@ def _measured(
     measured = predictions(run, question, ranks, correlated)
     calibrated_on = None
     if question.calibrate:
-        if held_out == question.split:
-            raise InputError(f"intervals are calibrated on {held_out}; measure another split", parameter="split")
         total = run.manifest.num_samples(held_out)
         images = max(1, min(total, conformal.MOST_NUMBERS // run.model.pixels))
         calibrated_on = predictions(run, replace(question, split=held_out, images=images), ranks, correlated)

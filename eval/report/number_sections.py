@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load
-
 from eval.distance.extractors.unloaded import compare_unloaded
 from eval.distance.measures import command_of
 from eval.images.densities import SOURCES
 from eval.measurements.calibration_numbers import calibration_verdict
+from eval.measurements.memorisation import stored_pictures
 from eval.report import gallery, printed_results
 from eval.report.document import Details, Missing, Picture, Section
 from eval.report.figures import (
@@ -22,7 +21,7 @@ from eval.report.figures import (
     residual_figure,
     sparsification_figure,
 )
-from eval.report.known import RunResults, final
+from eval.report.known import RunResults, final, is_plain
 from eval.report.tables import (
     column_title,
     completion_table,
@@ -86,7 +85,7 @@ class RunFacts:
 def _missing_likelihoods(results: RunResults, facts: RunFacts) -> list[Missing]:
     wanted = [("final", "the final weights", "")]
     wanted += [("stage1", "the end of stage 1", " --weights stage1")] if facts.two_stages else []
-    there = {result.protocol.weights for result in results.likelihoods}
+    there = {result.protocol.weights for result in results.likelihoods if is_plain(result)}
     return [
         Missing(
             what=f"The likelihood of {name} has not been measured.",
@@ -270,14 +269,13 @@ def memorisation_section(results: RunResults, facts: RunFacts) -> Section:
     """Samples above their nearest training images, and whether they are nearer than new images are."""
     title = "Does it repeat its training images?"
     measured = final(results.memorisations)
+    shown = None
     if measured is not None:
-        path = result_path(facts.folder / "eval", "memorisation", measured.protocol)
-        images = stored_at(path).with_suffix(".safetensors")
-    if measured is None or not images.exists():
+        shown = stored_pictures(result_path(facts.folder / "eval", "memorisation", measured.protocol))
+    if measured is None or shown is None:
         command = f"python -m eval memorisation --run {facts.run} {facts.mixture}"
         missing = [Missing(what="Nearest training images have not been looked for.", command=command)]
         return Section(key="memorisation", title=title, missing=missing)
-    shown = load(images.read_bytes())
     count = gallery.COLUMNS
     nearest = shown["nearest"][:count].transpose(0, 1)  # (k, n, C, H, W)
     drawn = gallery.neighbours(shown["sample"][:count], list(nearest))

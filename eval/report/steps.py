@@ -16,10 +16,10 @@ from eval.images.encoding import encode_split, is_encoded
 from eval.images.stored_transport import fitted_before, make_transport
 from eval.images.transport import MOST_DIRECTIONS
 from eval.measurements.likelihood import measure_likelihood
-from eval.measurements.memorisation import measure_memorisation
+from eval.measurements.memorisation import measure_memorisation, memorisation_path, stored_pictures
 from eval.measurements.uncertainty import measure_uncertainty
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
-from eval.report.known import Subject
+from eval.report.known import Subject, is_plain
 from eval.report.pace import Pace
 from eval.report.sizes import Sizes
 from eval.run import MeasuredRun, load_run
@@ -181,7 +181,9 @@ class _Parts:
             yield self.step(
                 f"the likelihood of {sizes.likelihood:,} images of split {sizes.split}",
                 lambda: any(
-                    (r.protocol.weights, r.protocol.mixture) == (run.weights, self.mixture)
+                    is_plain(r)
+                    and (r.protocol.weights, r.protocol.split, r.protocol.mixture)
+                    == (run.weights, sizes.split, self.mixture)
                     for r in self.subject.results().likelihoods
                 ),
                 lambda: measure_likelihood(run, question, self.ranks, steal=self.steal),
@@ -191,7 +193,10 @@ class _Parts:
             of = UncertaintyQuestion(images=sizes.uncertainty, split=sizes.split)
             yield self.step(
                 f"the calibration of the predicted variance on {sizes.uncertainty:,} images of split {sizes.split}",
-                lambda: any(r.protocol.weights == run.weights for r in self.subject.results().uncertainties),
+                lambda: any(
+                    is_plain(r) and (r.protocol.weights, r.protocol.split) == (run.weights, sizes.split)
+                    for r in self.subject.results().uncertainties
+                ),
                 lambda: measure_uncertainty(run, of, self.ranks, steal=self.steal),
                 lambda pace: sizes.uncertainty * (pace.encode + pace.decode),
             )
@@ -214,7 +219,8 @@ class _Parts:
             yield self.step(
                 f"the training images nearest to {sizes.memorisation:,} samples",
                 lambda: any(
-                    (r.protocol.source, r.protocol.mixture) == ("q_hat", self.mixture)
+                    (r.protocol.source, r.protocol.split, r.protocol.mixture) == ("q_hat", sizes.split, self.mixture)
+                    and stored_pictures(memorisation_path(run, r.protocol)) is not None
                     for r in self.subject.results().memorisations
                 ),
                 lambda: measure_memorisation(run, question, self.ranks, steal=self.steal),
@@ -242,7 +248,7 @@ class _Parts:
             + (f" by {extractor}" if second else ""),
             # Any extractor but the second stands for the first: who has Inception's weights measures by them.
             lambda: any(
-                (p.source, p.weights, p.mixture) == (source, run.weights, mixture)
+                (p.source, p.weights, p.split, p.mixture) == (source, run.weights, sizes.split, mixture)
                 and (p.extractor["name"] == _SECOND_EXTRACTOR) == second
                 for p in (result.protocol for result in self.subject.results().distances)
             ),

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,9 @@ from data_shards import build_shards
 from data_shards.io.errors import command
 from eval.__main__ import main
 from eval.images.encoding import encode_split
+from eval.measurements.likelihood import measure_likelihood
+from eval.measurements.uncertainty import measure_uncertainty
+from eval.questions import LikelihoodQuestion, UncertaintyQuestion
 from eval.report.sizes import chosen_sizes
 from eval.report.steps import report_steps
 from eval.run import load_run
@@ -156,6 +160,37 @@ def test_all_parts_of_weights_that_were_trained_further_are_made_again(reported,
     settings = Settings(n_components=5)
     assert fit_run_mixture(run, settings, ranks=single()).is_new
     assert not fit_run_mixture(run, settings, ranks=single()).is_new
+
+
+def test_numbers_of_another_noise_or_bound_or_split_do_not_stand_for_what_a_page_shows(reported, tmp_path):
+    run = shutil.copytree(reported[0], tmp_path / "photos")
+    for name in ("likelihood", "uncertainty"):
+        shutil.move(result_file(run, name), tmp_path / f"{name}.json")
+    measured = load_run(run)
+    likelihood = LikelihoodQuestion(images=2, samples=2, mixture=5, split="valid")
+    measure_likelihood(measured, replace(likelihood, annealing=2), single())
+    measure_likelihood(measured, replace(likelihood, split="train"), single())
+    measure_uncertainty(measured, UncertaintyQuestion(images=2, split="train"), single())
+    assert [title.partition(" of ")[0] for title in undone(run)] == ["the likelihood", "the calibration"]
+    measure_likelihood(measured, likelihood, single())
+    measure_uncertainty(measured, UncertaintyQuestion(images=2, split="valid"), single())
+    assert undone(run) == []
+    of_train = report_steps(measured, chosen_sizes(measured, "train", None, "full"), "full", single())
+    assert not any(step.is_done() for step in of_train if step.title.startswith("the distance"))
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100])])
+def test_nearest_images_whose_pictures_are_missing_or_damaged_are_looked_for_again(reported, tmp_path, damage):
+    run = shutil.copytree(reported[0], tmp_path / "photos")
+    pictures = result_file(run, "memorisation").with_suffix(".safetensors")
+    before = pictures.read_bytes()
+    damage(pictures)
+    assert report(run, "--make-nothing") == 0
+    assert "Nearest training images have not been looked for." in text(run)
+    (title,) = undone(run)
+    assert title.startswith("the training images nearest to")
+    assert report(run) == 0
+    assert pictures.read_bytes() == before
 
 
 def text(run):
