@@ -192,12 +192,15 @@ def _of_a_run(args: argparse.Namespace, question: DistanceQuestion) -> None:
 
 def _between_sets(args: argparse.Namespace) -> None:
     from eval.distance.between_sets import SetComparison, open_side
+    from eval.export.record import require_place
     from eval.image_sets.run_samples import Sampling
     from trainer.process_group import process_group
 
     if len(args.sets) != 2:
         raise InputError(f"{len(args.sets)} sets of images ({', '.join(args.sets)}); give two")
     at_least(2, n=args.n)
+    if args.out is not None:
+        require_place(Path(args.out) / "fid.json")
     sampling = question_of(Sampling, args)
     with process_group(args.device, options=vars(args)) as ranks:
         extractor = chosen_extractor(args, ranks.device)

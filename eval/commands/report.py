@@ -10,6 +10,7 @@ from data_shards.io.atomic import write_bytes, write_text
 from data_shards.io.errors import OneLineParser, told_where_only_reading_is_allowed
 from data_shards.io.options import add_lock_option
 from eval.commands.options import add_device_option
+from eval.export.record import require_place
 from eval.questions import DistanceQuestion
 from eval.report.gallery import SIDE, overview
 from eval.report.model_sections import fitted_mixture, fitted_transport, mixture_latents
@@ -46,6 +47,8 @@ def add_arguments(parser: OneLineParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Writes RUN/report.html, and RUN/samples/overview.png where a mixture is fitted, or both to another folder."""
+    if args.out is not None:
+        require_place(Path(args.out) / "report.html")
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, "final", ranks)
         sizes = chosen_sizes(measured, args.split, args.mixture, args.covariance)

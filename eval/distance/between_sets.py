@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,9 +225,26 @@ class SetComparison:
         with held_result(self.path, ranks, before, question=self.protocol.record(), steal=self.steal) as place:
             if place.found is not None:
                 return place.found
-            result = self._measured(ranks, merged)
+            result = self._with_earlier(self._measured(ranks, merged))
             place.save(result)
         return result
+
+    def _with_earlier(self, result: SetsResult) -> SetsResult:
+        """`result` with the further measures of as many images that the same question was answered with before."""
+        if self.path is None or not self.path.exists():
+            return result
+        earlier = SetsResult.load(self.path)
+        if (earlier.n_compared, earlier.n_reference) != (result.n_compared, result.n_reference):
+            return result
+        kept = [
+            measure
+            for measure in FURTHER.values()
+            if measure.name not in result.versions and earlier.versions.get(measure.name) == measure.version
+        ]
+        numbers = {number.name for measure in kept for number in measure.numbers}
+        values = {name: value for name, value in earlier.values.items() if name in numbers}
+        versions = {measure.name: measure.version for measure in kept}
+        return replace(result, values={**result.values, **values}, versions={**result.versions, **versions})
 
     def _measured(self, ranks: Ranks, merged: int | None) -> SetsResult:
         keep, remarks = self.keep_features, []

@@ -244,6 +244,19 @@ def test_a_changed_image_is_another_question(place, tmp_path, distance):
     assert len(list((tmp_path / "out").glob("fid-*.json"))) == 2
 
 
+def test_a_further_measure_is_kept_beside_those_of_the_same_question_that_were_asked_for_before(
+    place, distance, run_eval, tmp_path
+):
+    words = (place / "a", place / "b", *TINY, "--out", tmp_path / "out")
+    distance(*words, "--also", "kernel")
+    (path,) = (tmp_path / "out").glob("fid-*.json")
+    kernel = json.loads(path.read_text())["values"]["kernel_distance"]
+    distance(*words, "--also", "cmmd")
+    found = json.loads(path.read_text())
+    assert (found["values"]["kernel_distance"], len(found["versions"])) == (kernel, 3)
+    assert "measured before" in run_eval("fid", *words, "--also", "kernel")[1].out
+
+
 def test_a_set_compared_with_itself_is_at_zero_and_it_is_said(place, distance):
     value, printed = distance(place / "a", place / "a", *TINY)
     assert value == pytest.approx(0, abs=1e-4)

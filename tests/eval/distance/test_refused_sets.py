@@ -90,6 +90,7 @@ def test_what_is_no_set_of_images_is_one_line(place, mistake, tmp_path, make_set
         (("A", "B", "--split", "valid"), "--split: goes with --run and --from, not with two sets"),
         (("A", "B", "--n", "1"), "--n: 1 is not a whole number of at least 2"),
         (("A", "B", "--dry-run"), "--dry-run"),
+        (("A", "B", "--out", "inception-2015-12-05.pt"), "--out: inception-2015-12-05.pt/fid.json cannot be made"),
     ],
 )
 def test_a_mistake_in_the_words_is_one_line(place, mistake, monkeypatch, words, message):
