@@ -147,8 +147,9 @@ class MeasuredRun:
         record = FLOW.read_record(folder) or {}
         # Codes may have been removed since; a flow of an earlier version does not say what its codes were made from.
         is_own = flow.dim == self.model.latent_dim and self._is_own((record.get("codes_from") or {}).get("train"))
-        if is_own and latents.exists(self.folder, "train", weights=self.weights):
-            is_own = record.get("codes") == digest(self.codes("train"))
+        split = self.config.data.train_split
+        if is_own and latents.exists(self.folder, split, weights=self.weights):
+            is_own = record.get("codes") == digest(self.codes(split))
         if not is_own:
             raise InputError(
                 f"{folder} was fitted to other codes than the run has now; fit it again with "

@@ -11,7 +11,9 @@ def add_arguments(parser: OneLineParser) -> None:
     """The options of `python -m eval encode`."""
     add_run_options(parser, weights_help="which weights encode")
     parser.add_argument(
-        "--split", nargs="+", default=["train", "valid"], help="splits to encode; those already done are left alone"
+        "--split",
+        nargs="+",
+        help="splits to encode, those already done are left alone (default: what the run trains on and holds out)",
     )
     add_lock_option(parser, "the codes")
 
@@ -24,8 +26,10 @@ def run(args: argparse.Namespace) -> None:
 
     with process_group(args.device, options=vars(args)) as ranks:
         measured = load_shared_run(args.run, args.weights, ranks)
-        require_splits(measured, args.split)
-        for split in args.split:
+        data = measured.config.data
+        splits = args.split or [data.train_split, data.valid_split]
+        require_splits(measured, splits)
+        for split in splits:
             encoding = encode_split(measured, split, ranks, steal=args.steal_lock)
             if ranks.is_main:
                 done = "were encoded before with these weights" if encoding.encoded_before else "encoded"

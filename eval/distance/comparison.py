@@ -87,8 +87,9 @@ def compared_images(run: MeasuredRun, question: DistanceQuestion, device: torch.
         images = reconstructed(model, from_shards(shards, question.split, n=n), device=device)
         return ComparedImages(images=images, n=n, latents="z = mean of q(z|x), image g(z)")
     if question.source == "train":
-        _require_images(run, "train", n)
-        return ComparedImages(images=from_shards(shards, "train", n=n, shuffle=True, seed=seed), n=n)
+        split = run.config.data.train_split
+        _require_images(run, split, n)
+        return ComparedImages(images=from_shards(shards, split, n=n, shuffle=True, seed=seed), n=n)
     images, n = half_of(run, question.split, 0, seed=seed)
     return ComparedImages(images=images, n=n)
 

@@ -16,6 +16,7 @@ from trainer.flow.fit import FittedFlow, FlowSettings, fit_flow
 from trainer.flow.latent_flow import LatentFlow
 from trainer.process_group import single
 from trainer.run_folder import latents
+from trainer.run_folder.configurations import own_splits
 from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.tensor_folder import TensorFolder
 
@@ -68,14 +69,14 @@ def fit_run_flow(
     show_progress: bool = False,
     steal_lock: bool = False,
 ) -> RunFlow:
-    """Fits a flow to the codes of split train of a run, with split valid held out, unless it was fitted already.
+    """Fits a flow to the codes of a run's training split, unless it was fitted already; its held-out split is held out.
 
     settings: None for the defaults. device: one of DEVICES. steal_lock: takes the fit over from a process that works
     on it. Raises InputError where codes are missing, or another process fits this flow.
     """
     settings, device = settings or FlowSettings(), resolved_device(device)
     origins = latents.origins(run, weights=weights)
-    codes, held_out = (latents.read(run, split, weights=weights) for split in ("train", "valid"))
+    codes, held_out = (latents.read(run, split, weights=weights) for split in own_splits(run))
     folder = flow_folder(run, weights)
     facts = {"codes": latents.digest(codes), "held_out_codes": latents.digest(held_out)}
     if (found := _fitted_before(run, weights, settings, facts)) is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from data_shards.io.errors import InputError
 from trainer.process_group import Ranks
 from trainer.run_folder import latents
+from trainer.run_folder.configurations import own_splits
 
 
 class Encodings(NamedTuple):
@@ -32,27 +33,34 @@ _HELD_OUT_EVERY = 10
 
 
 def read_codes(run: str | Path, weights: str, form: str, seed: int, ranks: Ranks) -> Codes:
-    """This process's slice of the codes of split "train", and held-out codes: split "valid" where it is encoded, else
-    every tenth image of "train", which is then left out of the fit. Raises InputError where the processes see others.
+    """This process's slice of the codes of the run's training split, and held-out codes: its held-out split where that
+    is encoded, else every tenth image of the training split, which is then left out of the fit.
+
+    Raises InputError where the processes see others.
     """
-    of_train = ranks.agree(lambda: latents.read(run, "train", weights=weights))
+    train_split, valid_split = ranks.agree(lambda: own_splits(run))
+    of_train = ranks.agree(lambda: latents.read(run, train_split, weights=weights))
     of_valid = ranks.agree(
-        lambda: latents.read(run, "valid", weights=weights) if latents.exists(run, "valid", weights=weights) else None
+        lambda: (
+            latents.read(run, valid_split, weights=weights)
+            if latents.exists(run, valid_split, weights=weights)
+            else None
+        )
     )
     facts = {
         f"codes of split {split}": "none" if codes is None else latents.digest(codes)
-        for split, codes in (("train", of_train), ("valid", of_valid))
+        for split, codes in ((train_split, of_train), (valid_split, of_valid))
     }
     ranks.refuse_differences(facts, "use a run folder on a disk that all machines share")
     train = _part(of_train, ranks)
     if of_valid is not None:
         valid = _part(of_valid, ranks)
-        return Codes(_encodings(train, form, seed), _encodings(valid, form, seed + 1), "split valid")
+        return Codes(_encodings(train, form, seed), _encodings(valid, form, seed + 1), f"split {valid_split}")
     held = train.index % _HELD_OUT_EVERY == 0
     if not ranks.any(bool(held.any())) or not ranks.any(bool((~held).any())):
-        raise InputError(f"{run}: too few codes of split 'train' to hold some out; encode more images")
+        raise InputError(f"{run}: too few codes of split {train_split!r} to hold some out; encode more images")
     kept, out = (latents.Latents(*(tensor[mask] for tensor in train)) for mask in (~held, held))
-    source = f"every {_HELD_OUT_EVERY}th image of split train, left out of the fit"
+    source = f"every {_HELD_OUT_EVERY}th image of split {train_split}, left out of the fit"
     return Codes(_encodings(kept, form, seed), _encodings(out, form, seed), source)
 
 

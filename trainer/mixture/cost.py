@@ -27,7 +27,7 @@ class MixtureCost:
     shards: str
     """Where its images are."""
     codes: int
-    """Images that are encoded: of split train, and of split valid where there is one."""
+    """Images that are encoded: of the training split, and of the held-out split where there is one."""
     dim: int
     """Latent dimensions of a code."""
     operations: float
@@ -40,7 +40,8 @@ def estimate_cost(run: str | Path, components: Sequence[int]) -> MixtureCost:
     """The cost of one fit for each number of components. Raises InputError where run or shards are missing."""
     config = trained_configuration(run)
     model, manifest = load_model(run), Manifest.load(config.data.location)
-    codes = sum(manifest.num_samples(split) for split in ("train", "valid") if split in manifest.splits)
+    encoded = {config.data.train_split, config.data.valid_split} & set(manifest.splits)
+    codes = sum(manifest.num_samples(split) for split in encoded)
     dim = model.latent_dim
     fits = sum(fit_operations(codes, dim, k) for k in components)
     return MixtureCost(

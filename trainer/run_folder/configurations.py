@@ -14,6 +14,7 @@ from typing import Any
 from data_shards.io.atomic import write_text
 from data_shards.io.errors import InputError
 from trainer.config.config import Config, build_as_written, load_config, to_yaml
+from trainer.config.sections import DataConfig
 from trainer.config.what_may_change import changed_fields, is_changeable
 from trainer.run_folder.checkpoint import complete_checkpoints, configuration_file, place_of
 from trainer.run_folder.log import read_events
@@ -54,6 +55,16 @@ def trained_configuration(run: str | Path) -> Config:
         f"{path}: is not what the run was trained with ({'; '.join(listed[:_NAMED_FIELDS])}{more}); {remedy}; "
         "a field that may change is an option of `python -m trainer`, with --allow-change"
     )
+
+
+def own_splits(run: str | Path) -> tuple[str, str]:
+    """The splits that a run trains on and holds out, data.train_split and data.valid_split.
+
+    A folder that holds codes without a configuration has the default names. Raises InputError where config.yaml is
+    wrong.
+    """
+    data = load_config(run).data if (Path(run) / _FILE).is_file() else DataConfig()
+    return data.train_split, data.valid_split
 
 
 def require_of_this_run(checkpoint: Path, config: Config) -> None:

@@ -22,6 +22,7 @@ from data_shards.io.errors import InputError
 from data_shards.io.partition import partition
 from data_shards.io.regular_files import kind_if_no_file
 from trainer.run_folder.checkpoint import fingerprint
+from trainer.run_folder.configurations import own_splits
 
 RECORD = "encoding.json"
 """What the parts of a folder were made from, written after the last of them by `python -m eval encode`."""
@@ -96,10 +97,14 @@ def encoded_from(run: str | Path, split: str, *, weights: str = "final") -> dict
 
 
 def origins(run: str | Path, *, weights: str = "final") -> dict[str, dict[str, Any] | None]:
-    """`encoded_from` of the splits train and valid. Raises InputError where they were encoded by different weights."""
-    found = {split: encoded_from(run, split, weights=weights) for split in ("train", "valid")}
+    """`encoded_from` of the splits that the run trains on (`train`) and holds out (`valid`).
+
+    Raises InputError where they were encoded by different weights.
+    """
+    train, valid = own_splits(run)
+    found = {name: encoded_from(run, split, weights=weights) for name, split in (("train", train), ("valid", valid))}
     if len({record["checkpoint"] for record in found.values() if record}) > 1:
-        raise InputError(f"{run}: the codes of splits train and valid are of different weights; encode both again")
+        raise InputError(f"{run}: the codes of splits {train} and {valid} are of different weights; encode both again")
     return found
 
 
