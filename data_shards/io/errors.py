@@ -145,14 +145,14 @@ def wrong_path(error: BaseException) -> InputError | None:
         return InputError(f"{loop[1]}: {_WRONG_PATHS[errno.ELOOP]}")  # of pathlib before Python 3.13
     if not isinstance(error, OSError) or error.errno not in _WRONG_PATHS:
         return None
-    if isinstance(error, FileNotFoundError) and error.filename is None and _working_directory_is_gone():
-        return InputError("the working directory was removed: change to a folder that is there")
+    if isinstance(error, FileNotFoundError) and error.filename is None and _working_folder_is_gone():
+        return InputError(_GONE)
     if not isinstance(error.filename, str | bytes) or not error.filename:
         return None
     return InputError(f"{os.fsdecode(error.filename)}: {_WRONG_PATHS[error.errno]}")
 
 
-def _working_directory_is_gone() -> bool:
+def _working_folder_is_gone() -> bool:
     try:
         os.getcwd()
     except FileNotFoundError:
@@ -160,6 +160,7 @@ def _working_directory_is_gone() -> bool:
     return False
 
 
+_GONE = "the folder in which this was started does not exist any more: change to one that does"
 # As data_shards/io/atomic.py calls a file while it writes it.
 _UNFINISHED = re.compile(r"\.([^/]+)\.\d+\.partial$")
 _LINK_LOOP = re.compile(r"Symlink loop from '(.*)'$", re.DOTALL)
@@ -249,8 +250,8 @@ def command(main: Callable[[], None]) -> int:
     _options.clear()
     prepare_standard_streams()
     interrupt_as_usual()
-    if not _has_working_folder():
-        return _told("the folder in which this was started does not exist any more: change to one that does", 2)
+    if _working_folder_is_gone():
+        return _told(_GONE, 2)
     try:
         try:
             main()
@@ -272,14 +273,6 @@ def command(main: Callable[[], None]) -> int:
             return _told(str(wrong), 2)
         raise
     return 0
-
-
-def _has_working_folder() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _told(message: str, code: int) -> int:

@@ -52,13 +52,16 @@ def test_an_error_of_another_kind_is_no_fault_of_the_machine():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "train.tar")
 
 
-def test_a_working_directory_that_was_removed_is_named(tmp_path, monkeypatch, capsys):
+def test_a_working_folder_that_is_removed_meanwhile_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "gone").mkdir()
-    os.chdir("gone")
-    (tmp_path / "gone").rmdir()
-    assert command(lambda: print(Path("out").resolve())) == 2
-    assert capsys.readouterr().err == "error: the working directory was removed: change to a folder that is there\n"
+
+    def main():
+        tmp_path.rmdir()
+        print(Path("out").resolve())
+
+    assert command(main) == 2
+    said = capsys.readouterr().err
+    assert said == "error: the folder in which this was started does not exist any more: change to one that does\n"
 
 
 def test_a_user_without_a_home_directory_is_asked_for_a_place_of_the_cache(monkeypatch, capsys):
