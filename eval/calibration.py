@@ -119,7 +119,7 @@ class RegionCoverage:
     correlated: tuple[Coverage, ...]
     """By level, with the fitted covariance of the residuals."""
     calibrated: tuple[Coverage, ...] = ()
-    """By level, with correlated deviations times a quantile on held-out images; empty where it was not asked for."""
+    """The same times a quantile on held-out images, by level that these can promise; empty where it was not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +145,6 @@ class CalibratedIntervals:
     half_widths: tuple[tuple[float, ...], ...]
     """w of each level and group, (L, G)."""
     coverage: tuple[CoverageOfImages, ...]
-    """By level, on the measured images."""
+    """On the measured images, by level that so many held-out images can promise: n of them up to n / (n + 1)."""
     tenths: tuple[TenthCoverage, ...]
     """The same in each tenth of predicted sigma, the smallest first; one where all are equal."""

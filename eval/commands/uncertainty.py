@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
 
 def show(result: "UncertaintyResult", path: Path) -> None:
     """Prints the main numbers of the result."""
+    from eval.measurements.conformal import scores_needed
+
     for number in result.coverage:
         print(f"{number.level:6.0%} intervals hold {number.value:.1%} of the pixels")
     area, chance = result.sparsification.area, result.sparsification.area_of_chance
@@ -69,6 +71,9 @@ def show(result: "UncertaintyResult", path: Path) -> None:
                 f"{min(held):.2%} to {max(held):.2%} in the tenths by predicted sigma"
                 + (f" (standard errors up to {max(errors):.2%})" if errors else "")
             )
+        calibrated = {number.level for number in result.calibrated.coverage}
+        for level in (number.level for number in result.coverage if number.level not in calibrated):
+            print(f"{level:6.0%} intervals cannot be promised by so few images; {scores_needed(level)} could")
     for region in result.regions:
         print(f"means over {f'{region.side} x {region.side} pixels' if region.side else 'the whole image'}:")
         kinds = {"independent": region.independent, "correlated": region.correlated, "calibrated": region.calibrated}

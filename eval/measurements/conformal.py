@@ -16,23 +16,41 @@ GROUPS = 100
 MOST_NUMBERS = 50_000_000
 
 
-def group_edges(sigma: Tensor) -> Tensor:
-    """Values of sigma, (n,), between GROUPS groups of equal size; fewer where many are equal. Increasing, (G - 1,)."""
-    places = torch.arange(1, GROUPS) * len(sigma) // GROUPS
-    edges = sigma.sort().values[places].unique()
-    return edges[edges > sigma.min()]
+def scores_needed(level: float) -> int:
+    """The fewest scores whose largest is at least a new one with a probability of `level`: n / (n + 1) >= level."""
+    n = math.floor(level / (1 - level))
+    return n if math.ceil((n + 1) * level) <= n else n + 1
+
+
+def promised(levels: tuple[float, ...], images: int) -> tuple[float, ...]:
+    """The levels of which so many held-out images can promise anything; the others would take an infinite interval."""
+    return tuple(level for level in levels if scores_needed(level) <= images)
+
+
+def group_edges(sigma: Tensor, least: int) -> Tensor:
+    """Values of sigma, (n,), between GROUPS groups of equal size; fewer where many are equal. Increasing, (G - 1,).
+
+    least: numbers in the smallest group; neighbours are joined until all have as many.
+    """
+    ordered, kept, begin = sigma.sort().values, [], 0
+    edges = ordered[torch.arange(1, GROUPS) * len(sigma) // GROUPS].unique()
+    for edge, start in zip(edges.tolist(), torch.searchsorted(ordered, edges).tolist(), strict=True):
+        if min(start - begin, len(ordered) - start) >= least:
+            kept.append(edge)
+            begin = start
+    return sigma.new_tensor(kept)
 
 
 def conformal_half_widths(score: Tensor, group: Tensor, groups: int, levels: tuple[float, ...]) -> Tensor:
     """The smallest w such that a new score is at most w with a probability of at least each level, (L, G).
 
-    score: |x - g| / sigma, (n,); group: (n,) int64 in 0 to groups - 1, none of them empty.
+    score: |x - g| / sigma, (n,); group: (n,) int64 in 0 to groups - 1, each with `scores_needed` by the highest level.
     """
     result = torch.empty(len(levels), groups, dtype=torch.float64)
     for g in range(groups):
         own = score[group == g].sort().values
         for row, level in enumerate(levels):
-            rank = min(len(own), math.ceil((len(own) + 1) * level))  # of n + 1 exchangeable scores
+            rank = math.ceil((len(own) + 1) * level)  # of n + 1 exchangeable scores
             result[row, g] = own[rank - 1]
     return result
 
@@ -42,10 +60,12 @@ def calibrated_intervals(
 ) -> CalibratedIntervals:
     """Intervals from held-out images and how many pixels of other images they hold.
 
-    held_out, measured: errors x - g and variances, (N, d) each. split: of the held-out images.
+    held_out, measured: errors x - g and variances, (N, d) each. split: of the held-out images. Of `levels` only those
+    are calibrated that so many held-out images can promise.
     """
     known, new = _Pixels(*held_out), _Pixels(*measured)
-    edges = group_edges(known.sigma.flatten())
+    levels = promised(levels, len(known.sigma))
+    edges = group_edges(known.sigma.flatten(), scores_needed(max(levels)))
     group = torch.bucketize(known.sigma, edges, right=True)
     widths = conformal_half_widths(known.score.flatten(), group.flatten(), len(edges) + 1, levels)  # (L, G)
     inside = new.inside(edges, widths)

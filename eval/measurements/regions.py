@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eval.calibration import Coverage, RegionCoverage
-from eval.measurements.conformal import conformal_half_widths
+from eval.measurements.conformal import conformal_half_widths, promised
 from eval.measurements.quantiles import half_widths
 from eval.residuals.noise import CorrelatedNoise
 from trainer.networks.model import Likelihood
@@ -63,10 +63,10 @@ def region_coverage(
     """Coverage of the central intervals.
 
     scores: |mean error| / deviation for independent and correlated pixels, (N, regions) float64 each; held_out: the
-    latter of other images, whose quantiles the third kind of interval is made of.
+    latter of other images, whose quantiles the third kind of interval is made of, at the levels that they can promise.
     """
 
-    def inside(score: Tensor, widths: Tensor) -> tuple[Coverage, ...]:
+    def inside(score: Tensor, levels: tuple[float, ...], widths: Tensor) -> tuple[Coverage, ...]:
         return tuple(
             Coverage(level=level, value=(score <= width).double().mean().item())
             for level, width in zip(levels, widths, strict=True)
@@ -76,11 +76,13 @@ def region_coverage(
     calibrated: tuple[Coverage, ...] = ()
     if held_out is not None:
         one_group = torch.zeros(held_out.numel(), dtype=torch.int64)
-        calibrated = inside(correlated, conformal_half_widths(held_out.flatten(), one_group, 1, levels)[:, 0])
+        of_them = promised(levels, len(held_out))
+        widths = conformal_half_widths(held_out.flatten(), one_group, 1, of_them)[:, 0]
+        calibrated = inside(correlated, of_them, widths)
     return RegionCoverage(
         side=side,
         regions=independent.shape[1],
-        independent=inside(independent, half_widths(levels)),
-        correlated=inside(correlated, half_widths(levels)),
+        independent=inside(independent, levels, half_widths(levels)),
+        correlated=inside(correlated, levels, half_widths(levels)),
         calibrated=calibrated,
     )

@@ -139,14 +139,14 @@ def region_figure(result: UncertaintyResult, level: float = 0.9) -> bytes:
         ("calibrated", INK, [one.calibrated for one in result.regions]),
     ]
 
-    def held(points: Sequence[Coverage]) -> float:
-        return next(point.value for point in points if point.level == level)
+    def held(points: Sequence[Coverage]) -> list[float]:
+        return [point.value for point in points if point.level == level]
 
     with figure() as (made, axes):
         axes.axhline(level, color=MUTED, linestyle="--", linewidth=1, label="nominal")
         for label, colour, of_regions in lines:
-            if all(of_regions):
-                axes.plot(names, [held(one) for one in of_regions], color=colour, marker="o", label=label)
+            if all(map(held, of_regions)):
+                axes.plot(names, [held(one)[0] for one in of_regions], color=colour, marker="o", label=label)
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("pixels that the mean is over")
         axes.set_ylabel(f"means inside {level:.0%} intervals")

@@ -244,9 +244,9 @@ def region_table(result: UncertaintyResult) -> Table:
     for region in result.regions:
         kinds = [points for points in (region.independent, region.correlated, region.calibrated) if points]
         name = f"{region.side} x {region.side} pixels" if region.side else "whole images"
-        rows.append(
-            (name, *(" / ".join(f"{one.value:.1%}" for one in of_level) for of_level in zip(*kinds, strict=True)))
-        )
+        values = [{point.level: f"{point.value:.1%}" for point in points} for points in kinds]
+        held = (" / ".join(of_kind.get(point.level, "-") for of_kind in values) for point in region.independent)
+        rows.append((name, *held))
     levels = [f"{point.level:.0%}" for point in result.regions[0].independent]
     caption = "Means over regions inside their intervals: independent pixels / correlated pixels"
     if result.regions[0].calibrated:

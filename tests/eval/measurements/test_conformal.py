@@ -9,7 +9,10 @@ from eval.measurements.conformal import (
     conformal_half_widths,
     coverage_of_groups,
     group_edges,
+    promised,
+    scores_needed,
 )
+from eval.measurements.regions import region_coverage
 
 LEVELS = (0.5, 0.9, 0.99)
 
@@ -38,11 +41,41 @@ def test_intervals_hold_what_is_asked_overall_and_in_each_tenth_whatever_the_err
 
 
 def test_one_variance_for_all_pixels_is_one_group():
-    assert group_edges(torch.full((50,), 0.2)).tolist() == []
+    assert group_edges(torch.full((50,), 0.2), 1).tolist() == []
     errors = torch.randn(40, 30, generator=torch.Generator().manual_seed(0))
     found = calibrated_intervals((errors, torch.ones(40, 30)), (errors, torch.ones(40, 30)), LEVELS, "valid")
     assert len(found.half_widths[0]) == len(found.tenths) == 1
     assert found.half_widths[1][0] == pytest.approx(1.64, abs=0.15)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.68, 0.8, 0.9, 0.95, 0.99])
+def test_an_interval_is_calibrated_only_by_as_many_images_as_can_promise_it(level):
+    n = scores_needed(level)
+    assert (n - 1) / n < level <= n / (n + 1)
+    assert promised((level,), n - 1) == ()
+    assert promised((level,), n) == (level,)
+
+
+@pytest.mark.parametrize(("images", "levels"), [(8, [0.5]), (9, [0.5, 0.9]), (98, [0.5, 0.9]), (99, [0.5, 0.9, 0.99])])
+def test_levels_that_so_few_held_out_images_cannot_promise_are_left_out(images, levels):
+    found = calibrated_intervals(pixels(0, images), pixels(1, 200), LEVELS, "valid")
+    assert [number.level for number in found.coverage] == levels
+    assert [number.level for number in found.tenths[0].coverage] == levels
+    assert len(found.half_widths) == len(levels)
+    held_out, scores = torch.rand(images, 4).double(), torch.rand(200, 4).double()
+    region = region_coverage(14, (scores, scores), LEVELS, held_out)
+    assert [number.level for number in region.calibrated] == levels
+    assert [number.level for number in region.correlated] == list(LEVELS)
+
+
+@pytest.mark.parametrize("values", [30, 700, 10_000])
+def test_every_group_has_as_many_scores_as_its_highest_level_needs_however_many_deviations_are_equal(values):
+    sigma = torch.randint(0, values, (5000,), generator=torch.Generator().manual_seed(0)).float().square()
+    edges = group_edges(sigma, 99)
+    sizes = torch.bincount(torch.bucketize(sigma, edges, right=True))
+    assert len(sizes) == len(edges) + 1
+    assert len(sizes) > 1
+    assert sizes.min() >= 99
 
 
 def images_of_their_own_difficulty(seed: int, images: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -160,6 +160,17 @@ def test_means_over_regions_show_every_kind_of_interval_that_was_measured(calibr
     assert (b"calibrated" in region_figure(result)) == bool(calibrated)
 
 
+def test_levels_that_too_few_held_out_images_could_promise_have_no_calibrated_interval():
+    region = RegionCoverage(
+        side=0, regions=1, independent=points(0.7, 0.9), correlated=points(0.7, 0.9), calibrated=points(0.5, 0.9)[:1]
+    )
+    protocol = UncertaintyProtocol(**PROTOCOL, **VARIANCE, weights="final", variance="per pixel", calibration="valid")
+    result = replace(calibration((0.5,) * 6), regions=(region,), protocol=protocol)
+    assert list(region_table(result).rows) == [("whole images", "70.0% / 70.0% / 50.0%", "90.0% / 90.0% / -")]
+    assert b"calibrated" in region_figure(result, level=0.5)
+    assert b"calibrated" not in region_figure(result, level=0.9)
+
+
 def measured(value, error=None, interval=None):
     return Measured(value=value, standard_error=error, unit="", interval_95=interval)
 
