@@ -119,7 +119,7 @@ class RegionCoverage:
     correlated: tuple[Coverage, ...]
     """By level, with the fitted covariance of the residuals."""
     calibrated: tuple[Coverage, ...] = ()
-    """The same times a quantile on held-out images, by level that these can promise; empty where it was not asked for."""
+    """The same times a quantile on held-out images, by level that these can promise; empty where not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
