@@ -25,6 +25,8 @@ from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.formats import extensions
 from data_shards.io.errors import InputError
 from data_shards.sources.celeba_tables import read_attributes, read_partition
+from data_shards.sources.division import name_hash
+from data_shards.sources.folder import keys_of
 from data_shards.sources.image_files import are_the_same, images_in, read_image, stamp_of_image
 from data_shards.sources.listing import extension_of, unwanted_folder
 from data_shards.sources.source import Dataset, Read, Sample, Source, encoded_sample
@@ -80,8 +82,9 @@ class CelebASource(Source):
             if stem not in stems
         ]
         self._left_out = chosen.left_out
+        keys = _keys([image.name for images in self._files.values() for image in images])
         self.keys: Mapping[str, Sequence[str]] = {
-            split: [PurePosixPath(image.name).stem for image in images] for split, images in self._files.items()
+            split: [keys[image.name] for image in images] for split, images in self._files.items()
         }
 
     def read(self, split: str, index: int) -> Sample:
@@ -145,6 +148,14 @@ class _Chosen:
             self.left_out[SAME_NAME] += len(where) - 1
             where = official or where
         return _Image(name=name, place=where[0])
+
+
+def _keys(names: Sequence[str]) -> dict[str, str]:
+    """The key of each file name: the name without its extension, or where a dot is left in it, at which WebDataset ends
+    a key, what `keys_of` makes of it."""
+    without_dots = keys_of(names, np.fromiter(map(name_hash, names), np.uint64, len(names)))
+    stems = [PurePosixPath(name).stem for name in names]
+    return {name: key if "." in stem else stem for name, stem, key in zip(names, stems, without_dots, strict=True)}
 
 
 def _read(images: Path, attributes: Path | None, files: Sequence[_Image], place: int) -> Sample:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import zipfile
@@ -251,6 +252,19 @@ def test_a_partition_of_names_that_differ_by_their_extension_is_refused(tree):
         file.write("000001.png 0\n")
     with pytest.raises(InputError, match=r"line 301: '000001\.png' differs from '000001\.jpg' by its extension alone"):
         CelebASource(tree)
+
+
+def test_a_name_that_holds_a_dot_has_a_key_without_one(celeba, tree):
+    for name in (f"img_align_celeba/{1:06d}.jpg", PARTITION, ATTRIBUTES):
+        path = tree / name
+        if path.suffix == ".jpg":
+            path.rename(path.with_name("000001.face.v2.jpg"))
+        else:
+            path.write_text(path.read_text().replace("000001.jpg", "000001.face.v2.jpg"))
+    first, *others = CelebASource(tree).keys["train"]
+    assert re.fullmatch("000001_face_v2-[0-9a-f]{16}", first)
+    assert others == CelebASource(celeba).keys["train"][1:]
+    assert contents(tree) == contents(celeba)
 
 
 def test_attributes_that_name_an_image_twice_are_refused(tree):
