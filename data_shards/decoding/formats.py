@@ -4,7 +4,6 @@ import contextlib
 import functools
 import importlib
 import logging
-import os
 
 from PIL import Image, ImageFile
 
@@ -27,7 +26,7 @@ _KNOWN_BY_CONTENT = {
 # By their first bytes, whatever a file is called: the brands of HEIC (ISO 14496-12), and the two beginnings of JPEG XL.
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
 _JXL_BEGINNINGS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-_PREFIX_BYTES = 16  # what Pillow itself looks at
+PREFIX_BYTES = 16  # what Pillow itself looks at
 
 
 @functools.cache
@@ -76,10 +75,12 @@ def member_extensions() -> frozenset[str]:
     return extensions() | PLUGINS.keys() | {"npy"}
 
 
-def extension_by_content(path: str | os.PathLike[str]) -> str | None:
-    """The extension that fits a file's first bytes where they are of a common format beyond doubt, else None."""
-    with open(path, "rb") as file:
-        prefix = file.read(_PREFIX_BYTES)
+def extension_by_content(data: bytes) -> str | None:
+    """The extension that fits a file's first bytes where they are of a common format beyond doubt, else None.
+
+    data: at least `PREFIX_BYTES` of them, where the file has so many
+    """
+    prefix = data[:PREFIX_BYTES]
     known = formats()
     for name, extension in _KNOWN_BY_CONTENT.items():
         # Accept functions return True, or a text where the format is known but not supported here.

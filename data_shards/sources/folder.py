@@ -112,7 +112,7 @@ def _read_named(folder: Path, names: Sequence[str], place: int) -> Sample:
     path = folder / names[place]
     data = read_file(path)
     extension = extension_of(path.name)
-    extension = extension if extension in extensions() else extension_by_content(path) or "jpg"
+    extension = extension if extension in extensions() else extension_by_content(data) or "jpg"
     return replace(encoded_sample(data, extension, {}), label=label_of(names[place]))
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
+from data_shards.io.regular_files import read_regular
 from data_shards.sources.portion import HeldOutPortions, Portion
 from data_shards.sources.source import Dataset, Read, Sample, Source, content_of, stamp_of_file
 
@@ -54,7 +55,7 @@ def read_idx(path: Path, *, dimensions: int) -> NDArray[np.uint8]:
     integer, the data. Raises InputError where the file is anything else.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         while data[: len(_GZIP)] == _GZIP:  # some servers pack what is packed already
             data = gzip.decompress(data)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_shards.decoding.formats import extension_by_content, extensions, missing_plugin
+from data_shards.decoding.formats import PREFIX_BYTES, extension_by_content, extensions, missing_plugin
+from data_shards.io.regular_files import open_regular
 
 HIDDEN = "hidden"
 MAC = "extra files of macOS"
@@ -167,9 +168,14 @@ def not_an_image(path: str) -> str | None:
         return None
     if plugin := missing_plugin(extension):
         return f".{extension}, which needs the package {plugin}"
-    if extension in _other_extensions() or extension_by_content(path) is None:
+    if extension in _other_extensions() or extension_by_content(_first_bytes(path)) is None:
         return f"not images (.{extension})" if extension else "not images (no extension)"
     return None
+
+
+def _first_bytes(path: str) -> bytes:
+    with open(path, "rb", opener=open_regular) as file:
+        return file.read(PREFIX_BYTES)
 
 
 @functools.cache

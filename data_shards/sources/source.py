@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data_shards.decoding.bad_image import BadImage
 from data_shards.decoding.decode import MOST_PIXELS
 from data_shards.io.errors import InputError, at_least, raise_machine_fault
+from data_shards.io.regular_files import read_regular
 from data_shards.pixels import Encoding, Fit, Pixels, colour
 from data_shards.sources.portion import HeldOutPortions, Portion, portion
 
@@ -221,9 +222,11 @@ def content_of_bad(error: BadImage) -> int:
 def read_file(path: Path) -> bytes:
     """The bytes of an image file. Raises BadImage where it is missing or unreadable, MachineFault for the machine."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError as error:
         raise BadImage("missing") from error
+    except InputError as error:
+        raise BadImage("a pipe or a device") from error
     except OSError as error:
         raise_machine_fault(error, path)
         raise BadImage(f"unreadable: {error.strerror}") from error

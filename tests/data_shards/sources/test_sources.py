@@ -1,6 +1,7 @@
 """idx files, image folders, and where Fashion-MNIST is found."""
 
 import gzip
+import os
 import re
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_shards.build.builder import BuildOptions, build
+from data_shards.decoding.bad_image import BadImage
 from data_shards.io.errors import InputError
 from data_shards.pixels import Pixels
 from data_shards.sources import idx as idx_source
@@ -132,6 +134,15 @@ def test_pictures_of_any_kind_and_size_become_one_size(pictures, tmp_path, chann
     build(FolderSource(pictures, held_out(0)), pixels, tmp_path / "out", BuildOptions(shard_images=2))
     (batch,) = ShardStream(tmp_path / "out", split="train", global_batch=9, shuffle=False)
     assert batch.image.shape == (5, channels, 16, 16)
+
+
+def test_a_pipe_that_took_the_place_of_an_image_is_unusable_and_not_waited_for(pictures):
+    source = FolderSource(pictures, held_out(0))
+    image = next(path for path in pictures.rglob("*") if path.stem == "Z")
+    image.unlink()
+    os.mkfifo(image)
+    with pytest.raises(BadImage, match="a pipe or a device"):
+        source.read("train", 0)
 
 
 def test_a_folder_without_images_is_reported(tmp_path):
