@@ -7,6 +7,7 @@ is in the index beside the tar (`shard_index.py`), so that the manifest stays at
 import functools
 import hashlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -206,8 +207,12 @@ class Manifest:
         """The line for a user whose shards at `address` have no images of `split`, with the command that makes them."""
         line = f"{address} has no split {split!r}; it has {', '.join(self.splits)}"
         if split in ("valid", "test") and "train" in self.splits:
-            command = shlex.join(["python", "-m", "data_shards", "split", str(address), f"--{split}", "5%"])
-            line += f"; `{command}` makes it, without building again"
+            folder = Address(Location(address=os.fspath(address), allow_pipe=True)).local
+            place = "FOLDER" if folder is None else str(folder)
+            command = shlex.join(["python", "-m", "data_shards", "split", place, f"--{split}", "5%"])
+            line += (
+                f"; `{command}` makes it{', where the folder lies' if folder is None else ''}, without building again"
+            )
         return line
 
     def shards_of(self, split: str) -> tuple[Shard, ...]:

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
@@ -159,7 +160,8 @@ def _print_manifest(manifest: Manifest, out: Path) -> None:
     for reason, images in reasons.most_common(_REASONS_SHOWN):
         _say(f"{out}: {images:,} unusable images left out: {reason}")
     if len(reasons) > _REASONS_SHOWN:
-        _say(f"{out}: {len(reasons) - _REASONS_SHOWN} more reasons; `python -m data_shards info {out}` lists all")
+        words = shlex.join(["python", "-m", "data_shards", "info", str(out)])
+        _say(f"{out}: {len(reasons) - _REASONS_SHOWN} more reasons; `{words}` lists all")
     counts = ", ".join(f"{split} {manifest.num_samples(split):,}" for split in manifest.splits)
     skipped = f", {len(manifest.skipped)} unusable left out" if manifest.skipped else ""
     print(f"{out}: {manifest.name}, {counts}{skipped}, {len(manifest.shards)} shards, hash {manifest.hash[:16]}")

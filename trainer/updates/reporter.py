@@ -1,6 +1,7 @@
 """What a run writes to its log and to the terminal, its warnings, and how many failures end it."""
 
 import math
+import shlex
 import socket
 import sys
 import time
@@ -138,9 +139,9 @@ class Reporter:
     def _limit_failures(self) -> None:
         data, images = self.config.data, self.stages.images
         if self.substituted > data.substitutes:
+            words = shlex.join(["python", "-m", "data_shards", "verify", data.shards])
             raise InputError(
-                f"{self.substituted} images could not be read where {data.substitutes} are allowed; run "
-                f"`python -m data_shards verify {data.shards}`",
+                f"{self.substituted} images could not be read where {data.substitutes} are allowed; run `{words}`",
                 parameter="data.substitutes",
             )
         if self.bad_steps >= self.config.checkpoint.bad_steps:

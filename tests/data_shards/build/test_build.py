@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -169,6 +170,13 @@ def test_as_many_unusable_images_as_allowed_are_left_out_and_listed(damaged_cele
     assert [entry.split for entry in manifest.skipped] == ["train"] * 3 + ["test"]
     assert manifest.num_samples("train") == 237
     assert manifest.num_samples("test") == 29
+
+
+def test_the_command_that_lists_all_reasons_is_one_that_runs(damaged_celeba, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("data_shards.build.command._REASONS_SHOWN", 1)
+    build(*celeba_words(damaged_celeba, tmp_path / "my out", "--skip-bad", 4))
+    command = capsys.readouterr().out.split("`")[1]
+    assert shlex.split(command) == ["python", "-m", "data_shards", "info", str(tmp_path / "my out")]
 
 
 def test_attributes_travel_with_each_image(celeba, shards):
