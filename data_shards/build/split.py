@@ -27,7 +27,7 @@ from data_shards.io.errors import InputError, OneLineParser, at_least
 from data_shards.io.lease import lease
 from data_shards.io.options import add_lock_option, add_workers_option
 from data_shards.io.progress import Progress
-from data_shards.io.regular_files import read_regular
+from data_shards.io.regular_files import open_regular, read_regular
 from data_shards.manifest import Manifest, Shard
 from data_shards.pixels import Pixels
 from data_shards.shard_index import ShardIndex, parse_index
@@ -60,14 +60,20 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
     """Divides the shards in the folder `out`; returns their new manifest.
 
     wanted: how much of the split train becomes valid or test. The new shards lie beside the old ones, which are removed
-    when the new manifest is there, with what a division that was interrupted has left. Raises InputError where a split
-    exists, or no image would be left for training.
+    when the new manifest is there, with what a division that was interrupted has left. One that was interrupted after
+    its manifest is finished. Raises InputError where a split exists, or no image would be left for training.
     """
     if all(one.is_none for one in wanted.values()):
         raise InputError("nothing is to be taken out; give a number or a percentage, such as 5%", parameter="valid")
     if not out.is_dir():
         raise InputError(f"{out}: no folder of shards here; copy the shards to this machine first", parameter="shards")
     former = Manifest.load(out)
+    asked = {name: str(one) for name, one in wanted.items()}
+    taken = {name for name, one in wanted.items() if not one.is_none}
+    if taken <= set(former.splits) and _was_interrupted_at_its_end(out, former, asked):
+        with lease(out, steal=steal_lock):
+            leftovers.remove_shards(out, _shards_beside(out, Manifest.load(out)))
+        return former
     for name in wanted:
         if name in former.splits:
             raise InputError(f"{out} has a split {name} of {former.num_samples(name):,} images already", parameter=name)
@@ -106,11 +112,21 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
             build={**former.build, "division": Rule(by="names", ranges=ranges).to_json()},
         )
         held.check()
+        if (recipe := read_recipe(out)) is not None:  # before the manifest, which a build would take for one of its own
+            write_recipe(out, {**recipe, "divided": asked})
         atomic.write_json(out / manifest.FILE, made.to_json())
-        if (recipe := read_recipe(out)) is not None:
-            write_recipe(out, {**recipe, "divided": {name: str(one) for name, one in wanted.items()}})
-        leftovers.remove_shards(out, {*indexes, *leftovers.shards_beside(out, {shard.name for shard in made.shards})})
+        leftovers.remove_shards(out, {*indexes, *_shards_beside(out, made)})
     return made
+
+
+def _was_interrupted_at_its_end(out: Path, made: Manifest, asked: Mapping[str, str]) -> bool:
+    """Whether `asked` is the division that was made last, and shards of before still lie beside its own."""
+    recipe = read_recipe(out)
+    return recipe is not None and recipe.get("divided") == asked and any(_shards_beside(out, made))
+
+
+def _shards_beside(out: Path, made: Manifest) -> list[str]:
+    return leftovers.shards_beside(out, {shard.name for shard in made.shards})
 
 
 def _index_of(out: Path, shard: Shard) -> ShardIndex:
@@ -163,7 +179,7 @@ def _read(
 ) -> Sample:
     name, row = members[place]
     index, extras = _opened(out, shards[name])
-    with (out / name).open("rb") as file:
+    with open(out / name, "rb", opener=open_regular) as file:
         file.seek(int(index.offsets[row]))
         data = file.read(int(index.sizes[row]))
     if index.checksum(data[header_bytes:]) != index.checksums[row]:
@@ -179,11 +195,11 @@ def _opened(out: Path, shard: Shard) -> tuple[ShardIndex, Mapping[str, Mapping[s
     images = {f"{key}.{extension}" for key, extension in zip(index.keys, index.extensions, strict=True)}
     extras: dict[str, dict[str, bytes]] = defaultdict(dict)
     try:
-        with tarfile.open(out / shard.name, "r:") as tar:
+        with open(out / shard.name, "rb", opener=open_regular) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
-                if member.name not in images and (file := tar.extractfile(member)) is not None:
+                if member.name not in images and (content := tar.extractfile(member)) is not None:
                     key, _, extension = member.name.rpartition(".")
-                    extras[key][extension] = file.read()
+                    extras[key][extension] = content.read()
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
         raise InputError(f"{out / shard.name}: not a whole tar ({error}); build the shards again") from error
     return index, extras

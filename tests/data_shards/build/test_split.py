@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -13,7 +14,9 @@ from support.running import ROOT, run_module
 from support.shard_cases import ArraySource, build_arrays
 
 from data_shards import InputError, Manifest, ShardStream, build_shards
+from data_shards.build.leftovers import remove_shards
 from data_shards.build.split import split_shards
+from data_shards.io.atomic import write_json
 from data_shards.io.lease import lease
 from data_shards.sources.portion import Portion
 
@@ -77,6 +80,52 @@ def test_a_division_that_was_interrupted_leaves_nothing_beside_the_next_one(shar
     assert names[0] == names[1]
 
 
+def test_a_division_that_was_interrupted_before_its_last_shard_was_removed_is_finished(shards, tmp_path, monkeypatch):
+    shutil.copytree(shards, tmp_path / "clean")
+    made = split_shards(tmp_path / "clean", {"valid": Portion(percent=10.0)})
+
+    def interrupt(out, names):
+        remove_shards(out, sorted(names)[:2])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_shards.build.split.leftovers.remove_shards", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            split_shards(shards, {"valid": Portion(percent=10.0)})
+    with pytest.raises(InputError, match="has a split valid of"):
+        split_shards(shards, {"valid": Portion(percent=20.0)})
+    assert split_shards(shards, {"valid": Portion(percent=10.0)}) == made
+    names = [{path.name for path in folder.rglob("*")} for folder in (shards, tmp_path / "clean")]
+    assert names[0] == names[1]
+
+
+def test_a_build_is_refused_as_soon_as_the_divided_shards_have_their_manifest(tmp_path, monkeypatch):
+    for number in range(30):
+        write_image(tmp_path / "source" / f"{number}.png", number)
+    arguments = {"source": tmp_path / "source", "size": 8, "valid": 0, "test": 0}
+    build_shards("folder", tmp_path / "out", **arguments)
+
+    def interrupt(path, content):
+        write_json(path, content)
+        if path.name == "manifest.json":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("data_shards.build.split.atomic.write_json", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            split_shards(tmp_path / "out", {"valid": Portion(images=5)})
+    with pytest.raises(InputError, match="holds shards that `split` has divided since"):
+        build_shards("folder", tmp_path / "out", **arguments, update=True)
+
+
+@pytest.mark.parametrize("name", ["train-000002.tar", "train-000002.json"])
+def test_a_pipe_among_shards_is_named_and_not_waited_for(shards, name):
+    (shards / name).unlink()
+    os.mkfifo(shards / name)
+    with pytest.raises(InputError, match=rf"{name}: is a pipe or a device; use a file"):
+        split_shards(shards, {"valid": Portion(images=20)})
+
+
 def test_shards_that_another_process_divides_meanwhile_are_not_divided_twice(shards, monkeypatch):
     @contextlib.contextmanager
     def waited(*words, **more):
@@ -134,6 +183,19 @@ def test_a_wrong_portion_is_refused_and_nothing_changes(shards, words, line):
     assert done.returncode == 2
     assert done.stderr.startswith(line)
     assert Manifest.load(shards) == before
+
+
+@pytest.mark.parametrize(
+    ("address", "command"),
+    [
+        ("my shards", "split 'my shards' --valid 5%` makes it, without"),
+        ("file:///data/shards/manifest.json", "split /data/shards --valid 5%` makes it, without"),
+        ("s3://bucket/shards", "split FOLDER --valid 5%` makes it, where the folder lies, without"),
+        ("pipe:ssh host cat {}", "split FOLDER --valid 5%` makes it, where the folder lies, without"),
+    ],
+)
+def test_the_command_for_a_missing_split_is_one_that_runs(shards, address, command):
+    assert command in Manifest.load(shards).lacks("valid", address)
 
 
 def test_the_trainer_names_the_command_for_a_held_out_split_that_is_missing(shards, tmp_path):
