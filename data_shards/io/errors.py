@@ -175,6 +175,15 @@ def is_address(text: str) -> bool:
     return _ADDRESS.match(text) is not None
 
 
+def _from_home(word: str, name: str) -> str:
+    """A word with the home folder in the place of ~ or ~USER before a slash. Raises InputError for an unknown user."""
+    expanded = os.path.expanduser(word)
+    first, slash, _ = expanded.partition("/")
+    if slash and first.startswith("~") and not os.path.lexists(first):
+        raise InputError(f"{name}: {word}: there is no user {first[1:] or 'with a home folder'}; give the whole path")
+    return expanded
+
+
 class _DefaultsInHelp(argparse.HelpFormatter):
     """Adds the default of an option to its help, where there is one and the help does not say it."""
 
@@ -193,7 +202,8 @@ class OneLineParser(argparse.ArgumentParser):
 
     `command` names the option whose `dest` is the parameter of an InputError. Options are not abbreviated: what is
     short for one option today may be short for another tomorrow, as --n is for --noise. Options that act only beside
-    others are declared by `acts_only`, and refused where they would be ignored.
+    others are declared by `acts_only`, and refused where they would be ignored. A path that begins with ~/ lies in the
+    home folder, as in a configuration: after = and in quotes the shell leaves that to us.
     """
 
     def __init__(self, *, allow_abbrev: bool = False, **more: Any) -> None:
@@ -225,13 +235,15 @@ class OneLineParser(argparse.ArgumentParser):
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if action.option_strings:  # positional ones are asked for here where they are missing too
             self._given.add(action.dest)
-        name = max(action.option_strings, key=len, default=action.metavar or action.dest)
+        name = str(max(action.option_strings, key=len, default=action.metavar or action.dest))
         own = arg_strings if action.nargs not in (argparse.PARSER, argparse.REMAINDER) else arg_strings[:1]
         for word in own:
             if not word.strip():
                 raise InputError(f"{name}: empty; give a value, or leave it out")
             if action.type is Path and is_address(word):
                 raise InputError(f"{name}: {word} is an address; give a file or folder of this machine")
+        if action.type in (None, Path) and own is arg_strings:
+            arg_strings = [_from_home(word, name) for word in arg_strings]
         return super()._get_values(action, arg_strings)
 
     def error(self, message: str) -> None:  # type: ignore[override]

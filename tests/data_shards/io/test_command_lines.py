@@ -45,6 +45,7 @@ def _parser():
         (["build", "images", "--background", " "], "--background: empty"),
         (["build", "s3://bucket/images"], "SOURCE: s3://bucket/images is an address"),
         (["build", "https://example.org/a.zip"], "SOURCE: https://example.org/a.zip is an address"),
+        (["build", "~nobody-of-that-name/images"], "SOURCE: ~nobody-of-that-name/images: there is no user nobody-of"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -53,6 +54,17 @@ def test_a_word_that_cannot_be_meant_is_named(words, said, capsys):
     line = capsys.readouterr().err
     assert said in line
     assert line.count("\n") == 1
+
+
+@pytest.mark.parametrize("kind", [Path, None])
+def test_the_home_folder_is_meant_where_the_shell_leaves_its_sign(kind, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    parser = OneLineParser()
+    parser.add_argument("--out", type=kind)
+    parser.add_argument("sets", nargs="*", type=kind)
+    asked = parser.parse_args(["--out=~/shards", "~", "~x.png", "a~/b"])
+    assert str(asked.out) == "/home/me/shards"
+    assert list(map(str, asked.sets)) == ["/home/me", "~x.png", "a~/b"]
 
 
 @pytest.mark.parametrize(
