@@ -12,6 +12,7 @@ from data_shards.inspect.pipe_option import add_pipe_option
 from data_shards.io import atomic
 from data_shards.io.address import Address, Location
 from data_shards.io.errors import InputError, MachineFault, OneLineParser, machine_faults
+from data_shards.io.regular_files import require_file_place
 from data_shards.manifest import Manifest
 from data_shards.storage import shard_files
 from data_shards.stream.order import EpochOrder, shuffle_quality
@@ -35,6 +36,8 @@ def add_arguments(parser: OneLineParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the facts and writes the picture."""
+    if args.contact_sheet is not None:
+        require_file_place(args.contact_sheet, "contact_sheet")
     address = Address(Location(address=args.shards, allow_pipe=args.allow_pipe))
     manifest = Manifest.load(address.location)
     pixels = manifest.pixels

@@ -22,8 +22,18 @@ def require_file_place(path: Path, parameter: str) -> None:
     """Raises InputError where no file can be written at the end of a long work: nothing but a file may be there now."""
     if not path.resolve().parent.is_dir():
         raise InputError(f"the folder of {path} does not exist; make it first", parameter=parameter)
+    refuse_link_to_nothing(path, parameter)
     if kind := kind_if_no_file(path):
         raise InputError(f"{path} is {kind}; choose another name", parameter=parameter)
+
+
+def refuse_link_to_nothing(path: Path, parameter: str) -> None:
+    """Raises InputError where `path` is a link to a file that is missing, which a new file would take the place of."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(
+            f"{path} is a link to {os.readlink(path)}, which does not exist; remove it, or choose another name",
+            parameter=parameter,
+        )
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from data_shards.io.disk import existing_parent
 from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.nested import flat
-from data_shards.io.regular_files import read_regular
+from data_shards.io.regular_files import read_regular, refuse_link_to_nothing
 from eval.protocol import differences, fingerprint
 
 PROGRAM = "two-stage-sigma-vae"
@@ -30,7 +30,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 
 def require_place(place: Path) -> None:
-    """Raises InputError where a file stands where a folder above `place` is needed."""
+    """Raises InputError where a file stands where a folder above `place` is needed, or `place` is a link to nothing."""
+    refuse_link_to_nothing(place, "out")
     if not (parent := existing_parent(place.parent)).is_dir():
         raise InputError(f"{place} cannot be made, as {parent} is a file; choose another place", parameter="out")
 

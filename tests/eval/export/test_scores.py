@@ -12,8 +12,10 @@ from sklearn.metrics import roc_auc_score
 from support.picture_folders import write_pictures
 from support.running import run_module
 
+from data_shards.io.errors import InputError
 from data_shards.stream.stream import ShardStream
 from eval import open_run
+from eval.export.output_file import OutputFile
 from eval.export.scores import auroc, from_csv
 from eval.images.blocks import image_noise
 from eval.images.files import png_bytes
@@ -151,6 +153,12 @@ def test_a_pipe_in_the_place_of_a_table_or_its_record_is_refused_and_not_waited_
     assert (code, printed.err.count("\n")) == (2, 1)
     assert f"{name} is " in printed.err
     assert "choose another name" in printed.err
+
+
+def test_a_table_never_takes_the_place_of_a_link_to_nothing(tmp_path):
+    (tmp_path / "s.csv").symlink_to(tmp_path / "not-mounted.csv")
+    with pytest.raises(InputError, match=r"out: .*s\.csv is a link to .*not-mounted\.csv, which does not exist"):
+        OutputFile(path=tmp_path / "s.csv", question={}).made_before()
 
 
 def test_names_with_line_breaks_are_read_back_from_the_table(digits_run, digits, tmp_path, run_eval):
