@@ -129,13 +129,13 @@ class _Cache:
 def walk(shards: Sized, cluster: Cluster, *, positions: int) -> EpochWalk:
     """Walks the first `positions` of an epoch. Raises InputError where a cache cannot hold one window."""
     at_least(1, positions=positions)
-    if cluster.cache_bytes < shards.window * shards.shard_bytes:
+    counts = shards.shard_counts(_SPLIT)
+    window_bytes = min(shards.window, len(counts)) * shards.shard_bytes
+    if cluster.cache_bytes < window_bytes:
         raise InputError(
-            f"{cluster.cache_bytes} is less than the {shards.window * shards.shard_bytes} of one window",
-            parameter="cache_bytes",
+            f"{cluster.cache_bytes} is less than the {window_bytes} of one window", parameter="cache_bytes"
         )
     order = EpochOrder(shards, split=_SPLIT, seed=0, epoch=0)
-    counts = shards.shard_counts(_SPLIT)
     ends = np.cumsum(counts)
     positions = min(positions, order.num_samples)
     caches = [_Cache(cluster.cache_bytes, shards.shard_bytes) for _ in range(cluster.nodes)]

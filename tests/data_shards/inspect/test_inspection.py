@@ -141,6 +141,13 @@ def test_info_of_shards_that_are_only_read_says_that_it_draws_none(shards, capsy
         run("info", shards, "--contact-sheet", "mine.png")
 
 
+def test_a_contact_sheet_never_takes_the_place_of_a_link_to_nothing(shards, tmp_path):
+    (tmp_path / "sheet.png").symlink_to(tmp_path / "not-mounted.png")
+    with pytest.raises(InputError, match=r"contact_sheet: .*sheet\.png is a link to .*not-mounted\.png"):
+        run("info", shards, "--contact-sheet", tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").is_symlink()
+
+
 def test_the_walk_of_real_shards_counts_what_the_stream_reads(tmp_path):
     manifest = build_arrays(tmp_path, ArraySource({"train": 300}), shard_images=10, window=4)
     cluster = Cluster(ranks=6, ranks_per_node=2, global_batch=25, cache_bytes=10**9)
@@ -174,6 +181,12 @@ def test_a_cache_smaller_than_a_window_is_refused():
     shards = MadeUpShards(images=1000, shard_images=100, image_bytes=1000, window=5)
     with pytest.raises(InputError, match="cache_bytes"):
         walk(shards, Cluster(ranks=1, ranks_per_node=1, global_batch=64, cache_bytes=1000), positions=10)
+
+
+def test_a_cache_that_holds_all_shards_of_a_set_smaller_than_a_window_is_enough():
+    shards = MadeUpShards(images=300, shard_images=100, image_bytes=1000, window=5)
+    cluster = Cluster(ranks=1, ranks_per_node=1, global_batch=64, cache_bytes=3 * shards.shard_bytes)
+    assert walk(shards, cluster, positions=300).fetched_bytes == (3 * shards.shard_bytes, 3 * shards.shard_bytes)
 
 
 def test_the_memory_of_a_walk_hardly_grows_from_ten_thousand_images_to_a_billion():
