@@ -1,6 +1,7 @@
 """The set of images that a word of the command line names."""
 
 import tarfile
+from os.path import expanduser  # the shell does not, after shards: and run:
 from pathlib import Path
 
 from data_shards.io.errors import InputError
@@ -33,7 +34,7 @@ def open_set(
     """
     sampling = sampling or Sampling()
     if word.startswith("run:"):
-        samples = run_samples(word.removeprefix("run:"), sampling, ranks, n=n)
+        samples = run_samples(expanduser(word.removeprefix("run:")), sampling, ranks, n=n)
         return samples if recipe is None else made_by(recipe, samples)
     opened = ranks.agree(lambda: _open(word, n, sampling.seed, recipe))
     remedy = "give all processes the same files"
@@ -43,7 +44,7 @@ def open_set(
 
 def _open(word: str, n: int | None, seed: int, recipe: Pixels | None) -> ImageSet:
     if word.startswith("shards:"):
-        split = shard_split(word.removeprefix("shards:"), n=n, seed=seed)
+        split = shard_split(expanduser(word.removeprefix("shards:")), n=n, seed=seed)
         return split if recipe is None else made_by(recipe, split)
     path = Path(word.removeprefix("file://"))
     if is_pattern(word) and not path.is_dir():
