@@ -46,6 +46,9 @@ class ShardFiles(Protocol):
     def discard(self, shard: Shard) -> bool:
         """Called where the tar or index is damaged; True: it is worth opening again."""
 
+    def renew(self, shard: Shard) -> None:
+        """Has tar and index read from where the shard lies, whatever copies there are. Raises as `index`."""
+
 
 class ShardFolder:
     """Shards in a local folder."""
@@ -68,6 +71,9 @@ class ShardFolder:
     def discard(self, shard: Shard) -> bool:
         """False: there is no other copy of a local shard."""
         return False
+
+    def renew(self, shard: Shard) -> None:
+        """Does nothing: there are no copies."""
 
 
 def shard_files(address: Address, manifest: Manifest, *, split: str, patience: Patience | None = None) -> ShardFiles:
@@ -146,6 +152,16 @@ class ShardCache:
                 (self._folder / name).unlink(missing_ok=True)
         return True
 
+    def renew(self, shard: Shard) -> None:
+        """Downloads the shard, over its copy if there is one, and forgets the copy of its index. Raises as `index`."""
+
+        def download(quiet_seconds: float) -> None:
+            with self._locked(shard):
+                self._download(shard, quiet_seconds)
+                (self._folder / shard.index_name).unlink(missing_ok=True)
+
+        self._patience.wait_out(download)
+
     def fetch(self, shard: Shard) -> None:
         """Downloads the shard unless it is in the cache; waits where another process is downloading it.
 
@@ -176,8 +192,10 @@ class ShardCache:
         return file
 
     def _download_if_missing(self, shard: Shard, quiet_seconds: float) -> None:
-        if (self._folder / shard.name).is_file():
-            return
+        if not (self._folder / shard.name).is_file():
+            self._download(shard, quiet_seconds)
+
+    def _download(self, shard: Shard, quiet_seconds: float) -> None:
         # The name contains the size, so that other processes can reckon with it before the download is complete.
         beside = self._folder / f".{shard.name}.{shard.bytes}.partial"
         self._make_room(shard.bytes, beside)
@@ -191,15 +209,15 @@ class ShardCache:
 
     @contextlib.contextmanager
     def _locked(self, shard: Shard) -> Iterator[None]:
-        with self._writing():
-            self._folder.mkdir(parents=True, exist_ok=True)  # someone may have emptied the cache
-            with locked(self._folder / shard.name):
-                yield
+        with self._writing(), locked(self._folder / shard.name):
+            yield
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns faults of the cache's disk into a MachineFault that says what can be changed."""
+        """Makes the folder where someone has emptied the cache meanwhile; turns faults of its disk into a MachineFault
+        that says what can be changed."""
         try:
+            self._folder.mkdir(parents=True, exist_ok=True)
             yield
         except OSError as error:
             if machine_fault(error) is None:

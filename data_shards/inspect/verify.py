@@ -73,6 +73,7 @@ def _faults_at(manifest: Manifest, address: Address, shard: Shard) -> list[str]:
 def faults_of(shard: Shard, pixels: Pixels, files: ShardFiles) -> Iterator[str]:
     """What is wrong with one shard, one line a fault."""
     try:
+        files.renew(shard)  # copies that a training has made say nothing of what lies at the address
         index = parse_index(files.index(shard), shard=files.address_of(shard), sha256=shard.index_sha256)
         handle = files.open(shard)
     except (Unreachable, InputError) as error:

@@ -4,19 +4,24 @@ import collections
 import functools
 import http.server
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from support.shard_cases import ArraySource, build_arrays
 
+from data_shards.inspect.verify import verify
 from data_shards.io.address import Address, Location, Unreachable
 from data_shards.io.disk import locked
 from data_shards.io.errors import InputError, MachineFault
 from data_shards.manifest import Manifest
+from data_shards.storage import shard_files
+from data_shards.stream.reader import Reader
 from data_shards.stream.stream import ShardStream
 
 
@@ -146,6 +151,32 @@ def test_a_damaged_copy_in_the_cache_is_fetched_anew(served, uneven_shards, cach
     short.write_bytes(short.read_bytes()[:3000])
     assert same(epoch(address), epoch(uneven_shards))
     assert (requests["train-000002.tar"], requests["train-000004.tar"]) == (2, 2)
+
+
+@pytest.mark.parametrize("removed", ["shards", "shards/*"])
+def test_a_cache_that_is_removed_meanwhile_is_made_again(served, uneven_shards, cache, removed):
+    address, _, _ = served
+    manifest = Manifest.load(address)
+    reader = Reader(manifest, "train", shard_files(Address(address), manifest, split="train"))
+    assert reader.read(np.arange(20)).faults == ()
+    for path in cache.parent.glob(removed):
+        shutil.rmtree(path, ignore_errors=True)
+    assert reader.read(np.arange(20, 211)).faults == ()
+    reader.close()
+
+
+def test_verify_checks_what_the_server_has_and_not_the_copies_of_it(served, uneven_shards, cache):
+    address, _, spoiled = served
+    epoch(address)
+    (damaged,) = cache.glob("*/train-000002.tar")
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    place, manifest = Address(Location(address=address, patience_seconds=0)), Manifest.load(uneven_shards)
+    assert not any(faults for _, faults in verify(manifest, place, processes=1))
+    spoiled |= {"train-000004.tar": 1, "train-000006.json": 1}
+    found = {shard.name: faults for shard, faults in verify(manifest, place, processes=1) if faults}
+    assert found.keys() == {"train-000004.tar", "train-000006.tar"}
+    assert all("does not have the sha256 of the manifest" in faults[0] for faults in found.values())
+    assert same(epoch(address), epoch(uneven_shards))
 
 
 def test_what_a_killed_process_left_of_a_download_is_removed(served, cache):
