@@ -98,7 +98,7 @@ def build(
         if changed and not options.update:
             raise InputError(work.change_since(kept or {}).message(), parameter="out")
         former = leftovers.readable_manifest(out)
-        if len(done) == len(work.mine) and not changed and former is not None:
+        if len(done) == len(work.mine) and not changed and former is not None and work.is_manifest_of(done, former):
             work.refuse_bad(done)
             return former if options.parts == 1 else None
     elif kept is not None and not options.update and (change := work.change_since(kept)).is_another_source():
@@ -109,6 +109,8 @@ def build(
     out.mkdir(parents=True, exist_ok=True)
     name = f"part-{options.part}-of-{options.parts}" if options.parts > 1 else ""
     with lease(out, name, steal=options.steal_lock) as held:
+        alike = rf"part-\d+-of-{options.parts}" if name else ""
+        leftovers.end_other_builds(out, alike, steal=options.steal_lock)
         agree_on_recipe(out, wanted, work.planned_files())  # another build may have held the folder until now
         write_recipe(out, work.recipe() | ({"finished": True} if finished else {}))
         if changed:
@@ -219,6 +221,12 @@ class _Work:
                 images += len(plan.rows)
                 bar.update(images)
         return checked
+
+    def is_manifest_of(self, done: Mapping[str, Written], made: Manifest) -> bool:
+        """Whether `made` describes these shards as they are: another one may have been copied into the folder."""
+        named = {shard.name: shard for shard in made.shards}
+        same_shards = all(named.get(name) == written.shard for name, written in done.items())
+        return same_shards and (made.pixels, made.window) == (self._pixels, self._options.window)
 
     def write(self, plans: list[ShardPlan], held: Lease) -> dict[str, Written]:
         """Makes sure of these shards; the result of each."""

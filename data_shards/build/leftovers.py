@@ -6,9 +6,11 @@ from pathlib import Path
 
 from data_shards.build import record
 from data_shards.io.errors import InputError
+from data_shards.io.lease import lease, leased_names
 from data_shards.manifest import Manifest, index_name
 
 _PARTIAL = re.compile(r"\.(?P<name>[A-Za-z0-9_-]+\.(?:tar|json))\.\d+\.partial")
+_OF_BUILDS = re.compile(r"|part-\d+-of-\d+")  # names of leases
 
 
 def files_of(shard: str) -> tuple[str, str]:
@@ -37,6 +39,18 @@ def remove_shards(out: Path, shards: Iterable[str]) -> None:
         for name in files_of(shard):
             (out / name).unlink(missing_ok=True)
         record.path_of(out, shard).unlink(missing_ok=True)
+
+
+def end_other_builds(out: Path, alike: str, *, steal: bool) -> None:
+    """Raises LeaseHeld where another build or division works in `out`: each removes the unfinished files of the others.
+
+    alike: the names of the leases of this build's parts, a regular expression; steal: takes the folder from the others,
+    which stop
+    """
+    for name in leased_names(out):
+        if _OF_BUILDS.fullmatch(name) and not re.fullmatch(alike, name):
+            with lease(out, name, steal=steal):
+                pass  # of a process that has ended
 
 
 def remove_partial_files(out: Path, names: Iterable[str]) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from data_shards.build.builder import DEFAULT_SHARD_IMAGES, BuildOptions, build, finished_without_source, merge, recipe
 from data_shards.build.layout import shard_plans
-from data_shards.build.recipe import division_kept, read_recipe
+from data_shards.build.leftovers import files_of
+from data_shards.build.recipe import agree_on_recipe, division_kept, read_recipe
 from data_shards.decoding import decode
 from data_shards.io.disk import free_bytes
 from data_shards.io.errors import InputError
@@ -245,15 +246,21 @@ class BuildRequest:
             return None
 
     def estimate(self, say: Callable[[str], None] = _say_nothing) -> "BuildEstimate":
-        """What the build takes. Reads the listing of the source and writes nothing. say: as in `build`"""
+        """What the build takes. Reads the listing of the source and writes nothing. say: as in `build`
+
+        Raises InputError where `out` holds shards with other options, or files of others.
+        """
         source = self.open_source()
+        plans = shard_plans(source, self.shard_images)
+        planned = [name for plan in plans for name in files_of(plan.name)]
+        agree_on_recipe(self.out, recipe(source.name, self.pixels, self.options), planned)
         for line in source.notes():
             say(line)
         images = {split: len(keys) for split, keys in source.keys.items()}
         total = sum(images.values())
         return BuildEstimate(
             images=images,
-            shards=len(shard_plans(source, self.shard_images)),
+            shards=len(plans),
             seconds=total / (self.processes * _IMAGES_PER_CORE_SECOND),
             bytes=total * self.pixels.member_bytes,
             exact=self.encoding == "raw",

@@ -83,6 +83,7 @@ def split_shards(out: Path, wanted: Mapping[str, Portion], *, processes: int = 1
     tasks = _tasks(out, former, indexes, hashes, ranges)
     files = [name for task in tasks for name in leftovers.files_of(task.name)]
     with lease(out, steal=steal_lock) as held:
+        leftovers.end_other_builds(out, "", steal=steal_lock)
         if Manifest.load(out) != former:
             raise InputError(f"{out}: another process has changed these shards meanwhile; start the same command again")
         leftovers.remove_partial_files(out, files)

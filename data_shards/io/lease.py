@@ -141,6 +141,12 @@ def is_held(folder: Path) -> bool:
     return (folder / ".lease.json").exists()
 
 
+def leased_names(folder: Path) -> list[str]:
+    """The names of which there are leases in the folder, stale or not; "" is that of the folder itself."""
+    files = sorted(path.name for path in folder.glob(".lease*.json"))
+    return [file.removeprefix(".lease").removesuffix(".json").removeprefix("-") for file in files]
+
+
 def _acquire(path: Path, steal: bool) -> Lease:
     folder, token = path.parent, secrets.token_hex(8)
     first = _read(path)

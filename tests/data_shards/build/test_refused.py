@@ -7,8 +7,9 @@ import pytest
 from support.folder_builds import build, digests, write_image
 
 from data_shards.build.recipe import agree_on_recipe, read_recipe
+from data_shards.build.request import BuildRequest
 from data_shards.io.errors import InputError
-from data_shards.io.lease import lease
+from data_shards.io.lease import LeaseHeld, lease
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "manifest.json"])
@@ -42,6 +43,18 @@ def test_options_that_cannot_be_leave_nothing_behind(options, said, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_refuses_what_the_build_would_refuse(tmp_path):
+    for number in range(30):
+        write_image(tmp_path / f"images/{number}.png", number)
+    build(tmp_path / "images", tmp_path / "out", valid=5)
+    before = digests(tmp_path / "out")
+    asked = {"dataset": "folder", "source": tmp_path / "images", "size": 8, "shard_images": 10}
+    with pytest.raises(InputError, match=r"holds shards built with another --valid \(5, not 20%\)"):
+        BuildRequest(out=tmp_path / "out", valid="20%", **asked).estimate()
+    assert BuildRequest(out=tmp_path / "out", valid=5, **asked).estimate().images["valid"] == 5
+    assert digests(tmp_path / "out") == before
+
+
 def test_a_build_that_waited_for_one_with_other_options_is_refused(tmp_path, monkeypatch):
     write_image(tmp_path / "images/one.png", 1)
 
@@ -57,6 +70,22 @@ def test_a_build_that_waited_for_one_with_other_options_is_refused(tmp_path, mon
         build(tmp_path / "images", tmp_path / "out", size=16)
     build(tmp_path / "images", tmp_path / "clean", size=8)
     assert digests(tmp_path / "out") == digests(tmp_path / "clean")
+
+
+@pytest.mark.parametrize(
+    ("at_work", "parts", "is_alone"),
+    [("", 2, False), ("part-0-of-3", 2, False), ("part-0-of-3", 1, False), ("part-1-of-2", 2, True)],
+)
+def test_only_parts_of_one_build_work_in_a_folder_at_once(tmp_path, at_work, parts, is_alone):
+    write_image(tmp_path / "images/one.png", 1)
+    out = tmp_path / "out"
+    out.mkdir()
+    request = BuildRequest(dataset="folder", source=tmp_path / "images", out=out, size=8, parts=parts)
+    with lease(out, at_work), contextlib.nullcontext() if is_alone else pytest.raises(LeaseHeld, match="in use by"):
+        request.build()
+    assert any(out.glob("*.tar")) == is_alone
+    request.build()  # the other has ended
+    assert any(out.glob("*.tar"))
 
 
 def test_files_of_a_part_that_begins_meanwhile_are_those_of_the_same_build(tmp_path):

@@ -227,6 +227,19 @@ def test_after_verify_found_damage_a_build_writes_exactly_the_damaged_shards(sou
     assert run_module("data_shards", "verify", str(out), "--workers", "1").returncode == 0
 
 
+def test_a_build_mends_what_verify_finds_where_a_former_manifest_was_copied_back(source, tmp_path):
+    out = tmp_path / "out"
+    build(source, out)
+    former = (out / "manifest.json").read_bytes()
+    replace_one(source)
+    made = build(source, out, update=True)
+    (out / "manifest.json").write_bytes(former)
+    assert run_module("data_shards", "verify", str(out), "--workers", "1").returncode == 2
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.tar")}
+    assert build(source, out) == Manifest.load(out) == made
+    assert written_since(out, before) == set()
+
+
 def test_two_builds_of_a_source_with_bad_files_give_the_same_bytes(source, tmp_path):
     for name, data in {"a/cut.png": b"\x89PNG\r\n\x1a\n123", "a/empty.jpg": b"", "b/text.png": b"no image"}.items():
         (source / name).write_bytes(data)
