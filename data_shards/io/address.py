@@ -32,7 +32,7 @@ from data_shards.io.errors import InputError, MachineFault, machine_fault
 from data_shards.io.regular_files import read_regular
 
 T = TypeVar("T")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
+_SCHEME = re.compile(r"pipe:|[A-Za-z][A-Za-z0-9+.-]+:(//|:)")  # the names of folders may hold colons too
 QUIET_SECONDS = 60.0
 DEFAULT_PATIENCE_SECONDS = 600.0
 DEFAULT_CACHE_BYTES = 64 * 10**9

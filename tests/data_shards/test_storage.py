@@ -222,6 +222,16 @@ def test_a_full_disk_under_the_cache_is_a_clear_stop(served, tmp_path, monkeypat
         subprocess.run(["umount", "-l", str(small)], check=True)
 
 
+@pytest.mark.parametrize("name", ["data:v2", "my:shards", "2026:11/shards", "file:///data/shards"])
+def test_a_colon_alone_makes_no_address_of_a_folder(name):
+    assert Address(name).local == Path(name.removeprefix("file://"))
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/shards", "https://host/shards", "simplecache::s3://bucket/shards"])
+def test_an_address_is_no_folder(address):
+    assert Address(address).local is None
+
+
 def test_a_shell_command_is_refused_unless_allowed(uneven_shards):
     address = f"pipe:cat {uneven_shards}/{{}}"
     with pytest.raises(InputError, match="runs a shell command"):
