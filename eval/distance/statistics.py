@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from scipy.linalg.blas import dsyrk
 from torch import Tensor
@@ -21,6 +21,7 @@ from data_shards.io import atomic
 from data_shards.io.errors import InputError
 from data_shards.io.regular_files import kind_if_no_file
 from eval.protocol import differences
+from trainer.run_folder.tensor_file import read_tensors
 
 
 class FeatureStatistics:
@@ -153,9 +154,8 @@ class FeatureStatistics:
         if kind := kind_if_no_file(path):
             raise InputError(f"{path}: is {kind}; move it away and start the command that makes it again")
         try:
-            with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {})["record"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors, texts = read_tensors(path)
+            record = json.loads(texts["record"])
             if record["sha256"] != _digest(tensors, record["protocol"]):
                 raise ValueError("its digest does not match its content")
             statistics = cls.from_sums(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -22,6 +22,7 @@ from trainer.mixture.nearest import Assignment, squared_distances
 from trainer.mixture.points import place_among_ranks
 from trainer.mixture.splitting import parts_of, splits
 from trainer.process_group import Ranks
+from trainer.run_folder.tensor_file import read_tensors
 
 # Points a centroid that k-means++ draws from; its cost is their number times K.
 _SEEDING_POINTS = 16
@@ -58,11 +59,10 @@ class KMeansCheckpoint:
         state = torch.zeros(shape[0] * shape[1] + 2, dtype=torch.float64, device=self._ranks.device)
         if self._ranks.is_main and self._file.exists():
             try:
-                with safe_open(str(self._file), "pt") as file:
-                    metadata = file.metadata()
-                    if metadata["fingerprint"] == self._fingerprint:
-                        state[:-2] = file.get_tensor("centroids").flatten().to(state.device)
-                        state[-2:] = torch.tensor([int(metadata["iteration"]), 1.0])
+                tensors, metadata = read_tensors(self._file)
+                if metadata["fingerprint"] == self._fingerprint:
+                    state[:-2] = tensors["centroids"].flatten().to(state.device)
+                    state[-2:] = torch.tensor([int(metadata["iteration"]), 1.0])
             except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
                 raise_machine_fault(error, self._file)
                 state.zero_()

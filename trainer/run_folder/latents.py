@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from data_shards.io.partition import partition
 from data_shards.io.regular_files import kind_if_no_file
 from trainer.run_folder.checkpoint import fingerprint
 from trainer.run_folder.configurations import own_splits
+from trainer.run_folder.tensor_file import read_tensors
 
 RECORD = "encoding.json"
 """What the parts of a folder were made from, written after the last of them by `python -m eval encode`."""
@@ -170,8 +171,10 @@ def _read_part(path: Path) -> Latents:
     try:
         if kind_if_no_file(path):
             raise ValueError("it is not a file")
-        with safe_open(path, framework="pt") as file:
-            latents = Latents(*(file.get_tensor(name) for name in Latents._fields))
+        tensors, _ = read_tensors(path)
+        if lacking := [name for name in Latents._fields if name not in tensors]:
+            raise ValueError(f"it has no {' and no '.join(lacking)}")
+        latents = Latents(*(tensors[name] for name in Latents._fields))
         _check(latents)
     except (SafetensorError, struct.error, ValueError, FileNotFoundError) as error:  # a link may lead nowhere
         raise InputError(f"{path}: damaged ({error}); delete it and encode again") from error

@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import safe_open
-
 from eval.distance.measures import numbers_of
 from eval.results import DistanceResult, LikelihoodResult, stored
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import Event, read_events
+from trainer.run_folder.tensor_file import read_tensors
 from tune.search.trials import Phase
 from tune.space import Fields
 from tune.sweep_config import MeasureConfig
@@ -181,14 +180,8 @@ def parameters_in_checkpoint(folder: Path) -> int | None:
     checkpoints = complete_checkpoints(folder)
     if not checkpoints:
         return None
-    total = 0
-    with safe_open(checkpoints[-1] / "model.safetensors", framework="numpy") as file:
-        for name in file.keys():  # noqa: SIM118 - not a mapping
-            count = 1
-            for side in file.get_slice(name).get_shape():
-                count *= side
-            total += count
-    return total
+    tensors, _ = read_tensors(checkpoints[-1] / "model.safetensors")
+    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _value(found: DistanceResult | None) -> float | None:

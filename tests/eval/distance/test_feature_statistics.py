@@ -1,6 +1,7 @@
 """Sums of features: exact under any division into parts, and never silently wrong on disk."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +122,13 @@ def test_a_changed_protocol_is_refused(features, tmp_path):
 def test_a_missing_file_is_one_clear_error(tmp_path):
     with pytest.raises(InputError, match=r"gone\.safetensors: missing"):
         FeatureStatistics.load(tmp_path / "gone.safetensors")
+
+
+def test_statistics_below_a_folder_whose_name_is_not_utf_8_are_read(features, tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9")).mkdir()
+    path = tmp_path / os.fsdecode(b"caf\xe9") / "part.safetensors"
+    statistics(features, torch.arange(N)).save(path)
+    assert FeatureStatistics.load(path).n == N
 
 
 def test_one_image_has_no_covariance(features):

@@ -185,6 +185,13 @@ def test_k_means_continues_from_its_checkpoint_only_for_the_same_data(tmp_path):
     assert not torch.equal(clusters(-x, 10, KMeansCheckpoint(tmp_path / "k", {"data": 2}, single(), 0)), first)
 
 
+def test_k_means_continues_below_a_folder_whose_name_is_not_utf_8(tmp_path):
+    x = uniform_points()[:2000]
+    file = tmp_path / os.fsdecode(b"caf\xe9") / "k"
+    first = clusters(x, 10, KMeansCheckpoint(file, {"data": 1}, single(), 0))
+    assert torch.equal(clusters(-x, 10, KMeansCheckpoint(file, {"data": 1}, single(), 0)), first)
+
+
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path):
     x = draws(known_mixture("full", k=20), 900)
     fitted(x, 20, max_iter=4, candidates=8, checkpoint=tmp_path / "c", checkpoint_seconds=0)

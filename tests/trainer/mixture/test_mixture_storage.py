@@ -147,6 +147,12 @@ def test_codes_of_another_kind_are_refused_in_one_line(tmp_path, wrong):
         latents.read(tmp_path, "train")
 
 
+def test_codes_below_a_folder_whose_name_is_not_utf_8_are_read(tmp_path):
+    run = tmp_path / os.fsdecode(b"caf\xe9")
+    latents.write(run, "train", whole := codes(5))
+    assert torch.equal(latents.read(run, "train").mean, whole.mean)
+
+
 @pytest.mark.parametrize("far", [5, 2**50])
 def test_codes_of_some_images_alone_are_refused(tmp_path, far):
     latents.write(tmp_path, "train", codes(5)._replace(index=torch.tensor([0, 1, far, 3, 4])))
