@@ -118,7 +118,7 @@ def _waiting(
     wanted = _share(jobs(plan, targets), part)
     kept = read_kept(measured, plan.dataset)
     known = known_records(plan, [job.training for job in wanted], place.runs, kept)
-    waiting = undone(wanted, known, place.runs, measured / plan.dataset)
+    waiting = undone(plan, wanted, known, place.runs, measured / plan.dataset)
     print(f"{len(wanted)} jobs, {len(wanted) - len(waiting)} of them done before", flush=True)
     return waiting, known
 

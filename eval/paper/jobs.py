@@ -15,7 +15,7 @@ from data_shards.io.errors import InputError
 from data_shards.manifest import FILE
 from eval.paper.figures import picture_path
 from eval.paper.plan import Plan, Training
-from eval.paper.record import Question, Record
+from eval.paper.record import Question, Record, picture_key
 from eval.paper.tables import exhibits
 
 _HELD_OUT = 500
@@ -50,14 +50,20 @@ def jobs(plan: Plan, targets: Iterable[str]) -> list[Job]:
     ]
 
 
-def undone(wanted: Sequence[Job], records: Mapping[str, Record], runs: Path, pictures: Path) -> list[Job]:
+def undone(plan: Plan, wanted: Sequence[Job], records: Mapping[str, Record], runs: Path, pictures: Path) -> list[Job]:
     """The jobs of which something is missing. pictures: where those of former runs are kept."""
+
+    def is_drawn(job: Job, record: Record, name: str) -> bool:
+        path = picture_path(runs / job.training.name, name)
+        # Pictures of earlier versions do not say of which mixture they are.
+        mixture = record.results.get(picture_key(name), {}).get("mixture", plan.measure.mixture.label)
+        return mixture == plan.measure.mixture.label and (path.exists() or (pictures / path.name).exists())
 
     def is_done(job: Job) -> bool:
         record = records.get(job.training.name)
-        paths = [picture_path(runs / job.training.name, name) for name in job.pictures]
-        drawn = all(path.exists() or (pictures / path.name).exists() for path in paths)
-        return drawn and record is not None and not record.missing(job.questions)
+        if record is None or record.missing(job.questions):
+            return False
+        return all(is_drawn(job, record, name) for name in job.pictures)
 
     return [job for job in wanted if not is_done(job)]
 

@@ -74,7 +74,8 @@ class Record:
     training: dict[str, Any] = field(default_factory=dict)
     """images, seconds, and the end of each stage as metrics.jsonl has it."""
     results: dict[str, Any] = field(default_factory=dict)
-    """By `Question.key`: results, summaries of fits, and what pythae_samples.py wrote."""
+    """By `Question.key`: results, summaries of fits, and what pythae_samples.py wrote; by `picture_key` what pictures
+    were drawn from."""
 
     def missing(self, questions: Iterable[Question]) -> list[Question]:
         """The questions without an answer."""
@@ -106,6 +107,22 @@ class Record:
         write_json(run / FILE, self.to_json())
 
 
+def picture_key(name: str) -> str:
+    """The name under which it is kept what a picture was drawn from: weights, checkpoint, and mixture, as a label."""
+    return f"picture {name}"
+
+
+def weights_of(result: Any) -> tuple[str, str] | None:
+    """The name and the digest of the weights that a result is of; None where it does not say, as those of peers, and
+    summaries of fits by earlier versions."""
+    if (protocol := getattr(result, "protocol", None)) is not None:
+        return protocol.weights, protocol.checkpoint
+    if not isinstance(result, Mapping):
+        return None
+    made_from = (result.get("codes") or {}).get("train") or result
+    return (result["weights"], made_from["checkpoint"]) if {"weights", "checkpoint"} <= {*result, *made_from} else None
+
+
 def _of_one_training(results: Mapping[str, Any]) -> dict[str, Any]:
     """The results whose weights, and fitted density, are those of the results before them.
 
@@ -116,8 +133,8 @@ def _of_one_training(results: Mapping[str, Any]) -> dict[str, Any]:
     for key, result in results.items():
         protocol: Any = getattr(result, "protocol", None)
         own: dict[tuple[str, ...], str] = {}
-        if protocol is not None:
-            own[(protocol.weights,)] = protocol.checkpoint
+        if (weights := weights_of(result)) is not None:
+            own[weights[:1]] = weights[1]
         if digest := getattr(protocol, "mixture_digest", ""):
             kind, *source, label, _ = key.split(" ")
             # Of transported samples, each kind of result has its own digest.
@@ -255,14 +272,16 @@ def read_peers(run: Path) -> dict[str, Any]:
 def keep_pictures(
     folder: Path, drawn: Collection[tuple[str, Path]], records: Mapping[str, Record], kept: Mapping[str, Record]
 ) -> None:
-    """Copies pictures, (name of the training, path) each, into `folder`.
+    """Copies pictures, (name of the training, path in its run folder) each, into `folder`.
 
     Earlier ones stay where there is no new one and the training is the same: `records` is what is known now, `kept`
     what was kept with the pictures.
     """
     for name, path in drawn:
         now, before = records.get(name), kept.get(name)
-        if now and path.exists():
+        own = read_record(path.parents[1]) if now and path.exists() else None
+        # A run folder may hold another training of this name than the one that is known.
+        if now and own and (own.configuration, own.data) == (now.configuration, now.data):
             folder.mkdir(parents=True, exist_ok=True)
             write_bytes(folder / path.name, path.read_bytes())
         elif not (now and before and (now.configuration, now.data) == (before.configuration, before.data)):

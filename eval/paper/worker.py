@@ -20,7 +20,7 @@ from eval.measurements.memorisation import measure_memorisation
 from eval.measurements.uncertainty import measure_uncertainty
 from eval.paper.figures import draw, picture_path
 from eval.paper.plan import MixtureForm, configuration_hash, training_command
-from eval.paper.record import BEST, Question, Record, commit, read_record
+from eval.paper.record import BEST, Question, Record, commit, picture_key, read_record, weights_of
 from eval.paper.schedule import Work
 from eval.questions import DistanceQuestion, LikelihoodQuestion, MemorisationQuestion, UncertaintyQuestion
 from eval.run import load_run
@@ -83,14 +83,10 @@ class Worker:
 
     def forget_other_weights(self) -> None:
         """Leaves only results of the weights that the run folder holds."""
-        protocols = [result.protocol for result in self.record.results.values() if hasattr(result, "protocol")]
-        digests = {w: load_run(self.folder, w).checkpoint for w in {protocol.weights for protocol in protocols}}
-
-        def is_own(result: Any) -> bool:
-            protocol = getattr(result, "protocol", None)
-            return protocol is None or protocol.checkpoint == digests[protocol.weights]
-
-        self.record.results = {key: result for key, result in self.record.results.items() if is_own(result)}
+        found = {key: weights_of(result) for key, result in self.record.results.items()}
+        names = {weights[0] for weights in found.values() if weights}
+        own = {None, *((name, load_run(self.folder, name).checkpoint) for name in names)}
+        self.record.results = {key: result for key, result in self.record.results.items() if found[key] in own}
 
     def answer(self, question: Question) -> Any:
         """The result of a question's measurement, or the summary of its mixture's fit."""
@@ -133,23 +129,25 @@ class Worker:
         return measure_memorisation(run, nearest, self.ranks)
 
     def draw(self, name: str) -> None:
-        """Draws a picture unless it is there."""
-        path = picture_path(self.folder, name)
-        if path.exists():
-            return
-        form = self.work.measure.mixture
-        self.fit(form, "final")
+        """Draws a picture unless it is there, of these weights and this mixture."""
+        path, form = picture_path(self.folder, name), self.work.measure.mixture
         run = load_run(self.folder, "final", self.work.device)
+        drawn_from = {"weights": run.weights, "checkpoint": run.checkpoint, "mixture": form.label}
+        if path.exists() and self.record.results.get(picture_key(name)) == drawn_from:
+            return
+        self.fit(form, "final")
         if name == "transported":
             make_transport(run, form.components, "full", self.ranks)
         path.parent.mkdir(exist_ok=True)
         write_bytes(path, draw(name, run, form.components))
+        self.record.results[picture_key(name)] = drawn_from
+        self.record.save(self.folder)
         print(f"written to {path}", flush=True)
 
     def encode(self, weights: str) -> None:
         """Encodes the images, for what is fitted to their codes."""
         run = load_run(self.folder, weights, self.work.device)
-        for split in ("train", "valid"):
+        for split in (run.config.data.train_split, run.config.data.valid_split):
             encode_split(run, split, self.ranks)
 
     def fit(self, form: MixtureForm, weights: str) -> dict[str, Any]:

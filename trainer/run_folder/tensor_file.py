@@ -1,4 +1,7 @@
-"""Files of tensors, read as bytes: safetensors itself opens only paths in UTF-8, and calls any other fault a missing file."""
+"""Files of tensors, read as bytes.
+
+safetensors itself opens only paths in UTF-8, and says of any file that it cannot open that it is missing.
+"""
 
 import json
 from pathlib import Path

@@ -12,7 +12,7 @@ from eval.paper.figures import picture_path
 from eval.paper.jobs import jobs, undone
 from eval.paper.pages import Chapter
 from eval.paper.plan import Measurements, configuration_hash, resolved
-from eval.paper.record import KEPT, Record, keep_pictures, known_records, read_kept, write_kept
+from eval.paper.record import KEPT, Record, keep_pictures, known_records, picture_key, read_kept, write_kept
 from eval.paper.tables import exhibits
 from trainer.__main__ import read_command_line
 
@@ -66,7 +66,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path):
 def test_a_kept_record_stands_in_for_a_run_folder(tmp_path, vae):
     made, job, known = vae
     found = known_records(made, [job.training], tmp_path / "no-runs", {"vae-seed0": known})
-    assert undone([job], found, tmp_path / "no-runs", tmp_path) == []
+    assert undone(made, [job], found, tmp_path / "no-runs", tmp_path) == []
 
 
 def test_a_record_of_another_configuration_does_not_count(tmp_path, vae):
@@ -100,7 +100,7 @@ def test_a_result_of_another_protocol_is_measured_again(tmp_path, vae):
     made, job, known = vae
     more = dataclasses.replace(made, measure=dataclasses.replace(MEASURE, importance_samples=50))
     found = known_records(more, [job.training], tmp_path, {"vae-seed0": known})
-    assert undone([job], found, tmp_path, tmp_path) == [job]
+    assert undone(more, [job], found, tmp_path, tmp_path) == [job]
 
 
 def test_the_run_folder_comes_before_what_was_kept(tmp_path, vae):
@@ -121,7 +121,9 @@ def pictured(tmp_path):
     drawn = picture_path(tmp_path / "runs" / job.training.name, "figure4")
     drawn.parent.mkdir(parents=True)
     drawn.write_bytes(b"new")
-    return made, (job.training.name, drawn), record(made, job, {}), tmp_path / "kept"
+    known = record(made, job, {})
+    known.save(drawn.parents[1])
+    return made, (job.training.name, drawn), known, tmp_path / "kept"
 
 
 def shown(made, folder, known):
@@ -147,6 +149,25 @@ def test_a_picture_of_a_training_that_changed_is_not_kept(pictured):
     changed = dataclasses.replace(known, configuration="another")
     keep_pictures(kept, [(name, path)], {name: changed}, {name: known})
     assert not any(kept.iterdir())
+
+
+def test_a_picture_in_a_run_folder_of_another_training_does_not_replace_the_kept_one(pictured):
+    _, (name, path), known, kept = pictured
+    keep_pictures(kept, [(name, path)], {name: known}, {})
+    path.write_bytes(b"of the other")
+    dataclasses.replace(known, configuration="another").save(path.parents[1])
+    keep_pictures(kept, [(name, path)], {name: known}, {name: known})
+    assert (kept / path.name).read_bytes() == b"new"
+
+
+def test_a_picture_of_another_mixture_than_the_plan_has_now_is_to_be_drawn(pictured, tmp_path):
+    made, (name, _), known, _ = pictured
+    (job,) = [job for job in jobs(made, ["figure4"]) if job.training.name == name]
+    results = {picture_key("figure4"): {"weights": "final", "checkpoint": "c", "mixture": "7-full-posterior"}}
+    known = {name: dataclasses.replace(known, results=results)}
+    assert undone(made, [job], known, tmp_path / "runs", tmp_path) == [job]
+    results[picture_key("figure4")]["mixture"] = LABEL
+    assert undone(made, [job], known, tmp_path / "runs", tmp_path) == []
 
 
 def test_a_picture_of_a_training_of_which_nothing_is_known_is_not_shown(pictured):
