@@ -24,7 +24,7 @@ class DistanceQuestion:
     source: str
     """One of `eval.images.densities.SOURCES`."""
     n: int | None = None
-    """Images compared, at least 2; None for as many as `sufficient` says."""
+    """Images compared, at least 2; None for as many as `sufficient` says, see `images_of`."""
     split: str = "test"
     """Split of the real images they are compared with, all of it."""
     seed: int = 0
@@ -49,18 +49,17 @@ class DistanceQuestion:
         at_least(1, mixture=self.mixture)
         at_least(0, seed=self.seed)
 
-    @property
-    def images(self) -> int:
-        """How many images are compared."""
-        return sufficient(self.split) if self.n is None else self.n
+    def images_of(self, train_split: str) -> int:
+        """How many images are compared where that is the split that the run trains on."""
+        return sufficient(of_training=self.split == train_split) if self.n is None else self.n
 
 
-def sufficient(split: str) -> int:
-    """Images on each side that a distance from `split` should have: 50,000 for the training split, 10,000 for others.
+def sufficient(*, of_training: bool) -> int:
+    """Images on each side that a distance should have: 50,000 from the split that was trained on, 10,000 from others.
 
     A Frechet distance falls as n grows, so one of fewer images is not comparable and is marked.
     """
-    return 50_000 if split == "train" else 10_000
+    return 50_000 if of_training else 10_000
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -122,9 +122,9 @@ class TrainedRun:
     ) -> DistanceResult:
         """The Frechet distance of n samples from the real images of split `to`, with its protocol.
 
-        n: 10,000 where none is given, 50,000 against split train; density: as for `sample`, or one of the other sources
-        of `python -m eval fid`; extractor, also: see `DistanceQuestion`. The result is stored in RUN/eval, and read
-        from there where the same was measured before.
+        n: 10,000 where none is given, 50,000 against the training split; density: as for `sample`, or one of the other
+        sources of `python -m eval fid`; extractor, also: see `DistanceQuestion`. The result is stored in RUN/eval, and
+        read from there where the same was measured before.
         """
         source = BY_OPTION.get(density, density)
         if source == "half" and n is not None:

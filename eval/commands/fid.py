@@ -49,8 +49,8 @@ def add_arguments(parser: OneLineParser) -> None:
     parser.add_argument(
         "--n",
         type=int,
-        help="number of images compared: 10000, or 50000 against split train; of a SET a seeded choice of so many, by "
-        "default all",
+        help="number of images compared: 10000, or 50000 against the training split; of a SET a seeded choice of so "
+        "many, by default all",
     )
     parser.add_argument("--split", default="test", help="split of real images they are compared with, all of it")
     add_sampling_options(parser)

@@ -69,7 +69,7 @@ class ComparedImages:
 
 def compared_images(run: MeasuredRun, question: DistanceQuestion, device: torch.device) -> ComparedImages:
     """The set that a question is about; `half` has half a split. Raises InputError where there are too few images."""
-    model, n, seed = run.model, question.images, question.seed
+    model, n, seed = run.model, question.images_of(run.config.data.train_split), question.seed
     if question.source in DENSITIES:
         density = DENSITIES[question.source]
         loaded = density.load(run, question.mixture, question.covariance)
@@ -251,7 +251,7 @@ class Comparison:
             label=self.extractor.label,
             values=values,
             also=tuple(sorted(self.question.also)),
-            below_protocol=smaller < sufficient(self.protocol.split),
+            below_protocol=smaller < self._sufficient,
             remarks=tuple(self._remarks(smaller)),
             protocol=self.protocol,
             versions={measure.name: measure.version for measure in measures},
@@ -271,12 +271,17 @@ class Comparison:
             versions={**earlier.versions, **result.versions},
         )
 
+    @property
+    def _sufficient(self) -> int:
+        """Images that either side should have."""
+        return sufficient(of_training=self.protocol.split == self.run.config.data.train_split)
+
     def _remarks(self, smaller: int) -> list[str]:
         """What a reader must know to read the numbers right. smaller: number of images on the smaller side."""
         remarks = [SOURCES[self.protocol.source].help]
         if self.run.manifest.image_shape[0] == 1:
             remarks.append(f"images are {self.protocol.channels}")
-        if smaller < (least := sufficient(self.protocol.split)):
+        if smaller < (least := self._sufficient):
             remarks.append(
                 f"BELOW PROTOCOL: {smaller:,} images on the smaller side, fewer than {least:,}; "
                 "the distance is too large by an unknown amount and compares only with others of the same n"
@@ -373,7 +378,7 @@ def estimate_cost(run: MeasuredRun, question: DistanceQuestion, *, device: str, 
         size=question.extractor_size,
         weights=question.extractor_weights,
     )
-    images = reference // 2 if question.source == "half" else question.images
+    images = reference // 2 if question.source == "half" else question.images_of(run.config.data.train_split)
     total = images * (forward_operations(run.model) / 2 + features) + reference * features
     return DistanceCost(
         run=run,

@@ -44,7 +44,7 @@ def chosen_sizes(run: MeasuredRun, split: str | None, components: int | None, co
     remarks: list[str] = []
     chosen = _split(run, split, remarks)
     images = run.manifest.num_samples(chosen)
-    enough = sufficient(chosen)
+    enough = sufficient(of_training=chosen == run.config.data.train_split)
     distance = min(enough, images) if images >= 2 else 0
     if not distance:
         remarks.append(f"Split {chosen} has one image: no distance and no nearest images are measured.")

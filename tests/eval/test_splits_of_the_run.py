@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from support.distance_extractor import TINY
 from support.running import run_module
 
 from trainer.config.config import load_config
 from trainer.loop import train
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,13 @@ def test_the_mixture_is_fitted_to_the_codes_of_the_split_that_was_trained_on(run
 def test_the_flow_of_the_run_can_be_used(run, run_eval):
     words = ("sample", "--run", run, "--density", "flow", "--n", "4", "--out", run / "drawn")
     assert run_eval(*words)[0] == 0
+
+
+def test_the_split_that_was_trained_on_is_compared_with_as_many_images_as_a_training_split(run, run_eval):
+    for split, n in (("test", "50,000"), ("train", "10,000")):
+        words = ("fid", "--run", run, "--from", "prior", "--split", split)
+        assert f"{n} compared" in run_eval(*words, "--dry-run", *TINY)[1].out
+        assert f"fewer than {n};" in run_eval(*words, "--n", "64", *TINY)[1].out
 
 
 def test_real_training_images_are_of_the_split_that_was_trained_on(run, run_eval):
