@@ -6,25 +6,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import xxhash
 
 from data_shards.io.disk import cache_folder
 from data_shards.io.errors import InputError
 from eval.distance.extractors.extractor import Extractor
-from eval.distance.features import extract
+from eval.distance.features import extract, features_of
 from eval.distance.measures import FRECHET, FURTHER
 from eval.distance.parts import PartFiles
 from eval.distance.saved_statistics import is_statistics, load_statistics
 from eval.distance.statistics import FeatureStatistics
 from eval.image_sets.by_name import open_set
 from eval.image_sets.image_set import ImageSet
-from eval.image_sets.remarks import remarks_of
+from eval.image_sets.remarks import decisions_of, remarks_of, remarks_on
 from eval.image_sets.run_samples import Sampling
 from eval.measured_once import held_result
 from eval.protocol import fingerprint
 from eval.questions import sufficient
 from eval.results import Measured, Result
+from trainer.full_precision import allowed_precision
 from trainer.process_group import Ranks
 
 
@@ -149,7 +149,7 @@ class SetComparison:
             reference=self.reference.identity,
             n=self.compared.n,
             extractor=self.extractor.description,
-            precision=torch.get_float32_matmul_precision(),
+            precision=allowed_precision(self.extractor.device)[0],
             seed=self.seed,
         )
 
@@ -186,9 +186,14 @@ class SetComparison:
 
     @property
     def part_files(self) -> PartFiles:
-        """The parts of the first set, in the folder of results. Raises InputError without one."""
+        """The parts of the first set, in the folder of results. Raises InputError without one, or without images."""
         if self.out is None:
             raise InputError("parts need a folder that all jobs share; give it", parameter="out")
+        if self.compared.images is None:
+            raise InputError(
+                f"{self.compared.name} holds statistics, which are read and not made in parts; leave out --part, "
+                "--merge and --missing"
+            )
         return PartFiles(beside=self.out, protocol=self.protocol, keep_features=self.keep_features)
 
     def make_part(self, part: int, parts: int, ranks: Ranks) -> Path:
@@ -214,6 +219,8 @@ class SetComparison:
             )
             if ranks.is_main:
                 print("\n".join(remarks), end="\n" if remarks else "", flush=True)
+            assert self.compared.images is not None  # `part_files` would have refused
+            made.decisions = decisions_of(self.compared.images, ranks)
             place.save(made)
         return path
 
@@ -255,15 +262,17 @@ class SetComparison:
             remarks += said
         else:
             compared = self.part_files.merged(merged, unreadable=self.skip_bad)
+            assert self.compared.images is not None  # `part_files` would have refused
+            remarks += remarks_on(self.compared.images, compared.decisions, skip_bad=self.skip_bad)
         reference, said = self._reference(ranks)
         return self._result(compared, reference, [*remarks, *said])
 
     def _reference(self, ranks: Ranks) -> tuple[FeatureStatistics, list[str]]:
         side, keep = self.reference, self.keep_features
-        asked = {"images": side.identity, "extractor": dict(self.extractor.description), "skip_bad": self.skip_bad}
+        asked = {"images": side.identity, **features_of(self.extractor), "skip_bad": self.skip_bad}
         path = cache_folder("references") / f"{fingerprint(asked)}{'-features' if keep else ''}.safetensors"
-        # The first process alone decides, so that all take the same way even if the file appears meanwhile.
-        if side.images is not None and ranks.any(ranks.is_main and path.exists()):
+        # All take the same way, even if the file appears meanwhile or lies in the cache of one machine only.
+        if side.images is not None and not ranks.any(not path.exists()):
             found = FeatureStatistics.load(path)
             return found, list(found.protocol["remarks"])
         made, remarks = statistics_of(side, self.extractor, ranks, keep_features=keep, skip_bad=self.skip_bad)
@@ -280,7 +289,7 @@ class SetComparison:
             except InputError as error:
                 # Of the measure, not of an option --n, which the user need not have given.
                 raise InputError(f"{measure.name}: {error.named(None)}") from error
-        least = sufficient("test")
+        least = sufficient(of_training=False)
         few = min((n for n in (compared.n, reference.n) if n), default=0)
         remarks = list(remarks)
         if 0 < few < least:

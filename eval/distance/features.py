@@ -19,6 +19,7 @@ from eval.image_sets.image_set import ImageBlocks
 from eval.images.blocks import BLOCK, blocks_of, part_blocks
 from eval.images.sources import from_shards
 from eval.protocol import fingerprint
+from trainer.full_precision import allowed_precision
 from trainer.process_group import Ranks
 
 # Blocks whose features are summed at a time: one large product is faster than many small ones.
@@ -62,6 +63,14 @@ def extract(
             bar.update(min(total, done * BLOCK * ranks.world_size))
         add()
     return add_over_ranks(statistics, ranks)
+
+
+def features_of(extractor: Extractor) -> dict[str, Any]:
+    """What features of the same images depend on, as the key of a cache has it."""
+    precision, _ = allowed_precision(extractor.device)
+    # Keys of earlier versions say no precision, and were of the full one unless a program had lowered it.
+    lowered = {} if precision == "highest" else {"precision": precision}
+    return {"extractor": dict(extractor.description), **lowered}
 
 
 def require_one_extractor(extractor: Extractor, ranks: Ranks) -> None:
@@ -115,10 +124,10 @@ def reference_statistics(
             f"{split!r} is not in {shards.address}; use one of {', '.join(manifest.splits)}", parameter="split"
         )
     require_one_extractor(extractor, ranks)
-    protocol: Mapping[str, Any] = {"data": manifest.hash, "split": split, "extractor": dict(extractor.description)}
+    protocol = {"data": manifest.hash, "split": split, **features_of(extractor)}
     path = cache_folder("references") / f"{fingerprint(protocol)}{'-features' if keep_features else ''}.safetensors"
-    # The first process alone decides, so that all take the same way even if the file appears meanwhile.
-    if ranks.any(ranks.is_main and path.exists()):
+    # All take the same way, even if the file appears meanwhile or lies in the cache of one machine only.
+    if not ranks.any(not path.exists()):
         return FeatureStatistics.load(path)
     n = manifest.num_samples(split)
     source = from_shards(shards, split, n=n)

@@ -132,7 +132,8 @@ def merge(paths: list[Path], protocol: Recorded, *, unreadable: int = 0) -> Feat
         owner[part.ids] = number
         whole = part if whole is None else FeatureStatistics.merge([whole, part])
     absent = (owner < 0).nonzero()[:, 0]
-    if whole is None or len(absent) > unreadable:
+    # Parts of earlier versions do not say which images could not be read.
+    if whole is None or len(absent) > max(unreadable, len(whole.decisions.unreadable)):
         raise InputError(
             f"{paths[0].parent}: {len(absent)} images are in no part, such as {int(absent[0])}; delete it all"
         )

@@ -20,6 +20,7 @@ from torch import Tensor
 from data_shards.io import atomic
 from data_shards.io.errors import InputError
 from data_shards.io.regular_files import kind_if_no_file
+from eval.image_sets.image_set import Decisions
 from eval.protocol import differences
 from trainer.run_folder.tensor_file import read_tensors
 
@@ -29,11 +30,12 @@ class FeatureStatistics:
 
     ids: (n,) int64, which images entered; sum: (dim,) and outer: (dim, dim), float64, sum x and sum x x^T;
     features: (n, dim) float32 in the order of ids, or None unless `keep_features`: what kernel distances need;
-    protocol: how the features were made; statistics of different protocols are never added.
+    protocol: how the features were made; statistics of different protocols are never added; decisions: what was done to
+    the images, as far as that is to be known where parts are merged.
     """
 
     def __init__(self, dim: int, *, protocol: Mapping[str, Any] | None = None, keep_features: bool = False) -> None:
-        self.dim, self.protocol = dim, dict(protocol or {})
+        self.dim, self.protocol, self.decisions = dim, dict(protocol or {}), Decisions()
         self.sum = torch.zeros(dim, dtype=torch.float64)
         self.outer = torch.zeros(dim, dim, dtype=torch.float64)
         self._ids = [torch.zeros(0, dtype=torch.int64)]
@@ -131,20 +133,25 @@ class FeatureStatistics:
         if len(doubled):
             raise InputError(f"parts: image {int(doubled[0])} is in two of them; each image may enter once")
         features = [part.features for part in parts if part.features is not None]
-        return cls.from_sums(
+        merged = cls.from_sums(
             ids=ids,
             total=torch.stack([part.sum for part in parts]).sum(0),
             outer=sum((part.outer for part in parts), torch.zeros_like(first.outer)),
             features=torch.cat(features)[order] if len(features) == len(parts) else None,
             protocol=first.protocol,
         )
+        merged.decisions = Decisions.together(part.decisions.to_json() for part in parts)
+        return merged
 
     def save(self, path: str | Path) -> None:
         """Writes everything into the safetensors file `path`, whole or not at all, with a digest of its content."""
         tensors = {"ids": self.ids, "sum": self.sum, "outer": self.outer}
         if self.features is not None:
             tensors["features"] = self.features
-        record = {"protocol": self.protocol, "sha256": _digest(tensors, self.protocol)}
+        said: dict[str, Any] = {"protocol": self.protocol}
+        # Files of earlier versions have none.
+        said |= {"decisions": self.decisions.to_json()} if self.decisions != Decisions() else {}
+        record = said | {"sha256": _digest(tensors, said)}
         # One entry, since the order of several is not fixed and the same sums shall give the same bytes.
         atomic.write_bytes(Path(path), save(tensors, {"record": json.dumps(record, sort_keys=True)}))
 
@@ -156,7 +163,8 @@ class FeatureStatistics:
         try:
             tensors, texts = read_tensors(path)
             record = json.loads(texts["record"])
-            if record["sha256"] != _digest(tensors, record["protocol"]):
+            said = {name: record[name] for name in ("protocol", "decisions") if name in record}
+            if record["sha256"] != _digest(tensors, said):
                 raise ValueError("its digest does not match its content")
             statistics = cls.from_sums(
                 ids=tensors["ids"],
@@ -165,6 +173,7 @@ class FeatureStatistics:
                 features=tensors.get("features"),
                 protocol=record["protocol"],
             )
+            statistics.decisions = Decisions.together([said["decisions"]] if "decisions" in said else [])
         except FileNotFoundError as error:
             raise InputError(f"{path}: missing; start the command that makes it again") from error
         except (SafetensorError, struct.error, KeyError, ValueError) as error:
@@ -174,8 +183,9 @@ class FeatureStatistics:
         return statistics
 
 
-def _digest(tensors: Mapping[str, Tensor], protocol: Mapping[str, Any]) -> str:
-    content = hashlib.sha256(json.dumps(protocol, sort_keys=True).encode())
+def _digest(tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> str:
+    beside = said if "decisions" in said else said["protocol"]
+    content = hashlib.sha256(json.dumps(beside, sort_keys=True).encode())
     for name in sorted(tensors):
         content.update(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode())
         content.update(tensors[name].contiguous().numpy().data)

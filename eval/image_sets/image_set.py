@@ -1,7 +1,7 @@
 """A set of images from anywhere: what a distance needs of it, and what was decided about its files."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,19 @@ class Decisions:
     """How many images something was done to, by what it was, in words."""
     unreadable: dict[str, str] = field(default_factory=dict)
     """Images that cannot be read, by name, and why."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `together` reads."""
+        return {"conversions": dict(self.conversions), "unreadable": self.unreadable}
+
+    @classmethod
+    def together(cls, found: Iterable[Mapping[str, Any]]) -> "Decisions":
+        """What was done to the images of several processes or parts, from the `to_json` of each."""
+        whole = cls()
+        for one in found:
+            whole.conversions.update(one["conversions"])
+            whole.unreadable |= one["unreadable"]
+        return whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,10 @@
 """Products that decide a number are in full precision, whatever networks are allowed, and what they are is recorded."""
 
+import shutil
+
 import pytest
 import torch
+from support.distance_extractor import TINY
 from support.products import Products
 
 from eval.distance.extractors.extractor import resize_clean
@@ -81,6 +84,24 @@ def test_no_product_of_a_transport_beside_the_network_s_is_lowered(medium, digit
         transport.apply(torch.randn(20, 2), torch.rand(20, 1, 28, 28))
     assert products.lowered == []
     assert products.counts[torch.float32] > 0
+
+
+def test_features_of_real_images_by_lowered_products_are_not_taken_for_those_in_full_precision(
+    digits_run, digits_shards, run_eval, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SIGMA_VAE_CACHE", str(tmp_path / "cache"))
+    run = shutil.copytree(digits_run, tmp_path / "digits")
+    sets = (f"shards:{digits_shards}/valid", f"shards:{digits_shards}/test")
+    for words in (("--run", run, "--from", "prior", "--n", "64"), sets):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        for precision, files in (("highest", 1), ("medium", 2), ("highest", 2)):
+            torch.set_float32_matmul_precision(precision)
+            try:
+                code, said = run_eval("fid", *words, *TINY)
+            finally:
+                torch.set_float32_matmul_precision("highest")
+            assert code == 0, said.err
+            assert len(list((tmp_path / "cache" / "references").glob("*.safetensors"))) == files
 
 
 def protocol(**fields) -> Protocol:

@@ -207,6 +207,38 @@ def test_parts_give_the_number_of_one_job_and_are_asked_for_by_name(place, dista
     assert "measured before" in distance(*sets)[1]
 
 
+def remarks(printed):
+    """The remarks that a command printed."""
+    return [line for line in printed.splitlines() if line.startswith("remark ")]
+
+
+def test_a_merge_says_of_the_images_what_one_job_says(place, distance, run_eval, mistake, tmp_path):
+    write_pictures(tmp_path / "a", pictures(150, 8))
+    for name in ("000-clear", "140-clear"):
+        Image.new("RGBA", (20, 20), (200, 10, 10, 100)).save(tmp_path / "a" / f"{name}.png")
+    for name in ("001-bad", "141-bad"):
+        (tmp_path / "a" / f"{name}.png").write_bytes(b"no image")
+    sets = (tmp_path / "a", place / "b", *TINY)
+    _, whole = distance(*sets, "--skip-bad", "2")
+    for part in range(2):
+        assert run_eval("fid", *sets, "--out", tmp_path / "out", "--skip-bad", "1", "--part", f"{part}/2")[0] == 0
+    merge = (*sets, "--out", tmp_path / "out", "--merge", "2")
+    line = mistake("fid", *merge, "--skip-bad", "1")
+    assert "2 of 154 images cannot be read" in line
+    assert line.endswith("or leave them out by --skip-bad 2")
+    _, merged = distance(*merge, "--skip-bad", "2")
+    assert remarks(merged) == remarks(whole)
+    assert "2 images transparency composited on #ffffff" in merged
+
+
+def test_statistics_are_not_compared_in_parts(place, run_eval, mistake, tmp_path):
+    run_eval("statistics", place / "a", "--out", tmp_path / "a.npz", *TINY)
+    words = ("fid", tmp_path / "a.npz", place / "b", *TINY, "--out", tmp_path / "out")
+    for option in ("--part=0/2", "--merge=2", "--missing=2"):
+        assert "holds statistics, which are read and not made in parts" in mistake(*words, option)
+    assert not list(tmp_path.rglob("part-*"))
+
+
 def test_two_processes_find_the_distance_and_the_decisions_of_one(place, tmp_path, distance):
     write_pictures(tmp_path / "a", pictures(140, 9))
     for number in range(5):

@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.distance_extractor import fid, question
+from support.distance_extractor import TINY, fid, question
 from support.running import run_module
 
+from data_shards.io.address import Location
 from data_shards.io.errors import InputError, OneLineParser, command
+from data_shards.manifest import Manifest
 from data_shards.stream.stream import ShardStream
 from eval.__main__ import main
 from eval.commands import encode as encode_command
+from eval.distance.extractors.by_name import extractor_by_name
+from eval.distance.features import reference_statistics
 from eval.distance.measures.frechet import frechet_distance
 from eval.distance.statistics import FeatureStatistics
 from eval.questions import DistanceQuestion
+from trainer.process_group import Ranks, single
 from trainer.run_folder import latents
 from trainer.run_folder.restore import load_model
 
@@ -68,9 +73,26 @@ def test_real_images_are_nearer_to_real_ones_than_samples_are(run):
     assert values["half"] < values["prior"]
 
 
+def test_statistics_in_the_cache_of_one_machine_only_are_made_on_all(digits_shards):
+    manifest = Manifest.load(Location.of(digits_shards))
+    made = extractor_by_name(TINY[1], torch.device("cpu"), size=32)
+    ask = lambda ranks: reference_statistics(Location.of(digits_shards), manifest, "test", made, ranks)  # noqa: E731
+    ask(single())
+    calls = []
+
+    class OtherMachineLacksThem(Ranks):
+        def any(self, flag):
+            calls.append(flag)
+            return True
+
+    found = ask(OtherMachineLacksThem(**vars(single())))
+    assert calls
+    assert found.n == manifest.num_samples("test")
+
+
 def test_the_number_of_images_is_by_default_that_of_the_protocol():
-    for split, n in (("test", 10_000), ("train", 50_000)):
-        assert DistanceQuestion(source="prior", split=split).images == n
+    for train_split, n in (("train", 10_000), ("photographs", 50_000)):
+        assert DistanceQuestion(source="prior", split="photographs").images_of(train_split) == n
 
 
 @pytest.mark.parametrize("source", ["reconstruction", "train"])
