@@ -5,7 +5,10 @@ the file every 10 seconds. It is stale, and the next process takes it over,
 
     at once               where its holder ran on this machine and has ended
     after 30 seconds      without a touch where this machine has restarted since
-    after 120 seconds     without a touch where the holder runs on another machine
+    after 120 seconds     without a touch where the holder runs on another machine, or on this one in another folder
+
+The last is a lease that was copied with its folder while its holder worked there. That folders differ is seen by the
+numbers that the file system gives them; some file systems give one folder several, so the holder is waited for.
 
 A lease file is created exclusively, which shared file systems do atomically, and it is removed or replaced only by the
 process that first made the mark .lease.json.TOKEN.end1: by its holder, or by one that takes it over. So two processes
@@ -52,19 +55,24 @@ class _Found:
     """Differs from that of any other lease on the same path."""
     holder: Process | None
     """None where the content cannot be read: it is being written, or was damaged."""
+    in_folder: str
+    """What `_numbers` gave for the folder where the lease was made; empty where an earlier version made it."""
     since: str
     touched: int
     """Time of the last touch by the file system, ns."""
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the holder's end can be seen from here."""
-        return self.holder is not None and self.holder.is_of_this_machine()
+    def is_local(self, folder: Path) -> bool:
+        """Whether the holder is of this machine, where its end can be seen, and of this folder."""
+        here = self.holder is not None and self.holder.is_of_this_machine()
+        return here and self.in_folder in ("", _numbers(folder))
 
     def is_stale(self, folder: Path) -> bool:
         """Whether the next process may take it over."""
         if self.holder is not None and self.holder.is_of_this_machine():
-            return not self.holder.runs()
+            if not self.holder.runs():
+                return True
+            if self.is_local(folder):
+                return False
         restarted = self.holder is not None and self.holder.was_before_a_restart()
         return (_now(folder) - self.touched) / 1e9 >= (RESTARTED_SECONDS if restarted else STALE_SECONDS)
 
@@ -160,12 +168,12 @@ def _acquire(path: Path, steal: bool) -> Lease:
         silent = watched == found and time.monotonic() - since >= STALE_SECONDS
         if (steal and first is not None and found.token == first.token) or silent or found.is_stale(folder):
             if _end(path, found.token, successor=token):
-                if steal or not found.is_local:
+                if steal or not found.is_local(folder):
                     print(f"{folder}: taken over from {found}", file=sys.stderr, flush=True)
                 break
         elif watched is None or watched.token != found.token:
             watched, said, since = found, False, time.monotonic()
-        elif found.is_local or watched.touched != found.touched:  # at a second look: it may have been ending
+        elif found.is_local(folder) or watched.touched != found.touched:  # at a second look: it may have been ending
             raise LeaseHeld(f"{folder}: in use by {found}; wait for it, stop it, or take the folder over: --steal-lock")
         elif not said:
             said = True
@@ -180,7 +188,8 @@ def _acquire(path: Path, steal: bool) -> Lease:
 
 def _create(path: Path, token: str) -> bool:
     """Makes a lease file or a mark; False where it exists."""
-    content = {"token": token, "since": time.strftime("%Y-%m-%d %H:%M:%S %z"), **asdict(this_process())}
+    content = {"token": token, "since": time.strftime("%Y-%m-%d %H:%M:%S %z"), "folder": _numbers(path.parent)}
+    content |= asdict(this_process())
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -206,9 +215,21 @@ def _read(path: Path) -> _Found | None:
     record = _parsed(content)
     if record is None:
         token = hashlib.sha256(content + str(status.st_ino).encode()).hexdigest()[:16]
-        return _Found(token=token, holder=None, since="", touched=status.st_mtime_ns)
+        return _Found(token=token, holder=None, in_folder="", since="", touched=status.st_mtime_ns)
     holder = Process(**{field.name: record[field.name] for field in fields(Process)})
-    return _Found(token=record["token"], holder=holder, since=record["since"], touched=status.st_mtime_ns)
+    return _Found(
+        token=record["token"],
+        holder=holder,
+        in_folder=str(record.get("folder", "")),
+        since=record["since"],
+        touched=status.st_mtime_ns,
+    )
+
+
+def _numbers(folder: Path) -> str:
+    """The numbers of a folder and of its file system here, which differ from those of any other folder."""
+    status = folder.stat()
+    return f"{status.st_dev}:{status.st_ino}"
 
 
 def _now(folder: Path) -> int:

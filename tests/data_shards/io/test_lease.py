@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -146,6 +147,45 @@ def test_a_holder_on_another_machine_that_falls_silent_is_waited_out(tmp_path, m
     assert taken.is_set()
     said += capfd.readouterr().err
     assert said.count("waiting for a sign of life") == said.count("taken over from process 4242 on node7") == 1
+
+
+def copied_from_a_held_folder(tmp_path, *, silent_seconds):
+    """A copy of tmp_path, which another process of this machine holds, with the lease file that was in it."""
+    copy = shutil.copytree(tmp_path, tmp_path / "copy")
+    touched = time.time() - silent_seconds
+    os.utime(copy / ".lease.json", (touched, touched))
+    return copy
+
+
+def test_a_lease_that_was_copied_with_its_folder_is_waited_out_though_its_holder_works_on(tmp_path, holder, capfd):
+    copy = copied_from_a_held_folder(tmp_path, silent_seconds=leases.STALE_SECONDS + 1)
+    with lease(copy), pytest.raises(LeaseHeld, match=f"process {holder.pid} on "), lease(tmp_path):
+        pass
+    assert f"taken over from process {holder.pid} on " in capfd.readouterr().err
+
+
+def test_a_folder_whose_number_has_changed_stays_held_while_its_holder_shows_a_heartbeat(tmp_path, holder):
+    """As those of file systems that count folders anew do: what is taken for a copy may be the folder itself."""
+    copy, over = copied_from_a_held_folder(tmp_path, silent_seconds=50), threading.Event()
+
+    def beat():
+        while not over.wait(0.7):
+            os.utime(copy / ".lease.json")
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    with pytest.raises(LeaseHeld, match=f"process {holder.pid} on "), lease(copy):
+        pass
+    over.set()
+    beating.join()
+
+
+def test_a_holder_of_this_machine_that_runs_keeps_its_lease_without_a_heartbeat(tmp_path, holder):
+    """As one that is stopped by Ctrl-Z."""
+    touched = time.time() - leases.STALE_SECONDS - 1
+    os.utime(tmp_path / ".lease.json", (touched, touched))
+    with pytest.raises(LeaseHeld), lease(tmp_path):
+        pass
 
 
 def test_a_touch_by_a_clock_that_was_set_back_since_does_not_hold_a_lease(tmp_path, monkeypatch):
