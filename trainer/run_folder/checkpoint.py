@@ -30,7 +30,9 @@ _MODEL, _TRAINING, _STATE, _COMPLETE = "model.safetensors", "training.safetensor
 _CONFIGURATION = "config.yaml"
 _NAMES = "|".join(map(re.escape, (_MODEL, _TRAINING, _STATE, _CONFIGURATION, _COMPLETE)))
 _FILES = re.compile(rf"({_NAMES})|\.({_NAMES})\.\d+\.partial")  # whole, and being written
-_NAME = re.compile(r"(\d{12})(?:-(\d+))?")
+IMAGES = r"(?:\d{12}|[1-9]\d{12,})"
+"""The expression for the images in the name of a checkpoint, from 10^12 on too."""
+_NAME = re.compile(rf"({IMAGES})(?:-(\d+))?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +139,9 @@ def checkpoints_not_taken(run: Path) -> list[tuple[Path, str]]:
 
     They are links, or were copied or renamed to the name of another place.
     """
-    found = sorted(path.parent for path in (run / "checkpoints").glob(f"*/{_COMPLETE}"))
-    reasons = [(path, _of_another_place(path)) for path in found if _NAME.fullmatch(path.name)]
+    found = [path.parent for path in (run / "checkpoints").glob(f"*/{_COMPLETE}")]
+    named = sorted((int(match[1]), path) for path in found if (match := _NAME.fullmatch(path.name)))
+    reasons = [(path, _of_another_place(path)) for _, path in named]
     return [(path, reason) for path, reason in reasons if reason]
 
 

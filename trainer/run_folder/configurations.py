@@ -16,12 +16,12 @@ from data_shards.io.errors import InputError
 from trainer.config.config import Config, build_as_written, load_config, to_yaml
 from trainer.config.sections import DataConfig
 from trainer.config.what_may_change import changed_fields, is_changeable
-from trainer.run_folder.checkpoint import complete_checkpoints, configuration_file, place_of
+from trainer.run_folder.checkpoint import IMAGES, complete_checkpoints, configuration_file, place_of
 from trainer.run_folder.log import read_events
 from trainer.run_folder.plain_files import require_plain_files
 
 _FILE, _HISTORY = "config.yaml", "configurations"
-_FORMER = re.compile(r"\d{12}(-\d+)?\.yaml")
+_FORMER = re.compile(rf"({IMAGES})(?:-\d+)?\.yaml")
 _NAMED_FIELDS = 5
 
 
@@ -42,7 +42,7 @@ def trained_configuration(run: str | Path) -> Config:
     if trained is None:
         return stored
     fields = changed_fields(trained, stored)
-    if any(int(former.name[:12]) >= images for former in _former(run)):  # changed since this checkpoint was written
+    if any(former >= images for former in _former(run)):  # changed since this checkpoint was written
         fields = {name: values for name, values in fields.items() if not is_changeable(name)}
     if not fields:
         return stored
@@ -121,6 +121,7 @@ def record_changes(config: Config, images: int) -> None:
     write_text(path, to_yaml(config))
 
 
-def _former(run: Path) -> list[Path]:
-    """What config.yaml was before it was changed after IMAGES images: configurations/IMAGES.yaml, IMAGES-2.yaml."""
-    return [path for path in (run / _HISTORY).glob("*.yaml") if _FORMER.fullmatch(path.name)]
+def _former(run: Path) -> list[int]:
+    """The images after which config.yaml was changed; the former ones are configurations/IMAGES.yaml, IMAGES-2.yaml."""
+    names = (_FORMER.fullmatch(path.name) for path in (run / _HISTORY).glob("*.yaml"))
+    return [int(name[1]) for name in names if name]

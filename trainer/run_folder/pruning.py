@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 from data_shards.io.errors import InputError
-from trainer.run_folder.checkpoint import best_of, complete_checkpoints, is_ours, place_of, read_state
+from trainer.run_folder.checkpoint import IMAGES, best_of, complete_checkpoints, is_ours, place_of, read_state
 
-_UNFINISHED = re.compile(r"\.\d{12}(-\d+)?\.partial")
+_UNFINISHED = re.compile(rf"\.{IMAGES}(-\d+)?\.partial")
 
 
 def prune(run: Path, keep_last: int, newest: Path) -> None:

@@ -58,6 +58,17 @@ def test_what_is_left_of_an_unfinished_checkpoint_is_removed(tmp_path):
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [f"{600:012d}"]
 
 
+def test_checkpoints_from_a_million_million_images_on_are_known_and_the_earlier_ones_pruned(tmp_path):
+    for images in (10**12 - 300, 10**12, 10**13):
+        newest = save(tmp_path, images)
+        assert complete_checkpoints(tmp_path) == [newest]
+    (tmp_path / "checkpoints" / ".2000000000000.partial").mkdir()  # unfinished
+    of_others = tmp_path / "checkpoints" / "0000000000300"
+    of_others.mkdir()
+    newest = save(tmp_path, 3 * 10**13)
+    assert set((tmp_path / "checkpoints").iterdir()) == {newest, of_others}
+
+
 def test_a_second_save_at_one_place_leaves_the_first_as_it_was(tmp_path):
     first = write(tmp_path, checkpoint(300, "cap"))
     before = sorted((path.name, path.stat().st_ino) for path in first.iterdir())
