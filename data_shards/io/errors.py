@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from data_shards.io import working_folder
 from data_shards.io.interruption import INTERRUPTED, interrupt_as_usual
 from data_shards.io.likeness import nearest
 from data_shards.io.standard_streams import drop_output, prepare_standard_streams
@@ -145,22 +146,13 @@ def wrong_path(error: BaseException) -> InputError | None:
         return InputError(f"{loop[1]}: {_WRONG_PATHS[errno.ELOOP]}")  # of pathlib before Python 3.13
     if not isinstance(error, OSError) or error.errno not in _WRONG_PATHS:
         return None
-    if isinstance(error, FileNotFoundError) and error.filename is None and _working_folder_is_gone():
-        return InputError(_GONE)
+    if isinstance(error, FileNotFoundError) and error.filename is None and working_folder.is_gone():
+        return InputError(working_folder.GONE)
     if not isinstance(error.filename, str | bytes) or not error.filename:
         return None
     return InputError(f"{os.fsdecode(error.filename)}: {_WRONG_PATHS[error.errno]}")
 
 
-def _working_folder_is_gone() -> bool:
-    try:
-        os.getcwd()
-    except FileNotFoundError:
-        return True
-    return False
-
-
-_GONE = "the folder in which this was started does not exist any more: change to one that does"
 # As data_shards/io/atomic.py calls a file while it writes it.
 _UNFINISHED = re.compile(r"\.([^/]+)\.\d+\.partial$")
 _LINK_LOOP = re.compile(r"Symlink loop from '(.*)'$", re.DOTALL)
@@ -262,8 +254,8 @@ def command(main: Callable[[], None]) -> int:
     _options.clear()
     prepare_standard_streams()
     interrupt_as_usual()
-    if _working_folder_is_gone():
-        return _told(_GONE, 2)
+    if working_folder.is_gone():
+        return _told(working_folder.GONE, 2)
     try:
         try:
             main()

@@ -1,9 +1,11 @@
 """python -m trainer.mixture: fits mixtures to the latent codes of a run."""
 
 from data_shards.io.interruption import one_line_when_interrupted
+from data_shards.io.working_folder import end_where_it_is_gone
 
 if __name__ == "__main__":
     one_line_when_interrupted()  # the other imports take seconds
+    end_where_it_is_gone()
 
 import sys
 from pathlib import Path

@@ -89,6 +89,22 @@ def test_a_command_whose_folder_is_gone_is_one_line(tmp_path, monkeypatch, capsy
     assert said.err == "error: the folder in which this was started does not exist any more: change to one that does\n"
 
 
+@pytest.mark.parametrize("module", ["data_shards", "trainer", "trainer.mixture", "trainer.flow", "eval", "tune"])
+def test_every_command_whose_folder_is_gone_is_one_line_also_where_it_begins_with_torch(module, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = [
+        sys.executable,
+        "-c",
+        f"import os, runpy; os.rmdir(os.getcwd()); runpy.run_module('{module}', None, '__main__')",
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(words, cwd=gone, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    line = "error: the folder in which this was started does not exist any more: change to one that does\n"
+    assert result.stderr == line
+
+
 def test_a_link_to_itself_is_one_line(tmp_path, capsys):
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
