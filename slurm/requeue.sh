@@ -126,8 +126,21 @@ end_step() {
   exit "$1"
 }
 
+# stop_of RUN: prints what the trainer has written into RUN/requeue after a stop, "yes REASON" or "no REASON"; fails where it
+# has written nothing, and where a file of that name is someone else's.
+stop_of() {
+  local line
+  [[ -f $1/requeue ]] && IFS= read -r line <"$1/requeue" && [[ $line =~ ^(yes|no)" ". ]] && echo "$line"
+}
+
+# forget_stop RUN: removes what the trainer has written into RUN/requeue after a former stop, and no other file.
+forget_stop() {
+  if stop_of "$1" >/dev/null; then rm -f "$1/requeue"; fi
+}
+
 # end_training RUN CODE: as end_step, and requeues the job where RUN/requeue says that the run was stopped before its end.
 end_training() {
-  if [[ -f $1/requeue && $(<"$1/requeue") == yes* ]]; then requeue "stopped by $(cut -d ' ' -f 2- "$1/requeue")"; fi
+  local stop
+  if stop="$(stop_of "$1")" && [[ $stop == yes* ]]; then requeue "stopped by ${stop#yes }"; fi
   end_step "$2"
 }

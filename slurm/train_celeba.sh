@@ -64,6 +64,6 @@ fi
 
 check_nodes
 run="$(in_python "${estimate[@]}" --print-folder)"
-rm -f "$run/requeue" # of the former start
+forget_stop "$run"
 on_all_nodes trainer "${fields[@]}" && code=0 || code=$?
 end_training "$run" "$code"

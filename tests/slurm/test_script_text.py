@@ -55,3 +55,26 @@ def test_a_number_of_parts_that_is_none_is_one_line(script, parts):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: slurm/{script}: PARTS is '{parts}'; give a whole number from 1")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "stop"),
+    [
+        ("yes SIGTERM\n", "yes SIGTERM\n"),
+        ("no STOP\n", "no STOP\n"),
+        ("yes, when the queue is empty\n", ""),
+        ("yesterday's settings\n", ""),
+        ("yes \n", ""),
+        ("", ""),
+        (None, ""),
+    ],
+)
+def test_a_file_requeue_that_the_trainer_did_not_write_asks_for_nothing_and_stays(content, stop, tmp_path):
+    run = tmp_path / "a run"
+    run.mkdir()
+    if content is not None:
+        (run / "requeue").write_text(content)
+    script = 'SCRIPT=test; source slurm/requeue.sh; stop_of "$1" || true; forget_stop "$1"'
+    done = subprocess.run(["bash", "-c", script, "bash", run], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, stop, "")
+    assert (run / "requeue").exists() == (content is not None and not stop)
