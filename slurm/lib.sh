@@ -17,6 +17,7 @@ source slurm/submission.sh
 # shellcheck source=slurm/requeue.sh
 source slurm/requeue.sh
 export SIGMA_VAE_HOME="$PWD" # for the jobs that this one submits
+EXPIRED="" # set once the job was told that its time ends
 
 # Splits the command line into DRY_RUN, which is set for --dry-run, and WORDS, which are passed to Python; ALL_WORDS has both.
 read_words() {
@@ -197,9 +198,10 @@ on_all_nodes() {
 
 # restartable COMMAND...: runs a command that can be interrupted and continued, in a job with --signal=B:USR2@SECONDS. At that
 # signal and at scancel its processes are told to end, which a training does after it has saved; at that signal the job is
-# then requeued.
+# then requeued, unless that was the last of its commands and has succeeded.
 restartable() {
   local code=0 asked=""
+  if [[ $EXPIRED ]]; then requeue "out of time"; fi
   trap 'asked=USR2 && end_work' USR2
   trap 'asked=TERM && end_work' TERM
   (trap : USR2 TERM && "$@") & # it ends after what it runs, and not before
@@ -212,6 +214,7 @@ restartable() {
   if [[ $asked == TERM ]]; then say "ended by SIGTERM; submitted again, it continues" && exit 143; fi
   if [[ $asked ]] && ((code)); then requeue "out of time"; fi
   if ((code)); then end_step "$code"; fi
+  EXPIRED="$asked"
 }
 
 # Sends SIGTERM to what the process WORK has started, and SIGKILL after 30 s. Processes of a step get it through Slurm: srun,

@@ -12,7 +12,7 @@ JOB="${JOB:-${SLURM_JOB_ID:-}}"
 requeue() {
   local state starts answer
   if ! state="$(state_of_job)"; then
-    say "$1; the scheduler does not answer; submit it again to continue: $SCRIPT ${ALL_WORDS[*]}"
+    say "$1; the scheduler does not answer; submit it again to continue: $(own_command)"
     exit 1
   fi
   if [[ $state != RUNNING ]]; then
@@ -29,6 +29,9 @@ requeue() {
   say "scontrol requeue: ${answer:-refused}"
   resubmit "$((starts + 1))"
 }
+
+# Prints this script with its words, as a shell reads them.
+own_command() { printf '%s' "$SCRIPT" && if ((${#ALL_WORDS[@]})); then printf ' %q' "${ALL_WORDS[@]}"; fi; }
 
 # Prints the state of this job; fails where the scheduler does not answer within three tries.
 state_of_job() {
@@ -48,7 +51,7 @@ resubmit() {
   log="$(scontrol show job "$JOB" | sed -n 's/^ *StdOut=//p' | sed 1q)"
   if [[ ${SLURM_ARRAY_TASK_ID:-} ]]; then array=(--array="$SLURM_ARRAY_TASK_ID"); fi
   if ! new="$(FORMER_STARTS="$1" submit --dependency="afterany:$JOB" --output="$log" "${array[@]}" "$SCRIPT" "${ALL_WORDS[@]}" 2>"$errors")"; then
-    say "neither requeued nor submitted from here ($(paste -sd " " "$errors")); submit it again to continue: $SCRIPT ${ALL_WORDS[*]}"
+    say "neither requeued nor submitted from here ($(paste -sd " " "$errors")); submit it again to continue: $(own_command)"
     exit 1
   fi
   rm -f "$errors"

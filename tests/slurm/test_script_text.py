@@ -1,6 +1,7 @@
 """The batch scripts as text."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,3 +79,23 @@ def test_a_file_requeue_that_the_trainer_did_not_write_asks_for_nothing_and_stay
     done = subprocess.run(["bash", "-c", script, "bash", run], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, stop, "")
     assert (run / "requeue").exists() == (content is not None and not stop)
+
+
+def in_bash(script, *words):
+    """What a script says that is run with the functions of slurm/lib.sh."""
+    before = 'SCRIPT=slurm/test.sh ALL_WORDS=("$@"); source slurm/lib.sh; say() { echo "$*"; }; sleep() { :; }; '
+    command = ["bash", "-c", before + script, "bash", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def test_the_command_that_continues_a_job_runs_as_it_is_printed():
+    words = ["--name=a b", "--data.shards", "it's $HOME", "--seed=3"]
+    said = in_bash("squeue() { return 1; }; requeue 'out of time'", *words)
+    printed = said.strip().partition("submit it again to continue: ")[2]
+    assert shlex.split(printed) == ["slurm/test.sh", *words]
+
+
+def test_a_job_whose_time_ends_while_one_of_its_commands_succeeds_does_not_begin_the_next():
+    fakes = 'end_work() { :; }; requeue() { echo "requeue: $1"; exit; }; first() { kill -USR2 $$; echo first; }'
+    assert in_bash(f"{fakes}; restartable first; restartable echo second") == "first\nrequeue: out of time\n"
+    assert in_bash(f"{fakes}; restartable first") == "first\n"
