@@ -111,8 +111,10 @@ def chance_nearer(ours: Tensor, others: Tensor) -> float:
 
     The Mann-Whitney statistic over its largest value; on nearest distances it detects copies (Meehan et al. 2020).
     """
-    smaller = (ours[:, None] < others).double() + 0.5 * (ours[:, None] == others)
-    return smaller.mean().item()
+    ordered = others.sort().values
+    below = torch.searchsorted(ordered, ours)  # others that are smaller, and with `right` those that are equal too
+    up_to = torch.searchsorted(ordered, ours, right=True)
+    return 1 - (below + up_to).double().mean().item() / (2 * len(others))
 
 
 def measure_memorisation(

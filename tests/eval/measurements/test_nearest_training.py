@@ -59,6 +59,12 @@ def test_the_chance_of_being_nearer_is_the_mann_whitney_statistic():
     assert chance_nearer(ours, others) == pytest.approx(reference, rel=1e-12)
 
 
+def test_a_hundred_thousand_images_on_each_side_are_compared_without_a_table_of_all_pairs():
+    ours = torch.arange(100_000).float()
+    assert chance_nearer(ours, ours + 0.5) == pytest.approx(0.5 + 0.5e-5)
+    assert chance_nearer(ours, ours) == 0.5
+
+
 def test_two_processes_find_what_one_finds(tmp_path, digits_run, monkeypatch):
     shutil.copytree(digits_run, tmp_path / "two")
     shutil.copytree(digits_run, tmp_path / "one")
