@@ -129,14 +129,13 @@ class StopRequest:
         if self.lease is None:
             return
         stop, requeue = self.run / "STOP", self.run / "requeue"
-        if os.path.lexists(requeue) and not requeue.is_file():
-            what = "a folder" if requeue.is_dir() else "no file"
+        if os.path.lexists(requeue) and not _is_of_a_stop(requeue):
+            what = "a folder" if requeue.is_dir() else "not the trainer's" if requeue.is_file() else "no file"
             raise InputError(f"{requeue}: is {what}, but a file of this name is written after a stop; rename it")
         if stop.exists():
             write_requeue(self.run, "STOP")
             raise InputError(f"{stop}: this file keeps the run from training; remove it and start again")
-        if requeue.is_file() and requeue.read_bytes().split(b" ")[0] in (b"yes", b"no"):
-            requeue.unlink()
+        requeue.unlink(missing_ok=True)
 
     def begin_training(self) -> None:
         """From here on there is something to keep, and signals are handled after an update or between two batches."""
@@ -176,6 +175,11 @@ class StopRequest:
     def is_late(self) -> bool:
         """Whether the request is some seconds old, so that a pass over images is left."""
         return bool(self.reason()) and time.monotonic() - self._since >= _GRACE_SECONDS
+
+
+def _is_of_a_stop(requeue: Path) -> bool:
+    """Whether a file is one that `write_requeue` wrote, and not someone else's."""
+    return requeue.is_file() and requeue.read_bytes().startswith((b"yes ", b"no "))
 
 
 def write_requeue(run: Path, reason: str) -> None:

@@ -23,6 +23,11 @@ def a_folder_for_requeue(run):
     (run / "requeue").mkdir(parents=True)
 
 
+def a_file_for_requeue(run):
+    run.mkdir()
+    (run / "requeue").write_text("yes, on Monday\n")
+
+
 def a_link_to_nothing(run):
     run.symlink_to(run.with_name("nowhere") / "at" / "all")
 
@@ -32,6 +37,10 @@ def a_link_to_nothing(run):
     [
         (a_file_for_checkpoints, "/run/checkpoints: something else is there already: choose another path"),
         (a_folder_for_requeue, "/run/requeue: is a folder, but a file of this name is written after a stop; rename it"),
+        (
+            a_file_for_requeue,
+            "/run/requeue: is not the trainer's, but a file of this name is written after a stop; rename it",
+        ),
         (a_link_to_nothing, "/run cannot be made, as {run} is a link to nothing"),
     ],
 )
