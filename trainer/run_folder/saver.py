@@ -78,7 +78,9 @@ class CheckpointSaver:
             on_host = replace(copy, model=_on_host(copy.model, copied), training=_on_host(copy.training, copied))
             self._may_write()
             with machine_faults(self.run / "checkpoints"):
-                prune(self.run, self.keep_last, write(self.run, on_host))
+                newest = write(self.run, on_host)
+                self._may_write()  # whoever took the folder over meanwhile may go on from one of the former checkpoints
+                prune(self.run, self.keep_last, newest)
         except Exception as error:  # raised where the processes meet next
             self._failure = error
 

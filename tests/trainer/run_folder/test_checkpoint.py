@@ -120,6 +120,19 @@ def test_the_fingerprint_depends_on_names_shapes_and_values():
     assert FINGERPRINT not in map(fingerprint, changed)
 
 
+def test_who_loses_the_run_folder_while_a_checkpoint_is_written_removes_none(tmp_path):
+    former = write(tmp_path, checkpoint(300))
+
+    def may_write():
+        if complete_checkpoints(tmp_path) != [former]:
+            raise InputError("taken over")
+
+    saver = CheckpointSaver(tmp_path, single(), keep_last=1, may_write=may_write)
+    with pytest.raises(InputError, match="taken over"), saver:
+        saver.save(checkpoint(600))
+    assert len(complete_checkpoints(tmp_path)) == 2
+
+
 def test_an_earlier_checkpoint_is_not_used_in_silence(tmp_path, capfd):
     used, incomplete = write(tmp_path, checkpoint(300)), write(tmp_path, checkpoint(600))
     (incomplete / "COMPLETE").unlink()
