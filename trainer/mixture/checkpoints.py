@@ -2,7 +2,8 @@
 
 FOLDER/k-means.safetensors is the checkpoint of k-means, until the first of EM replaces it.
 FOLDER/00000012/ holds parameters.safetensors, expectation-RANK-of-WORLD.safetensors, and progress.json, written last by
-the first process when every process has written its part. Only the newest is kept.
+the first process when every process has written its part, which names the fit and the iteration too. Only the newest is
+kept.
 """
 
 import contextlib
@@ -71,7 +72,8 @@ class Checkpoints:
         self._ranks.barrier()
         own = {name: tensor.cpu().contiguous() for name, tensor in e_step.state().items()}
         if own:
-            atomic.write_bytes(folder / self._part(self._ranks.world_size), save(own))
+            part = save(own, self._metadata(state.iteration))
+            atomic.write_bytes(folder / self._part(self._ranks.world_size), part)
         self._ranks.barrier()
         if self._ranks.is_main:
             parameters = {name: getattr(state.parameters, name).cpu().contiguous() for name in _PARAMETERS}
@@ -101,8 +103,9 @@ class Checkpoints:
     def resume(self, e_step: EStep, covariance_type: str) -> EMState | None:
         """The newest complete checkpoint of this fit, with the state of `e_step` restored, or None.
 
-        On another number of processes only the parameters are used; the truncated E-step searches anew. A damaged
-        checkpoint is passed over, and named on the terminal.
+        On another number of processes only the parameters are used; the truncated E-step searches anew. So does a
+        process whose part is of another checkpoint, which is named on the terminal. A damaged checkpoint is passed
+        over, and named too.
         """
         folder = self._newest()
         if folder is None:
@@ -128,7 +131,7 @@ class Checkpoints:
         part = folder / self._part(self._ranks.world_size)
         own = None
         if record["world_size"] == self._ranks.world_size and part.exists():
-            own = load(part.read_bytes())
+            own = self._own(part, record["iteration"])
         before = {name: tensors.pop(f"{_WITHOUT}{name}") for name in _PARAMETERS if f"{_WITHOUT}{name}" in tensors}
         state = EMState(
             Parameters(covariance_type=covariance_type, **tensors),
@@ -142,6 +145,20 @@ class Checkpoints:
             without_score=-math.inf if record["without_score"] is None else record["without_score"],
         )
         return state, own
+
+    def _own(self, part: Path, iteration: int) -> dict[str, Tensor] | None:
+        """The tensors of this process's part; None where it is of another fit or iteration."""
+        data = part.read_bytes()
+        tensors = load(data)  # first, as it finds damage
+        of = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
+        if of is not None and of != self._metadata(iteration):  # None: of an earlier version
+            print(f"warning: {part}: is of another checkpoint; what it holds is computed anew", file=sys.stderr)
+            return None
+        return tensors
+
+    def _metadata(self, iteration: int) -> dict[str, str]:
+        """What a process's part is known by."""
+        return {"fingerprint": json.dumps(self._fingerprint, sort_keys=True), "iteration": str(iteration)}
 
     def _part(self, world_size: int) -> str:
         return f"expectation-{self._ranks.rank:05d}-of-{world_size:05d}.safetensors"

@@ -213,6 +213,20 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, capsys, file):
     assert f"warning: {newest}: a damaged checkpoint is passed over" in capsys.readouterr().err
 
 
+def test_a_part_of_another_checkpoint_is_named_and_computed_anew(tmp_path, capsys):
+    x, settings = draws(known_mixture("full", k=20), 900), {"max_iter": 4, "candidates": 8}
+    for name, more in (("own", {}), ("other", {"reg_covar": 1e-3})):
+        fitted(x, 20, **settings | more, checkpoint=tmp_path / name, checkpoint_seconds=0)
+    (own,), (foreign,) = (list(tmp_path.glob(f"{name}/*/expectation-*")) for name in ("own", "other"))
+    shutil.copy(foreign, own)
+    seen: list[int] = []
+    again = fitted(x, 20, **settings, checkpoint=tmp_path / "own", after=lambda state: seen.append(state.iteration))
+    assert f"warning: {own}: is of another checkpoint" in capsys.readouterr().err
+    assert 1 not in seen  # the parameters were taken
+    own.unlink()
+    assert torch.equal(again.means_, fitted(x, 20, **settings, checkpoint=tmp_path / "own").means_)
+
+
 def test_a_damaged_checkpoint_of_k_means_is_passed_over_and_named(tmp_path, capsys):
     x = uniform_points()[:2000]
     first = clusters(x, 3, KMeansCheckpoint(tmp_path / "k", {"data": 1}, single(), 0))
