@@ -16,11 +16,13 @@ from typing import Literal
 
 import torch
 
+from data_shards.io.atomic import write_json
 from data_shards.io.configuration import build, configuration
 from data_shards.io.errors import InputError
 from eval.paper.jobs import Job, ensure_shards
 from eval.paper.plan import Fields, Measurements, Plan, resolved
 from eval.paper.record import Question
+from eval.protocol import fingerprint
 
 
 @configuration
@@ -41,7 +43,11 @@ class Work:
     def save(self, path: Path) -> None:
         """Writes the job for a worker."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1))
+        write_json(path, asdict(self))
+
+    def path(self, runs: Path) -> Path:
+        """RUNS/jobs/NAME@ADDRESS.json: commands that ask a training for different things have files of their own."""
+        return runs / "jobs" / f"{Path(self.run).name}@{fingerprint(asdict(self))}.json"
 
     @classmethod
     def load(cls, path: Path) -> "Work":
@@ -82,18 +88,18 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], place: Place) -> Iterator[Outcome]
     ensure_shards(plan, place.source)
     files = []
     for job in jobs:
-        name = job.training.name
         resolved(plan, job.training)  # refused before anything starts
-        files.append(place.runs / "jobs" / f"{name}.json")
-        Work(
-            run=str(place.runs / name),
+        work = Work(
+            run=str(place.runs / job.training.name),
             config=plan.config,
             fields={**job.training.fields, "data.shards": plan.shards},
             questions=job.questions,
             pictures=job.pictures,
             measure=plan.measure,
             device=place.device,
-        ).save(files[-1])
+        )
+        files.append(work.path(place.runs))
+        work.save(files[-1])
     if place.address:
         yield from run_on_ray(files, place.address, on_gpu=place.device == "cuda")
     else:
@@ -103,11 +109,12 @@ def run_jobs(plan: Plan, jobs: Sequence[Job], place: Place) -> Iterator[Outcome]
 def run_job(
     job: Path, started: Callable[[subprocess.Popen[bytes]], None] = lambda process: None, *, gpu: str = ""
 ) -> Outcome:
-    """Runs the job RUNS/jobs/NAME.json in a process of its own, which writes everything into RUNS/NAME.log.
+    """Runs a job, see `Work.path`, in a process of its own, which writes everything into RUNS/NAME.log.
 
     gpu: the only one that it sees, as CUDA_VISIBLE_DEVICES names it; empty for those that this process sees.
     """
-    log = job.parent.with_name(f"{job.stem}.log")
+    name = _name(job)
+    log = job.parent.with_name(f"{name}.log")
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "eval.paper.worker", str(job)],
@@ -117,7 +124,12 @@ def run_job(
         )
         started(process)
         code = process.wait()
-    return Outcome(name=job.stem, failure="" if code == 0 else last_line(log, code))
+    return Outcome(name=name, failure="" if code == 0 else last_line(log, code))
+
+
+def _name(job: Path) -> str:
+    """The run of the job in a file."""
+    return job.stem.partition("@")[0]
 
 
 def last_line(log: Path, code: int) -> str:
@@ -148,16 +160,21 @@ def run_here(jobs: Sequence[Path], processes: int, gpus: Sequence[str] = ()) -> 
 
     def one(job: Path) -> Outcome:
         if stopping.is_set():
-            return Outcome(name=job.stem, failure="not started: the command was interrupted")
+            return Outcome(name=_name(job), failure="not started: the command was interrupted")
         gpu = free.get()
         try:
-            return run_job(job, running.add, gpu=gpu)
+            return run_job(job, started, gpu=gpu)
         finally:
             free.put(gpu)
 
+    def started(process: subprocess.Popen[bytes]) -> None:
+        running.add(process)
+        if stopping.is_set():  # since it was asked above
+            process.terminate()
+
     def stop(number: int, frame: object) -> None:
         stopping.set()
-        for process in running:
+        for process in list(running):  # other threads add to it
             if process.poll() is None:
                 process.terminate()
 
@@ -192,7 +209,7 @@ def run_on_ray(jobs: Sequence[Path], address: str, *, on_gpu: bool) -> Iterator[
         os.chdir(here)
         return run_job(job)
 
-    names = {task.remote(job.resolve()): job.stem for job in jobs}
+    names = {task.remote(job.resolve()): _name(job) for job in jobs}
     waiting = list(names)
     while waiting:
         (ended,), waiting = ray.wait(waiting)

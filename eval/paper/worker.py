@@ -3,14 +3,17 @@
 The record RUN/reproduction.json is written after each answer, so that the same command again continues where it was.
 """
 
+import contextlib
 import dataclasses
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_shards.io.atomic import write_bytes
 from data_shards.io.errors import InputError, command
+from data_shards.io.lease import LeaseHeld
 from data_shards.manifest import Manifest
 from eval.distance.comparison import measure_distance
 from eval.images.encoding import encode_split
@@ -31,6 +34,7 @@ from trainer.mixture.run_mixture import fit_run_mixture
 from trainer.mixture.settings import Settings
 from trainer.process_group import single
 from trainer.run_folder.checkpoint import read_state
+from trainer.run_folder.holding import held_by_main
 from trainer.run_folder.log import read_events
 from trainer.run_folder.restore import checkpoint_of
 
@@ -42,29 +46,51 @@ class Worker:
         self.work, self.folder, self.ranks = work, Path(work.run), single(work.device)
         fields = {"runs": str(self.folder.parent), "name": self.folder.name, "device": work.device}
         self.config = load_config(work.config, dict(work.fields) | fields)
+
+    def run(self) -> None:
+        """Trains, measures and draws whatever is missing.
+
+        Raises InputError where a question has no answer, or where another job works on the same run: each would write
+        its record over the other's.
+        """
+        with self.held():
+            self.record = self.known()
+            self.train()
+            self.forget_other_weights()
+            failures = []
+            for question in self.record.missing(self.work.questions):
+                print(f"measuring {question.key}", flush=True)
+                try:
+                    self.record.results[question.key] = self.answer(question)
+                except InputError as error:  # the other questions may have answers
+                    print(f"error: {error}", flush=True)
+                    failures.append(f"{question.key}: {error}")
+                self.record.save(self.folder)
+            for name in self.work.pictures:
+                self.draw(name)
+        if failures:
+            raise InputError(f"{self.folder}: {len(failures)} questions have no answer, the first: {failures[0]}")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the run for this job."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held_by_main(self.folder.parent, self.ranks, f"{self.folder.name}-reproduction"))
+            except LeaseHeld as error:
+                raise InputError(
+                    f"{self.folder}: another command of python -m eval reproduce works on it; start this one again "
+                    "when that has ended"
+                ) from error
+            yield
+
+    def known(self) -> Record:
+        """The record of this training in its run folder, or a new one."""
         data = Manifest.load(self.config.data.location).hash
         fresh = Record(configuration=configuration_hash(self.config), data=data, commit=commit())
         found = read_record(self.folder)
         same = found is not None and (found.configuration, found.data) == (fresh.configuration, fresh.data)
-        self.record = found.measured_as(work.measure) if found is not None and same else fresh
-
-    def run(self) -> None:
-        """Trains, measures and draws whatever is missing. Raises InputError where a question has no answer."""
-        self.train()
-        self.forget_other_weights()
-        failures = []
-        for question in self.record.missing(self.work.questions):
-            print(f"measuring {question.key}", flush=True)
-            try:
-                self.record.results[question.key] = self.answer(question)
-            except InputError as error:  # the other questions may have answers
-                print(f"error: {error}", flush=True)
-                failures.append(f"{question.key}: {error}")
-            self.record.save(self.folder)
-        for name in self.work.pictures:
-            self.draw(name)
-        if failures:
-            raise InputError(f"{self.folder}: {len(failures)} questions have no answer, the first: {failures[0]}")
+        return found.measured_as(self.work.measure) if found is not None and same else fresh
 
     def train(self) -> None:
         """Trains to the end, or resumes."""

@@ -4,12 +4,14 @@ import sys
 
 import pytest
 import torch
+from support.evidence_cases import plan
 
 from data_shards.io.errors import InputError, OneLineParser
 from eval.commands import reproduce
+from eval.paper.jobs import jobs
 from eval.paper.plan import Measurements
 from eval.paper.record import Question
-from eval.paper.schedule import Work, last_line, run_here, visible_gpus
+from eval.paper.schedule import Place, Work, last_line, run_here, run_jobs, visible_gpus
 
 
 @pytest.fixture
@@ -48,6 +50,19 @@ def test_the_last_line_is_the_last_that_is_not_empty(tmp_path):
     assert last_line(log, -9) == f"ended by SIGKILL; see {log}"
 
 
+def test_jobs_of_two_commands_on_one_training_do_not_write_over_each_other(tmp_path, monkeypatch):
+    made, place = plan(seeds=(0,)), Place(runs=tmp_path, processes=1, device="cpu", address="", source=None)
+    files = []
+    monkeypatch.setattr("eval.paper.schedule.ensure_shards", lambda plan, source: None)
+    monkeypatch.setattr("eval.paper.schedule.run_here", lambda jobs, processes, gpus: iter(files.extend(jobs) or ()))
+    asked = [
+        [job for job in jobs(made, [target]) if job.training.name == "ours-seed0"] for target in ("table2", "table3")
+    ]
+    for wanted in asked:
+        list(run_jobs(made, wanted, place))
+    assert [Work.load(path).questions for path in files] == [job.questions for (job,) in asked]
+
+
 @pytest.fixture
 def gpu_machine(tmp_path, monkeypatch):
     """A machine with three GPUs. A job notes the GPU that it sees, and whether another job has it."""
@@ -74,8 +89,8 @@ def test_each_job_has_a_gpu_to_itself(gpu_machine, tmp_path, monkeypatch, variab
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", variable)
     (tmp_path / "jobs").mkdir()
-    jobs = [tmp_path / "jobs" / f"{number}.json" for number in range(7)]
-    assert [outcome.failure for outcome in run_here(jobs, 8, visible_gpus())] == [""] * 7
+    files = [tmp_path / "jobs" / f"{number}.json" for number in range(7)]
+    assert [outcome.failure for outcome in run_here(files, 8, visible_gpus())] == [""] * 7
     assert {path.read_text().strip() for path in gpu_machine.glob("seen-*")} == names
     assert not (gpu_machine / "taken").exists()
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from data_shards.io.errors import InputError
 from eval.paper.figures import picture_path
 from eval.paper.plan import Measurements, MixtureForm
 from eval.paper.record import FILE, Question
@@ -61,3 +62,13 @@ def test_a_picture_of_a_former_configuration_or_mixture_is_drawn_again(work, tmp
     measure = dataclasses.replace(work.measure, mixture=MixtureForm(components=3))
     Worker(dataclasses.replace(work, measure=measure)).run()
     assert picture.read_bytes() != before
+
+
+def test_a_second_job_on_the_same_run_is_refused_and_writes_over_nothing(work, tmp_path):
+    with (
+        Worker(work).held(),
+        pytest.raises(InputError, match="another command of python -m eval reproduce works on it"),
+    ):
+        Worker(work).run()
+    assert not (tmp_path / "digits" / FILE).exists()
+    Worker(dataclasses.replace(work, questions=(), pictures=())).run()
