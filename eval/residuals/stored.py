@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 
 from data_shards.io.errors import InputError, raise_machine_fault
 from data_shards.io.progress import Progress
+from data_shards.io.regular_files import read_regular
 from eval.measured_once import measured_once
 from eval.protocol import ResidualsProtocol
 from eval.questions import ResidualsQuestion
@@ -127,7 +128,7 @@ def _tensors(covariances: tuple[FactorCovariance, ...]) -> dict[str, torch.Tenso
 
 def _read(path: Path, result: ResidualsResult, words: str) -> tuple[FactorCovariance, ...]:
     try:
-        tensors = load(path.read_bytes())
+        tensors = load(read_regular(path))
         if f"{fingerprint(tensors):016x}" != result.digest:
             raise ValueError("its content is not what was written")
         return tuple(
