@@ -8,7 +8,7 @@ from data_shards.io.errors import InputError
 from trainer.run_folder.log import read_events
 from tune.search.optuna_search import TrialResult
 from tune.search.stopping import AtRungs, budget, rungs
-from tune.search.trials import Phase, Trial
+from tune.search.trials import Phase, Trial, number_of_configurations
 from tune.space import Fields
 from tune.sweep_config import OBJECTIVES, SweepConfig
 from tune.trial.folder import TrialOutcome, load_outcome, load_trial, trial_folders
@@ -42,6 +42,14 @@ def started_trials(sweep: SweepConfig, phase: Phase) -> list[Started]:
 def drawn_before(started: Sequence[Started]) -> dict[int, Fields]:
     """The configurations that were drawn, by number."""
     return {one.trial.number: one.trial.fields for one in started}
+
+
+def search_has_ended(sweep: SweepConfig, started: Sequence[Started]) -> bool:
+    """Whether every configuration of the search was drawn, and has ended with each seed. started: its trials."""
+    known = drawn_before(started)
+    ended = {(one.trial.number, one.trial.seed) for one in started if one.ended}
+    everything = {(number, seed) for number in known for seed in sweep.seeds}
+    return len(known) >= number_of_configurations(sweep, known) and everything <= ended
 
 
 def at_rungs(sweep: SweepConfig, images: int, one: Started) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from data_shards.io.lease import lease
 from data_shards.manifest import Manifest
 from tune.checks import CheckedSweep, check_sweep, require_disk
-from tune.history import Started, at_rungs, drawn_before, results, started_trials
+from tune.history import Started, at_rungs, drawn_before, results, search_has_ended, started_trials
 from tune.ray_cluster import require_cluster, start_ray
 from tune.report.ranking import best_configuration
 from tune.resources import Needs, runs_on_gpu, trials_at_once
@@ -83,7 +83,7 @@ def _run(sweep: SweepConfig, checked: CheckedSweep, address: str | None) -> tupl
             "(keep_weights): of them only what would be measured the same way now is shown and compared",
             file=sys.stderr,
         )
-    total = number_of_search_trials(sweep)
+    total = number_of_search_trials(sweep, drawn_before(started_trials(sweep, "search")))
     if not _run_phase(sweep, "search", total, [], address):
         return records(sweep), False
     if sweep.confirm_seeds and (best := best_configuration(records(sweep), sweep.objectives[0])) is not None:
@@ -105,7 +105,8 @@ def _left(
     if listed:
         return ListedSearch(trial for trial in listed if trial.name not in ended)
     if sweep.search == "optuna":
-        return OptunaSearch(sweep, number_of_configurations(sweep), results(sweep, images, started))
+        count = number_of_configurations(sweep, drawn_before(started))
+        return OptunaSearch(sweep, count, results(sweep, images, started))
     trials = (trial for trial in search_trials(sweep, drawn_before(started)) if trial.name not in ended)
     return ListedSearch(trials, stops.may_begin) if isinstance(stops, TakingTurns) else ListedSearch(trials)
 
@@ -132,7 +133,8 @@ def _started(sweep: SweepConfig, phase: Phase, listed: list[Trial]) -> list[Star
 
 def _ended(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial]) -> bool:
     """Whether all trials of the phase have ended."""
-    return sum(one.ended for one in _started(sweep, phase, listed)) >= total
+    started = _started(sweep, phase, listed)
+    return sum(one.ended for one in started) >= total if listed else search_has_ended(sweep, started)
 
 
 def _run_phase(sweep: SweepConfig, phase: Phase, total: int, listed: list[Trial], address: str | None) -> bool:

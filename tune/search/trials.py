@@ -109,19 +109,34 @@ def confirming_trials(best: Fields, known: Mapping[int, Fields], seeds: Iterable
     ]
 
 
-def number_of_configurations(sweep: SweepConfig) -> int:
-    """Configurations of the search. Raises InputError for a grid over an interval."""
+def number_of_configurations(sweep: SweepConfig, known: Mapping[int, Fields] = MappingProxyType({})) -> int:
+    """Configurations of the search. Raises InputError for a grid over an interval.
+
+    known: those that were drawn before, by number. They stay; where the space has changed since, those that it does not
+    have any more take the place of none that it has.
+    """
     if sweep.search == "grid":
         grid(sweep.space)
-    size = finite_size(sweep.space)
-    if sweep.search == "grid" and size is not None:
-        return size
-    return sweep.configurations if size is None else min(size, sweep.configurations)
+    size, asked = finite_size(sweep.space), sweep.configurations
+    if size is not None:
+        most = size + sum(not _is_in(sweep.space, fields) for fields in known.values())
+        asked = most if sweep.search == "grid" else min(most, asked)
+    return max(asked, len(known))
 
 
-def number_of_search_trials(sweep: SweepConfig) -> int:
-    """Trials of the search, before any is stopped early."""
-    return number_of_configurations(sweep) * len(sweep.seeds)
+def _is_in(space: tuple[Dimension, ...], fields: Fields) -> bool:
+    """Whether the space has this configuration."""
+    if not all(one.has(fields[one.field]) for one in space if one.field in fields):
+        return False
+    try:
+        return canonical(draw(space, lambda one: fields[one.field])) == canonical(fields)
+    except KeyError:  # a field that is drawn now, and was not
+        return False
+
+
+def number_of_search_trials(sweep: SweepConfig, known: Mapping[int, Fields] = MappingProxyType({})) -> int:
+    """Trials of the search, before any is stopped early. known: as of `number_of_configurations`."""
+    return number_of_configurations(sweep, known) * len(sweep.seeds)
 
 
 def search_trials(sweep: SweepConfig, known: Mapping[int, Fields] = MappingProxyType({})) -> Iterator[Trial]:
@@ -133,7 +148,7 @@ def search_trials(sweep: SweepConfig, known: Mapping[int, Fields] = MappingProxy
     drawn = grid(sweep.space) if sweep.search == "grid" else distinct_draws(sweep.space, sweep.seed)
     before = {canonical(fields) for fields in known.values()}
     new = (fields for fields in drawn if canonical(fields) not in before)
-    count = max(number_of_configurations(sweep), max(known, default=-1) + 1)
+    count = max(number_of_configurations(sweep, known), max(known, default=-1) + 1)
     found: dict[int, Fields] = dict(known)
     for place, seed in enumerate(sweep.seeds):
         for number in range(count):

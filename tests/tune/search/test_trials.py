@@ -4,13 +4,16 @@ import itertools
 import math
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from scipy.stats import kstest
 from support.sweep_cases import write_sweep
 
 from data_shards.io.errors import InputError
+from tune.history import Started, search_has_ended
 from tune.search.trials import (
+    Trial,
     confirming_trials,
     distinct_draws,
     grid,
@@ -20,6 +23,7 @@ from tune.search.trials import (
 )
 from tune.space import Combinations, Dimension, Fields, canonical, draw, read_space
 from tune.sweep_config import read_sweep
+from tune.trial.folder import TrialOutcome
 
 CONDITIONAL = {
     "variance.update": {"choice": ["closed_form", "adam"]},
@@ -159,6 +163,48 @@ def test_more_seeds_and_a_larger_space_add_trials_to_those_that_were_drawn(tmp_p
     assert [(trial.number, trial.seed, trial.fields["model.latent_dim"]) for trial in after] == [
         (number, seed, latent) for seed in (0, 1) for number, latent in enumerate([2, 4, 1])
     ]
+
+
+@pytest.mark.parametrize(
+    ("space", "added"),
+    [
+        ({"model.latent_dim": {"choice": [4, 8, 16]}}, [{"model.latent_dim": 8}, {"model.latent_dim": 16}]),
+        (
+            {"model.latent_dim": {"choice": [2]}, "model.hidden": {"choice": [16, 32]}},
+            [{"model.latent_dim": 2, "model.hidden": 16}, {"model.latent_dim": 2, "model.hidden": 32}],
+        ),
+    ],
+)
+def test_a_grid_that_changed_is_trained_whole_beside_the_trials_of_the_former_one(
+    tmp_path, digits_shards, space, added
+):
+    known = {0: {"model.latent_dim": 2}, 1: {"model.latent_dim": 4}}
+    sweep = read_sweep(write_sweep(tmp_path, digits_shards, search="grid", space=space))
+    assert [trial.fields for trial in search_trials(sweep, known)] == [*known.values(), *added]
+    assert number_of_search_trials(sweep, known) == 4
+
+
+def started(number: int, seed: int) -> Started:
+    """A trial that was trained to its end."""
+    trial = Trial(phase="search", number=number, seed=seed, fields={"model.latent_dim": number + 2})
+    return Started(folder=Path(trial.name), trial=trial, outcome=TrialOutcome(status="finished"))
+
+
+def test_a_search_has_ended_where_each_configuration_has_with_each_seed_and_not_where_so_many_trials_have(
+    tmp_path, digits_shards
+):
+    def ended(trials: list[Started], configurations: int, seeds: list[int]) -> bool:
+        space = {"model.latent_dim": {"randint": [2, 9]}}
+        changed = {"space": space, "search": "random", "configurations": configurations, "seeds": seeds}
+        return search_has_ended(read_sweep(write_sweep(tmp_path, digits_shards, **changed)), trials)
+
+    of_one_seed = [started(number, 0) for number in range(4)]
+    assert ended(of_one_seed, 4, [0])
+    assert not ended(of_one_seed, 2, [0, 1])
+    of_two_seeds = [*of_one_seed, *(started(number, 1) for number in range(4))]
+    assert ended(of_two_seeds, 2, [0, 1])
+    assert not ended(of_two_seeds, 8, [0])
+    assert not ended([], 1, [0])
 
 
 def test_a_search_that_lost_a_trial_before_its_folder_was_made_draws_it_again(tmp_path, digits_shards):
