@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from safetensors import SafetensorError
+
 from eval.distance.measures import numbers_of
 from eval.results import DistanceResult, LikelihoodResult, stored
 from trainer.run_folder.checkpoint import complete_checkpoints
@@ -176,11 +178,14 @@ def _stage(stage: int, train: Sequence[Event], events: Sequence[Event]) -> Stage
 
 
 def parameters_in_checkpoint(folder: Path) -> int | None:
-    """Learnt numbers in the newest checkpoint; None without one."""
+    """Learnt numbers in the newest checkpoint; None without one that can be read."""
     checkpoints = complete_checkpoints(folder)
     if not checkpoints:
         return None
-    tensors, _ = read_tensors(checkpoints[-1] / "model.safetensors")
+    try:
+        tensors, _ = read_tensors(checkpoints[-1] / "model.safetensors")
+    except (FileNotFoundError, ValueError, SafetensorError):
+        return None  # a trial that trains has deleted it meanwhile; or it is damaged, which the trial's next start says
     return sum(tensor.numel() for tensor in tensors.values())
 
 

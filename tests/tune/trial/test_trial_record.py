@@ -58,6 +58,14 @@ def test_the_record_has_size_time_and_the_end_of_each_stage_as_the_run_logged_th
     assert learnt <= record.parameters <= learnt + 10
 
 
+def test_a_damaged_checkpoint_costs_the_record_its_size_only(trial_folder, tmp_path):
+    folder = tmp_path / trial_folder.name
+    shutil.copytree(trial_folder, folder)
+    for path in folder.glob("checkpoints/*/model.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert trial_record(folder, MEASURE) == dataclasses.replace(trial_record(trial_folder, MEASURE), parameters=None)
+
+
 def test_the_early_value_is_that_of_the_first_check_that_saw_enough_images():
     one = made_record(1)
     assert (one.elbo_at(500), one.elbo_at(501), one.elbo_at(2001)) == (1.0, 2.0, None)
