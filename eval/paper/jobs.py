@@ -1,6 +1,7 @@
 """The jobs behind a plan: which trainings, what is measured of each, what of it is missing, and their shards."""
 
 import gzip
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,13 +101,20 @@ def write_mnist(folder: Path) -> Path:
             parameter="source",
         ) from error
     images, labels = (np.asarray(values, dtype=np.uint8) for values in mnist_data())
-    # They lie class by class, as many of each; taking turns, every stretch holds all classes.
-    turns = np.arange(len(labels)).reshape(10, -1).T.ravel()
+    order = scattered(len(labels))  # they lie class by class, as many of each
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", turns[:-_HELD_OUT]), ("t10k", turns[-_HELD_OUT:])):
+    for name, part in (("train", order[:-_HELD_OUT]), ("t10k", order[-_HELD_OUT:])):
         write_bytes(folder / f"{name}-images-idx3-ubyte.gz", _idx(images.reshape(-1, 28, 28)[part]))
         write_bytes(folder / f"{name}-labels-idx1-ubyte.gz", _idx(labels[part]))
     return folder
+
+
+def scattered(count: int) -> NDArray[np.int64]:
+    """The numbers below `count` in an order that looks drawn and is the same everywhere, (count,).
+
+    Where classes took turns, images at equal distances, of which measurements are made, would be of a few classes.
+    """
+    return np.array(sorted(range(count), key=lambda number: hashlib.sha256(b"%d" % number).digest()))
 
 
 def _idx(values: NDArray[np.uint8]) -> bytes:

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from support.evidence_cases import plan
 
-from eval.paper.jobs import jobs
+from eval.images.blocks import evenly_spaced
+from eval.paper.jobs import jobs, scattered
 from eval.paper.plan import (
     Components,
     Variances,
@@ -94,3 +96,12 @@ def test_every_number_of_components_is_fitted_measured_and_checked_for_memorisat
         for label in ("32-full-posterior", "500-full-posterior")
         for kind in ("mixture", "fid", "memorisation")
     ]
+
+
+@pytest.mark.parametrize("images", [100, 125, 192, 200, 250])
+def test_digits_at_equal_distances_are_of_all_classes(images):
+    classes = np.repeat(np.arange(10), 500)[scattered(5000)]
+    assert sorted(scattered(5000)) == list(range(5000))
+    for split in (classes[:4000], classes[4000:4500], classes[4500:]):
+        counts = np.bincount(split[evenly_spaced(images, len(split))], minlength=10)
+        assert counts.min() > images / 40
