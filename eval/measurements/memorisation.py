@@ -111,7 +111,7 @@ def chance_nearer(ours: Tensor, others: Tensor) -> float:
 
     The Mann-Whitney statistic over its largest value; on nearest distances it detects copies (Meehan et al. 2020).
     """
-    ordered = others.sort().values
+    ours, ordered = ours.contiguous(), others.sort().values  # columns of a table are not, of which torch would warn
     below = torch.searchsorted(ordered, ours)  # others that are smaller, and with `right` those that are equal too
     up_to = torch.searchsorted(ordered, ours, right=True)
     return 1 - (below + up_to).double().mean().item() / (2 * len(others))

@@ -65,6 +65,12 @@ def test_a_hundred_thousand_images_on_each_side_are_compared_without_a_table_of_
     assert chance_nearer(ours, ours) == 0.5
 
 
+@pytest.mark.filterwarnings("error")
+def test_distances_may_be_columns_of_a_table():
+    table = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+    assert chance_nearer(table[:, 0], table[:, 3]) == chance_nearer(table[:, 0].clone(), table[:, 3].clone())
+
+
 def test_two_processes_find_what_one_finds(tmp_path, digits_run, monkeypatch):
     shutil.copytree(digits_run, tmp_path / "two")
     shutil.copytree(digits_run, tmp_path / "one")
