@@ -28,6 +28,7 @@ from trainer.mixture.em.loop import EMState
 from trainer.mixture.kmeans import KMeansCheckpoint
 from trainer.mixture.parameters import Parameters
 from trainer.process_group import Ranks
+from trainer.run_folder.tensor_file import read_tensors
 
 _KMEANS, _FOLDER = "k-means.safetensors", re.compile(r"\d{8}")
 _FILES = re.compile(r"\.?(progress\.json|parameters\.safetensors|expectation-\d+-of-\d+\.safetensors)(\.\d+\.partial)?")
@@ -148,10 +149,8 @@ class Checkpoints:
 
     def _own(self, part: Path, iteration: int) -> dict[str, Tensor] | None:
         """The tensors of this process's part; None where it is of another fit or iteration."""
-        data = part.read_bytes()
-        tensors = load(data)  # first, as it finds damage
-        of = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__")
-        if of is not None and of != self._metadata(iteration):  # None: of an earlier version
+        tensors, of = read_tensors(part)
+        if of and of != self._metadata(iteration):  # parts of earlier versions say nothing
             print(f"warning: {part}: is of another checkpoint; what it holds is computed anew", file=sys.stderr)
             return None
         return tensors

@@ -5,13 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from safetensors import SafetensorError
-
 from eval.distance.measures import numbers_of
 from eval.results import DistanceResult, LikelihoodResult, stored
 from trainer.run_folder.checkpoint import complete_checkpoints
 from trainer.run_folder.log import Event, read_events
-from trainer.run_folder.tensor_file import read_tensors
+from trainer.run_folder.tensor_file import count_numbers
 from tune.search.trials import Phase
 from tune.space import Fields
 from tune.sweep_config import MeasureConfig
@@ -183,10 +181,9 @@ def parameters_in_checkpoint(folder: Path) -> int | None:
     if not checkpoints:
         return None
     try:
-        tensors, _ = read_tensors(checkpoints[-1] / "model.safetensors")
-    except (FileNotFoundError, ValueError, SafetensorError):
+        return count_numbers(checkpoints[-1] / "model.safetensors")
+    except (FileNotFoundError, ValueError):
         return None  # a trial that trains has deleted it meanwhile; or it is damaged, which the trial's next start says
-    return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _value(found: DistanceResult | None) -> float | None:
